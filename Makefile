@@ -1,0 +1,61 @@
+# Two commands matter: `make audit` (the gallery, or your own subject) and `make test`. Both build .venv when needed.
+#   make audit                                   audit every subject of the gallery
+#   make audit SUBJECT=my_flow.py:factory        audit your own
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CODE := iresnet_ref backends/iresnet_backends verification/iresnet_verify
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+
+.PHONY: help audit test test-thorough bench lint clean
+help:
+	@echo 'make audit                            audit the gallery of real subjects; writes reports/'
+	@echo 'make audit SUBJECT=file.py:factory    audit your own network; writes reports/'
+	@echo 'make test                             lint, types and tests'
+	@echo 'make test-thorough                    the long searches as well'
+	@echo 'make bench                            speed beside what people use today, as ratios'
+	@echo 'make lint                             ruff and mypy --strict'
+	@echo 'make clean                            remove .venv, reports and caches'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is newer than pyproject.toml and constraints.txt exactly when what they ask for is installed.
+$(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[torch,strict,verify,gallery]'
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[torch,strict,precision,verify,gallery]' \
+		hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy
+	@touch $@ $(VENV)/.installed-audit
+
+ifdef SUBJECT
+audit: $(VENV)/.installed-audit
+	@mkdir -p reports
+	$(BIN)/iresnet-verify audit '$(SUBJECT)' --html reports/subject.html --json reports/subject.json
+else
+audit: $(VENV)/.installed-audit
+	$(BIN)/python examples/gallery.py
+endif
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(CODE) examples/gallery.py examples/declare.py
+
+test: lint
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --timeout=300 -m 'not thorough'
+
+test-thorough: lint
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --timeout=3600
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet
+
+clean:
+	rm -rf $(VENV) reports build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
+	find . -name __pycache__ -prune -exec rm -rf {} +

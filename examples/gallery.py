@@ -1,0 +1,129 @@
+"""The gallery: audit published packages, the reference and two controls, and hold the outcome against what is declared.
+
+`make audit` runs this. It exits 0 exactly when everything is as declared: every failed check is in the subject's
+`expected_failures`, every declared failure was found again and its reproduction, executed just now, still shows it,
+and no check ended in an error. Inconclusive results are printed and counted; they fail nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import rich.console
+import rich.progress
+
+from iresnet_backends import available
+from iresnet_verify import isolated, report_html, report_json
+from iresnet_verify.loading import Origin
+from iresnet_verify.report_terminal import gallery_table
+from iresnet_verify.result import CheckResult, Report
+from iresnet_verify.worker import Job
+
+SUBJECTS = Path(__file__).resolve().parent / "subjects"
+REPORTS = Path(__file__).resolve().parents[1] / "reports"
+GALLERY = (  # longest first, so that no worker is left with a long one at the end
+    "normflows_flow.py:subject", "normflows_residual.py:block_64d", "normflows_residual.py:block_2d",
+    "zuko_nsf.py:subject", "nflows_coupling.py:spline", "nflows_coupling.py:affine", "normflows_realnvp.py:subject",
+    "revtorch_block.py:subject", "plain_resnet.py:subject", "reference_module.py:subject", "reference.py:roulette",
+)
+NOT_FOR_THE_REFERENCE = ("precision", "array-api-strict:cpu")
+"""Backends left out: the 50-digit oracle, and the strict device that hides mistakes of placement."""
+STILL_WRONG = 1
+"""Exit code of a reproduction whose violation is still there."""
+SECONDS = 300
+
+
+def origins() -> list[Origin]:
+    """Every factory of the gallery, and the reference once for each backend that works here."""
+    fixed = [Origin(str(SUBJECTS / file), factory) for file, factory in (spec.split(":") for spec in GALLERY)]
+    backends = [name for name in available() if not name.startswith(NOT_FOR_THE_REFERENCE)]
+    return fixed + [Origin(str(SUBJECTS / "reference.py"), "subject", backend) for backend in backends]
+
+
+def audit(seed: int, budget: str, workers: int, folder: Path) -> isolated.Audits:
+    """Audit all of them in worker processes, with a progress bar on a terminal."""
+    jobs = [Job(origin, seed=seed, budget=budget) for origin in origins()]
+    with rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("auditing the gallery", total=None)
+
+        def step(progress: isolated.Progress) -> None:
+            bar.update(task, completed=progress.done, total=progress.planned, description=progress.subject)
+
+        return isolated.run(jobs, folder, workers=workers, progress=step)
+
+
+def declared(reports: Sequence[Report]) -> Iterator[tuple[Report, CheckResult]]:
+    """The failures that were declared and found."""
+    return ((r, c) for r in reports for c in r.checks if c.expected is not None and c.status == "failed")
+
+
+def reproduce(check: CheckResult) -> str | None:
+    """Execute the reproduction of a failed check: None if it still shows the violation, else what is wrong with it."""
+    if check.reproduce is None or not Path(check.reproduce).exists():
+        return "no reproduction was written"
+    try:
+        run = subprocess.run([sys.executable, check.reproduce], capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"its reproduction did not end within {SECONDS} s"
+    if run.returncode == STILL_WRONG and "Traceback" not in run.stderr:
+        return None
+    last = (run.stderr or run.stdout).strip().splitlines()[-1:] or ["no output"]
+    return f"its reproduction exits with {run.returncode}, not {STILL_WRONG}: {last[0]}"
+
+
+def surprises(audits: isolated.Audits, workers: int) -> list[str]:
+    """Everything that is not as declared, one sentence each."""
+    found = [str(error) for error in audits.errors]
+    for report in audits.reports:
+        for c in report.checks:
+            if c.status == "error" or c.unexpected:
+                what = "declared to fail, but passed" if c.status == "passed" else f"{c.status}: {c.message}"
+                found.append(f"{report.subject['name']}: {c.id} {what}")
+            elif c.expected is not None and c.status != "failed":
+                found.append(f"{report.subject['name']}: {c.id} declared to fail, but {c.status}: {c.message}")
+    failures = list(declared(audits.reports))
+    with ThreadPoolExecutor(workers) as pool:
+        for (report, c), wrong in zip(failures, pool.map(reproduce, [c for _, c in failures]), strict=True):
+            if wrong is not None:
+                found.append(f"{report.subject['name']}: {c.id} failed as declared, but {wrong}")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Audit, print, write, reproduce; return the exit code."""
+    parser = argparse.ArgumentParser(description="audit the gallery of real subjects")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--budget", choices=("quick", "standard", "thorough"), default="standard")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    chosen = parser.parse_args(arguments)
+    REPORTS.mkdir(exist_ok=True)
+    audits = audit(chosen.seed, chosen.budget, chosen.workers, REPORTS / "gallery-reproduce")
+    report_json.write(audits.reports, REPORTS / "gallery.json")
+    report_html.write(audits.reports, REPORTS / "gallery.html")
+    wrong = surprises(audits, chosen.workers)
+
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
+    gallery_table(audits.reports, console)
+    for report, c in declared(audits.reports):
+        console.print(f"◆ {report.subject['name']}: {c.id}: {c.expected}", style="dim", markup=False, highlight=False)
+    for report in audits.reports:
+        for c in report.checks:
+            if c.status == "inconclusive":
+                console.print(f"? {report.subject['name']}: {c.id}: {c.message}", markup=False, highlight=False)
+    for sentence in wrong:
+        console.print(f"✕ {sentence}", style="bold red", markup=False, highlight=False)
+    reproduced = sum(1 for _ in declared(audits.reports))
+    verdict = f"{len(wrong)} not as declared" if wrong else f"as declared; {reproduced} declared failures reproduced"
+    console.print(f"{len(audits.reports)} subjects: {verdict}.", style="bold", highlight=False)
+    console.print(f"The report: {(REPORTS / 'gallery.html').as_uri()}", soft_wrap=True, highlight=False)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

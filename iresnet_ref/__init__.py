@@ -1,0 +1,59 @@
+"""The mathematics of invertible residual networks, F(x) = x + g(x) with Lip(g) < 1, on any Array API backend.
+
+[B19] Behrmann, Grathwohl, Chen, Duvenaud, Jacobsen, *Invertible Residual Networks*, ICML 2019, arXiv 1811.00995.
+[C19] Chen, Behrmann, Duvenaud, Jacobsen, *Residual Flows for Invertible Generative Modeling*, NeurIPS 2019, arXiv 1906.02735.
+"""
+
+from iresnet_ref.block import ResidualBlock
+from iresnet_ref.branch import Branch, mlp
+from iresnet_ref.certify import Certificate, certify
+from iresnet_ref.errors import (
+    BackendUnavailableError,
+    ConvergenceError,
+    DTypeError,
+    InfiniteVarianceError,
+    IResNetError,
+    NonFiniteError,
+    NotContractiveError,
+    ShapeError,
+    SubjectError,
+)
+from iresnet_ref.inverse import Inverse, invert, rounding_floor
+from iresnet_ref.logdet import Law, LogDet, logdet, logdet_bounds, truncation_bound
+from iresnet_ref.logdet.laws import geometric, near_optimal, poisson
+from iresnet_ref.probes import Probes
+from iresnet_ref.spectral import normalise, power_iteration, spectral_norm
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendUnavailableError",
+    "Branch",
+    "Certificate",
+    "ConvergenceError",
+    "DTypeError",
+    "IResNetError",
+    "InfiniteVarianceError",
+    "Inverse",
+    "Law",
+    "LogDet",
+    "NonFiniteError",
+    "NotContractiveError",
+    "Probes",
+    "ResidualBlock",
+    "ShapeError",
+    "SubjectError",
+    "certify",
+    "geometric",
+    "invert",
+    "logdet",
+    "logdet_bounds",
+    "mlp",
+    "near_optimal",
+    "normalise",
+    "poisson",
+    "power_iteration",
+    "rounding_floor",
+    "spectral_norm",
+    "truncation_bound",
+]

@@ -1,0 +1,138 @@
+"""Activations φ with φ′, φ″ and a Lipschitz constant.
+
+Every formula is written so that it neither overflows nor cancels: σ(z) = exp(min(z, 0))/(1 + exp(−|z|)), and 1 − σ(z) is
+σ(−z), never a difference. Constants: sup|swish′| = 1.0998393…, hence LipSwish(z) = z·σ(z)/1.1 [C19, §3.4].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import Array, namespace
+
+Function = Callable[[Any], Any]
+Both = Callable[[Any], tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A scalar function φ, applied entry by entry.
+
+    `both(z)` is (φ(z), φ′(z)) sharing the work, `second(z)` is φ″(z), `lipschitz` ≥ sup|φ′|, and `error` the constant in
+    |fl φ(z) − φ(z)| ≤ error·u·(|φ(z)| + 1). At the kink of ReLU φ′(0) = 0.
+    """
+
+    name: str
+    value: Function
+    both: Both
+    second: Function
+    lipschitz: float
+    error: float = rounding.ELEMENTARY
+
+
+def sigmoid(z: Array) -> tuple[Any, Any]:
+    """Return (σ(z), 1 − σ(z)), both to full relative accuracy."""
+    xp = namespace(z)
+    denominator = 1.0 + xp.exp(-xp.abs(z))
+    return xp.exp(xp.minimum(z, xp.zeros_like(z))) / denominator, xp.exp(-xp.maximum(z, xp.zeros_like(z))) / denominator
+
+
+def _indicator(condition: Any, z: Array) -> Any:
+    return namespace(z).astype(condition, z.dtype)
+
+
+def _lipswish(z: Array) -> Any:
+    return z * sigmoid(z)[0] / 1.1
+
+
+def _lipswish_both(z: Array) -> tuple[Any, Any]:
+    s, t = sigmoid(z)
+    return z * s / 1.1, s * (1.0 + z * t) / 1.1
+
+
+def _lipswish_second(z: Array) -> Any:
+    s, t = sigmoid(z)
+    return s * t * (2.0 + z * (t - s)) / 1.1
+
+
+def _elu(z: Array) -> Any:
+    xp = namespace(z)
+    return xp.maximum(z, xp.zeros_like(z)) + xp.expm1(xp.minimum(z, xp.zeros_like(z)))
+
+
+def _elu_both(z: Array) -> tuple[Any, Any]:
+    xp = namespace(z)
+    return _elu(z), xp.exp(xp.minimum(z, xp.zeros_like(z)))
+
+
+def _elu_second(z: Array) -> Any:
+    xp = namespace(z)
+    return xp.exp(xp.minimum(z, xp.zeros_like(z))) * _indicator(z < 0.0, z)
+
+
+def _tanh_both(z: Array) -> tuple[Any, Any]:
+    t = namespace(z).tanh(z)
+    return t, (1.0 - t) * (1.0 + t)
+
+
+def _tanh_second(z: Array) -> Any:
+    t = namespace(z).tanh(z)
+    return -2.0 * t * (1.0 - t) * (1.0 + t)
+
+
+def _softplus(z: Array) -> Any:
+    xp = namespace(z)
+    return xp.maximum(z, xp.zeros_like(z)) + xp.log1p(xp.exp(-xp.abs(z)))
+
+
+def _softplus_second(z: Array) -> Any:
+    s, t = sigmoid(z)
+    return s * t
+
+
+def _relu(z: Array) -> Any:
+    xp = namespace(z)
+    return xp.maximum(z, xp.zeros_like(z))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    a.name: a
+    for a in (
+        Activation(
+            "identity",
+            lambda z: z,
+            lambda z: (z, namespace(z).ones_like(z)),
+            lambda z: namespace(z).zeros_like(z),
+            1.0,
+            0.0,
+        ),
+        Activation("lipswish", _lipswish, _lipswish_both, _lipswish_second, 1.0),
+        Activation("elu", _elu, _elu_both, _elu_second, 1.0),
+        Activation("tanh", lambda z: namespace(z).tanh(z), _tanh_both, _tanh_second, 1.0),
+        Activation("softplus", _softplus, lambda z: (_softplus(z), sigmoid(z)[0]), _softplus_second, 1.0),
+        Activation(
+            "sine",
+            lambda z: namespace(z).sin(z),
+            lambda z: (namespace(z).sin(z), namespace(z).cos(z)),
+            lambda z: -namespace(z).sin(z),
+            1.0,
+        ),
+        Activation(
+            "relu", _relu, lambda z: (_relu(z), _indicator(z > 0.0, z)), lambda z: namespace(z).zeros_like(z), 1.0, 0.0
+        ),
+    )
+}
+
+
+def get(name: str) -> Activation:
+    """Return the activation of this name; ValueError names the known ones.
+
+    >>> get("elu").lipschitz
+    1.0
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {', '.join(sorted(ACTIVATIONS))}, got {name!r}; try 'lipswish'")
+    return ACTIVATIONS[name]

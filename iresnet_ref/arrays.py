@@ -1,0 +1,177 @@
+"""The `Array` protocol, the namespace of an array, the way to the host and back, and validation at the boundary.
+
+Validation happens here and once, in the public functions; the kernels behind them contain only mathematics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol, Self
+
+import array_api_compat
+import numpy as np
+import numpy.typing as npt
+
+from iresnet_ref.errors import DTypeError, NonFiniteError, ShapeError
+
+HostArray = npt.NDArray[Any]
+
+
+class Array(Protocol):
+    """What the reference needs of an array of the Python Array API standard."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def ndim(self) -> int: ...  # noqa: D102
+    @property
+    def dtype(self) -> Any: ...  # noqa: D102
+
+    def __neg__(self) -> Self: ...
+    def __add__(self, other: Any, /) -> Self: ...
+    def __radd__(self, other: Any, /) -> Self: ...
+    def __sub__(self, other: Any, /) -> Self: ...
+    def __rsub__(self, other: Any, /) -> Self: ...
+    def __mul__(self, other: Any, /) -> Self: ...
+    def __rmul__(self, other: Any, /) -> Self: ...
+    def __truediv__(self, other: Any, /) -> Self: ...
+    def __rtruediv__(self, other: Any, /) -> Self: ...
+    def __getitem__(self, key: Any, /) -> Self: ...
+    def __lt__(self, other: Any, /) -> Any: ...
+    def __le__(self, other: Any, /) -> Any: ...
+    def __gt__(self, other: Any, /) -> Any: ...
+    def __ge__(self, other: Any, /) -> Any: ...
+
+
+def namespace(*arrays: Array) -> Any:
+    """Return the array-API namespace `xp` of the arrays."""
+    return array_api_compat.array_namespace(*arrays)
+
+
+def device(x: Array) -> Any:
+    """Return the device of x, for `device=` of a creation function."""
+    return array_api_compat.device(x)
+
+
+def size(shape: tuple[int, ...]) -> int:
+    """Return the number of entries of an array of this shape."""
+    return math.prod(shape)
+
+
+def to_host(x: Array) -> HostArray:
+    """Return x as a NumPy array: the values exactly, no gradient history.
+
+    Meant for weights (certificates) and for the one decision per `check_every` iterations, never for a whole batch.
+    Arbitrary-precision arrays are rounded to float64.
+    """
+    detach: Callable[[], Any] | None = getattr(x, "detach", None)
+    plain: Any = detach() if detach is not None else x
+    for convert in (_by_dlpack, _by_device, np.asarray):
+        try:
+            host = convert(plain)
+        except (TypeError, ValueError, BufferError, RuntimeError, AttributeError, NotImplementedError):
+            continue
+        return _by_element(plain) if host.dtype == object else host
+    raise DTypeError(
+        f"expected an array that can be copied to the host, got {type(x).__name__}; convert it to NumPy first"
+    )
+
+
+def _by_dlpack(x: Any) -> HostArray:
+    return np.from_dlpack(x)
+
+
+def _by_device(x: Any) -> HostArray:
+    return np.asarray(array_api_compat.to_device(x, "cpu"))
+
+
+def _by_element(x: Any) -> HostArray:
+    flat = namespace(x).reshape(x, (-1,))
+    return np.asarray([float(flat[i]) for i in range(flat.shape[0])], dtype=np.float64).reshape(x.shape)
+
+
+def from_host(a: HostArray | list[Any] | float, like: Array) -> Any:
+    """Return a host array in the namespace, on the device and in the dtype of `like`."""
+    return namespace(like).asarray(np.asarray(a), dtype=like.dtype, device=device(like))
+
+
+def indices(a: HostArray, like: Array) -> Any:
+    """Return host integers as an index array on the device of `like`."""
+    xp = namespace(like)
+    return xp.asarray(np.asarray(a, dtype=np.int32), dtype=xp.int32, device=device(like))
+
+
+def stack_norm(x: Array) -> Any:
+    """Return the 2-norm of each event, ‖x_b‖₂ = m‖x_b/m‖₂ with m = max|x_b|, as (*probes, batch).
+
+    The event axes are flattened first. The division keeps the squares inside the range of the dtype: without it every
+    float32 event below 1e-19 would have norm 0, and every one above 1e19 norm inf.
+    """
+    xp = namespace(x)
+    m = xp.max(xp.abs(x), axis=-1, keepdims=True)
+    m = xp.where((m > 0.0) & xp.isfinite(m), m, xp.ones_like(m))
+    scaled = x / m
+    total = (
+        xp.linalg.vector_norm(scaled, axis=-1) if hasattr(xp, "linalg") else xp.sqrt(xp.sum(scaled * scaled, axis=-1))
+    )
+    return total * m[..., 0]
+
+
+def flatten_events(x: Array, event_ndim: int) -> Any:
+    """Return x with its last `event_ndim` axes flattened to one."""
+    if event_ndim == 1:
+        return x
+    lead = x.shape[: x.ndim - event_ndim]
+    return namespace(x).reshape(x, (*lead, size(x.shape[x.ndim - event_ndim :])))
+
+
+def row_norm(x: Array, event_ndim: int) -> Any:
+    """Return ‖x_b‖₂ over the last `event_ndim` axes."""
+    return stack_norm(flatten_events(x, event_ndim))
+
+
+def expand_rows(row: Array, event_ndim: int) -> Any:
+    """Return a per-row array with `event_ndim` axes of length 1 appended, ready to broadcast over events."""
+    return namespace(row).reshape(row, (*row.shape, *(1,) * event_ndim))
+
+
+def require_batch(x: Any, event_shape: tuple[int, ...], name: str, *, check: bool = True) -> None:
+    """Refuse anything but a finite floating-point batch `(batch, *event_shape)`.
+
+    Raises: DTypeError, ShapeError, NonFiniteError (the last only with `check`, which costs one host synchronisation).
+    """
+    if not array_api_compat.is_array_api_obj(x):
+        raise DTypeError(
+            f"{name}: expected an array of the Python Array API (NumPy, torch, …), got {type(x).__name__}; "
+            "try numpy.asarray or your framework's asarray"
+        )
+    xp = namespace(x)
+    if not xp.isdtype(x.dtype, "real floating"):
+        raise DTypeError(f"{name}: expected a real floating dtype, got {x.dtype}; try xp.astype(x, xp.float64)")
+    if x.ndim != 1 + len(event_shape) or tuple(x.shape[1:]) != tuple(event_shape):
+        raise ShapeError(
+            f"{name}: expected shape (batch, {', '.join(map(str, event_shape))}), got {tuple(x.shape)}; "
+            "put the batch first, try x[None] for a single event"
+        )
+    if check and size(tuple(x.shape)) and not bool(xp.all(xp.isfinite(x))):
+        raise NonFiniteError(
+            f"{name}: expected finite values, got NaN or infinity; look at the rows where isfinite is false"
+        )
+
+
+def require_alike(x: Any, other: Any, name: str) -> None:
+    """Refuse arrays of different namespace, dtype or device: nothing is promoted or moved silently."""
+    if namespace(x) is not namespace(other):
+        raise DTypeError(
+            f"{name}: expected an array of {namespace(other).__name__} like the weights, got {namespace(x).__name__}; "
+            "convert it with the backend's asarray"
+        )
+    if x.dtype != other.dtype:
+        raise DTypeError(
+            f"{name}: expected dtype {other.dtype} like the weights, got {x.dtype}; convert one of them with xp.astype"
+        )
+    if device(x) != device(other):
+        raise DTypeError(
+            f"{name}: expected device {device(other)} like the weights, got {device(x)}; move one with array_api_compat.to_device"
+        )

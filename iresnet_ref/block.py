@@ -1,0 +1,54 @@
+"""The residual block F(x) = x + g(x), invertible where Lip(g) < 1 ([B19] Thm 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from iresnet_ref.arrays import require_alike, require_batch
+from iresnet_ref.branch import Branch
+from iresnet_ref.certify import Certificate
+from iresnet_ref.errors import NotContractiveError
+
+
+@dataclass(frozen=True)
+class ResidualBlock:
+    """F = id + g.
+
+    L = Lip(g) is what `certify` proves of the weights. `lipschitz` states a smaller constant that you know and the
+    certificate cannot prove: everything downstream then rests on it, and an iteration that contradicts it raises
+    NotContractiveError.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> F = ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
+    >>> F(np.ones((3, 2))).shape
+    (3, 2)
+    """
+
+    branch: Branch
+    lipschitz: float | None = None
+
+    def __call__(self, x: Any, *, check: bool = True) -> Any:
+        """Return x + g(x) for x of shape (batch, *event). Raises ShapeError, DTypeError, NonFiniteError."""
+        self.require(x, "x", check=check)
+        return x + self.branch(x)
+
+    def require(self, x: Any, name: str, *, check: bool = True) -> None:
+        """Refuse a batch that is not finite, or not of the block's shape, dtype, namespace and device."""
+        require_batch(x, self.branch.event_shape, name, check=check)
+        require_alike(x, self.branch.like, name)
+
+    @property
+    def certificate(self) -> Certificate:
+        """What is proved of Lip(g)."""
+        return self.branch.certificate
+
+    def contraction(self) -> float:
+        """Return L < 1: the stated constant if there is one, else the proved one. Raises NotContractiveError."""
+        bound = self.certificate.bound if self.lipschitz is None else self.lipschitz
+        if not 0.0 <= bound < 1.0:
+            raise NotContractiveError(
+                f"expected a residual branch with proved Lip(g) < 1, got {bound:.6g} ({self.certificate.reason}); "
+                "normalise its weights (ir.normalise), or state lipschitz= if you know a smaller constant"
+            )
+        return bound

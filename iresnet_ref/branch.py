@@ -1,0 +1,155 @@
+"""The residual branch g: a sequence of layers with its linearisation, its certificate and its running error.
+
+Branches are values: changing a parameter gives a new branch (`with_parameters`), so a certificate never goes stale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref import activations
+from iresnet_ref.arrays import Array, device, from_host, namespace, require_alike, row_norm
+from iresnet_ref.certify import Certificate, product_certificate
+from iresnet_ref.chain import Chain
+from iresnet_ref.errors import NotContractiveError, ShapeError
+from iresnet_ref.layers import Affine, Layer, Pointwise, Spread
+from iresnet_ref.probes import Probes
+from iresnet_ref.spectral import normalise
+
+
+@dataclass(frozen=True)
+class Branch:
+    """g = layer_n ∘ ⋯ ∘ layer_1 on events of `event_shape`.
+
+    `g(x)` is the value, `g.linearize(x)` the value and J_g(x) as a `Chain`; `g.certificate` a proved bound on Lip(g).
+    """
+
+    layers: tuple[Layer, ...]
+    event_shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        arrays = list(self.parameters().values())
+        if not arrays:
+            raise ShapeError("branch: expected at least one layer with parameters, got none; try ir.mlp")
+        for array in arrays[1:]:
+            require_alike(array, arrays[0], "branch parameter")
+
+    @property
+    def like(self) -> Any:
+        """A parameter: it carries the namespace, the dtype and the device."""
+        return next(iter(self.parameters().values()))
+
+    def __call__(self, x: Any) -> Any:
+        """Return g(x)."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def linearize(self, x: Any) -> tuple[Any, Chain]:
+        """Return g(x) and the chain of J_g(x); products with J repeat no forward pass."""
+        batch = x.shape[0]
+        factors = []
+        for layer in self.layers:
+            x, factor = layer.linearize(x)
+            factors.append(factor)
+        return x, Chain(tuple(factors), batch, x)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return all parameters as {"0.weight": …}, in the order of the layers."""
+        return {f"{i}.{name}": p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Branch:
+        """Return the branch with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
+        mine = self.parameters()
+        for key in sorted(mine.keys() ^ parameters.keys()):
+            raise ShapeError(f"parameters: expected exactly the keys {sorted(mine)}, got {key!r} on one side only")
+        for key, old in mine.items():
+            if tuple(parameters[key].shape) != tuple(old.shape):
+                raise ShapeError(
+                    f"parameters[{key!r}]: expected shape {tuple(old.shape)}, got {tuple(parameters[key].shape)}"
+                )
+        layers = tuple(
+            layer.with_parameters({name: parameters[f"{i}.{name}"] for name in layer.parameters})
+            for i, layer in enumerate(self.layers)
+        )
+        return Branch(layers, self.event_shape)
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """A proved bound on Lip(g)."""
+        return product_certificate([(layer.name, layer.norm_bound()) for layer in self.layers])
+
+    def running_error(self, x: Any) -> tuple[Any, Any, float, Any]:
+        """Return (ĝ, e, a, b): ĝ = fl g(x), e ≥ |ĝ − g(x)| entry by entry, and ‖e(x′) − e(x)‖₂ ≤ a‖x − x′‖ + b for every x′."""
+        xp = namespace(x)
+        before = Spread(xp.zeros_like(x), 0.0, xp.zeros(x.shape[:1], dtype=x.dtype, device=device(x)), 1.0)
+        for layer in self.layers:
+            y = layer(x)
+            before = layer.spread(x, y, before)
+            x = y
+        return x, before.error, before.growth, before.drift
+
+    def rounding_noise(self, x: Any) -> Any:
+        """Return the estimated 2-norm, per row, of the rounding error of g(x): a typical size, no bound."""
+        variance = namespace(x).zeros_like(x)
+        for layer in self.layers:
+            y = layer(x)
+            variance = layer.noise(x, y, variance)
+            x = y
+        return row_norm(namespace(x).sqrt(variance), x.ndim - 1)
+
+
+def lipschitz_shares(lipschitz: float, layers: int) -> float:
+    """Return c with c^layers ≤ L also after the rounding of the certificate's product. Raises NotContractiveError."""
+    if not 0.0 < lipschitz < 1.0:
+        raise NotContractiveError(
+            f"lipschitz: expected 0 < Lip(g) < 1 for F = id + g to be invertible, got {lipschitz}; try 0.9"
+        )
+    return lipschitz ** (1.0 / layers) * (1.0 - 8.0 * layers * 2.0**-53)
+
+
+def mlp(
+    sizes: Sequence[int],
+    *,
+    activation: str = "lipswish",
+    lipschitz: float = 0.9,
+    seed: int = 0,
+    like: Array | None = None,
+) -> Branch:
+    """Return g(x) = W_L φ(⋯ φ(W₁x + b₁) ⋯) + b_L with proved Lip(g) ≤ `lipschitz` < 1.
+
+    Each of the ℓ weight matrices is drawn N(0, 1/fan-in), and divided so that its spectral norm is *proved* at most
+    `lipschitz`^(1/ℓ); biases are N(0, 1/fan-in). Draws depend on the seed alone: the same network on every backend.
+
+    Shapes: `sizes` = (d, h₁, …, d). `like` gives namespace, dtype and device (default: NumPy float64).
+    Raises: ShapeError, NotContractiveError, ValueError for an unknown activation. Reference: [B19] §2.1.
+
+    >>> import numpy as np
+    >>> g = mlp((2, 16, 2), activation="elu", lipschitz=0.9)
+    >>> g(np.zeros((5, 2))).shape
+    (5, 2)
+    """
+    sizes = tuple(sizes)
+    if len(sizes) < 2 or min(sizes) < 1 or sizes[0] != sizes[-1]:
+        raise ShapeError(
+            f"mlp: expected sizes (d, h₁, …, d) of positive integers with equal ends, got {sizes}; try (2, 64, 64, 2)"
+        )
+    phi = activations.get(activation)
+    count = len(sizes) - 1
+    if like is None:
+        like = np.zeros(1)
+    share = lipschitz_shares(lipschitz / max(1.0, phi.lipschitz) ** (count - 1), count)
+    layers: list[Layer] = []
+    for i, (n, m) in enumerate(pairwise(sizes)):
+        draw = Probes(seed=seed, stream=i, kind="gaussian").gaussians(1, m * (n + 1)).reshape(m, n + 1) / math.sqrt(n)
+        if i:
+            layers.append(Pointwise(phi))
+        layers.append(Affine(normalise(from_host(draw[:, :n], like), share), from_host(draw[:, n], like)))
+    return Branch(tuple(layers), (sizes[0],))

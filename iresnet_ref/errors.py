@@ -1,0 +1,48 @@
+"""The one exception family. Every message says what was expected, what came, and what to try."""
+
+from __future__ import annotations
+
+
+class IResNetError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class ShapeError(IResNetError, ValueError):
+    """An array has the wrong shape."""
+
+
+class DTypeError(IResNetError, TypeError):
+    """An array has the wrong dtype, or arrays of one call differ in dtype or device."""
+
+
+class NonFiniteError(IResNetError, ValueError):
+    """An input holds NaN or infinity."""
+
+
+class NotContractiveError(IResNetError, ValueError):
+    """Lip(g) < 1 is not proved, or has been disproved by an iteration."""
+
+
+class InfiniteVarianceError(IResNetError, ValueError):
+    """A Russian-roulette law whose variance is not proved finite from the Lipschitz bound."""
+
+
+class BackendUnavailableError(IResNetError, ImportError):
+    """A backend, device or optional dependency is missing; the message names the remedy."""
+
+
+class SubjectError(IResNetError, ValueError):
+    """An audit subject could not be loaded, or does not keep the `Subject` contract."""
+
+
+class ConvergenceError(IResNetError, RuntimeError):
+    """An iteration ended above its tolerance.
+
+    `result` is the best `Inverse` reached (nothing is lost), `floor` the relative residual per row below which
+    rounding does not let any method go.
+    """
+
+    def __init__(self, message: str, result: object = None, floor: object = None) -> None:
+        super().__init__(message)
+        self.result = result
+        self.floor = floor

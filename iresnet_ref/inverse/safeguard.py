@@ -1,0 +1,127 @@
+"""What every method of inversion shares: the decision, the evaluation bound, and the refutation of a false constant.
+
+*Safeguard.* A trial z that costs m evaluations of g or products with J is accepted at x only if ‖r(z)‖ ≤ Lᵐ‖r(x)‖, which is
+what m Banach steps guarantee; else the iteration stays at x and takes at least m Banach steps before the next trial.
+Every evaluation is then the first one, one of at most N = ⌈log(‖r₀‖/tol)/log(1/L)⌉ that each pay a factor L, or part of a
+rejected trial; and every rejected trial but the last is followed by as many Banach steps. So no row above its rounding
+floor needs more than `step_bound` evaluations: twice the *a-priori* Banach count, whatever g is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import HostArray, from_host, namespace, row_norm, to_host
+from iresnet_ref.block import ResidualBlock
+from iresnet_ref.errors import NotContractiveError
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the iteration is asked for: ‖r̂‖ ≤ rtol·max(‖x‖, ‖y‖, ‖g(x)‖) on each row, given Lip(g) ≤ `lipschitz`.
+
+    `check_every` evaluations pass between host synchronisations; `limit` evaluations are never exceeded. With `stated`
+    the constant is not proved, and each synchronisation tries to refute it.
+    """
+
+    lipschitz: float
+    rtol: float
+    check_every: int
+    limit: int | None = None
+    stated: bool = False
+
+    def budget(self, first: HostArray, target: HostArray, extra: int) -> HostArray:
+        """Return how many evaluations each row may spend before it counts as stuck at its rounding floor."""
+        bound = step_bound(first, target, self.lipschitz, extra + self.check_every)
+        return bound if self.limit is None else np.minimum(bound, self.limit)
+
+    def left(self, spent: int) -> int:
+        """Return how many evaluations are left below the limit."""
+        return 2**62 if self.limit is None else self.limit - spent
+
+
+@dataclass(frozen=True)
+class Point:
+    """An evaluated iterate: x, g(x), r(x) = y − x − g(x) and ‖r(x)‖ per row."""
+
+    x: Any
+    g: Any
+    r: Any
+    size: Any
+
+    @staticmethod
+    def at(x: Any, y: Any, g: Any) -> Point:
+        """Return the point x with its residual."""
+        r = y - x - g
+        return Point(x, g, r, row_norm(r, x.ndim - 1))
+
+    def arrays(self) -> tuple[Any, Any, Any, Any]:
+        """Return (x, g, r, ‖r‖)."""
+        return self.x, self.g, self.r, self.size
+
+    def map(self, function: Callable[[Any], Any]) -> Point:
+        """Return the point with each array replaced by function(array)."""
+        return Point(*map(function, self.arrays()))
+
+
+def step_bound(first: HostArray, target: HostArray, lipschitz: float, extra: int) -> HostArray:
+    """Return 2·max(1, ⌈log(‖r₀‖/tol)/log(1/L)⌉) + 2 + extra per row, extra ≥ m_max + check_every.
+
+    >>> step_bound(np.asarray([1.0]), np.asarray([0.1]), 0.5, 5)
+    array([15])
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.log(np.maximum(first / target, 1.0)) / (-math.log(lipschitz) if lipschitz > 0.0 else math.inf)
+    ratio = np.where(np.isfinite(ratio), ratio, 2.0**20)  # tol = 0: nothing but r = 0 converges
+    return 2 * np.maximum(1, np.ceil(ratio)).astype(np.int64) + 2 + extra
+
+
+def decide(point: Point, y: Any, rtol: float) -> tuple[HostArray, HostArray]:
+    """Return (‖r‖, rtol·max(‖x‖, ‖y‖, ‖g‖)) per row on the host, in float64: the one synchronisation."""
+    xp = namespace(y)
+    event = y.ndim - 1
+    scale = xp.maximum(xp.maximum(row_norm(point.x, event), row_norm(y, event)), row_norm(point.g, event))
+    size, scale = to_host(xp.stack([point.size, scale], axis=0)).astype(np.float64)
+    if not np.isfinite(size).all():
+        raise NotContractiveError(
+            "the iteration left the floating-point range: expected ‖r‖ to shrink by Lip(g) < 1 at every step; "
+            "check the weights, or drop lipschitz= so that the bound is proved"
+        )
+    return size, rtol * scale
+
+
+def accepts(now: Point, trial: Point, cost: int, lipschitz: float, target: Any) -> Any:
+    """Return, per row, whether a trial of `cost` evaluations stands: ‖r(z)‖ ≤ Lᶜᵒˢᵗ‖r(x)‖, or the tolerance is met."""
+    return trial.size <= namespace(now.x).maximum(lipschitz**cost * now.size, target)
+
+
+def freeze(target: HostArray, like: Any) -> Any:
+    """Return the tolerance per row on the device, rounded down: a row that meets it here meets it on the host too."""
+    return from_host(target * (1.0 - 2.0**-20), like)
+
+
+def refute(block: ResidualBlock, a: Point, b: Point, lipschitz: float) -> None:
+    """Raise NotContractiveError if two evaluations disprove the stated Lip(g) ≤ L beyond all rounding.
+
+    ‖ĝ(a) − ĝ(b)‖ ≤ L‖a − b‖ + e(a) + e(b) whenever Lip(g) ≤ L, with e ≥ ‖ĝ − g‖ the running error bound. For a Banach
+    step b = a + r(a) the left side is ‖r(b)‖ and ‖a − b‖ is ‖r(a)‖, up to rounding.
+    """
+    xp = namespace(a.x)
+    event = a.x.ndim - 1
+    u = rounding.unit_roundoff(a.x)
+    distance, reached = row_norm(b.x - a.x, event), row_norm(b.g - a.g, event)
+    error = sum(row_norm(block.branch.running_error(p.x)[1], event) for p in (a, b))
+    slack = 1.0 + (4 * math.prod(a.x.shape[1:]) + 64) * u
+    allowed = (lipschitz * distance + error) * slack + rounding.smallest_normal(a.x)
+    if bool(xp.any(reached > allowed)):
+        ratio = float(xp.max(reached / (distance + rounding.smallest_normal(a.x))))
+        raise NotContractiveError(
+            f"expected Lip(g) ≤ {lipschitz:.6g} as stated, but one Banach step changed ‖r‖ by a factor of up to {ratio:.6g}, "
+            "beyond what rounding explains; drop lipschitz= or normalise the weights"
+        )

@@ -1,0 +1,183 @@
+"""The layers of a residual branch: Affine and Pointwise.
+
+A layer answers three questions: its value, its value with its Jacobian factor, and how rounding errors pass through it.
+For the last, `spread` carries three things about the computed value ĥ at x: e ≥ |ĥ − h| entry by entry (a running error
+bound, Higham §3.3), and the pair (a, b) in |e(x′) − e(x)|₂ ≤ a‖x − x′‖ + b for every other point x′.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+from iresnet_ref import rounding
+from iresnet_ref.activations import Activation
+from iresnet_ref.arrays import Array, flatten_events, namespace, stack_norm, to_host
+from iresnet_ref.certify import absolute_norm_bound, norm_bound
+from iresnet_ref.operators import Dense, Diagonal, Factor
+
+
+class Spread(NamedTuple):
+    """Rounding at one layer: `error` ≥ |ĥ − h|; `growth` a and `drift` b bound its change away from x; `lipschitz` of x ↦ h."""
+
+    error: Any
+    growth: float
+    drift: Any
+    lipschitz: float
+
+
+class Layer(Protocol):
+    """One layer of a branch."""
+
+    def __call__(self, x: Any) -> Any:
+        """Return the value."""
+
+    def linearize(self, x: Any) -> tuple[Any, Factor]:
+        """Return the value and the Jacobian factor at x."""
+
+    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+        """Return the rounding of y = layer(h), given that of h."""
+
+    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+        """Return the estimated variance of the rounding of y = layer(h): an estimate, no bound."""
+
+    def norm_bound(self) -> float:
+        """Return a proved Lipschitz constant, inf where none is proved."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The parameters by name."""
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Any:
+        """Return the layer with these parameters."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """h ↦ W h + b, W of shape (out, in), b of shape (out,)."""
+
+    weight: Array
+    bias: Array
+
+    @property
+    def name(self) -> str:
+        """E.g. "dense 64→2"."""
+        return f"dense {self.weight.shape[1]}→{self.weight.shape[0]}"
+
+    @property
+    def operator(self) -> Dense:
+        """The linear part."""
+        return Dense(self.weight)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The weight and the bias."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Affine:
+        """Return the layer with these parameters."""
+        return Affine(parameters["weight"], parameters["bias"])
+
+    def __call__(self, x: Any) -> Any:
+        """Return W x + b."""
+        return self.operator.apply(x) + self.bias
+
+    def linearize(self, x: Any) -> tuple[Any, Factor]:
+        """Return W x + b and the factor W."""
+        return self(x), self.operator
+
+    def norm_bound(self) -> float:
+        """Return a proved bound on ‖W‖₂."""
+        return self._norms[0]
+
+    @cached_property
+    def _norms(self) -> tuple[float, float]:
+        """Proved bounds on ‖W‖₂ and ‖|W|‖₂."""
+        host = to_host(self.weight)
+        norm, absolute = norm_bound(host), absolute_norm_bound(host)
+        if rounding.unit_roundoff(self.weight) < rounding.FLOAT64_ROUNDOFF:  # the host holds rounded weights
+            norm, absolute = (rounding.up(b + 2.0 * rounding.FLOAT64_ROUNDOFF * absolute) for b in (norm, absolute))
+        return norm, absolute
+
+    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+        """e′ = |W|e + γ_{n+1}(|W||ĥ| + |b|), with the rounding of this very expression added on top."""
+        del y
+        xp = namespace(h)
+        u = rounding.unit_roundoff(h)
+        n = self.weight.shape[1]
+        norm, absolute = self._norms
+        g = rounding.gamma(n + 1, u)
+        on_top = 1.0 + 2.0 * (n + 6) * u
+        underflow = (n + 2) * rounding.smallest_normal(h)
+        error = (
+            self.operator.absolute().apply(before.error + g * xp.abs(h)) + g * xp.abs(self.bias)
+        ) * on_top + underflow
+        # |ĥ(x′) − ĥ(x)| ≤ Λ‖x − x′‖ + 2e(x) + (e(x′) − e(x)); the error grows with it at the rate ‖|W|‖γ.
+        factor = absolute * on_top
+        growth = factor * (before.growth + g * (before.lipschitz + before.growth))
+        drift = factor * (before.drift + g * (2.0 * stack_norm(before.error) + before.drift))
+        return Spread(error, growth, drift, norm * before.lipschitz)
+
+    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+        """Σⱼ W²ⱼ(σ²ⱼ + nu²h²ⱼ/6) + u²y²: independent roundings of the partial sums of n terms (Higham & Mary 2019)."""
+        u = rounding.unit_roundoff(h)
+        n = self.weight.shape[1]
+        return self.operator.squared().apply(variance + (n / 6.0 * u * u) * h * h) + (u * u) * y * y
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """h ↦ φ(h), entry by entry."""
+
+    activation: Activation
+
+    @property
+    def name(self) -> str:
+        """The activation's name."""
+        return self.activation.name
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """None."""
+        return {}
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Pointwise:
+        """Return itself."""
+        del parameters
+        return self
+
+    def __call__(self, x: Any) -> Any:
+        """Return φ(x)."""
+        return self.activation.value(x)
+
+    def linearize(self, x: Any) -> tuple[Any, Factor]:
+        """Return φ(x) and the diagonal φ′(x)."""
+        y, slope = self.activation.both(x)
+        return y, Diagonal(slope)
+
+    def norm_bound(self) -> float:
+        """Return sup|φ′|."""
+        return self.activation.lipschitz
+
+    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+        """e′ = Lip(φ)e + c·u(|φ| + 1), c the accuracy of the elementary functions."""
+        u = rounding.unit_roundoff(h)
+        c = self.activation.error * u
+        lip = self.activation.lipschitz
+        on_top = (1.0 + 8.0 * u) / (1.0 - c)
+        error = (lip * before.error + c * (namespace(h).abs(y) + 1.0)) * on_top
+        change = lip * before.lipschitz
+        growth = on_top * (lip * before.growth + c * change)
+        drift = on_top * (lip * before.drift + 2.0 * c * stack_norm(flatten_events(error, error.ndim - 1)))
+        return Spread(error, growth, drift, change)
+
+    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+        """φ′²σ² ≤ Lip²σ², plus one rounding of φ."""
+        u = rounding.unit_roundoff(h)
+        return self.activation.lipschitz**2 * variance + (u * u) * y * y

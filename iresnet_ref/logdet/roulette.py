@@ -1,0 +1,45 @@
+"""The unbiased Russian-roulette estimate of log det(I + J), with a series length of its own for every sample.
+
+Σ_{k≤N} (−1)^{k+1} vᵀJᵏv/(k·P(N ≥ k)), E over N and v = Σ_k (−1)^{k+1} tr(Jᵏ)/k ([C19] eq. 6 with N per sample).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref.arrays import HostArray, indices, namespace
+from iresnet_ref.chain import Chain
+from iresnet_ref.logdet.laws import Table
+from iresnet_ref.logdet.series import event_dot
+
+
+def roulette_logdet(chain: Chain, v: Any, lengths: HostArray, law: Table) -> Any:
+    """Return one estimate per (probe, row) for v of shape (count, batch, *event) and `lengths` N of shape (count, batch).
+
+    Samples are sorted by N on the host, so that finished ones drop out without a synchronisation.
+    """
+    xp = namespace(v)
+    count, batch = lengths.shape
+    event_ndim = len(chain.in_shape)
+    order = np.argsort(-lengths.reshape(-1), kind="stable")
+    sorted_n = lengths.reshape(-1)[order]
+    v = xp.take(xp.reshape(v, (count * batch, *v.shape[2:])), indices(order, v), axis=0)
+    chain = chain.take(indices(order % batch, v))
+    n = indices(sorted_n, v)
+    w, active = v, sorted_n.size
+    total = xp.zeros_like(event_dot(v, v, event_ndim))
+    finished: list[Any] = []
+    for k in range(1, int(sorted_n.max(initial=0)) + 1):
+        alive = int(np.searchsorted(-sorted_n, -k, side="right"))
+        if alive <= 0.8 * active:
+            finished.append(total[alive:])
+            active, keep = alive, slice(0, alive)
+            chain, v, w, n, total = chain.take(keep), v[keep, ...], w[keep, ...], n[keep], total[keep]
+        w = chain.rmatvec(w)
+        weight = (-1) ** (k + 1) / (k * law.survival(k))
+        total = total + weight * xp.astype(n >= k, total.dtype) * event_dot(w, v, event_ndim)
+    total = xp.concat([total, *reversed(finished)], axis=0)
+    back = indices(np.argsort(order, kind="stable"), total)
+    return xp.reshape(xp.take(total, back, axis=0), (count, batch))

@@ -1,0 +1,119 @@
+"""The factors of a chain: linear maps with `apply`, `transpose` and their sizes.
+
+A factor is *shared* (one matrix for all samples: Dense) or *per-sample* (one for each: Diagonal, the activation's
+derivatives). Tangents are `(*probes, batch, *event)`; a shared factor takes any leading axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from iresnet_ref.arrays import Array, namespace, size
+
+
+class Factor(Protocol):
+    """A linear map at one point x: A (shared) or D (per sample)."""
+
+    @property
+    def in_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def out_shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def shared(self) -> bool: ...  # noqa: D102
+
+    def apply(self, v: Any) -> Any:
+        """Return A v."""
+
+    def transpose(self, u: Any) -> Any:
+        """Return Aᵀ u."""
+
+    def take(self, rows: Any) -> Self:
+        """Return the factor restricted to these rows of the batch (an index array or a slice)."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """v ↦ W v with W of shape (out, in), on the last axis."""
+
+    weight: Array
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """(in,)."""
+        return (self.weight.shape[1],)
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """(out,)."""
+        return (self.weight.shape[0],)
+
+    @property
+    def shared(self) -> bool:
+        """One matrix serves all samples."""
+        return True
+
+    def apply(self, v: Array) -> Any:
+        """Return W v, as one matrix product over all leading axes."""
+        return _rows_times(v, namespace(v).matrix_transpose(self.weight))
+
+    def transpose(self, u: Array) -> Any:
+        """Return Wᵀ u."""
+        return _rows_times(u, self.weight)
+
+    def take(self, rows: Any) -> Dense:
+        """Return itself: it has no rows."""
+        del rows
+        return self
+
+    def absolute(self) -> Dense:
+        """Return v ↦ |W| v, for running error bounds."""
+        return Dense(namespace(self.weight).abs(self.weight))
+
+    def squared(self) -> Dense:
+        """Return v ↦ (W∘W) v, for the propagation of rounding noise."""
+        return Dense(self.weight * self.weight)
+
+
+def _rows_times(v: Array, matrix: Array) -> Any:
+    xp = namespace(v)
+    if v.ndim == 2:
+        return xp.matmul(v, matrix)
+    lead = v.shape[:-1]
+    return xp.reshape(xp.matmul(xp.reshape(v, (size(lead), v.shape[-1])), matrix), (*lead, matrix.shape[1]))
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """v ↦ D v with a diagonal for each sample, `entries` of shape (batch, *event)."""
+
+    entries: Array
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The event shape."""
+        return tuple(self.entries.shape[1:])
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """The event shape."""
+        return tuple(self.entries.shape[1:])
+
+    @property
+    def shared(self) -> bool:
+        """Each sample has its own."""
+        return False
+
+    def apply(self, v: Array) -> Any:
+        """Return D v."""
+        return v * self.entries
+
+    def transpose(self, u: Array) -> Any:
+        """Return Dᵀ u = D u."""
+        return u * self.entries
+
+    def take(self, rows: Any) -> Diagonal:
+        """Return the diagonals of these rows."""
+        if isinstance(rows, slice):
+            return Diagonal(self.entries[rows, ...])
+        return Diagonal(namespace(self.entries).take(self.entries, rows, axis=0))

@@ -1,0 +1,128 @@
+"""Counter-based random numbers: the same bits for the same (seed, stream, row, probe) on every backend and in every batch.
+
+Philox 4x32-10 (Salmon, Moraes, Dror, Shaw, *Parallel random numbers: as easy as 1, 2, 3*, SC 2011) with the 64-bit seed as
+key and the counter (row, probe, stream, block), drawn on the host in NumPy unsigned integers and transferred. A row's draws
+depend neither on the backend nor on the other rows. No global random state is read or written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from iresnet_ref.arrays import Array, from_host, size
+
+ProbeKind = Literal["rademacher", "gaussian"]
+Words = npt.NDArray[np.uint32]
+
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_MASK = 0xFFFFFFFF
+_LENGTH_BLOCK = 0xFFFFFFFF
+"""The block of the counter reserved for series lengths; probes use 0, 1, 2, …"""
+
+
+def philox(counter: tuple[Any, Any, Any, Any], key: int) -> tuple[Words, Words, Words, Words]:
+    """Return the four 32-bit words of Philox 4x32-10 at each counter (four broadcastable uint32 arrays), 64-bit key.
+
+    >>> [hex(int(w)) for w in philox((0, 0, 0, 0), 0)]
+    ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
+    """
+    c0, c1, c2, c3 = (np.asarray(c, dtype=np.uint32) for c in np.broadcast_arrays(*counter))
+    k0, k1 = key & _MASK, key >> 32 & _MASK
+    for _ in range(10):
+        p0 = c0.astype(np.uint64) * _MULTIPLIERS[0]
+        p1 = c2.astype(np.uint64) * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            (p1 >> np.uint64(32)).astype(np.uint32) ^ c1 ^ np.uint32(k0),
+            p1.astype(np.uint32),
+            (p0 >> np.uint64(32)).astype(np.uint32) ^ c3 ^ np.uint32(k1),
+            p0.astype(np.uint32),
+        )
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return c0, c1, c2, c3
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Random probes v with E[vvᵀ] = I, and series lengths, as pure functions of (seed, stream, row, probe).
+
+    `count` independent probes are drawn for each row; each is a replicate with its own series length, so the standard
+    error of an estimate comes from them. Use another `stream` for another independent set of draws.
+
+    >>> import numpy as np
+    >>> Probes(seed=1).draw(np.zeros((2, 3))).tolist() == Probes(seed=1).draw(np.zeros((5, 3)))[:, :2].tolist()
+    True
+    """
+
+    seed: int = 0
+    stream: int = 0
+    kind: ProbeKind = "rademacher"
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("rademacher", "gaussian"):
+            raise ValueError(f"probes: expected kind 'rademacher' or 'gaussian', got {self.kind!r}; try 'rademacher'")
+        if self.count < 1 or not 0 <= self.seed < 2**64 or not 0 <= self.stream < 2**32:
+            raise ValueError(
+                f"probes: expected count ≥ 1, 0 ≤ seed < 2**64 and 0 ≤ stream < 2**32, got {self.count}, {self.seed}, {self.stream}"
+            )
+
+    def on_stream(self, stream: int) -> Probes:
+        """Return the same probes on another stream."""
+        return replace(self, stream=stream)
+
+    def draw(self, like: Array) -> Any:
+        """Return v of shape (count, *like.shape) in the dtype and on the device of `like` = (batch, *event)."""
+        batch, event = like.shape[0], tuple(like.shape[1:])
+        entries = self.signs(batch, size(event)) if self.kind == "rademacher" else self.gaussians(batch, size(event))
+        return from_host(entries.reshape(self.count, batch, *event), like)
+
+    def words(self, batch: int, n: int) -> Words:
+        """Return n random 32-bit words for each (probe, row), shape (count, batch, n)."""
+        blocks = -(-n // 4)
+        counter = (
+            np.arange(batch, dtype=np.uint32)[None, :, None],
+            np.arange(self.count, dtype=np.uint32)[:, None, None],
+            np.uint32(self.stream),
+            np.arange(blocks, dtype=np.uint32)[None, None, :],
+        )
+        return np.stack(philox(counter, self.seed), axis=-1).reshape(self.count, batch, 4 * blocks)[..., :n]
+
+    def signs(self, batch: int, n: int) -> npt.NDArray[np.float64]:
+        """Return n fair signs for each (probe, row): the bits of the words, lowest first."""
+        words = self.words(batch, -(-n // 32))
+        bits = words[..., None] >> np.arange(32, dtype=np.uint32) & np.uint32(1)
+        return 1.0 - 2.0 * bits.reshape(self.count, batch, -1)[..., :n].astype(np.float64)
+
+    def uniforms(self, batch: int, n: int) -> npt.NDArray[np.float64]:
+        """Return n uniforms ((b >> 9)·2 + 1)/2²⁴ for each (probe, row): never 0 or 1, exact in float32."""
+        return ((self.words(batch, n) >> np.uint32(9)).astype(np.float64) * 2.0 + 1.0) / 2.0**24
+
+    def gaussians(self, batch: int, n: int) -> npt.NDArray[np.float64]:
+        """Return n standard normals for each (probe, row), by Box–Muller in float64 on the host."""
+        pairs = -(-n // 2)
+        w = self.words(batch, 4 * pairs).astype(np.float64)
+        radius = (w[..., 0::4] * 2.0**32 + w[..., 1::4] + 0.5) / 2.0**64  # in (0, 1]: log is finite
+        angle = (w[..., 2::4] * 2.0**32 + w[..., 3::4]) * (2.0 * np.pi / 2.0**64)
+        r = np.sqrt(-2.0 * np.log(radius))
+        return np.stack((r * np.cos(angle), r * np.sin(angle)), axis=-1).reshape(self.count, batch, 2 * pairs)[..., :n]
+
+    def lengths(self, batch: int, thresholds: npt.NDArray[np.uint64], sure: int) -> npt.NDArray[np.int64]:
+        """Return N for each (probe, row), shape (count, batch): N = sure + #{i : draw < thresholds[i]}, 64-bit draws.
+
+        So P(N ≥ sure + 1 + i) = thresholds[i]/2⁶⁴ exactly, for decreasing thresholds.
+        """
+        counter = (
+            np.arange(batch, dtype=np.uint32)[None, :],
+            np.arange(self.count, dtype=np.uint32)[:, None],
+            np.uint32(self.stream),
+            np.uint32(_LENGTH_BLOCK),
+        )
+        high, low, _, _ = philox(counter, self.seed)
+        draw = high.astype(np.uint64) << np.uint64(32) | low.astype(np.uint64)
+        ascending = thresholds[::-1]
+        return sure + ascending.size - np.searchsorted(ascending, draw, side="right")

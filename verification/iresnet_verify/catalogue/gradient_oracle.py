@@ -1,0 +1,197 @@
+"""The true gradient of Σ w_i log|det J(x_i; θ)| with respect to parameters and input, and the subject's own.
+
+Oracle: rows of J by autograd with a graph (from g where it is given), float64 `slogdet`, and a backward pass through both.
+Memory-efficient layers answer a double backward with nonsense, so it is believed only if one of several central
+differences of the exact log-det along random directions agrees with it to 2 %.
+
+Tolerance, per block of parameters: K·u·√d·κ(J)·Σ|w_i|‖G_i‖ over the block, plus K·u times the same over all blocks, plus
+eight times the largest change of the oracle in the block when x moves by one rounding and when the loss is scaled by 1/3
+and back (which sees single precision hidden in a backward pass), K = 64.
+
+Gradients are compared on at most 34 numbers a block: 32 entries and two random sign sums scaled by 1/√size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from iresnet_verify.jacobian import OPERATIONS, Undecided
+
+if TYPE_CHECKING:
+    from iresnet_verify.context import Context
+    from iresnet_verify.injection import Vector
+    from iresnet_verify.subject import HostArray
+
+ROWS = 4
+"""Rows of one comparison."""
+INPUT = "x"
+"""The name of the block that holds the gradient with respect to the input."""
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """Which numbers of each block are compared; blocks are the trainable parameters, and x."""
+
+    names: tuple[str, ...]
+    tensors: tuple[Any, ...]
+    """The parameters; x is not among them."""
+    entries: tuple[HostArray, ...]
+    signs: tuple[HostArray, ...]
+    owner: HostArray
+    """Block of each number."""
+
+    def __call__(self, gradients: list[Any], x_gradient: Any) -> Vector:
+        """Return the numbers of one gradient; None counts as 0."""
+        parts = []
+        for gradient, entry, sign in zip([*gradients, x_gradient], self.entries, self.signs, strict=True):
+            g = np.zeros(sign.shape[1]) if gradient is None else gradient.detach().cpu().double().numpy().ravel()
+            parts += [g[entry], sign @ g / np.sqrt(max(g.size, 1))]
+        return np.concatenate(parts)
+
+
+def sketch(ctx: Context, x: HostArray) -> Sketch:
+    """Choose the numbers to compare."""
+    named = [(n, p) for n, p in ctx.subject.module.named_parameters() if p.requires_grad and p.numel()]
+    sizes = [p.numel() for _, p in named] + [x.size]
+    entries = tuple(ctx.rng.choice(s, size=min(s, 32), replace=False) for s in sizes)
+    signs = tuple(ctx.rng.choice([-1.0, 1.0], size=(2, s)) for s in sizes)
+    owner = np.repeat(np.arange(len(sizes)), [len(e) + 2 for e in entries])
+    return Sketch((*(n for n, _ in named), INPUT), tuple(p for _, p in named), entries, signs, owner)
+
+
+def exact_log_det(ctx: Context, leaf: Any, seed: int, create_graph: bool) -> Any:
+    """log|det J| (batch,) in float64, differentiable with respect to parameters and `leaf` if asked."""
+    import torch
+
+    name = "forward" if ctx.subject.residual is None else "residual"
+    y = ctx.caller.event(name, leaf.clone(), seed=seed)[0]
+    columns = y.reshape(y.shape[0], -1)
+    zero = torch.zeros_like(leaf)
+    rows = []
+    for i in range(columns.shape[1]):
+        row = torch.autograd.grad(columns[:, i].sum(), leaf, create_graph=create_graph, retain_graph=True, allow_unused=True)[0]
+        rows.append((zero if row is None else row).reshape(leaf.shape[0], -1))
+    J = torch.stack(rows, dim=1).double()
+    return torch.linalg.slogdet(J + torch.eye(J.shape[1], dtype=J.dtype) if name == "residual" else J)[1]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Per-row gradients G_i as numbers of the sketch, (rows, numbers), and the tolerance of Σ w_i G_i."""
+
+    rows: Vector
+    tolerance: Vector
+    source: str
+
+
+def oracle(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch) -> Oracle:
+    """Return the true gradients. Raises `Undecided` where double backward does not agree with differences."""
+    seed = ctx.caller.next_seed()
+    try:
+        rows = _per_row(ctx, x, chosen, seed)
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=x.shape)
+        moved = _per_row(ctx, (x.astype(np.float64) * (1 + 4 * ctx.u * signs)).astype(x.dtype), chosen, seed)
+        scaled = _per_row(ctx, x, chosen, seed, scale=1.0 / 3.0)
+    except (RuntimeError, NotImplementedError) as error:
+        raise Undecided(f"the exact log-det cannot be differentiated twice: {str(error).splitlines()[0][:120]}") from error
+    if not _agrees(ctx, x, weights, chosen, seed):
+        raise Undecided("the gradient of the exact log-det by double backward disagrees with its differences "
+                        "(layers that recompute, or kinks)")
+    matrix = ctx.jacobian(x).matrix
+    kappa = float(np.linalg.cond(matrix).max())
+    blocks = len(chosen.names)
+    size = np.array([(np.abs(weights) * np.linalg.norm(rows[:, chosen.owner == b], axis=1)).sum() for b in range(blocks)])
+    change = np.abs(weights) @ (np.abs(moved - rows) + np.abs(scaled - rows))
+    worst = np.array([change[chosen.owner == b].max(initial=0.0) for b in range(blocks)])
+    own = OPERATIONS * ctx.u * (np.sqrt(ctx.d) * kappa * size + size.sum()) + ctx.accuracy * size * kappa
+    tolerance = (own + 8.0 * worst)[chosen.owner]
+    return Oracle(rows, tolerance, "double backward through the float64 slogdet of the autograd Jacobian")
+
+
+def _per_row(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale: float = 1.0) -> Vector:
+    import torch
+
+    with ctx.guard(), ctx.framework.calling():
+        leaf = ctx.native(x, requires_grad=True)
+        values = exact_log_det(ctx, leaf, seed, create_graph=True)
+        answers = []
+        for i in range(len(x)):
+            if not values.requires_grad:  # J does not depend on anything: a linear map without parameters
+                answers.append(chosen([None] * len(chosen.tensors), None))
+                continue
+            found = torch.autograd.grad(scale * values[i], [*chosen.tensors, leaf], retain_graph=True, allow_unused=True)
+            answers.append(chosen(list(found[:-1]), found[-1]))
+    return np.stack(answers) / scale
+
+
+def _agrees(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, seed: int) -> bool:
+    """Whether one of several central differences along random directions agrees with double backward to 2 %."""
+    import torch
+
+    for attempt, step in enumerate((ctx.u**0.2, ctx.u**0.3, ctx.u**0.25)):
+        directions = _directions(chosen, 1000 * seed + attempt)
+        with ctx.guard(), ctx.framework.calling():
+            leaf = ctx.native(x, requires_grad=True)
+            values = exact_log_det(ctx, leaf, seed, create_graph=True)
+            loss = (torch.tensor(weights) * values).sum()
+            if not loss.requires_grad:
+                return True
+            found = torch.autograd.grad(loss, list(chosen.tensors), allow_unused=True) if chosen.tensors else ()
+        terms = [float((g.double() * v).sum()) for g, v in zip(found, directions, strict=True) if g is not None]
+        slope = 0.0
+        for sign in (1.0, -1.0):
+            with ctx.guard(), ctx.framework.calling():
+                with torch.no_grad():
+                    for p, v in zip(chosen.tensors, directions, strict=True):
+                        p.add_(sign * step * v)
+                values = exact_log_det(ctx, ctx.native(x, requires_grad=True), seed, create_graph=False)
+                slope += sign * float((torch.tensor(weights) * values.detach()).sum()) / (2.0 * step)
+        noise = 64.0 * ctx.u * ctx.d * float(np.abs(weights).sum()) / step
+        if abs(slope - sum(terms)) <= 0.02 * max(abs(slope), sum(map(abs, terms))) + noise:
+            return True
+    return False
+
+
+def _directions(chosen: Sketch, seed: int) -> list[Any]:
+    import torch
+
+    made = torch.Generator().manual_seed(seed)
+    answer = []
+    for p in chosen.tensors:
+        v = torch.randn(p.shape, generator=made, dtype=torch.float64).to(p)
+        answer.append(v * max(float(p.detach().double().square().mean().sqrt()), 0.05) / p.numel() ** 0.5)
+    return answer
+
+
+@dataclass(frozen=True)
+class Own:
+    """The subject's gradient of Σ w_i log_det(x_i), as numbers of the sketch."""
+
+    numbers: Vector
+    attached: bool
+    """Whether the log-det carries a graph at all."""
+    values: Vector
+
+
+def own(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, seed: int) -> Own:
+    """One backward pass through the subject's log-det; gradients of rows with equal x are summed."""
+    import torch
+
+    with ctx.guard(), ctx.framework.calling():
+        for p in ctx.subject.module.parameters():
+            p.grad = None
+        leaf = ctx.native(x, requires_grad=True)
+        log_det = ctx.raw_log_det(leaf.clone(), seed=seed)
+        values = np.asarray(ctx.host(log_det), dtype=np.float64)
+        if not log_det.requires_grad:
+            return Own(np.zeros(chosen.owner.size), False, values)
+        upstream = torch.tensor(weights, dtype=log_det.dtype, device=log_det.device)
+        log_det.backward(upstream)
+        x_gradient = leaf.grad
+        groups = chosen.signs[-1].shape[1] // (x[0].size or 1)
+        if x_gradient is not None and len(x) != groups:  # rows repeated for the columns of an enumeration
+            x_gradient = x_gradient.reshape(groups, len(x) // groups, *leaf.shape[1:]).sum(1)
+        return Own(chosen([p.grad for p in chosen.tensors], x_gradient), True, values)

@@ -1,0 +1,100 @@
+"""The measurements by which a reproduction shows a violated claim about the map or its inverse.
+
+Each function is copied into the reproduction file by itself, so it uses its arguments and NumPy alone, and its
+annotations are strings. It returns (value, bound) of the worst row; the claim is violated where not value <= bound.
+"""
+
+from typing import Any
+
+import numpy as np
+
+
+def recovered_input(
+    calls: "Any", x: "Any", tolerance: float, floor: float
+) -> "tuple[float, float]":
+    """‖inverse(forward(x)) − x‖₂ against tolerance·max(1, ‖x‖₂) + floor, on the worst row."""
+    back = calls.inverse(calls.forward(x))
+    flat = x.reshape(len(x), -1).astype(np.float64)
+    error = np.linalg.norm(back.reshape(len(x), -1).astype(np.float64) - flat, axis=1)
+    bound = tolerance * np.maximum(1.0, np.linalg.norm(flat, axis=1)) + floor
+    worst = int(np.argmax(np.where(np.isfinite(error), error / bound, np.inf)))
+    return float(error[worst]), float(bound[worst])
+
+
+def recovered_output(calls: "Any", y: "Any", tolerance: float, floor: float) -> "tuple[float, float]":
+    """‖forward(inverse(y)) − y‖₂ against tolerance·max(1, ‖inverse(y)‖₂) + floor, on the worst row."""
+    try:
+        calls.forward(y[::-1] / 2)  # an inverse that answers from the last forward call must not find its answer there
+    except Exception:
+        print("forward raises at y/2; an inverse that caches may go unnoticed here")
+    x = calls.inverse(y)
+    gap = calls.forward(x).reshape(len(y), -1).astype(np.float64) - y.reshape(len(y), -1).astype(np.float64)
+    error = np.linalg.norm(gap, axis=1)
+    bound = tolerance * np.maximum(1.0, np.linalg.norm(x.reshape(len(y), -1).astype(np.float64), axis=1)) + floor
+    worst = int(np.argmax(np.where(np.isfinite(error), error / bound, np.inf)))
+    return float(error[worst]), float(bound[worst])
+
+
+def hidden_failure(calls: "Any", y: "Any", tolerance: float, floor: float) -> "tuple[float, float]":
+    """As for `recovered_output`, but an answer that is not finite or an exception is an honest report and counts 0."""
+    try:
+        calls.forward(y[::-1] / 2)  # as in `recovered_output`
+    except Exception:
+        print("forward raises at y/2; an inverse that caches may go unnoticed here")
+    try:
+        x = calls.inverse(y)
+    except Exception as report:
+        print("reported:", type(report).__name__)
+        return 0.0, floor
+    flat = x.reshape(len(y), -1).astype(np.float64)
+    if not np.isfinite(flat).all():
+        return 0.0, floor
+    error = np.linalg.norm(calls.forward(x).reshape(len(y), -1).astype(np.float64) - y.reshape(len(y), -1), axis=1)
+    bound = tolerance * np.maximum(1.0, np.linalg.norm(flat, axis=1)) + floor
+    worst = int(np.argmax(np.where(np.isfinite(error), error / bound, np.inf)))
+    return float(error[worst]), float(bound[worst])
+
+
+def wasted_precision(calls: "Any", x: "Any", bits: int) -> "tuple[float, float]":
+    """The share of inverse(forward(x))'s entries that fit into `bits` bits of mantissa, where x's own do not."""
+    there = np.ldexp(np.frexp(x.astype(np.float64))[0], bits)
+    back = np.ldexp(np.frexp(calls.inverse(calls.forward(x)).astype(np.float64))[0], bits)
+    full = there != np.round(there)
+    return float(np.mean((back == np.round(back))[full])), 0.5
+
+
+def same_image(calls: "Any", a: "Any", b: "Any", rounding: float) -> "tuple[float, float]":
+    """The rounding of two evaluations against ‖forward(a) − forward(b)‖₂ of two points far apart: not above it."""
+    gap = calls.forward(a).astype(np.float64) - calls.forward(b).astype(np.float64)
+    print("distance of the inputs:", np.linalg.norm((a.astype(np.float64) - b.astype(np.float64)).ravel()))
+    return rounding, float(np.linalg.norm(gap.ravel()))
+
+
+def stretch_of_residual(calls: "Any", a: "Any", b: "Any", lipschitz: float, rounding: float) -> "tuple[float, float]":
+    """‖g(a) − g(b)‖₂ against L·‖a − b‖₂ + rounding, g the subject's residual, else F − id; points of shape (1, …)."""
+    p, q = a.astype(np.float64), b.astype(np.float64)
+    if calls.residual is not None:
+        image = calls.residual(a).astype(np.float64) - calls.residual(b).astype(np.float64)
+    else:
+        image = calls.forward(a).astype(np.float64) - calls.forward(b).astype(np.float64) - (p - q)
+    return float(np.linalg.norm(image.ravel())), float(lipschitz * np.linalg.norm((p - q).ravel()) + rounding)
+
+
+def stretch_above(calls: "Any", a: "Any", b: "Any", lipschitz: float, rounding: float) -> "tuple[float, float]":
+    """‖F(a) − F(b)‖₂ against (1 + L)‖a − b‖₂ + rounding; points of shape (1, …)."""
+    image = calls.forward(a).astype(np.float64) - calls.forward(b).astype(np.float64)
+    gap = float(np.linalg.norm((a.astype(np.float64) - b.astype(np.float64)).ravel()))
+    return float(np.linalg.norm(image.ravel())), (1.0 + lipschitz) * gap + rounding
+
+
+def stretch_below(calls: "Any", a: "Any", b: "Any", lipschitz: float, rounding: float) -> "tuple[float, float]":
+    """(1 − L)‖a − b‖₂ − rounding against ‖F(a) − F(b)‖₂: not above it; points of shape (1, …)."""
+    image = calls.forward(a).astype(np.float64) - calls.forward(b).astype(np.float64)
+    gap = float(np.linalg.norm((a.astype(np.float64) - b.astype(np.float64)).ravel()))
+    return (1.0 - lipschitz) * gap - rounding, float(np.linalg.norm(image.ravel()))
+
+
+def residual_gap(calls: "Any", x: "Any", rounding: float) -> "tuple[float, float]":
+    """‖F(x) − x − g(x)‖₂ against the rounding of F and of g, on the worst row."""
+    gap = calls.forward(x).astype(np.float64) - x.astype(np.float64) - calls.residual(x).astype(np.float64)
+    return float(np.linalg.norm(gap.reshape(len(x), -1), axis=1).max()), rounding

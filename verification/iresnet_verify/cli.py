@@ -1,0 +1,152 @@
+"""The command line: `audit`, `checks`, `doctor`.
+
+Exit codes of `audit`: 0 nothing failed · 1 a check failed unexpectedly, or a declared failure passed · 2 bad usage, or
+a subject could not be loaded · 3 inconclusive or errored checks, none failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+import click
+import cloudpickle  # noqa: F401  what the extra promises is asked for at once, not in the middle of an audit
+import jinja2  # noqa: F401
+from rich.console import Console
+
+from iresnet_ref.errors import IResNetError, SubjectError
+from iresnet_verify import isolated, report_json, report_junit, report_terminal
+from iresnet_verify.check import BUDGETS
+from iresnet_verify.loading import parse
+from iresnet_verify.reproduce import folder_beside
+from iresnet_verify.result import Report
+from iresnet_verify.worker import Job
+
+PASSED, FAILED, UNUSABLE, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 130
+WITHOUT_REPORT = Path("iresnet-verify-reproduce")
+"""Where reproductions go if neither --json nor --html nor --out is given."""
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    try:
+        return main.main(arguments, prog_name="iresnet-verify", standalone_mode=False) or PASSED
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return UNUSABLE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except IResNetError as error:
+        click.echo(f"error: {error}", err=True)
+        return UNUSABLE
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit codes of audit: 0 nothing failed; "
+             "1 a check failed; 2 bad usage or unloadable subject; 3 inconclusive or errored checks, none failed.")
+@click.version_option(package_name="iresnet-ref")
+def main() -> None:
+    """Audit anybody's invertible network."""
+
+
+@main.command()
+@click.argument("subjects", metavar="FILE.py:FACTORY...", nargs=-1, required=True)
+@click.option("--backend", help="Passed on to factories that take backend=, e.g. torch:cuda:0 (see doctor).")
+@click.option("--budget", type=click.Choice(list(BUDGETS)), default="standard", show_default=True, help="How hard to work.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Equal seeds, equal audits.")
+@click.option("--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=1e-6, show_default=True,
+              help="Probability that any statistical check fails a correct subject.")
+@click.option("--json", "json_path", type=FILE, help="Write the report as JSON.")
+@click.option("--html", "html_path", type=FILE, help="Write the report as one HTML page.")
+@click.option("--junit", "junit_path", type=FILE, help="Write the report as JUnit XML.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for reproductions; otherwise <stem of the JSON or HTML file>-reproduce beside it.")
+@click.option("--select", multiple=True, help="Only these checks: id, family or pattern; repeatable or comma-separated.")
+@click.option("--ignore", multiple=True, help="Not these checks.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
+@click.option("--load-seconds", type=click.FloatRange(min=1), default=300.0, show_default=True,
+              help="Time limit for importing the file and calling the factory.")
+@click.option("--check-seconds", type=click.FloatRange(min=1), help="Time limit for a check in one mode; else the budget's.")
+def audit(
+    subjects: tuple[str, ...], backend: str | None, budget: str, seed: int, alpha: float, json_path: Path | None,
+    html_path: Path | None, junit_path: Path | None, out: Path | None, select: tuple[str, ...],
+    ignore: tuple[str, ...], workers: int, load_seconds: float,
+    check_seconds: float | None,
+) -> int:
+    """Audit the subjects that FACTORY() returns, in worker processes: one that hangs or dies costs one check."""
+    for path in (p for p in (json_path, html_path, junit_path) if p):
+        _make_writable(path)
+    jobs, errors = [], []
+    chosen, left_out = (tuple(p for s in option for p in s.split(",") if p) for option in (select, ignore))
+    for spec in subjects:
+        try:
+            jobs.append(Job(parse(spec, backend), seed, budget, alpha, chosen, left_out, load_seconds, check_seconds))
+        except SubjectError as error:
+            errors.append(error)
+    beside = json_path or html_path
+    folder = out or (folder_beside(beside) if beside else WITHOUT_REPORT)
+    reports: list[Report] = []
+    if jobs:
+        with report_terminal.progress_bar() as progress:
+            audits = isolated.run(jobs, folder, workers=workers, progress=progress)
+        reports, errors = audits.reports, errors + audits.errors
+    report_terminal.show(reports)
+    if json_path:
+        report_json.write(reports, json_path, errors)
+    if junit_path:
+        report_junit.write(reports, junit_path, errors)
+    if html_path and reports:
+        from iresnet_verify import report_html
+
+        report_html.write(reports, html_path)
+    for path in (p for p in (json_path, html_path if reports else None, junit_path) if p):
+        click.echo(f"written: {path}")
+    for problem in errors:
+        click.echo(f"error: {problem}", err=True)
+    return exit_code(reports, errors)
+
+
+def _make_writable(path: Path) -> None:
+    """Complain about a report that could not be written before the audit rather than after it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
+        path.open("a").close()
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be written: {error.strerror}; choose another place") from None
+
+
+def exit_code(reports: Sequence[Report], errors: Sequence[SubjectError] = ()) -> int:
+    """The exit code that says what was found."""
+    found = {r.status for r in reports}
+    if errors or not reports:
+        return UNUSABLE
+    if "failed" in found:
+        return FAILED
+    return PASSED if found == {"passed"} else UNDECIDED
+
+
+@main.command()
+@click.argument("patterns", nargs=-1)
+def checks(patterns: tuple[str, ...]) -> None:
+    """List the catalogue: what each check claims, how, by what reference, and what it catches."""
+    from iresnet_verify import catalogue
+
+    found = [c for c in catalogue.load().values() if not patterns or any(c.family == p or fnmatch(c.id, p) for p in patterns)]
+    if not found:
+        raise click.UsageError(f"no check matches {' '.join(patterns)!r}; `iresnet-verify checks` lists them all")
+    report_terminal.catalogue_table(found)
+
+
+@main.command()
+def doctor() -> None:
+    """Say which backends, devices, dtypes and extras work here."""
+    from iresnet_verify.doctor import examine
+
+    examine(Console())

@@ -1,0 +1,118 @@
+"""What works on this machine: backends, their devices and dtypes, the extras and how to install what is missing.
+
+Every backend is tried in a process of its own, all at once and with a time limit, so that a package that hangs or
+crashes on import is a line of the table, not the end of it.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, distribution, version
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+SECONDS = 4.5
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+TRIAL = """
+import json, sys
+import iresnet_backends
+family, found, error = sys.argv[1], [], ""
+try:
+    iresnet_backends.get(family)
+    for device in iresnet_backends.devices(family):
+        works = []
+        for dtype in {dtypes!r}:
+            try:
+                iresnet_backends.get(family + ":" + device, dtype=dtype)
+                works.append(dtype)
+            except Exception:
+                pass
+        found.append((device, works))
+except Exception as problem:
+    error = " ".join(str(problem).split())
+print(json.dumps([found, error]))
+"""
+
+
+def examine(console: Console) -> None:
+    """Print the tables."""
+    from iresnet_backends import FAMILIES
+
+    console.print(f"iresnet-ref {_version('iresnet-ref')}, Python {platform.python_version()}, {platform.platform()}")
+    console.print(_backends(FAMILIES))
+    console.print(_extras())
+
+
+def _backends(families: tuple[str, ...]) -> Table:
+    code = TRIAL.format(dtypes=DTYPES)
+    started = time.monotonic()
+    trials = {
+        f: subprocess.Popen([sys.executable, "-c", code, f], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for f in families
+    }
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title="Backends", title_justify="left")
+    for column in ("backend", "dtypes", "remark"):
+        table.add_column(column, overflow="fold")
+    for family, trial in trials.items():
+        found, error = _outcome(trial, max(0.1, started + SECONDS - time.monotonic()))
+        for device, dtypes in found:
+            table.add_row(Text(f"{family}:{device}", "green"), ", ".join(dtypes), "")
+        if error:
+            table.add_row(Text(family, "yellow"), "–", Text(error))
+    return table
+
+
+def _outcome(trial: subprocess.Popen[str], seconds: float) -> tuple[list[tuple[str, list[str]]], str]:
+    try:
+        printed, _ = trial.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        trial.kill()
+        trial.communicate()
+        return [], f"gave no answer within {SECONDS:g} s: it hangs, or the machine is busy"
+    try:
+        found, error = json.loads(printed.splitlines()[-1])
+    except (ValueError, IndexError):
+        return [], f"ended with exit code {trial.returncode}"
+    return [(str(device), list(dtypes)) for device, dtypes in found], str(error)
+
+
+def _extras() -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title="Extras", title_justify="left")
+    for column in ("extra", "packages", "missing"):
+        table.add_column(column, overflow="fold")
+    for extra, packages in _requirements().items():
+        here = {p: _version(p) for p in packages}
+        present = ", ".join(f"{p} {v}" for p, v in here.items() if v)
+        absent = [p for p, v in here.items() if not v]
+        remedy = f'{", ".join(absent)}: pip install "iresnet-ref[{extra}]"' if absent else ""
+        table.add_row(Text(extra, "yellow" if absent else "green"), present, Text(remedy))
+    return table
+
+
+def _requirements() -> dict[str, list[str]]:
+    """Extra -> the packages it asks for, from this distribution's own metadata."""
+    found: dict[str, list[str]] = {}
+    try:
+        requires = distribution("iresnet-ref").requires or []
+    except PackageNotFoundError:
+        return found
+    for line in requires:
+        match = re.match(r"\s*([A-Za-z0-9._-]+)[^;]*;.*\bextra\s*==\s*['\"]([^'\"]+)['\"]", line)
+        if match and match[1] != "iresnet-ref":
+            found.setdefault(match[2], []).append(match[1])
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,125 @@
+"""Interception of random draws: see every draw that a black box makes, and replace those one wants to.
+
+    with Interception(answer, subject): value = box(x)
+
+`answer(draw)` is asked once per draw, in order; it returns the values to use instead, or None to keep what the generator
+gave. The generator is always asked first, so that shape, dtype and device are the box's own and the draws that are kept
+stay the ones its seed gives.
+
+Seen: the reference's `Probes`; torch factories, methods and functions (a `TorchFunctionMode` also sees names bound at
+import); the sampler of `torch.distributions.Geometric`; functions of `numpy.random` and of `random`; NumPy generators
+made under the interception, bound in the box's modules, or held by its objects and closures (those are exchanged for
+watched ones on the same bit generator, and put back).
+Not seen: generators hidden in C extensions or in containers, compiled code, JAX keys, draws in other threads or processes.
+"""
+
+from __future__ import annotations
+
+import random as _python_random
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from iresnet_verify.laws import Law
+
+Values = npt.NDArray[Any]
+Library = Literal["torch", "numpy", "random", "subject"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One call of a generator: where in the sequence, by which name, the shape, and the law of its entries."""
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    law: Law
+    library: Library
+    value: Values = field(repr=False, compare=False)
+    """What the generator gave, as a host array."""
+
+
+Answer = Callable[[Draw], "npt.ArrayLike | None"]
+
+
+def keep(draw: Draw) -> None:
+    """Replace nothing."""
+
+
+class Interception:
+    """A context manager that asks `answer` about every draw; `draws` records them. Not reentrant."""
+
+    def __init__(self, answer: Answer = keep, subject: Any = None) -> None:
+        self.answer, self.subject = answer, subject
+        self.draws: list[Draw] = []
+        self._stack = ExitStack()
+        self._busy = False
+
+    def ask(self, name: str, law: Law, out: Values, library: Library) -> npt.ArrayLike | None:
+        """Record a draw and return its replacement, or None to keep it; draws made inside a draw are not asked for."""
+        if self._busy:
+            return None
+        draw = Draw(len(self.draws), name, tuple(out.shape), law, library, out)
+        self.draws.append(draw)
+        return self.answer(draw)
+
+    def inside(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a real generator without asking about the draws that it makes itself."""
+        before, self._busy = self._busy, True
+        try:
+            return real(*args, **kwargs)
+        finally:
+            self._busy = before
+
+    def __enter__(self) -> Interception:
+        from iresnet_verify import interception_numpy
+
+        with ExitStack() as stack:
+            interception_numpy.install(self, stack)
+            if "torch" in sys.modules:
+                from iresnet_verify import interception_torch
+
+                interception_torch.install(self, stack)
+            if "iresnet_ref.probes" in sys.modules:
+                from iresnet_verify import interception_reference
+
+                interception_reference.install(self, stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def patch(stack: ExitStack, holder: Any, name: str, value: Any) -> None:
+    """Set an attribute until the stack is closed."""
+    before = holder.__dict__[name] if isinstance(holder, type) else getattr(holder, name)
+    setattr(holder, name, value)
+    stack.callback(setattr, holder, name, before)
+
+
+_PYTHON = (
+    "random", "gauss", "normalvariate", "uniform", "randint", "randrange", "choice", "choices", "getrandbits", "expovariate",
+    "shuffle", "sample",
+)
+
+
+def patch_python(watch: Interception, stack: ExitStack) -> None:
+    """Watch the functions of the module `random`, as draws of unknown law."""
+    for name in _PYTHON:
+        real = getattr(_python_random, name)
+
+        def watched(*args: Any, _real: Callable[..., Any] = real, _name: str = f"random.{name}", **kwargs: Any) -> Any:
+            out = watch.inside(_real, *args, **kwargs)
+            watch.ask(_name, Law("other"), np.asarray(0.0 if out is None else out, dtype=object), "random")
+            return out
+
+        patch(stack, _python_random, name, watched)

@@ -1,0 +1,164 @@
+"""Laws of single random draws, as far as an enumeration needs them: mean and spread of a probe, P(N ≥ k) of a length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+Family = Literal["normal", "uniform", "two-point", "length", "other"]
+
+
+@dataclass(frozen=True)
+class Law:
+    """The law of each entry of one draw.
+
+    Probe families are affine: entry = mean + spread·z with E[z] = 0, E[z²] = 1; for "two-point" z is ±1. A "length" has
+    `survival(k)` = P(N ≥ k) and its smallest value `start`. "other" is anything that cannot be enumerated.
+    """
+
+    family: Family
+    mean: float = 0.0
+    spread: float = 1.0
+    start: int = 0
+    survival: Callable[[int], float] | None = None
+    label: str = ""
+    granularity: float = 2.0**-53
+    """Of the uniforms from which the sampler makes it: P(N ≥ k) is right to this only."""
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether z and −z have one law, so that odd parts of an estimate vanish in expectation."""
+        return self.family in ("normal", "uniform") or (self.family == "two-point" and self.label != "skewed")
+
+
+OTHER = Law("other")
+
+
+def normal(mean: Any = 0.0, spread: Any = 1.0) -> Law:
+    """N(mean, spread²) with one mean and one spread for all entries; else other."""
+    m, s = _constant(mean), _constant(spread)
+    return OTHER if m is None or s is None else Law("normal", m, s)
+
+
+def uniform(low: Any = 0.0, high: Any = 1.0) -> Law:
+    """U(low, high)."""
+    a, b = _constant(low), _constant(high)
+    return OTHER if a is None or b is None else Law("uniform", (a + b) / 2.0, (b - a) / math.sqrt(12.0))
+
+
+def two_point(low: Any, high: Any, p: Any = 0.5) -> Law:
+    """The values low and high, the latter with probability p."""
+    a, b, q = _constant(low), _constant(high), _constant(p)
+    if a is None or b is None or q is None:
+        return OTHER
+    if q == 0.5:
+        return Law("two-point", (a + b) / 2.0, (b - a) / 2.0)
+    return Law("two-point", a + (b - a) * q, (b - a) * math.sqrt(max(q * (1.0 - q), 0.0)), label="skewed")
+
+
+def integers(low: Any, high: Any) -> Law:
+    """Integers low ≤ n < high: two-point if there are two of them, else other."""
+    a, b = _constant(low), _constant(high)
+    return two_point(a, a + 1.0) if a is not None and b is not None and b - a == 2.0 else OTHER
+
+
+def choice(values: Any, p: Any = None) -> Law:
+    """One of the given values: two-point if they are two equally likely ones, else other."""
+    known = np.asarray(range(values) if isinstance(values, int) else values)
+    fair = p is None or np.array_equal(np.asarray(p), [0.5, 0.5])
+    return two_point(known[0], known[1]) if known.shape == (2,) and known.dtype.kind in "iuf" and fair else OTHER
+
+
+def geometric(p: Any, start: int = 1) -> Law:
+    """Trials up to the first success (start = 1) or failures before it (start = 0): P(N ≥ k) = (1 − p)^(k − start)."""
+    q = _constant(p)
+    if q is None or not 0.0 < q <= 1.0:
+        return OTHER
+    return Law("length", start=start, label=f"geometric({q:.6g}) from {start}",
+               survival=lambda k: (1.0 - q) ** max(k - start, 0))
+
+
+def poisson(rate: Any) -> Law:
+    """P(N ≥ k) = Σ_{i ≥ k} e^{−λ} λⁱ/i!, summed from the small end."""
+    lam = _constant(rate)
+    if lam is None or not lam > 0.0:
+        return OTHER
+
+    def survival(k: int) -> float:
+        if k <= 0:
+            return 1.0
+        last = max(k, math.ceil(lam)) + 40 + math.ceil(6.0 * math.sqrt(lam))
+        logs = (i * math.log(lam) - lam - math.lgamma(i + 1) for i in range(last, k - 1, -1))
+        return min(sum(math.exp(v) for v in logs), 1.0)
+
+    return Law("length", start=0, survival=survival, label=f"Poisson({lam:.6g})")
+
+
+def length(survival: Callable[[int], float], start: int = 1, label: str = "given") -> Law:
+    """A length whose P(N ≥ k) is given."""
+    return Law("length", start=start, survival=survival, label=label)
+
+
+def hidden_length() -> Law:
+    """A length that can be injected, but whose law is not told: from 1 on."""
+    return Law("length", start=1, label="a law that is not told")
+
+
+def coarse(law: Law, single: bool) -> Law:
+    """The same law, drawn from float32 uniforms if `single`."""
+    return replace(law, granularity=2.0**-23) if single else law
+
+
+def tail_ratio(survival: Callable[[int], float], smallest: float = 1e-250) -> float:
+    """Return lim P(N ≥ k+1)/P(N ≥ k) as far as numbers reach; ∞ for a law that stops, 0 where the ratio keeps falling.
+
+    A ratio that falls by a tenth over the second half of the reachable k (Poisson: λ/k) is taken to fall for ever.
+
+    >>> tail_ratio(lambda k: 0.5 ** (k - 1)), tail_ratio(lambda k: float(k < 9)), tail_ratio(poisson(2.0).survival)
+    (0.5, inf, 0.0)
+    """
+    ratios, here = [], survival(1)
+    for k in range(1, 4000):
+        after = survival(k + 1)
+        if after < smallest:
+            if after <= 0.0 and here > 1e3 * smallest:
+                return math.inf
+            break
+        ratios.append(after / here)
+        here = after
+    if not ratios:
+        return math.inf
+    return 0.0 if ratios[-1] < 0.9 * ratios[len(ratios) // 2] else ratios[-1]
+
+
+def series_sum(ratio: float, survival: Callable[[int], float], power: int) -> float:
+    """Return Σ_k ratioᵏ/(kᵖ·P(N ≥ k)) over the k that are drawn at all, ∞ unless ratio < `tail_ratio`."""
+    if ratio <= 0.0:
+        return 0.0
+    if not ratio < tail_ratio(survival):
+        return math.inf
+    total, k = 0.0, 1
+    while k < 20_000:
+        p = survival(k)
+        if p < 1e-280:
+            return total
+        term = math.exp(k * math.log(ratio) - power * math.log(k) - math.log(p))
+        total, k = total + term, k + 1
+        if term < 1e-18 * total:
+            break
+    return total
+
+
+def _constant(value: Any) -> float | None:
+    """The one number that a scalar or array consists of, or None."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    a = np.asarray(value)
+    if a.dtype.kind not in "iufb" or a.size == 0:
+        return None
+    first = float(a.ravel()[0])
+    return first if bool((a == a.ravel()[0]).all()) and math.isfinite(first) else None

@@ -1,0 +1,138 @@
+"""`parametrize_with_checks`: every check of the catalogue as one test of yours.
+
+    @parametrize_with_checks([my_factory])
+    def test_my_flow(subject, check):
+        check(subject)
+
+A failed check fails the test, with its evidence and the path of a reproduction; a declared failure is a strict xfail;
+skipped and inconclusive checks are skips with their reason; an errored check raises. pytest loads this module in every
+run, so it imports nothing but pytest until it is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from iresnet_verify.loading import Origin
+    from iresnet_verify.planning import Planned
+    from iresnet_verify.reproduce import Audited
+    from iresnet_verify.result import CheckResult
+    from iresnet_verify.subject import Subject
+
+_config: list[pytest.Config] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Remember where the cache is: reproductions go there."""
+    _config.append(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Forget it again (a run may be nested in another)."""
+    _config.remove(config)
+
+
+class CheckErrorError(Exception):
+    """The check could not be carried out."""
+
+
+class BoundCheck:
+    """One check, with seed, budget and its share of alpha; call it with the subject."""
+
+    def __init__(self, audited: Audited, planned: Planned) -> None:
+        self.audited, self.planned = audited, planned
+
+    def __repr__(self) -> str:
+        """The id of the check, as in the report."""
+        return f"<check {self.planned.check.id}>"
+
+    def __call__(self, subject: Subject) -> CheckResult:
+        """Run the check; return its result if it passed, else raise what pytest understands."""
+        from iresnet_verify.auditing import Prepared, run_check
+
+        audited = self.audited
+        if subject is not audited.subject:
+            audited = replace(audited, prepared=Prepared(subject, audited.seed), origin=None)
+        result = run_check(audited.prepared, self.planned, seed=audited.seed, budget=audited.budget)
+        if result.status == "skipped":
+            pytest.skip(result.message or "skipped")
+        if result.status == "inconclusive":
+            pytest.skip(f"inconclusive: {result.message}")
+        if result.status == "error":
+            raise CheckErrorError(f"{result.id}: {result.message}")
+        if result.status == "failed":
+            raise AssertionError(_explain(result, audited))
+        return result
+
+
+def _explain(result: CheckResult, audited: Audited) -> str:
+    from iresnet_verify.report_junit import details
+    from iresnet_verify.reproduce import write
+
+    path = write(result, audited, _folder())
+    return f"{result.id}: {details(replace(result, reproduce=str(path)))}"
+
+
+def parametrize_with_checks(
+    factories: Iterable[Callable[[], Subject | Sequence[Subject]] | Subject], budget: str = "quick", seed: int = 0, *,
+    alpha: float = 1e-6, select: Iterable[str] | None = None, ignore: Iterable[str] | None = None,
+) -> pytest.MarkDecorator:
+    """Parametrise a test `(subject, check)` with every planned check of every subject that the factories return.
+
+    The factories are called while pytest collects, with all generators seeded. A subject may stand for its factory.
+    Raises `SubjectError` where a factory raises or returns something else.
+    """
+    from iresnet_verify.auditing import Prepared, start
+    from iresnet_verify.reproduce import Audited, slug
+
+    parameters = []
+    names: list[str] = []
+    for subject, origin, index in _subjects(factories, seed):
+        prepared = Prepared(subject, seed)
+        names.append(subject.name)
+        count = names.count(subject.name)
+        label = slug(subject.name) + (f"-{count}" if count > 1 else "")
+        for planned in start(prepared, budget, alpha, select=select, ignore=ignore):
+            reason = subject.expected_failures.get(planned.check.id)
+            marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError)]
+            check = BoundCheck(Audited(prepared, origin, index, seed, budget, planned.alpha, label), planned)
+            parameters.append(pytest.param(subject, check, marks=marks, id=f"{label}-{planned.check.id}"))
+    return pytest.mark.parametrize(("subject", "check"), parameters)
+
+
+def _subjects(factories: Iterable[Any], seed: int) -> Iterator[tuple[Subject, Origin | None, int]]:
+    from iresnet_ref.errors import SubjectError
+    from iresnet_verify.loading import seed_everything
+    from iresnet_verify.subject import Subject
+
+    for factory in factories:
+        seed_everything(seed)
+        made = factory if isinstance(factory, Subject) or not callable(factory) else factory()
+        for index, subject in enumerate(made if isinstance(made, list | tuple) else [made]):
+            if not isinstance(subject, Subject):
+                name = getattr(factory, "__name__", repr(factory))
+                raise SubjectError(f"{name}: expected a Subject or a list of them, got {type(subject).__name__}")
+            yield subject, _origin(factory), index
+
+
+def _origin(factory: object) -> Origin | None:
+    """FILE.py:FACTORY of a function at the top of a module that is no part of a package; reproductions load it."""
+    from iresnet_verify.loading import Origin
+
+    name = getattr(factory, "__name__", "")
+    module = sys.modules.get(getattr(factory, "__module__", None) or "")
+    if module is None or module.__package__ or getattr(module, name, None) is not factory or not module.__file__:
+        return None
+    return Origin(str(Path(module.__file__).resolve()), name)
+
+
+def _folder() -> Path:
+    cache = getattr(_config[-1], "cache", None) if _config else None
+    return Path(cache.mkdir("iresnet-verify")) if cache is not None else Path("iresnet-verify-reproduce")

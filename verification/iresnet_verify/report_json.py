@@ -1,0 +1,121 @@
+"""Reports as JSON, schema 1.
+
+One report is one object `{"schema": 1, "subject": …, "environment": …, "seed": …, "alpha": …, "budget": …,
+"status": …, "checks": […]}`; several are `{"schema": 1, "audits": […]}`. The files are strict JSON: a number that JSON
+does not know is one of the strings "NaN", "Infinity", "-Infinity", and `read` turns these back into floats in evidence
+and curves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iresnet_verify.result import SCHEMA, CheckResult, Report
+
+_SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_FIELDS = (
+    "id", "family", "status", "expected", "mode", "kind", "claim", "message", "evidence", "tolerance", "oracle",
+    "reference", "reproduce", "seconds", "curves",
+)
+
+
+def plain(value: Any) -> Any:
+    """The value as builtins (dict, list, str, int, float, bool, None); what has no such form becomes its text.
+
+    Arrays of any framework become nested lists; nothing here imports the framework.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    if hasattr(value, "__array__"):
+        listed = np.asarray(value).tolist()
+        return plain(listed) if type(listed) in (bool, int, float, str, list) else str(listed)
+    kinds = (k for k in (bool, int, float, str) if isinstance(value, k))
+    return next(kinds, str)(value)
+
+
+def _strict(value: Any) -> Any:
+    """Builtins that strict JSON and UTF-8 can carry."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_strict(k): _strict(v) for k, v in value.items()}
+    return [_strict(v) for v in value] if isinstance(value, list) else value
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """One report as a dictionary that `json.dumps(..., allow_nan=False)` accepts."""
+    return _strict(
+        plain(
+            {
+                "schema": SCHEMA,
+                "subject": report.subject,
+                "environment": report.environment,
+                "seed": report.seed,
+                "alpha": report.alpha,
+                "budget": report.budget,
+                "status": report.status,
+                "seconds": report.seconds,
+                "checks": [{name: getattr(c, name) for name in _FIELDS} for c in report.checks],
+            }
+        )
+    )
+
+
+def document(reports: Sequence[Report], errors: Sequence[Exception] = ()) -> dict[str, Any]:
+    """One report as itself; several, or none, as a list of audits; `errors`: the subjects that could not be loaded."""
+    audits = [as_dict(r) for r in reports]
+    found: dict[str, Any] = audits[0] if len(audits) == 1 else {"schema": SCHEMA, "audits": audits}
+    return {**found, "errors": [_strict(str(e)) for e in errors]} if errors else found
+
+
+def write(reports: Sequence[Report], path: str | Path, errors: Sequence[Exception] = ()) -> None:
+    """Write the JSON file; reproductions that do not exist yet go to `<stem>-reproduce/` beside it."""
+    from iresnet_verify.reproduce import attach, folder_beside
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reports = attach(reports, folder_beside(path))
+    path.write_text(json.dumps(document(reports, errors), indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read(path: str | Path) -> list[Report]:
+    """The reports in a file written by `write` (without counterexamples, which JSON does not carry)."""
+    found = json.loads(Path(path).read_text("utf-8"))
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise ValueError(f"{path}: expected a report with schema {SCHEMA}; `iresnet-verify audit --json` writes one")
+    return [_report(a) for a in found.get("audits", [found])]
+
+
+def _report(audit: Mapping[str, Any]) -> Report:
+    known = {f.name for f in fields(CheckResult)}
+    checks = [
+        CheckResult(**{k: _numbers(v) if k in ("evidence", "curves") else v for k, v in c.items() if k in known})
+        for c in audit["checks"]
+    ]
+    return Report(
+        subject=_numbers(audit["subject"]), environment=audit["environment"], seed=audit["seed"], alpha=audit["alpha"],
+        budget=audit["budget"], checks=checks, seconds=audit["seconds"],
+    )
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SPECIAL.get(value, value)
+    if isinstance(value, dict):
+        return {k: _numbers(v) for k, v in value.items()}
+    return [_numbers(v) for v in value] if isinstance(value, list) else value

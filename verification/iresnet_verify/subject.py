@@ -1,0 +1,81 @@
+"""What is audited: somebody's callables, what they claim, and where they live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Native = Any
+"""An array of the subject's own framework."""
+
+HostArray = npt.NDArray[Any]
+
+EventShape = tuple[int, ...]
+LogDetClaim = str | float | Mapping[str, "str | float"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """An invertible network and its promises. Every field but the first three is optional."""
+
+    name: str
+    event_shape: EventShape
+    forward: Callable[..., Any]
+    """x -> y, or (y, log_det); arrays of the subject's framework."""
+    inverse: Callable[..., Any] | None = None
+    """y -> x, or (x, log_det of the inverse)."""
+    log_det: Callable[..., Any] | None = None
+    """x -> log|det dF/dx|, in any of the shapes met in the wild."""
+    inverse_log_det: Callable[..., Any] | None = None
+    """y -> log|det dF⁻¹/dy|."""
+    residual: Callable[..., Any] | None = None
+    """g, where F = id + g."""
+
+    # -- what is claimed
+    lipschitz: float | None = None
+    """A bound on Lip(g)."""
+    lipschitz_holds: str = "now"
+    """"now" | "after-refresh" | "always"."""
+    log_det_is: LogDetClaim = "exact"
+    """"exact" | "unbiased" | b (nats) | "gradient-only", or {"train": …, "eval": …}."""
+    inverse_tolerance: float | None = None
+    """‖inverse(y) − x‖₂ ≤ tol·max(1, ‖x‖₂) per row; None: u^(1/3) of the dtype."""
+    accuracy: float | None = None
+    """Relative accuracy of forward and log_det themselves; None: rounding."""
+
+    # -- where it lives
+    inputs: Callable[[int, np.random.Generator], HostArray] | None = None
+    """(n, rng) -> NumPy array (n, *event_shape); default normal at scales .1, 1, 3."""
+    other_shapes: tuple[EventShape, ...] = ()
+    context_shape: EventShape | None = None
+    log_prob: Callable[..., Any] | None = None
+    """Density of forward's input."""
+    sample: Callable[..., Any] | None = None
+    """n -> samples of forward's input."""
+    base_log_prob: Callable[..., Any] | None = None
+    """Density of forward's output."""
+
+    # -- what is behind it
+    module: Any = None
+    """torch.nn.Module: enables gradient, state and mode checks."""
+    from_parameters: Callable[[Any], Subject] | None = None
+    """pytree -> Subject (JAX)."""
+    fresh: Callable[..., Subject] | None = None
+    """(dtype=None, device=None) -> a newly built Subject."""
+    refresh: Callable[[], None] | None = None
+    """The call that re-normalises."""
+    linear_maps: Callable[[], list[tuple[str, Callable[..., Any], EventShape]]] | None = None
+    """() -> [(name, apply, in_shape)]: effective linear operators."""
+    randomness: Callable[..., AbstractContextManager[Any]] | None = None
+    """randomness(draw) -> context manager; draw(kind, shape) gives the next array."""
+    modes: tuple[str, ...] = ("train", "eval")
+    framework: str = "torch"
+    dtype: str = "float64"
+    device: str = "cpu"
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
+    """{check id: reason}, strict."""

@@ -1,0 +1,97 @@
+"""The tables behind the laws: constructors × backends. A new block is tested by adding one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+import iresnet_backends
+import iresnet_ref as ir
+from iresnet_backends import Backend
+
+BACKENDS = {
+    "numpy-f32": ("numpy", "float32"),
+    "numpy-f64": ("numpy", "float64"),
+    "torch-f32": ("torch:cpu", "float32"),
+    "torch-f64": ("torch:cpu", "float64"),
+    "strict-device1-f32": ("array-api-strict:device1", "float32"),
+    "strict-device2-f64": ("array-api-strict:device2", "float64"),
+}
+
+Constructor = Callable[[Any, int], ir.Branch]
+
+CONSTRUCTORS: dict[str, Constructor] = {
+    "linear d=3 L=.9": lambda like, seed: ir.mlp((3, 3), lipschitz=0.9, seed=seed, like=like),
+    "lipswish 2-16-2 L=.9": lambda like, seed: ir.mlp((2, 16, 2), lipschitz=0.9, seed=seed, like=like),
+    "elu 3-8-8-3 L=.5": lambda like, seed: ir.mlp((3, 8, 8, 3), activation="elu", lipschitz=0.5, seed=seed, like=like),
+    "tanh 5-4-5 L=.97 narrow": lambda like, seed: ir.mlp(
+        (5, 4, 5), activation="tanh", lipschitz=0.97, seed=seed, like=like
+    ),
+    "softplus 4-9-5-4 L=.9": lambda like, seed: ir.mlp(
+        (4, 9, 5, 4), activation="softplus", lipschitz=0.9, seed=seed, like=like
+    ),
+    "sine 3-7-6-5-3 L=.99": lambda like, seed: ir.mlp(
+        (3, 7, 6, 5, 3), activation="sine", lipschitz=0.99, seed=seed, like=like
+    ),
+    "relu 6-6-6 L=.9": lambda like, seed: ir.mlp((6, 6, 6), activation="relu", lipschitz=0.9, seed=seed, like=like),
+    "symmetric- d=4 L=.99": lambda like, seed: symmetric(4, 0.99, -1.0, seed, like),
+    "tiny J d=4": lambda like, seed: ir.mlp((4, 8, 4), lipschitz=1e-7, seed=seed, like=like),
+}
+
+
+@cache
+def backend(key: str) -> Backend:
+    """Return the backend of the table."""
+    name, dtype = BACKENDS[key]
+    return iresnet_backends.get(name, dtype)
+
+
+@cache
+def digits50() -> Backend:
+    """Return the 50-digit oracle; mpmath's precision is a process-wide setting and stays at 50."""
+    return iresnet_backends.get("precision:50")
+
+
+def symmetric(d: int, lipschitz: float, sign: float, seed: int, like: Any) -> ir.Branch:
+    """Return g(x) = ±c Wᵀφ(Wx + b): for the minus sign I + J is nearly singular, the hardest inverse."""
+    g = ir.mlp((d, 2 * d, d), activation="elu", lipschitz=0.999, seed=seed, like=like)
+    p = g.parameters()
+    first = ir.normalise(
+        p["0.weight"] * 10.0, lipschitz**0.5
+    )  # large: so that it is divided, and its norm is the share
+    xp = ir.arrays.namespace(first)
+    return g.with_parameters(
+        {**p, "0.weight": first, "0.bias": p["0.bias"] + 1.0, "2.weight": xp.matrix_transpose(first) * sign}
+    )
+
+
+def inputs(b: Backend, d: int, seed: int, rows: int = 5) -> Any:
+    """Return rows at scales .1, 1, 3, 0 and 30, rounded to the backend's dtype."""
+    scale = np.resize([0.1, 1.0, 3.0, 0.0, 30.0], rows)[:, None]
+    return b.asarray(np.random.default_rng(seed).standard_normal((rows, d)) * scale)
+
+
+def at_50_digits(g: ir.Branch) -> ir.Branch:
+    """Return the same branch, weights converted exactly, in 50-digit arithmetic."""
+    p = digits50()
+    return g.with_parameters({k: p.asarray(ir.arrays.to_host(v).astype(np.float64)) for k, v in g.parameters().items()})
+
+
+def exact(x: Any) -> Any:
+    """Return the same array in 50-digit arithmetic."""
+    return digits50().asarray(ir.arrays.to_host(x).astype(np.float64))
+
+
+def exact_preimage(g: ir.Branch, y: Any) -> Any:
+    """Return the preimage of y under id + g to about 1e-40, in 50-digit arithmetic."""
+    return ir.invert(ir.ResidualBlock(at_50_digits(g)), exact(y), rtol=1e-40).x
+
+
+def distance(a: Any, b: Any) -> np.ndarray[Any, Any]:
+    """Return ‖a − b‖₂ per row, both taken to 50 digits, as float64."""
+    difference = exact(a) - b
+    xp = ir.arrays.namespace(difference)
+    return ir.arrays.to_host(xp.sqrt(xp.sum(difference * difference, axis=-1)))

@@ -1,0 +1,145 @@
+"""Bad input gets one clear error: what was expected, what came, what to try."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import iresnet_backends
+import iresnet_ref as ir
+
+G = ir.mlp((3, 5, 3), lipschitz=0.9)
+F = ir.ResidualBlock(G)
+X = np.ones((2, 3))
+
+
+@pytest.mark.parametrize(
+    "call", [F, lambda x: ir.invert(F, x), lambda x: ir.logdet(F, x)], ids=["forward", "invert", "logdet"]
+)
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        ([[1.0, 2.0, 3.0]], ir.DTypeError, "expected an array of the Python Array API.*got list"),
+        (np.ones((2, 3), dtype=np.int64), ir.DTypeError, "real floating dtype, got int64"),
+        (np.ones((2, 3), dtype=np.float32), ir.DTypeError, "dtype float64 like the weights, got float32"),
+        (np.ones((2, 4)), ir.ShapeError, r"shape \(batch, 3\), got \(2, 4\)"),
+        (np.ones(3), ir.ShapeError, r"got \(3,\).*x\[None\]"),
+        (np.array([[1.0, math.nan, 0.0]]), ir.NonFiniteError, "expected finite values"),
+        (np.array([[1.0, -math.inf, 0.0]]), ir.NonFiniteError, "expected finite values"),
+    ],
+)
+def test_bad_batches(call: Any, bad: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(bad)
+
+
+def test_arrays_of_another_namespace_or_device() -> None:
+    torch = iresnet_backends.get("torch:cpu")
+    with pytest.raises(ir.DTypeError, match=r"expected an array of .*numpy like the weights, got .*torch"):
+        F(torch.asarray(X))
+    one, two = (iresnet_backends.get(f"array-api-strict:device{i}") for i in (1, 2))
+    block = ir.ResidualBlock(ir.mlp((3, 5, 3), like=one.asarray([0.0])))
+    with pytest.raises(ir.DTypeError, match=r"expected device .*device1.* got .*device2"):
+        block(two.asarray(X))
+
+
+@pytest.mark.parametrize("lipschitz", [0.0, 1.0, 1.2, -0.5, math.nan])
+def test_branches_that_are_not_contractive(lipschitz: float) -> None:
+    with pytest.raises(ir.NotContractiveError, match=r"expected 0 < Lip\(g\) < 1"):
+        ir.mlp((3, 5, 3), lipschitz=lipschitz)
+
+
+def test_weights_that_are_not_contractive() -> None:
+    loud = ir.ResidualBlock(G.with_parameters({k: 3.0 * v for k, v in G.parameters().items()}))
+    for call in (ir.invert, ir.logdet):
+        with pytest.raises(ir.NotContractiveError, match=r"proved Lip\(g\) < 1, got \d.*normalise"):
+            call(loud, X)
+
+
+def test_a_stated_lipschitz_constant_that_is_false_is_refuted() -> None:
+    wide = ir.ResidualBlock(ir.mlp((3, 3), lipschitz=0.99), lipschitz=0.2)
+    assert wide.certificate.bound > 0.5
+    with pytest.raises(ir.NotContractiveError, match=r"expected Lip\(g\) ≤ 0\.2 as stated"):
+        ir.invert(wide, X * 7.0, rtol=1e-12, check_every=1, method="banach")
+
+
+@pytest.mark.parametrize("sizes", [(3,), (3, 0, 3), (3, 4), ()])
+def test_sizes(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ir.ShapeError, match=r"expected sizes \(d, h₁, …, d\)"):
+        ir.mlp(sizes)
+
+
+def test_parameters_of_the_wrong_name_or_shape() -> None:
+    with pytest.raises(ir.ShapeError, match="expected exactly the keys"):
+        G.with_parameters({})
+    with pytest.raises(ir.ShapeError, match=r"expected shape \(5, 3\), got \(3, 5\)"):
+        G.with_parameters({**G.parameters(), "0.weight": np.ones((3, 5))})
+
+
+def test_options_of_invert_and_logdet() -> None:
+    for call, message in (
+        (lambda: ir.invert(F, X, method="secant"), "expected method"),  # type: ignore[arg-type]
+        (lambda: ir.invert(F, X, rtol=0.0), "rtol > 0"),
+        (lambda: ir.logdet(F, X, method="magic"), "expected method"),  # type: ignore[arg-type]
+        (lambda: ir.logdet(F, X, method="series"), "terms="),
+        (lambda: ir.logdet(F, X, method="exact", terms=3), "terms="),
+        (lambda: ir.logdet(F, X, method="series", terms=0), "terms ≥ 1"),
+        (lambda: ir.normalise(X, 0.0), "0 < c < inf"),
+        (lambda: ir.normalise(np.full((2, 2), math.nan), 0.5), "finite weights"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_tolerance_below_the_floor_loses_nothing() -> None:
+    y = F(X)
+    with pytest.raises(ir.ConvergenceError, match=r"rounding floor is about \d.*the result is in \.result") as caught:
+        ir.invert(F, y, rtol=1e-18)
+    result, floor = caught.value.result, caught.value.floor
+    assert isinstance(result, ir.Inverse)
+    assert (np.linalg.norm(result.x - X, axis=1) <= result.error_bound).all()
+    assert (np.asarray(floor) > 1e-18).all()
+    assert (result.residual_norm <= 100 * np.asarray(floor) * np.linalg.norm(y, axis=1)).all()
+
+
+def test_an_empty_batch_stays_empty() -> None:
+    empty = np.zeros((0, 3))
+    assert F(empty).shape == (0, 3)
+    assert ir.invert(F, empty).x.shape == (0, 3)
+    assert ir.logdet(F, empty).value.shape == (0,)
+
+
+def test_missing_backends_name_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    import builtins
+
+    real = builtins.__import__
+
+    def without_torch(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.split(".", maxsplit=1)[0] in ("torch",):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_torch)
+    with pytest.raises(ir.BackendUnavailableError, match=r'pip install "iresnet-ref\[torch\]"'):
+        iresnet_backends.get("torch:cpu")
+    monkeypatch.undo()
+    for name, message in (
+        ("torhc", "expected one of"),
+        ("torch:cuda:77", "no such device"),
+        ("numpy:gpu", "no such device"),
+    ):
+        with pytest.raises(ir.BackendUnavailableError, match=message):
+            iresnet_backends.get(name)
+    with pytest.raises(ir.DTypeError, match="expected a dtype of float64, float32"):
+        iresnet_backends.get("numpy", dtype="int8")
+    assert {"numpy:cpu", "torch:cpu", "array-api-strict:device1"} <= set(iresnet_backends.available())
+
+
+def test_looking_for_backends_leaves_the_working_precision() -> None:
+    digits = iresnet_backends.get("precision:70")
+    assert "precision:50" in iresnet_backends.available()
+    assert digits.xp.mp.dps == 70
+    iresnet_backends.get("precision:50")  # what the other tests use

@@ -1,0 +1,192 @@
+"""The checks of random log-dets: enumeration decides where draws are seen, sampling elsewhere, and both say what they know."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from broken_volume import LOG_DETS, MISTAKES, STAY, L, Net, powers, subject
+from torch import Tensor
+
+import iresnet_ref as ir
+from iresnet_verify import audit
+from iresnet_verify.result import CheckResult
+from iresnet_verify.subject import Subject
+
+MINE = {name: m[2] for name, m in MISTAKES.items() if m[2].startswith("estimator.")}
+
+
+def one(made: Subject, id: str = "estimator.unbiased", *, seed: int = 0, budget: str = "quick") -> CheckResult:
+    return audit(made, seed=seed, budget=budget, select=[id]).checks[0]
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_a_mistake_is_rejected_by_the_check_meant_for_it(name: str) -> None:
+    found = one(subject(mistake=name, d=5, seed=1), MINE[name])
+    assert found.status == "failed", found.message
+    assert found.counterexample is not None
+
+
+@pytest.mark.parametrize("kind", LOG_DETS)
+@pytest.mark.parametrize("seed", range(3))
+def test_correct_estimates_pass(kind: str, seed: int) -> None:
+    report = audit(subject(kind, d=3 + 2 * seed, seed=seed), seed=seed, budget="quick", select=["estimator"])
+    wrong = [(c.id, c.status, c.message) for c in report.checks if c.status != "passed"]
+    assert not [w for w in wrong if "gradient-only" not in w[2]], wrong
+
+
+def test_the_expectation_is_enumerated_to_rounding() -> None:
+    found = one(subject("roulette, gaussian", d=6), budget="standard")
+    assert found.status == "passed"
+    assert abs(found.evidence["bias"]) < 1e-13
+    assert "enumeration" in found.oracle
+
+
+def test_a_wrong_term_is_named() -> None:
+    found = one(subject(mistake="weights forgotten", d=5))
+    assert "the first wrong term is number 2: it has 0.75 of its right expectation" in found.message
+
+
+def test_a_bias_of_a_thousandth_is_found_although_no_sample_could() -> None:
+    found = one(subject(mistake="bias of 1e-3"))
+    assert found.evidence["bias"] == pytest.approx(1e-3, rel=1e-6)
+    assert found.evidence["real_standard_error"] > 1e-3
+
+
+def test_a_length_shared_by_the_batch_is_reported() -> None:
+    found = one(subject("roulette, shared length"), "estimator.length-per-row")
+    assert found.evidence["rows_share_a_length"]
+    assert 0 < found.evidence["share_of_variance_common_to_a_batch"] < 1
+    assert not one(subject("roulette, gaussian"), "estimator.length-per-row").evidence["rows_share_a_length"]
+
+
+def reference(law: ir.Law | None, kind: Any = "rademacher", factor: float = 1.0) -> Subject:
+    F = ir.ResidualBlock(ir.mlp((5, 9, 5), activation="elu", lipschitz=0.85, seed=3))
+
+    def log_det(x: Any, seed: int = 0) -> Any:
+        probes = ir.Probes(seed=seed, kind=kind, count=2)
+        return factor * ir.logdet(F, x, method="roulette", law=law, probes=probes).value
+
+    return Subject(name="reference", event_shape=(5,), forward=F, residual=F.branch, inverse=lambda y: ir.invert(F, y, rtol=1e-12).x,
+                   log_det=log_det, log_det_is="unbiased", lipschitz=ir.certify(F).bound, framework="numpy")
+
+
+@pytest.mark.parametrize("law", [None, ir.geometric(0.9), ir.geometric(0.8, sure=4)])
+@pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
+def test_the_reference_is_decided_by_enumeration_of_its_counter_based_draws(law: ir.Law | None, kind: str) -> None:
+    report = audit(reference(law, kind), budget="quick", select=["logdet", "estimator"])
+    assert {c.status for c in report.checks} <= {"passed", "skipped"}, [(c.id, c.message) for c in report.checks]
+    found = next(c for c in report.checks if c.id == "estimator.unbiased")
+    assert "enumeration" in found.oracle
+    assert one(reference(law, kind, factor=1.0001)).status == "failed"
+
+
+# -- randomness given by the subject, with and without the law of the length
+
+Weight = Callable[[int], float]
+
+
+def right(k: int) -> float:
+    return (-1.0) ** (k + 1) / (k * STAY ** (k - 1))
+
+
+def injected(weight: Weight = right, *, told: bool) -> Subject:
+    """Draws come from generators that nothing can watch; `randomness` hands out others, with their law if `told`."""
+    net, handed = Net(4, 0), dict[str, Any]()
+
+    def log_det(x: Tensor, seed: int = 0) -> Tensor:
+        own = np.random.Generator(np.random.Philox(seed))
+        draw = handed.get("draw")
+        if draw is None:
+            probes, lengths = own.choice([-1.0, 1.0], size=tuple(x.shape)), own.geometric(1 - STAY, size=len(x))
+        else:
+            law = ((lambda k: STAY ** (k - 1)),) if told else ()
+            probes, lengths = draw("probe", tuple(x.shape)), draw("length", (len(x),), *law)
+        v, n = torch.as_tensor(probes), torch.as_tensor(lengths)
+        total = torch.zeros(len(x), dtype=x.dtype)
+        for k, t in enumerate(powers(net, x, v, int(n.max())), start=1):
+            total = total + weight(k) * torch.where(n >= k, t, torch.zeros_like(t))
+        return total
+
+    @contextlib.contextmanager
+    def randomness(draw: Any) -> Iterator[None]:
+        handed["draw"] = draw
+        try:
+            yield
+        finally:
+            handed.clear()
+
+    return replace(subject(), log_det=log_det, log_det_is="unbiased", randomness=randomness, inverse_log_det=None)
+
+
+def test_given_randomness_with_its_law_is_enumerated() -> None:
+    assert "enumeration" in one(injected(told=True)).oracle
+    assert one(injected(told=True)).status == "passed"
+    assert one(injected(lambda k: right(k) * (1.001 if k == 3 else 1.0), told=True)).status == "failed"
+
+
+def test_given_randomness_without_its_law_is_judged_by_the_law_its_coefficients_imply() -> None:
+    for id in ("estimator.unbiased", "estimator.variance"):
+        found = one(injected(told=False), id)
+        assert found.status == "passed", found.message
+        assert "the coefficients imply" in found.message
+
+
+@pytest.mark.parametrize("weight", [lambda k: abs(right(k)), lambda k: right(k) / STAY, lambda k: right(k) * (2.0 if k == 2 else 1.0) / 4])
+def test_coefficients_that_no_law_makes_right_are_refuted(weight: Weight) -> None:
+    found = one(injected(weight, told=False))
+    assert found.status == "failed"
+    assert "no law of the series length" in found.message
+
+
+# -- sampling
+
+def test_draws_that_are_not_seen_are_sampled_and_refute_nothing() -> None:
+    def hidden(bias: float) -> Subject:
+        plain: Any = injected(told=False).log_det
+        return replace(subject(), log_det=lambda x, seed=0: plain(x, seed) + bias, log_det_is="unbiased", inverse_log_det=None)
+
+    right_one, wrong = one(hidden(0.0)), one(hidden(2.0))
+    assert right_one.status == "inconclusive"
+    assert "variance is finite, which is not proved" in right_one.message
+    assert wrong.status == "inconclusive"
+    assert "suspected" in wrong.message
+    assert right_one.curves
+
+
+def test_noise_of_known_law_is_sampled_and_confirmed() -> None:
+    net = Net(4, 0)
+
+    def log_det(x: Tensor) -> Tensor:  # quartic in the probe: not enumerable, of finite variance
+        from broken_volume import exact
+
+        v = torch.randn_like(x)
+        return exact(net, x) + 0.01 * ((v**2).sum(1) ** 2 - 24.0)
+
+    made = replace(subject(), log_det=log_det, log_det_is="unbiased", inverse_log_det=None)
+    found = one(made, budget="standard")
+    assert found.status == "passed", found.message
+    assert "confidence sequence" in found.oracle
+
+
+def test_a_bounded_estimate_is_refuted_by_sampling() -> None:
+    net, stay = Net(4, 0), 0.9
+
+    def log_det(x: Tensor) -> Tensor:  # signs, lengths, and a noise that forbids enumeration; the bound is that of the roulette
+        v = torch.tensor(np.random.choice([-1.0, 1.0], size=tuple(x.shape)))  # noqa: NPY002 - as packages draw
+        n = torch.tensor(np.random.geometric(1 - stay, size=len(x)))  # noqa: NPY002
+        total = torch.zeros(len(x), dtype=x.dtype)
+        for k, t in enumerate(powers(net, x, v, int(n.max())), start=1):
+            total = total + (-1.0) ** (k + 1) / (k * stay ** (k - 1)) * torch.where(n >= k, t, torch.zeros_like(t))
+        return total + 2.0 + 0.2 * (torch.rand(len(x), dtype=x.dtype) - 0.5)
+
+    assert stay > L
+    found = one(replace(subject(), log_det=log_det, log_det_is="unbiased", inverse_log_det=None), budget="standard")
+    assert found.status == "failed", found.message
+    assert "empirical-Bernstein" in found.oracle
+    assert 1.9 < found.evidence["mean"] - found.evidence["truth"] < 2.1

@@ -1,0 +1,124 @@
+"""The checks of derivatives: correct ones agree to rounding, each mistake is rejected by the check meant for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from broken_volume import LOG_DETS, MISTAKES, Net, exact, subject
+from torch import Tensor
+
+from iresnet_verify import audit
+from iresnet_verify.result import CheckResult
+from iresnet_verify.subject import Subject
+
+MINE = {name: m[2] for name, m in MISTAKES.items() if m[2].startswith("gradient.")}
+
+
+def one(made: Subject, id: str, *, seed: int = 0) -> CheckResult:
+    return audit(made, seed=seed, budget="quick", select=[id]).checks[0]
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_a_mistake_is_rejected_by_the_check_meant_for_it(name: str) -> None:
+    found = one(subject(mistake=name, seed=1), MINE[name])
+    assert found.status == "failed", found.message
+    assert found.counterexample is not None
+
+
+@pytest.mark.parametrize("kind", LOG_DETS)
+@pytest.mark.parametrize("seed", range(3))
+def test_correct_gradients_pass(kind: str, seed: int) -> None:
+    report = audit(subject(kind, d=2 + 3 * seed, seed=seed), seed=seed, budget="quick", select=["gradient"])
+    assert {c.status for c in report.checks} == {"passed"}, [(c.id, c.status, c.message) for c in report.checks]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("first row's weight for all", "the first row's weight is used for all rows"), ("divided by the batch", "divided by the batch size"),
+     ("detached", "no gradient at all"), ("random, first row's weight", "the first row's weight is used for all rows")],
+)
+def test_the_message_names_the_mistake(name: str, hint: str) -> None:
+    assert hint in one(subject(mistake=name), "gradient.log-det").message
+
+
+class Flow(torch.nn.Module):
+    """Two blocks: the gradient of the first goes through the input of the second."""
+
+    def __init__(self, cut: bool = False) -> None:
+        super().__init__()
+        self.blocks, self.cut = torch.nn.ModuleList([Net(3, 1), Net(3, 2)]), cut
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        total = torch.zeros(len(x), dtype=x.dtype)
+        for block in self.blocks:
+            total = total + exact(block, x.detach() if self.cut else x)  # type: ignore[arg-type]
+            x = block(x)
+        return x, total
+
+
+def flow(cut: bool) -> Subject:
+    net = Flow(cut)
+    return Subject(name="flow", event_shape=(3,), forward=net, module=net, modes=("train",))
+
+
+def test_a_flow_passes_and_one_that_detaches_between_blocks_fails() -> None:
+    for id in ("gradient.log-det", "gradient.log-det-input"):
+        assert one(flow(False), id).status == "passed"
+        assert one(flow(True), id).status == "failed"
+
+
+class Touching(torch.autograd.Function):
+    """A hand-written backward pass that raises when a parameter is frozen, as memory-efficient wrappers do."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return x + 0.1 * torch.tanh(x @ w.T)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, ...]:
+        x, w = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            y = x + 0.1 * torch.tanh(x @ w.T)
+            return torch.autograd.grad(y, [x, w], upstream[0])
+
+
+def test_a_backward_pass_that_breaks_with_frozen_parameters_is_rejected() -> None:
+    net = Net(4, 0)
+    net.extra, net.weight = (torch.nn.Parameter(torch.eye(4, dtype=torch.float64)) for _ in range(2))
+    function: Any = Touching
+    made = replace(subject(), forward=lambda x: function.apply(x, net.shift[:4] * torch.eye(4, dtype=x.dtype)), module=net)
+    assert one(replace(subject(), module=net), "gradient.frozen-parameters").status == "passed"
+    named = [n for n, _ in net.named_parameters()]
+    frozen = net.get_parameter(named[1])
+    made = replace(made, forward=lambda x: function.apply(x, frozen[:4, :4]))
+    found = one(made, "gradient.frozen-parameters")
+    assert found.status == "failed", found.message
+
+
+def test_forward_without_a_graph_and_with_a_lost_parameter_is_rejected() -> None:
+    net = Net(4, 0)
+    assert one(subject(), "gradient.forward").status == "passed"
+    detached = replace(subject(), forward=lambda x: net(x).detach(), residual=None)
+    assert one(detached, "gradient.forward").status in ("failed", "inconclusive")
+
+    def without_last(x: Tensor) -> Tensor:
+        return x + torch.tanh(x @ net.first.T + net.shift) @ net.last.detach().T
+
+    lost = replace(subject(), module=net, residual=None, forward=without_last)
+    found = one(lost, "gradient.forward")
+    assert found.status == "failed", found.message
+
+
+def test_parameters_modes_and_gradients_are_left_as_found() -> None:
+    made = subject("roulette, gaussian")
+    before = {n: p.detach().clone() for n, p in made.module.named_parameters()}
+    audit(made, budget="quick", select=["gradient"])
+    for name, p in made.module.named_parameters():
+        assert torch.equal(p, before[name])
+        assert p.grad is None
+        assert p.requires_grad

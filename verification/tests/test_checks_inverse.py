@@ -1,0 +1,128 @@
+"""The checks of the inverse and of its convergence accept correct maps and reject each mistake by the check meant for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import broken_maps as maps
+import numpy as np
+import pytest
+from map_cases import OF_INVERSE, accepted, rejected, results
+
+from iresnet_verify import Subject
+from iresnet_verify.auditing import Prepared
+from iresnet_verify.catalogue.map_errors import Domain, floors, sensitivity, shrink
+from iresnet_verify.check import BUDGETS
+from iresnet_verify.context import Context
+
+CORRECT: dict[str, Callable[[int], Subject]] = {
+    "mlp d=2": lambda s: maps.mlp(2, s),
+    "mlp d=3 float32": lambda s: maps.mlp(3, s, "float32"),
+    "mlp d=8": lambda s: maps.mlp(8, s),
+    "mlp L=.99": lambda s: maps.mlp(3, s, lipschitz=0.99),
+    "mlp without claims": lambda s: replace(maps.mlp(3, s), lipschitz=None, inverse_tolerance=None, residual=None),
+    "kinks": lambda s: maps.relu(3, s),
+    "linear": lambda s: maps.linear(3, s),
+    "coupling": lambda s: maps.coupling(5, s),
+    "coupling float32": lambda s: maps.coupling(4, s, "float32"),
+    "box": maps.boxed,
+    "saturating": maps.squashed,
+    "saturating float32": lambda s: maps.squashed(s, "float32"),
+    "identity": maps.identity,
+    "images": maps.images,
+    "composition": maps.flow,
+    "composition float32": lambda s: maps.flow(s, "float32"),
+    "reports far away": maps.reports_far_away,
+    "raises": maps.raises_failure,
+    "warns": maps.warns_failure,
+}
+
+MANY = ("inverse.keeps-tolerance", "inverse.recovers-input", "inverse.recovers-output", "convergence.is-reported",
+        "convergence.worst-input")
+WRONG: dict[str, tuple[Callable[[int], Subject], str, tuple[str, ...]]] = {
+    "five iterations": (maps.five_iterations, "inverse.keeps-tolerance", MANY),
+    "wrong sign": (maps.wrong_sign, "inverse.recovers-input", MANY),
+    "squared step": (maps.squared_step, "inverse.keeps-tolerance", ("convergence.is-reported", "convergence.worst-input")),
+    "garbage far away": (maps.garbage_far_away, "convergence.is-reported", ()),
+    "hides failure": (maps.hides_failure, "convergence.worst-input", ("convergence.is-reported",)),
+    "float32 inside": (maps.single_inside, "inverse.keeps-precision", ()),
+    "float32 inside, promised": (lambda s: replace(maps.single_inside(s), inverse_tolerance=1e-10),
+                                 "inverse.keeps-tolerance", (*MANY[3:], "inverse.keeps-precision")),
+    "cached": (maps.cached, "inverse.recovers-output", ("convergence.is-reported",)),
+    "folded": (lambda s: maps.folded(3, s), "inverse.is-injective", ()),
+    "folded d=8": (lambda s: maps.folded(8, s), "inverse.is-injective", ()),
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", CORRECT)
+def test_correct_map_is_accepted(name: str, seed: int) -> None:
+    accepted(CORRECT[name](seed), OF_INVERSE, seed)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", range(2, 200))
+def test_correct_maps_are_accepted_on_many_seeds(seed: int) -> None:
+    for make in CORRECT.values():
+        accepted(make(seed), OF_INVERSE, seed)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistake_is_rejected_by_the_check_meant_for_it(name: str) -> None:
+    make, meant, also = WRONG[name]
+    rejected(make(0), OF_INVERSE, meant, also)
+
+
+def test_failure_to_converge_names_its_report() -> None:
+    for make, how in ((maps.raises_failure, "ArithmeticError"), (maps.warns_failure, "warning"),
+                      (maps.reports_far_away, "non-finite")):
+        evidence = results(make(0), ["convergence.is-reported"])["convergence.is-reported"].evidence
+        assert evidence["rows_reported"] > 0
+        assert how in evidence["reported_by"]
+
+
+def context(subject: Subject) -> Context:
+    prepared = Prepared(subject, 0)
+    return Context(subject, "inverse.recovers-input", None, 0, BUDGETS["quick"], 0.0, prepared.framework,
+                   prepared.reading(None))
+
+
+def test_sensitivity_is_that_of_the_inverse_and_of_the_iteration() -> None:
+    # g = Ax: the worse of the inverse, 1/σ_min(I + A), and of the fixed point, 1/(1 − ‖A‖).
+    subject = maps.linear(3, 4, norm=0.9)
+    kappa = sensitivity(context(subject), np.ones((2, 3)))
+    A = subject.forward(np.eye(3)).T - np.eye(3)
+    inverse = 1 / float(np.linalg.norm(np.eye(3) + A, -2))
+    assert np.allclose(kappa, max(inverse, 1 / (1 - 0.9)), rtol=1e-9)  # the oracle's own error at a smallest σ of .1
+
+
+def test_floor_contains_the_error_of_a_solver_run_to_its_end() -> None:
+    for seed in range(3):
+        subject = maps.mlp(3, seed, "float32", lipschitz=0.97)
+        ctx = context(subject)
+        assert ctx.f.inverse is not None
+        x = ctx.inputs(30)
+        y = ctx.f.forward(x)
+        far = x.astype(np.float64)
+        z = y.copy()
+        for _ in range(500):  # .97⁵⁰⁰ = 2e-7
+            z = (y - (ctx.f.forward(z) - z)).astype(np.float32)
+        error = np.linalg.norm(z - far, axis=1)
+        assert (error <= floors(ctx, x, y, z)).all()
+
+
+def test_domain_keeps_a_search_where_the_promises_hold() -> None:
+    domain = Domain.of(context(maps.boxed()))
+    x = np.random.default_rng(0).uniform(-5, 5, (100, 3))
+    moved = domain.clip(x)
+    assert (np.abs(moved) <= 1).all()
+    assert domain.contains(moved).all()
+    assert not domain.contains(x).all()
+    assert Domain.of(context(maps.linear())).clip(x) is x
+
+
+def test_shrinking_ends_in_one_row_of_few_digits() -> None:
+    rows = np.array([[0.0, 0.0], [1.23456, 3.98765], [2.0, 7.0]])
+    assert shrink(rows, lambda r: bool((r[:, 1] > 3.5).any())).tolist() == [[0.0, 4.0]]
+    assert len(shrink(rows, lambda r: len(r) == 3)) == 3  # a fault that needs its batch keeps it

@@ -1,0 +1,87 @@
+"""The checks of a claimed Lipschitz bound accept true claims, to the last digit, and reject each false one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import broken_maps as maps
+import numpy as np
+import pytest
+from map_cases import OF_BOUND, accepted, rejected, results
+
+from iresnet_verify import Subject
+
+CORRECT: dict[str, Callable[[int], Subject]] = {
+    "mlp d=2": lambda s: maps.mlp(2, s),
+    "mlp d=3 float32": lambda s: maps.mlp(3, s, "float32"),
+    "mlp d=8": lambda s: maps.mlp(8, s),
+    "mlp without residual": lambda s: maps.mlp(3, s, residual=None),
+    "bound attained": lambda s: maps.attained(1.0, s),
+    "bound attained float32": lambda s: maps.attained(1.0, s, "float32"),
+    "kinks": lambda s: maps.relu(3, s),
+    "linear": lambda s: maps.linear(3, s),
+    "linear d=2, L=.99": lambda s: maps.linear(2, s, 0.99),
+    "box": maps.boxed,
+    "identity": maps.identity,
+    "images": maps.images,
+    "coupling": lambda s: maps.coupling(5, s),
+    "after refresh": lambda s: maps.claims("refresh", s),
+    "always": lambda s: maps.claims("always", s),
+}
+
+ALL = ("lipschitz.bounds-jacobian", "lipschitz.bounds-pairs", "lipschitz.bounds-stretch", "convergence.banach-rate")
+WRONG: dict[str, tuple[Callable[[int], Subject], str, tuple[str, ...]]] = {
+    "norm 1.2 claimed .9": (maps.one_power_iteration, "lipschitz.bounds-jacobian", (*ALL, "inverse.is-injective")),
+    "norm .90001 claimed .9": (lambda s: maps.attained(1.00001, s), "lipschitz.bounds-jacobian", ALL),
+    "small region": (maps.small_region, "lipschitz.bounds-jacobian", ("lipschitz.bounds-pairs",)),
+    "scaled skip": (maps.scaled_skip, "lipschitz.residual-of-forward", ("lipschitz.bounds-stretch",)),
+    "jump": (maps.jump, "lipschitz.bounds-pairs", ALL),
+    "stale refresh": (lambda s: maps.claims("stale", s), "lipschitz.survives-parameters", ()),
+    "not always": (lambda s: maps.claims("pretends", s), "lipschitz.survives-parameters", ()),
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", CORRECT)
+def test_true_claim_is_accepted(name: str, seed: int) -> None:
+    accepted(CORRECT[name](seed), OF_BOUND, seed)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", range(2, 200))
+def test_true_claims_are_accepted_on_many_seeds(seed: int) -> None:
+    for make in CORRECT.values():
+        accepted(make(seed), OF_BOUND, seed)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_false_claim_is_rejected_by_the_check_meant_for_it(name: str) -> None:
+    make, meant, also = WRONG[name]
+    rejected(make(0), OF_BOUND, meant, also)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_ascent_reaches_an_attained_bound(seed: int) -> None:
+    # ‖J_g‖ of a linear g is the same everywhere; of tanh(Qx) it is attained in one point only.
+    found = results(maps.attained(1.0, seed), ["lipschitz.bounds-jacobian"])["lipschitz.bounds-jacobian"]
+    assert found.evidence["largest_norm"] > 0.99 * 0.9
+
+
+def test_small_region_is_not_met_by_random_inputs() -> None:
+    subject = maps.small_region(0)
+    assert subject.residual is not None
+    import torch
+
+    x = np.random.default_rng(5).standard_normal((400, 6)) * np.array([0.1, 1.0, 3.0])[np.arange(400) % 3, None]
+    near = torch.as_tensor(x)
+    step = 1e-6
+    norm = [((subject.residual(near + step * e) - subject.residual(near - step * e)) / (2 * step)).norm(dim=1)
+            for e in torch.eye(6, dtype=torch.float64)]
+    assert float(torch.stack(norm).square().sum(dim=0).sqrt().max()) < 0.9  # g has rank one: its norm is Frobenius'
+
+
+def test_layer_norms_are_shown() -> None:
+    subject = maps.mlp(3, linear_maps=lambda: [("double", lambda x: 2 * x, (3,)), ("half", lambda x: x / 2 + 1, (3,))])
+    evidence = results(subject, ["lipschitz.bounds-jacobian"])["lipschitz.bounds-jacobian"].evidence
+    assert evidence["largest_layer"] == "double"
+    assert abs(evidence["product_of_layer_norms"] - 1.0) < 1e-12  # 2 · ½, eight roundings

@@ -1,0 +1,88 @@
+"""The checks of the log-det: correct networks pass all of them, each mistake is rejected by the check meant for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from broken_volume import LOG_DETS, MISTAKES, Net, exact, subject
+
+from iresnet_verify import audit
+from iresnet_verify.result import CheckResult
+from iresnet_verify.subject import Subject
+
+
+def one(made: Subject, id: str, *, seed: int = 0, budget: str = "quick") -> CheckResult:
+    return audit(made, seed=seed, budget=budget, select=[id]).checks[0]
+
+
+MINE = {name: m[2] for name, m in MISTAKES.items() if m[2].startswith("logdet.")}
+
+
+@pytest.mark.parametrize("name", MINE)
+@pytest.mark.parametrize("d", [3, 4])
+def test_a_mistake_is_rejected_by_the_check_meant_for_it(name: str, d: int) -> None:
+    found = one(subject(mistake=name, d=d, seed=1), MINE[name])
+    assert found.status == "failed", found.message
+    assert found.counterexample is not None
+    assert found.tolerance
+
+
+@pytest.mark.parametrize("kind", LOG_DETS)
+@pytest.mark.parametrize("seed", range(3))
+def test_correct_log_dets_pass(kind: str, seed: int) -> None:
+    report = audit(subject(kind, d=3 + seed, seed=seed), seed=seed, budget="quick", select=["logdet"])
+    wrong = {c.id: (c.status, c.message) for c in report.checks if c.status != "passed"}
+    assert set(wrong.values()) <= {("skipped", "the log-det is declared gradient-only: its value claims nothing")}, wrong
+
+
+@pytest.mark.parametrize("kind", ["exact", "roulette, gaussian"])
+def test_the_inverse_at_the_wrong_point_is_rejected_and_named(kind: str) -> None:
+    found = one(subject(kind, inverse_at="y"), "logdet.of-the-inverse")
+    assert found.status == "failed"
+    if kind == "exact":
+        assert "at y, not at x" in found.message
+
+
+def test_a_missing_minus_sign_of_the_inverse_is_named() -> None:
+    net = Net(4, 0)
+    made = replace(subject(), inverse_log_det=lambda y: exact(net, net.inverse(y)))
+    found = one(made, "logdet.of-the-inverse")
+    assert found.status == "failed"
+    assert "without the minus sign" in found.message
+
+
+def test_the_message_names_what_the_value_is_instead() -> None:
+    found = one(subject(mistake="surrogate under the log-det's name"), "logdet.matches-determinant")
+    assert "tr(J(I+J)⁻¹)" in found.message
+    found = one(subject(mistake="series claimed exact"), "logdet.matches-determinant")
+    assert "the series cut after 6 terms" in found.message
+
+
+def test_two_sources_that_disagree_are_rejected() -> None:
+    net = Net(4, 0)
+    made = replace(subject(), forward=lambda x: (net(x), exact(net, x) * 1.001), inverse_log_det=None)
+    found = one(made, "logdet.one-value")
+    assert found.status == "failed"
+    assert "forward(x)[1]" in found.message
+
+
+def test_a_lipschitz_claim_that_the_determinant_contradicts_is_rejected() -> None:
+    found = one(replace(subject(), lipschitz=1e-4), "logdet.within-bounds")
+    assert found.status == "failed"
+
+
+def test_single_precision_networks_pass_in_single_precision() -> None:
+    class Single(Net):
+        def __init__(self) -> None:
+            super().__init__(4, 2)
+            self.float()
+
+    net = Single()
+    made = replace(subject(), forward=net, inverse=net.inverse, residual=net.g, module=net, dtype="float32",
+                   log_det=lambda x: exact(net, x.to(torch.float32)), inverse_log_det=None, inverse_tolerance=1e-4)
+    for seed in range(3):
+        report = audit(made, seed=seed, budget="quick", select=["logdet", "estimator", "gradient"])
+        wrong = [(c.id, c.message) for c in report.checks if c.status not in ("passed", "skipped")]
+        assert not wrong

@@ -1,0 +1,61 @@
+"""Everything printed in the docs runs: the README's Python, and every docstring example."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import iresnet_backends
+import iresnet_ref
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(
+    module.name
+    for package in (iresnet_ref, iresnet_backends)
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_every_public_name_of_the_reference_has_an_example() -> None:
+    functions = [n for n in iresnet_ref.__all__ if n[0].islower()]
+    missing = [n for n in functions if ">>>" not in (getattr(iresnet_ref, n).__doc__ or "")]
+    assert not missing, f"public functions without an example: {missing}"
+
+
+def test_readme_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subject, plugin, reference = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
+    )
+    (tmp_path / "my_flow.py").write_text(subject, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        namespace: dict[str, object] = {}
+        exec(plugin, namespace)
+        assert callable(namespace["test_my_flow"])
+        exec(reference, {})
+    finally:
+        sys.modules.pop("my_flow", None)
+    assert "Certificate(bound=0.8" in capsys.readouterr().out
+
+
+def test_readme_subject_passes_its_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from iresnet_verify import audit
+
+    subject = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[0]
+    namespace: dict[str, object] = {}
+    exec(subject, namespace)
+    report = audit(namespace["factory"](), seed=0, budget="quick")  # type: ignore[operator]
+    assert report.status == "passed", [(c.id, c.status, c.message) for c in report.checks if c.status != "passed"]

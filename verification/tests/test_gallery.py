@@ -1,0 +1,87 @@
+"""The gallery's driver: what counts as declared, and what must fail it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from iresnet_verify.check import Status
+from iresnet_verify.isolated import Audits
+from iresnet_verify.result import CheckResult, Report
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def gallery() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gallery", EXAMPLES / "gallery.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def result(status: Status, expected: str | None = None, reproduce: str | None = None) -> CheckResult:
+    return CheckResult(
+        id="inverse.recovers-input", family="inverse", status=status, claim="", reference="", kind="search",
+        message="off by 1", expected=expected, reproduce=reproduce,
+    )
+
+
+def surprises(gallery: ModuleType, check: CheckResult) -> list[str]:
+    report = Report({"name": "a subject"}, {}, 0, 1e-6, "quick", (check,))
+    found: list[str] = gallery.surprises(Audits([report], []), 1)
+    return found
+
+
+def script(folder: Path, text: str) -> str:
+    path = folder / "reproduction.py"
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("status", ["passed", "inconclusive", "skipped"])
+def test_what_is_neither_failed_nor_declared_is_no_surprise(gallery: ModuleType, status: Status) -> None:
+    assert not surprises(gallery, result(status))
+
+
+@pytest.mark.parametrize("status", ["failed", "error"])
+def test_an_undeclared_failure_or_error_is_a_surprise(gallery: ModuleType, status: Status) -> None:
+    assert "inverse.recovers-input" in surprises(gallery, result(status))[0]
+
+
+@pytest.mark.parametrize("status", ["passed", "inconclusive", "skipped", "error"])
+def test_a_declared_failure_that_did_not_fail_is_a_surprise(gallery: ModuleType, status: Status) -> None:
+    assert len(surprises(gallery, result(status, "a broken promise"))) == 1
+
+
+def test_a_declared_failure_whose_reproduction_still_shows_it_is_no_surprise(gallery: ModuleType, tmp_path: Path) -> None:
+    still_wrong = script(tmp_path, "import sys; sys.exit(1)")
+    assert not surprises(gallery, result("failed", "a broken promise", still_wrong))
+
+
+@pytest.mark.parametrize("text", ["", "import sys; sys.exit(2)", "raise RuntimeError('cannot load')"])
+def test_a_reproduction_that_does_not_show_it_is_a_surprise(gallery: ModuleType, tmp_path: Path, text: str) -> None:
+    """An uncaught exception also exits with 1: it is told apart by its traceback."""
+    assert len(surprises(gallery, result("failed", "a broken promise", script(tmp_path, text)))) == 1
+
+
+@pytest.mark.parametrize("missing", [None, "no-such-file.py"])
+def test_a_declared_failure_without_a_reproduction_is_a_surprise(gallery: ModuleType, missing: str | None) -> None:
+    assert len(surprises(gallery, result("failed", "a broken promise", missing))) == 1
+
+
+def test_every_factory_of_the_gallery_exists(gallery: ModuleType) -> None:
+    for origin in gallery.origins():
+        tree = ast.parse(Path(origin.file).read_text("utf-8"))
+        assert origin.factory in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_subject_file_is_in_the_gallery(gallery: ModuleType) -> None:
+    files = {p.name for p in (EXAMPLES / "subjects").glob("*.py") if not p.name.startswith("_")}
+    assert files == {Path(origin.file).name for origin in gallery.origins()}

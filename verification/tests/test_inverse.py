@@ -1,0 +1,525 @@
+"""The laws of inversion: what every method keeps on every family of contractive branches, in both precisions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from contractive_families import FAMILIES, rotation
+from tables import BACKENDS
+
+import iresnet_backends
+import iresnet_ref as ir
+from iresnet_ref.arrays import row_norm, to_host
+from iresnet_ref.branch import Branch
+from iresnet_ref.chain import Chain
+from iresnet_ref.inverse import Method, banach, newton, safeguard
+from iresnet_ref.inverse.anderson import Secants
+from iresnet_ref.inverse.hidden import hidden_space
+from iresnet_ref.inverse.safeguard import Goal, Point, step_bound
+from iresnet_ref.layers import Affine
+
+TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
+KINKED = [name for name, family in FAMILIES.items() if family.activation == "relu"]
+
+
+def host(dtype: str = "float64") -> iresnet_backends.Backend:
+    return iresnet_backends.get("numpy", dtype=dtype)
+
+
+def scale(block: ir.ResidualBlock, x: Any, y: Any) -> Any:
+    """max(‖x‖, ‖y‖, ‖g(x)‖), what rtol is relative to."""
+    return np.max([np.linalg.norm(v.astype(np.float64), axis=1) for v in (x, y, block.branch(x))], axis=0)
+
+
+def residual(block: ir.ResidualBlock, x: Any, y: Any) -> Any:
+    return np.linalg.norm((y - x - block.branch(x)).astype(np.float64), axis=1)
+
+
+def most_trial(method: str, d: int) -> int:
+    """m_max: what one trial costs at most, counting the chain and the value at the trial point."""
+    return (d if d <= newton.DENSE else min(newton.INNER, d)) + 2 if method == "newton" else 1
+
+
+def methods(name: str) -> list[Method]:
+    """Plain Banach is left out where it needs thousands of steps; the hidden space needs a proved constant."""
+    family = FAMILIES[name]
+    return [
+        method
+        for method in get_args(Method)
+        if not (method == "hidden" and family.stated) and not (method == "banach" and family.c > 0.9)
+    ]
+
+
+def reachable(block: ir.ResidualBlock, y: Any, dtype: str) -> float:
+    """The tolerance of the dtype, or just above the highest floor of the family if that is higher."""
+    x = ir.invert(block, y, rtol=1e-5).x
+    return max(TOLERANCE[dtype], 1.01 * float(ir.rounding_floor(block, x, y).max()))
+
+
+# ── the table: every method × family × dtype ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_row_above_its_floor_converges_within_the_bound(name: str, dtype: str) -> None:
+    block, y = FAMILIES[name].build(host(dtype))
+    tol, check_every = reachable(block, y, dtype), 4
+    for method in methods(name):
+        if method == "banach" and dtype == "float32":
+            continue  # may stagnate above its floor: that is why the others exist
+        found = ir.invert(block, y, method=method, rtol=tol, check_every=check_every, strict=False)
+        size, target = residual(block, found.x, y), tol * scale(block, found.x, y)
+        above = ir.rounding_floor(block, found.x, y) < tol
+        assert above.all(), method
+        assert found.converged[above].all(), method
+        # The residual is what was promised: evaluating it on another batch size moves it by rounding only.
+        noise = row_norm(block.branch.running_error(found.x)[1], 1)
+        assert (size[above] <= target[above] + 2 * noise[above]).all(), method
+        # DESIGN's bound, from the residual at x₀ = y and the tolerance at the result
+        first = residual(block, y, y)
+        bound = step_bound(first, target, block.contraction(), most_trial(method, y.shape[1]) + check_every)
+        assert (found.evaluations <= bound)[above].all(), method
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", ["ortho d=2 c=.99", "fold d=4 c=.5", "zigzag d=2 c=.9", "rand d=20 c=.9"])
+def test_the_ball_contains_the_preimage_of_fifty_digits(
+    name: str, dtype: str, fifty_digits: iresnet_backends.Backend
+) -> None:
+    block, y = FAMILIES[name].build(host(dtype))
+    y = y[:3]
+    precise = block.branch.with_parameters({k: fifty_digits.asarray(v) for k, v in block.branch.parameters().items()})
+    found = ir.invert(block, y, rtol=1e-5)
+    exact = ir.invert(
+        ir.ResidualBlock(precise, block.contraction()), fifty_digits.asarray(y), method="newton", rtol=1e-40
+    )
+    distance = np.linalg.norm(to_host(exact.x - fifty_digits.asarray(found.x)), axis=1)
+    assert (distance <= found.error_bound).all()
+    if dtype == "float64":  # the radius is the residual's, plus rounding that is small beside it
+        size = np.linalg.norm(y, axis=1) + np.linalg.norm(found.x, axis=1) + 16.0
+        rounded = 64 * 100 * 2.0**-53 * size
+        assert (found.error_bound * (1 - block.contraction()) <= found.residual_norm * (1 + 1e-6) + rounded).all()
+
+
+@pytest.fixture
+def fifty_digits() -> Iterator[iresnet_backends.Backend]:
+    mpmath = pytest.importorskip("mpmath")
+    pytest.importorskip("mparray")
+    before = mpmath.mp.dps
+    yield iresnet_backends.get("precision:50")
+    mpmath.mp.dps = before
+
+
+# ── the mathematics of one step ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_residual_shrinks_by_lip_at_every_banach_step(name: str) -> None:
+    block, y = FAMILIES[name].build(host())
+    L = block.contraction()
+    now = Point.at(y, y, block.branch(y))
+    for _ in range(60):
+        x = now.x + now.r
+        new = Point.at(x, y, block.branch(x))
+        # r_{k+1} = g(x_k) − g(x_{k+1}), ‖x_{k+1} − x_k‖ = ‖r_k‖, each known to its rounding
+        error = sum(row_norm(block.branch.running_error(p.x)[1], 1) for p in (now, new))
+        rounded = 4 * 2.0**-53 * (row_norm(x, 1) + row_norm(y, 1) + row_norm(now.r, 1))
+        assert (new.size <= L * now.size + error + rounded).all()
+        now = new
+
+
+@pytest.mark.parametrize("method", ["auto", "newton"])
+@pytest.mark.parametrize("name", ["fold d=4 c=.5", "zigzag d=6 c=.97", "sym− d=64 c=.9"])
+def test_what_is_accepted_has_paid_for_itself(monkeypatch: pytest.MonkeyPatch, name: str, method: Method) -> None:
+    """‖r(z)‖ ≤ Lᵐ‖r(x)‖ for every accepted trial of m evaluations; on kinked branches some trials are rejected."""
+    block, y = FAMILIES[name].build(host())
+    rejected = [0]
+    for module in (banach, newton):
+        monkeypatch.setattr(module, "accepts", audited(module.accepts, block.contraction(), rejected))
+    ir.invert(block, y, method=method, rtol=1e-12)
+    assert (rejected[0] > 0) == (name in KINKED)
+
+
+def audited(accepts: Any, lipschitz: float, rejected: list[int]) -> Any:
+    def accepts_and_tells(now: Point, trial: Point, cost: int, constant: float, target: Any) -> Any:
+        accepted: Any = accepts(now, trial, cost, constant, target)
+        assert constant == lipschitz
+        assert ((trial.size <= lipschitz**cost * now.size) | (trial.size <= target))[accepted].all()
+        rejected[0] += int((~accepted).sum())
+        return accepted
+
+    return accepts_and_tells
+
+
+def test_a_rejection_doubles_the_wait_and_an_accepted_trial_halves_it() -> None:
+    yes, no = np.asarray([True]), np.asarray([False])
+    trials = banach.Trials.none(np.zeros(1))
+    for wait in (1, 2, 4, 8, 16, 16):
+        trials = trials.after(yes, yes)
+        assert trials.owed == wait
+        for left in range(wait - 1, -1, -1):  # Banach steps pay
+            trials = trials.after(no, no)
+            assert trials.owed == left
+    assert trials.after(yes, no).price == trials.price / 2
+    patience = newton.Patience.new(1)
+    for factor in (1, 2, 4):
+        patience.judge(yes, 5)
+        assert patience.owed == 5 * factor
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_secants_are_orthonormal_and_describe_the_jacobian(dtype: str) -> None:
+    """For an affine g every stored pair has w = (I + J)p, and the w are orthonormal."""
+    rng, n = np.random.default_rng(0), 9
+    matrix = (np.eye(n) + 0.9 * np.linalg.qr(rng.standard_normal((n, n)))[0]).astype(dtype)
+    u = float(np.finfo(dtype).eps)
+    memory = Secants(4)
+    for k in range(7):
+        p = rng.standard_normal((5, n)).astype(dtype)
+        memory = memory.add(p, p @ matrix.T, dependent=0.0)
+        assert memory.images.shape == (5, min(k + 1, 4), n)
+        gram = memory.images @ memory.images.transpose(0, 2, 1)
+        growth = np.abs(memory.steps).max()  # the steps grow as the images are orthogonalised
+        assert np.abs(gram - np.eye(gram.shape[1])).max() <= 100 * n * u * growth
+        assert np.abs(memory.steps @ matrix.T - memory.images).max() <= 100 * n * u * growth
+
+
+def test_secants_survive_what_is_not_finite() -> None:
+    memory = Secants(3).add(np.ones((2, 3)), np.ones((2, 3)))
+    bad = np.asarray([[np.inf, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    moved, rest = memory.add(bad, bad).project(np.asarray([[1.0, 2.0, 3.0]] * 2))
+    assert np.isfinite(moved).all()
+    assert np.isfinite(rest).all()
+
+
+def affine(d: int) -> tuple[ir.ResidualBlock, Any]:
+    rng = np.random.default_rng(0)
+    layer = Affine(0.9 * rotation(d, rng), rng.standard_normal(d))
+    return ir.ResidualBlock(Branch((layer,), (d,))), rng.standard_normal((5, d))
+
+
+def test_an_affine_branch_is_inverted_by_linear_algebra() -> None:
+    """Newton needs one trial; the Anderson trials are GCR, which ends after d pairs, or one more after a restart."""
+    for d in (3, 8):
+        block, y = affine(d)
+        assert (ir.invert(block, y, method="anderson", rtol=1e-9, check_every=1).evaluations <= d + 3).all()
+        first_value, products, trial_value = 1, d, 1
+        assert (
+            ir.invert(block, y, method="newton", rtol=1e-13).evaluations == first_value + products + trial_value
+        ).all()
+
+
+def test_the_hidden_iteration_is_the_full_iteration_in_other_coordinates() -> None:
+    """u_k = W₁x_k + b₁ step by step, and ‖y − x − g(x)‖ ≤ ‖W_L‖Lip(ψ)‖s‖ for x = y − W_L ψ(u) − b_L."""
+    block, y = FAMILIES["rand d=20 c=.9"].build(host())
+    space = hidden_space(block)
+    assert space is not None
+    x, u, v = y, space.lift(y), space.lift(y)
+    slack = 1e3 * 2.0**-53  # some tens of operations on sums of at most 20 terms of size about 1
+    for _ in range(12):
+        s = v - u - space.block.branch(u)
+        back = y - space.value(u)
+        assert (residual(block, back, y) <= space.gain * np.linalg.norm(s, axis=1) + slack).all()
+        x, u = y - block.branch(x), u + s
+        assert np.abs(space.lift(x) - u).max() <= slack * (1 + np.abs(u).max())
+
+
+# ── what the result says ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def count_evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count calls of g and products with J of single rows, whoever makes them."""
+    spent = [0]
+    value, linearize, matvec = Branch.__call__, Branch.linearize, Chain.matvec
+
+    def counted_value(self: Branch, x: Any) -> Any:
+        spent[0] += 1
+        return value(self, x)
+
+    def counted_linearize(self: Branch, x: Any) -> Any:
+        spent[0] += 1
+        return linearize(self, x)
+
+    def counted_matvec(self: Chain, v: Any) -> Any:
+        spent[0] += v.shape[0] if v.ndim > 2 else 1  # probes
+        return matvec(self, v)
+
+    monkeypatch.setattr(Branch, "__call__", counted_value)
+    monkeypatch.setattr(Branch, "linearize", counted_linearize)
+    monkeypatch.setattr(Chain, "matvec", counted_matvec)
+    return spent
+
+
+@pytest.mark.parametrize("name", ["zigzag d=6 c=.97", "fold d=24 c=.9", "rand d=20 c=.9"])
+def test_evaluations_are_counted_honestly(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    block, y = FAMILIES[name].build(host())
+    spent = count_evaluations(monkeypatch)
+    for method in [m for m in get_args(Method) if m != "hidden" or not FAMILIES[name].stated]:
+        spent[0] = 0
+        found = ir.invert(block, y[:1], method=method, rtol=1e-9)
+        outside = 1 if method == "hidden" else 0  # x = y − W_L ψ(u) − b_L is one more evaluation, counted by hand
+        assert found.evaluations[0] == spent[0] + outside, method
+
+
+def test_auto_says_what_it_used() -> None:
+    fast, slow = (ir.ResidualBlock(ir.mlp((6, 9, 6), activation="elu", lipschitz=L)) for L in (0.1, 0.99))
+    y = np.random.default_rng(0).standard_normal((400, 6))
+    assert ir.invert(fast, y, rtol=1e-12).method == "banach"
+    block, z = FAMILIES["sym− d=64 c=.9"].build(host())
+    assert ir.invert(block, z, rtol=1e-12).method == "anderson"
+    wide = ir.ResidualBlock(ir.mlp((300, 20, 300), lipschitz=0.9))
+    assert ir.invert(wide, np.random.default_rng(0).standard_normal((40, 300))).method.startswith("hidden")
+    assert ir.invert(slow, y, method="newton").method == "newton"
+
+
+def test_the_host_is_asked_once_per_check_every_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, y = FAMILIES["sym− d=64 c=.97"].build(host())
+    asked = [0]
+
+    def counted(*args: Any) -> Any:
+        asked[0] += 1
+        return safeguard.decide(*args)
+
+    monkeypatch.setattr(banach, "decide", counted)
+    for check_every in (1, 5):
+        asked[0] = 0
+        found = ir.invert(block, y, method="anderson", rtol=1e-12, check_every=check_every)
+        assert asked[0] <= 2 + math.ceil((int(found.evaluations.max()) - 2) / check_every)
+
+
+def test_rows_do_not_disturb_each_other() -> None:
+    """A row alone takes the same path as in the batch, up to rounding: its count may differ by one check."""
+    block, y = FAMILIES["ortho d=8 c=.97"].build(host())
+    together = ir.invert(block, y, method="anderson", rtol=1e-9)
+    for i in range(0, 32, 8):
+        alone = ir.invert(block, y[i : i + 1], method="anderson", rtol=1e-9)
+        assert np.linalg.norm(alone.x[0] - together.x[i]) <= alone.error_bound[0] + together.error_bound[i]
+        assert abs(int(alone.evaluations[0]) - int(together.evaluations[i])) <= 4
+
+
+FIGURES = {
+    "ortho d=2 c=.9": 12, "ortho d=2 c=.99": 12, "sym− d=64 c=.9": 40, "sym− d=64 c=.97": 55, "sym− d=64 c=.99": 55,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_mean_evaluations(name: str) -> None:
+    block, y = FAMILIES[name].build(host())
+    assert ir.invert(block, y, rtol=1e-12, check_every=1).evaluations.mean() <= FIGURES[name]
+
+
+def test_a_tolerance_above_the_floor_is_reached_where_banach_stagnates() -> None:
+    """float32, d = 2, c = .99: plain Banach walks around above 1e-6 for ever; the floor is half of that."""
+    block, y = FAMILIES["ortho d=2 c=.99"].build(host("float32"))
+    plain = ir.invert(block, y, method="banach", rtol=1e-6, strict=False)
+    assert plain.converged.mean() < 0.5
+    assert ir.invert(block, y, rtol=1e-6).converged.all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", ["ortho d=2 c=.9", "ortho d=8 c=.97", "rand d=20 c=.9", "fold d=24 c=.9"])
+def test_the_floor_is_neither_vacuous_nor_optimistic(name: str, dtype: str) -> None:
+    """Every row reaches its floor; a twentieth of it is out of reach for some rows of every family."""
+    block, y = FAMILIES[name].build(host(dtype))
+    x = ir.invert(block, y, rtol=1e-5).x
+    floor = ir.rounding_floor(block, x, y).astype(np.float64) * scale(block, x, y)
+
+    def reached(share: float) -> float:
+        goal = Goal(block.contraction(), 1.0, 4, 400)
+        _, rows, _ = banach.iterate(block, y, goal, acceleration="observed", absolute=share * floor)
+        return float(rows.converged.mean())
+
+    assert reached(1.0) == 1.0
+    assert reached(0.05) < 1.0
+
+
+# ── backends ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_method_runs_on_every_backend(name: str, method: Method) -> None:
+    backend = iresnet_backends.get(*BACKENDS[name])
+    block, y = FAMILIES["rand d=20 c=.9"].build(backend)
+    found = ir.invert(block, y, method=method, rtol=TOLERANCE[BACKENDS[name][1]])
+    assert found.x.dtype == y.dtype
+    assert (found.x.device, found.converged.device) == (y.device, y.device)
+    assert to_host(found.converged).all()
+    assert to_host(row_norm(block(found.x) - y, 1) <= 8 * TOLERANCE[BACKENDS[name][1]] * row_norm(y, 1)).all()
+
+
+# ── bad input and hard rows ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_cannot_be_asked() -> None:
+    block, y = affine(3)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"method": "broyden"}, r"expected method auto, .* got 'broyden'; try 'auto'"),
+        ({"rtol": 0.0}, r"expected rtol > 0"),
+        ({"rtol": math.nan}, r"expected rtol > 0"),
+        ({"check_every": 0}, r"check_every ≥ 1"),
+        ({"max_evaluations": 0}, r"expected max_evaluations ≥ 1"),
+        ({"method": "hidden"}, r"begins and ends with dense layers"),
+    ]
+    for arguments, words in cases:
+        with pytest.raises(ValueError, match=words):
+            ir.invert(block, y, **arguments)
+    with pytest.raises(ir.NonFiniteError, match="NaN"):
+        ir.invert(block, y * math.nan)
+    with pytest.raises(ir.ShapeError, match="put the batch first"):
+        ir.invert(block, y[0])
+    with pytest.raises(ir.DTypeError, match="float32"):
+        ir.invert(block, y.astype(np.float32))
+
+
+def failure(error: ir.ConvergenceError) -> tuple[ir.Inverse, Any]:
+    assert isinstance(error.result, ir.Inverse)
+    return error.result, error.floor
+
+
+@pytest.mark.parametrize("method", ["auto", "anderson", "banach", "newton"])
+def test_a_tolerance_below_the_floor_is_an_error_that_keeps_the_result(method: Method) -> None:
+    block, y = FAMILIES["ortho d=2 c=.9"].build(host("float32"))
+    with pytest.raises(
+        ir.ConvergenceError, match=r"rounding floor is about .*e-07: try a larger rtol, float64"
+    ) as caught:
+        ir.invert(block, y, method=method, rtol=1e-11)
+    result, floor = failure(caught.value)
+    assert not result.converged.all()
+    assert (result.residual_norm <= 100 * floor * scale(block, result.x, y)).all()  # nothing is lost
+    assert (floor > 1e-11).all()
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("limit", [1, 2, 5, 11])
+def test_the_limit_is_never_exceeded(method: Method, limit: int) -> None:
+    block, y = FAMILIES["rand d=20 c=.9"].build(host())
+    if method == "hidden" and limit <= 3:
+        return
+    with pytest.raises(ir.ConvergenceError, match=f"after {limit} evaluations|after .* evaluations") as caught:
+        ir.invert(block, y, method=method, rtol=1e-15, max_evaluations=limit)
+    result, _ = failure(caught.value)
+    assert (result.evaluations <= limit).all()
+    assert (result.evaluations >= min(limit, 4)).all()
+
+
+@pytest.mark.parametrize("method", ["auto", "banach", "anderson", "newton"])
+@pytest.mark.parametrize("scale_up", [0.7, 3.0])
+def test_a_false_constant_is_refuted(method: Method, scale_up: float) -> None:
+    """‖J‖ is about `scale_up` everywhere, .5 is stated: the first step shows it."""
+    rng = np.random.default_rng(0)
+    layers = (Affine(scale_up * rotation(4, rng), rng.standard_normal(4)),)
+    block = ir.ResidualBlock(Branch(layers, (4,)), lipschitz=0.5)
+    with pytest.raises(ir.NotContractiveError, match=r"expected Lip\(g\) ≤ 0.5 as stated"):
+        ir.invert(block, rng.standard_normal((3, 4)), method=method, rtol=1e-12)
+
+
+def test_a_true_constant_is_never_refuted_by_rounding() -> None:
+    """Iterating far below the floor, where r is nothing but rounding."""
+    for dtype in TOLERANCE:
+        for name in ("fold d=2 c=.99", "zigzag d=2 c=.9"):
+            block, y = FAMILIES[name].build(host(dtype))
+            ir.invert(block, y, rtol=1e-30, check_every=1, max_evaluations=120, strict=False)
+
+
+def test_a_singular_jacobian_says_so() -> None:
+    block = ir.ResidualBlock(Branch((Affine(-np.eye(3), np.ones(3)),), (3,)), lipschitz=0.9)
+    with pytest.raises(ir.NotContractiveError, match=r"I \+ J is singular"):
+        ir.invert(block, 2 * np.ones((2, 3)), method="newton")
+
+
+def test_an_expansion_is_refused() -> None:
+    block = ir.ResidualBlock(Branch((Affine(2.0 * np.eye(3), np.ones(3)),), (3,)))
+    with pytest.raises(ir.NotContractiveError, match=r"proved Lip\(g\) < 1, got 2"):
+        ir.invert(block, np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_empty_single_zero_and_far_away(method: Method) -> None:
+    """The hidden space squares its rounding noise, so that half the exponents are out of its reach."""
+    for dtype, far in (
+        (("float64", 1e200), ("float32", 1e25)) if method != "hidden" else (("float64", 1e90), ("float32", 1e12))
+    ):
+        block, y = FAMILIES["rand d=20 c=.9"].build(host(dtype))
+        empty = ir.invert(block, y[:0], method=method)
+        assert empty.x.shape == (0, 20)
+        assert empty.evaluations.shape == empty.converged.shape == empty.error_bound.shape == (0,)
+        with np.errstate(under="ignore"):
+            for z in (y[:1], 0 * y, far * y, np.concatenate([far * y[:2], 0 * y[:2], y[:2]])):
+                found = ir.invert(block, z, method=method, rtol=TOLERANCE[dtype])
+                assert found.converged.all()
+                assert np.isfinite(found.x).all()
+
+
+def test_the_tolerance_is_relative_however_small_the_numbers_are() -> None:
+    """Without biases F is nearly homogeneous: float32 events of size 1e-25 must not pass for converged at once."""
+    rng = np.random.default_rng(0)
+    weight = (0.9 * rotation(4, rng)).astype(np.float32)
+    block = ir.ResidualBlock(Branch((Affine(weight, np.zeros(4, dtype=np.float32)),), (4,)))
+    x = rng.standard_normal((5, 4)).astype(np.float32)
+    for size in (1.0, 1e-25, 1e25):
+        y = (size * x).astype(np.float32)
+        found = ir.invert(block, y, rtol=1e-5)
+        exact = np.linalg.solve(np.eye(4) + weight.astype(np.float64), y.T.astype(np.float64)).T
+        assert (
+            np.linalg.norm(found.x - exact, axis=1) <= 1e-5 / 0.1 * np.linalg.norm(y.astype(np.float64), axis=1) * 2
+        ).all()
+
+
+def test_a_zero_branch_is_the_identity() -> None:
+    block = ir.ResidualBlock(ir.mlp((4, 6, 4)))
+    zero = ir.ResidualBlock(block.branch.with_parameters({k: 0 * v for k, v in block.branch.parameters().items()}))
+    y = np.random.default_rng(0).standard_normal((3, 4))
+    for method in get_args(Method):
+        assert (ir.invert(zero, y, method=method, rtol=1e-15).x == y).all()
+
+
+# ── broken variants must be rejected by the laws above ────────────────────────────────────────────────────────────────
+
+
+class OnTheStep:
+    """Stop on ‖x_k − x_{k−1}‖: zero where a trial was rejected."""
+
+    before: Any = None
+
+    def __call__(self, point: Point, y: Any, rtol: float) -> Any:
+        size, target = safeguard.decide(point, y, rtol)
+        if self.before is not None and self.before.shape == point.x.shape:
+            size = np.linalg.norm(point.x - self.before, axis=1)
+        self.before = point.x
+        return size, target
+
+
+def on_the_square(point: Point, y: Any, rtol: float) -> Any:
+    """Stop on the square of the step."""
+    size, target = safeguard.decide(point, y, rtol)
+    return size**2, target
+
+
+@pytest.mark.parametrize("broken", [OnTheStep(), on_the_square])
+def test_stopping_on_the_step_or_its_square_is_rejected(monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
+    for module in (banach, newton):
+        monkeypatch.setattr(module, "decide", broken)
+    with pytest.raises(AssertionError):
+        test_every_row_above_its_floor_converges_within_the_bound("fold d=2 c=.99", "float64")
+
+
+@pytest.mark.parametrize("method", ["auto", "newton"])
+def test_acceptance_without_the_price_is_rejected(monkeypatch: pytest.MonkeyPatch, method: Method) -> None:
+    for module in (banach, newton):
+        monkeypatch.setattr(module, "accepts", lambda now, trial, cost, L, target: trial.size <= now.size)
+    with pytest.raises(AssertionError):
+        test_what_is_accepted_has_paid_for_itself(monkeypatch, "zigzag d=6 c=.97", method)
+
+
+@pytest.mark.parametrize("method", ["auto", "newton"])
+def test_a_method_without_safeguard_is_rejected(monkeypatch: pytest.MonkeyPatch, method: Method) -> None:
+    """Unsafeguarded Newton cycles on kinked branches; the table sees rows that never converge or exceed the bound."""
+    for module in (banach, newton):
+        monkeypatch.setattr(module, "accepts", lambda now, trial, cost, L, target: trial.size >= 0.0)
+    with pytest.raises(AssertionError):
+        test_what_is_accepted_has_paid_for_itself(monkeypatch, "zigzag d=6 c=.97", method)

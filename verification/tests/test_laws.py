@@ -1,0 +1,337 @@
+"""The laws of the reference: constructors × laws × backends. Truth is the same code at 50 digits."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tables import BACKENDS, CONSTRUCTORS, at_50_digits, backend, digits50, distance, exact, exact_preimage, inputs
+
+import iresnet_ref as ir
+from iresnet_ref.arrays import from_host, to_host
+from iresnet_ref.logdet import laws
+from iresnet_ref.logdet.exact import exact_logdet
+from iresnet_ref.logdet.roulette import roulette_logdet
+from iresnet_ref.logdet.series import series_logdet
+from iresnet_ref.rounding import logdet_rounding, unit_roundoff
+
+SEEDS = st.integers(0, 2**20)
+each_backend = pytest.mark.parametrize("key", BACKENDS)
+each_constructor = pytest.mark.parametrize("name", CONSTRUCTORS)
+
+
+def make(name: str, key: str, seed: int) -> tuple[ir.ResidualBlock, Any]:
+    b = backend(key)
+    g = CONSTRUCTORS[name](b.asarray(np.zeros(1)), seed)
+    return ir.ResidualBlock(g), inputs(b, g.event_shape[0], seed)
+
+
+def tolerance(key: str) -> float:
+    return 1e-6 if key.endswith("f32") else 1e-12
+
+
+@each_backend
+@each_constructor
+@given(seed=SEEDS)
+def test_inverse_undoes_forward_within_its_bound(name: str, key: str, seed: int) -> None:
+    block, x = make(name, key, seed)
+    y = block(x)
+    inverse = ir.invert(block, y, rtol=tolerance(key), strict=False)
+    floor = to_host(ir.rounding_floor(block, inverse.x, y))
+    # every row above its floor converges …
+    assert to_host(inverse.converged)[floor < tolerance(key)].all()
+    # … and the bound contains the planted x, whose computed F(x) is y
+    error = np.linalg.norm((to_host(inverse.x) - to_host(x)).astype(np.float64), axis=-1)
+    assert (error <= to_host(inverse.error_bound)).all()
+
+
+@each_backend
+@each_constructor
+@given(seed=SEEDS)
+def test_forward_undoes_inverse_to_the_tolerance(name: str, key: str, seed: int) -> None:
+    block, y = make(name, key, seed)
+    inverse = ir.invert(block, y, rtol=tolerance(key), strict=False)
+    x = to_host(inverse.x).astype(np.float64)
+    size = np.maximum(np.linalg.norm(x, axis=-1), np.linalg.norm(to_host(y).astype(np.float64), axis=-1))
+    g = np.linalg.norm(to_host(block.branch(inverse.x)).astype(np.float64), axis=-1)
+    again = np.linalg.norm((to_host(block(inverse.x)) - to_host(y)).astype(np.float64), axis=-1)
+    # ‖F(x) − y‖ ≤ ‖r̂‖ + three roundings of size u·max(‖x‖, ‖y‖, ‖g‖)
+    u = unit_roundoff(y)
+    assert (again <= (tolerance(key) + 4 * u) * np.maximum(size, g))[to_host(inverse.converged)].all()
+
+
+@pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f64"])
+@each_constructor
+@given(seed=SEEDS)
+def test_error_bound_contains_the_50_digit_preimage(name: str, key: str, seed: int) -> None:
+    block, y = make(name, key, seed)
+    inverse = ir.invert(block, y, rtol=tolerance(key), strict=False)
+    truth = exact_preimage(block.branch, y)
+    assert (distance(inverse.x, truth) <= to_host(inverse.error_bound)).all()
+
+
+@each_constructor
+@given(seed=SEEDS)
+def test_banach_residual_shrinks_by_lip_at_every_step(name: str, seed: int) -> None:
+    block, y = make(name, "numpy-f64", seed)
+    high, target = at_50_digits(block.branch), exact(y)
+    lipschitz, x = block.contraction(), target
+    xp = ir.arrays.namespace(target)
+    previous = None
+    for _ in range(12):
+        r = target - x - high(x)
+        size = xp.sum(r * r, axis=-1)
+        if previous is not None:
+            # ‖r_{k+1}‖ ≤ L‖r_k‖, squared, with room for 50-digit rounding
+            assert bool(xp.all(size <= lipschitz**2 * previous * (1 + 1e-40) + 1e-90))
+        previous, x = size, x + r
+
+
+@each_backend
+@each_constructor
+@given(seed=SEEDS)
+def test_certificate_bounds_every_pair_and_every_jacobian(name: str, key: str, seed: int) -> None:
+    block, x = make(name, key, seed)
+    bound = block.certificate.bound
+    assert block.certificate.proved
+    high = at_50_digits(block.branch)
+    a, b = (
+        exact(x),
+        exact(x[::-1, ...] if key.startswith(("numpy", "strict")) else ir.arrays.namespace(x).flip(x, axis=0)) + 1,
+    )
+    assert (distance(high(a), high(b)) <= bound * distance(a, b) * (1 + 1e-15)).all()
+    jacobian = to_host(high.linearize(a)[1].dense())
+    assert (np.linalg.norm(jacobian, ord=2, axis=(1, 2)) <= bound * (1 + 1e-14)).all()
+
+
+@pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f32"])
+@each_constructor
+@given(seed=SEEDS)
+def test_running_error_contains_the_error(name: str, key: str, seed: int) -> None:
+    block, x = make(name, key, seed)
+    value, error, _, _ = block.branch.running_error(x)
+    truth = at_50_digits(block.branch)(exact(x))
+    gap = np.abs(to_host(exact(value) - truth))
+    assert (gap <= to_host(error)).all()
+
+
+@each_backend
+@each_constructor
+@given(seed=SEEDS)
+def test_running_error_elsewhere_is_bounded_by_growth_and_drift(name: str, key: str, seed: int) -> None:
+    block, x = make(name, key, seed)
+    other = x * 1.5 - 0.25
+    _, e0, growth, drift = block.branch.running_error(x)
+    _, e1, _, _ = block.branch.running_error(other)
+    moved = np.linalg.norm((to_host(x) - to_host(other)).astype(np.float64), axis=-1)
+    change = np.linalg.norm((to_host(e1) - to_host(e0)).astype(np.float64), axis=-1)
+    assert (change <= growth * moved + to_host(drift)).all()
+
+
+@each_backend
+@each_constructor
+@given(seed=SEEDS)
+def test_exact_logdet_is_the_50_digit_logdet(name: str, key: str, seed: int) -> None:
+    block, x = make(name, key, seed)
+    d, lipschitz, u = x.shape[1], block.contraction(), unit_roundoff(x)
+    value = ir.logdet(block, x, method="exact").value
+    truth_chain = at_50_digits(block.branch).linearize(exact(x))[1].narrowest()
+    truth = exact_logdet(truth_chain)
+    chain = block.branch.linearize(x)[1].narrowest()
+    error_of_j = np.linalg.norm(to_host(exact(chain.dense()) - truth_chain.dense()), axis=(1, 2))
+    # |δ log det| ≤ 8du/(1−L) + the propagated error of J, d‖δJ‖/(1−L) to first order
+    allowed = logdet_rounding(d, u, lipschitz) + 2 * d * error_of_j / (1 - lipschitz)
+    assert (np.abs(to_host(exact(value) - truth)) <= allowed).all()
+
+
+@each_constructor
+@given(seed=SEEDS)
+def test_error_of_the_jacobian_is_rounding(name: str, seed: int) -> None:
+    block, x = make(name, "numpy-f64", seed)
+    chain, truth = block.branch.linearize(x)[1], at_50_digits(block.branch).linearize(exact(x))[1]
+    weights = [np.abs(to_host(p)) for k, p in block.branch.parameters().items() if k.endswith("weight")]
+    sizes = [w.shape[1] for w in weights]
+    growth = math.prod(np.linalg.norm(w, 2) for w in weights)
+    # each factor adds γ_n or 8u(|φ′| + 1), and φ′ moves with the error of its argument at the rate |φ″| ≤ 1
+    argument = np.linalg.norm(block.branch.running_error(x)[1], axis=-1) + np.linalg.norm(to_host(x), axis=-1) * 2**-50
+    allowed = growth * (2.0**-53 * (sum(sizes) + 20 * len(sizes)) + 4 * len(sizes) ** 2 * argument * max(sizes))
+    gap = to_host(exact(chain.dense()) - truth.dense())
+    kink = name.startswith("relu")  # φ′ jumps: compare away from the kink only through the other laws
+    assert kink or (np.linalg.norm(gap, axis=(1, 2)) <= allowed).all()
+
+
+@each_backend
+@each_constructor
+@given(seed=SEEDS)
+def test_logdet_lies_within_its_bounds(name: str, key: str, seed: int) -> None:
+    block, x = make(name, key, seed)
+    d, lipschitz = x.shape[1], block.contraction()
+    low, high = ir.logdet_bounds(d, lipschitz)
+    slack = logdet_rounding(d, unit_roundoff(x), lipschitz)
+    value = to_host(ir.logdet(block, x, method="exact").value)
+    assert ((value >= low - slack) & (value <= high + slack)).all()
+
+
+def all_signs(d: int) -> np.ndarray[Any, Any]:
+    return np.array(list(itertools.product((1.0, -1.0), repeat=d)))
+
+
+@each_constructor
+@given(seed=SEEDS)
+def test_truncated_series_identity_and_bound_at_every_n(name: str, seed: int) -> None:
+    block, x = make(name, "numpy-f64", seed)
+    d, lipschitz = x.shape[1], block.contraction()
+    chain = block.branch.linearize(x)[1]
+    jacobian = chain.dense()
+    signs = np.broadcast_to(all_signs(d)[:, None, :], (2**d, x.shape[0], d))
+    exact_value = np.linalg.slogdet(np.eye(d) + jacobian)[1]
+    power, partial = np.eye(d), np.zeros(x.shape[0])
+    for n in range(1, 9):
+        power = power @ jacobian
+        partial = partial + (-1) ** (n + 1) / n * np.trace(power, axis1=1, axis2=2)
+        estimate = series_logdet(chain, signs, n).mean(axis=0)
+        # E over all sign vectors of Σ_{k≤n} (−1)^{k+1} vᵀJᵏv/k = Σ_{k≤n} (−1)^{k+1} tr(Jᵏ)/k: an off-by-one in n fails
+        size = d * sum(lipschitz**k / k for k in range(1, n + 1))
+        assert np.abs(estimate - partial).max() <= 2.0**-53 * 40 * n * d * max(size, 1e-300) + 2.0**-1000
+        # |Σ_{k≤n} − log det| ≤ −d(log(1 − L) + Σ_{k≤n} Lᵏ/k)
+        slack = logdet_rounding(d, 2.0**-53, lipschitz)
+        assert (np.abs(partial - exact_value) <= ir.truncation_bound(d, lipschitz, n) + slack).all()
+
+
+def test_truncation_bound_is_the_formula_and_is_attained() -> None:
+    for d, lipschitz, n in itertools.product((1, 3), (0.1, 0.5, 0.9, 0.99), (0, 1, 2, 5, 20)):
+        direct = -d * (math.log1p(-lipschitz) + math.fsum(lipschitz**k / k for k in range(1, n + 1)))
+        cancellation = 2.0**-50 * d * -math.log1p(-lipschitz)
+        assert abs(ir.truncation_bound(d, lipschitz, n) - direct) <= cancellation
+        # attained by J = −L·I: all terms have the same sign
+        assert ir.truncation_bound(d, lipschitz, n) >= direct - cancellation
+
+
+@each_constructor
+@given(seed=SEEDS, q=st.sampled_from([None, 0.985, 0.999]))
+def test_roulette_is_unbiased_by_enumeration(name: str, seed: int, q: float | None) -> None:
+    block, x = make(name, "numpy-f64", seed)
+    x = x[:2]
+    d, lipschitz = x.shape[1], block.contraction()
+    chain = block.branch.linearize(x)[1]
+    table = laws.table(laws.near_optimal(lipschitz) if q is None else laws.geometric(q), lipschitz)
+    signs = np.broadcast_to(all_signs(d)[:, None, :], (2**d, 2, d))
+    # E over signs and N: Σ_n P(N = n) est(n) by the law of total expectation, n in steps that share a prefix; the estimate
+    # is linear in the indicators of {N ≥ k}, so E = Σ_k P(N ≥ k)·(est(N = k) − est(N = k − 1))
+    expected, previous, last = np.zeros(2), np.zeros(2), min(30, table.last)
+    for n in range(1, last + 1):
+        lengths = np.full((2**d, 2), n)
+        value = roulette_logdet(chain, signs, lengths, table).mean(axis=0)
+        expected = expected + table.survival(n) * (value - previous)
+        previous = value
+    jacobian = chain.dense()
+    exact_value = np.linalg.slogdet(np.eye(d) + jacobian)[1]
+    slack = 2.0**-53 * 1000 * d / (1 - lipschitz) + ir.truncation_bound(d, lipschitz, last)
+    assert (np.abs(expected - exact_value) <= slack).all()
+    # and to rounding against the same number of terms of the series
+    partial = series_logdet(chain, signs, last).mean(axis=0)
+    terms = sum(lipschitz**k / k / table.survival(k) for k in range(1, last + 1))
+    assert (np.abs(expected - partial) <= 2.0**-53 * 40 * last * d * terms).all()
+
+
+def test_roulette_gives_each_sample_its_own_length() -> None:
+    block, x = make("elu 3-8-8-3 L=.5", "numpy-f64", 0)
+    chain = block.branch.linearize(x)[1]
+    table = laws.table(laws.near_optimal(0.5), 0.5)
+    signs = ir.Probes(seed=3, count=4).draw(x)
+    lengths = np.array([[1, 5, 2, 9, 3], [4, 4, 1, 1, 7], [2, 2, 2, 2, 2], [9, 8, 7, 6, 5]])
+    got = roulette_logdet(chain, signs, lengths, table)
+    for (c, b), n in np.ndenumerate(lengths):
+        alone = roulette_logdet(chain.take(slice(b, b + 1)), signs[c : c + 1, b : b + 1], np.array([[n]]), table)
+        terms = sum(0.5**k / k / table.survival(k) for k in range(1, n + 1))
+        assert abs(got[c, b] - alone[0, 0]) <= 2.0**-53 * 40 * n * x.shape[1] * terms
+
+
+@each_backend
+@given(seed=SEEDS)
+def test_same_bits_on_every_backend(key: str, seed: int) -> None:
+    b, reference = backend(key), backend("numpy-f64")
+    for kind in ("rademacher", "gaussian"):
+        probes = ir.Probes(seed=seed, stream=3, kind=kind, count=2)  # type: ignore[arg-type]
+        here = to_host(probes.draw(b.asarray(np.zeros((4, 7)))))
+        there = probes.draw(reference.asarray(np.zeros((9, 7))))[:, :4].astype(
+            here.dtype
+        )  # another batch: the same rows
+        assert (here == there).all()
+
+
+@each_backend
+@each_constructor
+@given(seed=SEEDS)
+def test_products_with_the_chain_are_adjoint_and_equal_the_matrix(name: str, key: str, seed: int) -> None:
+    block, x = make(name, key, seed)
+    _, chain = block.branch.linearize(x)
+    v, w = (ir.Probes(seed=seed, stream=s, count=3).draw(x) for s in (0, 1))
+    forward, backward = to_host(chain.matvec(v)).astype(np.float64), to_host(chain.rmatvec(w)).astype(np.float64)
+    hv, hw = to_host(v).astype(np.float64), to_host(w).astype(np.float64)
+    u, d, dense = unit_roundoff(x), x.shape[1], to_host(chain.dense()).astype(np.float64)
+    widths = sum(math.prod(p.shape) for p in block.branch.parameters().values())
+    allowed = widths * u * d * max(1.0, float(np.abs(dense).max()))  # every product sums at most `widths` terms
+    assert np.abs((forward * hw).sum(-1) - (backward * hv).sum(-1)).max() <= allowed
+    assert np.abs(forward - np.einsum("bij,pbj->pbi", dense, hv)).max() <= allowed
+
+
+@each_constructor
+@given(seed=SEEDS)
+def test_traces_and_rotations_agree_with_the_matrix(name: str, seed: int) -> None:
+    block, x = make(name, "numpy-f64", seed)
+    _, chain = block.branch.linearize(x)
+    dense = chain.dense()
+    allowed = 2.0**-53 * 100 * dense.shape[-1] * (1 + np.abs(dense).max()) * len(chain.factors)
+    trace, square = chain.trace(), chain.trace_of_square()
+    layers = len([k for k in block.branch.parameters() if k.endswith("weight")])
+    assert (trace is None) == (layers > 3)
+    assert (square is None) == (layers > 2)
+    if trace is not None:
+        assert np.abs(trace - np.trace(dense, axis1=1, axis2=2)).max() <= allowed
+    if square is not None:
+        assert np.abs(square - np.trace(dense @ dense, axis1=1, axis2=2)).max() <= allowed
+    truth = np.linalg.slogdet(np.eye(dense.shape[-1]) + dense)[1]
+    for k in range(len(chain.factors)):
+        rotated = chain.rotated(k).dense()
+        value = np.linalg.slogdet(np.eye(rotated.shape[-1]) + rotated)[1]
+        assert np.abs(value - truth).max() <= 64 * logdet_rounding(rotated.shape[-1], 2.0**-53, block.contraction())
+
+
+@pytest.mark.parametrize("key", ["torch-f64", "torch-f32"])
+@each_constructor
+@given(seed=SEEDS)
+def test_jacobian_is_that_of_autograd(name: str, key: str, seed: int) -> None:
+    import torch
+
+    block, x = make(name, key, seed)
+    dense = block.branch.linearize(x)[1].dense()
+    by_rows = torch.stack(
+        [torch.autograd.functional.jacobian(lambda row: block.branch(row[None])[0], x[i]) for i in range(x.shape[0])]
+    )
+    widths = sum(math.prod(p.shape) for p in block.branch.parameters().values())
+    assert float((dense - by_rows).abs().max()) <= 8 * widths * unit_roundoff(x) * max(1.0, float(dense.abs().max()))
+
+
+@each_backend
+@each_constructor
+def test_nothing_is_mutated_and_dtype_and_device_are_kept(name: str, key: str) -> None:
+    block, x = make(name, key, 1)
+    kept = to_host(x).copy()
+    y = block(x)
+    results = [y, ir.invert(block, y, rtol=1e-5, strict=False).x, ir.logdet(block, x, method="exact").value]
+    results += [ir.logdet(block, x, method="series", terms=3).value, ir.logdet(block, x, method="roulette").value]
+    for result in results:
+        assert result.dtype == x.dtype
+        assert ir.arrays.device(result) == ir.arrays.device(x)
+    assert (to_host(x) == kept).all()
+    assert from_host(kept, x).dtype == x.dtype
+
+
+def test_the_oracle_has_fifty_digits() -> None:
+    assert unit_roundoff(digits50().asarray([1.0])) < 1e-50

@@ -1,0 +1,119 @@
+"""Probes: the known answer of Philox, exact first and second moments of the construction, laws of the series length."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import iresnet_ref as ir
+from iresnet_ref.logdet import laws
+from iresnet_ref.probes import philox
+
+
+def test_philox_known_answers() -> None:
+    # Random123's published known answers for philox4x32-10
+    assert [int(w) for w in philox((0, 0, 0, 0), 0)] == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    ones = 0xFFFFFFFF
+    assert [int(w) for w in philox((ones, ones, ones, ones), 2**64 - 1)] == [
+        0x408F276D,
+        0x41C83B0E,
+        0xA20BC7C6,
+        0x6D5451FD,
+    ]
+
+
+def test_signs_are_signs_and_uniforms_never_reach_0_or_1() -> None:
+    probes = ir.Probes(seed=1, count=3)
+    signs = probes.signs(50, 37)
+    assert signs.shape == (3, 50, 37)
+    assert set(np.unique(signs)) == {-1.0, 1.0}
+    # 5550 fair signs: |mean| > 6.5 sd has probability < 1e-10
+    assert abs(signs.mean()) < 6.5 / math.sqrt(signs.size)
+    uniforms = probes.uniforms(50, 37)
+    assert uniforms.min() > 0.0
+    assert uniforms.max() < 1.0
+    assert (uniforms.astype(np.float32) == uniforms).all()
+
+
+def test_streams_rows_and_probes_differ() -> None:
+    a = ir.Probes(seed=1, count=2).signs(3, 200)
+    assert (a[0] != a[1]).any()
+    assert (a[0, 0] != a[0, 1]).any()
+    assert (a != ir.Probes(seed=1, count=2).on_stream(1).signs(3, 200)).any()
+    assert (a != ir.Probes(seed=2, count=2).signs(3, 200)).any()
+
+
+def test_global_random_state_is_untouched() -> None:
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002  the legacy state is what must stay
+    ir.Probes(kind="gaussian").gaussians(4, 5)
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+def test_gaussians_have_the_moments_of_the_normal_law() -> None:
+    z = ir.Probes(seed=5, kind="gaussian", count=4).gaussians(500, 25).reshape(-1)
+    n = z.size  # 50,000: each bound is 6.5 standard deviations of the moment, false alarm < 1e-10
+    for power, moment, variance in ((1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)):
+        assert abs((z**power).mean() - moment) < 6.5 * math.sqrt(variance / n)
+
+
+@pytest.mark.parametrize(
+    "law", [laws.near_optimal(0.9), laws.geometric(0.85, sure=3), laws.poisson(2.0)], ids=lambda law: law.name
+)
+def test_lengths_follow_the_table(law: laws.Law) -> None:
+    table = laws.table(law, 0.9)
+    lengths = ir.Probes(seed=3, count=20).lengths(1000, table.thresholds, table.sure).reshape(-1)
+    for k in range(1, 20):
+        p = table.survival(k)
+        assert abs(p - law.survival(k)) <= 2.0**-60
+        # binomial, 20,000 draws: 6.5 sd plus one count
+        assert abs((lengths >= k).mean() - p) <= 6.5 * math.sqrt(p * (1 - p) / lengths.size) + 1 / lengths.size
+    assert lengths.min() >= table.sure
+
+
+@pytest.mark.parametrize("lipschitz", [0.1, 0.5, 0.9, 0.99])
+def test_default_law_has_finite_variance_and_its_cost(lipschitz: float) -> None:
+    law = laws.near_optimal(lipschitz)
+    cost = math.fsum(law.survival(k) for k in range(1, 20_000))
+    assert cost >= 1 / (1 - lipschitz) * (1 - 1e-6)
+    assert law.has_finite_variance(lipschitz)
+    assert law.has_finite_variance(lipschitz, gradient=True)
+    # Σ L²ᵏ/(k²P) and Σ L²ᵏ/P converge: the last half of the terms adds nothing
+    for power in (2, 0):
+        terms = [lipschitz ** (2 * k) / k**power / law.survival(k) for k in range(1, 8000) if law.survival(k) > 1e-290]
+        assert math.fsum(terms[len(terms) // 2 :]) <= 1e-3 * math.fsum(terms)
+
+
+def test_infinite_variance_is_refused_and_the_remedy_named() -> None:
+    block, x = ir.ResidualBlock(ir.mlp((4, 4, 4), lipschitz=0.9, like=np.zeros(1))), np.ones((2, 4))
+    lip = block.contraction()
+    for law in (laws.geometric(0.5), laws.poisson(2.0), ir.Law(lambda k: 0.81 ** (k - 1), lip**2)):
+        with pytest.raises(ir.InfiniteVarianceError, match=r"not proved from L = 0\.\d+; try near_optimal"):
+            ir.logdet(block, x, method="roulette", law=law)
+        assert np.isfinite(ir.logdet(block, x, method="roulette", law=law, allow_infinite_variance=True).value).all()
+    at_ratio = laws.geometric(lip**2)
+    assert at_ratio.has_finite_variance(lip)
+    assert not at_ratio.has_finite_variance(lip, gradient=True)
+
+
+def test_standard_error_covers_from_sixteen_replicates() -> None:
+    block, x = ir.ResidualBlock(ir.mlp((6, 6, 6), activation="elu", lipschitz=0.9, like=np.zeros(1))), np.ones((1, 6))
+    truth = ir.logdet(block, x, method="exact").value[0]
+    hits, trials = 0, 400
+    x = np.repeat(x, trials, axis=0)  # every row has its own draws: independent trials
+    result = ir.logdet(block, x, method="roulette", probes=ir.Probes(seed=11, count=16))
+    # Student's t with 15 degrees of freedom, 97.5 %: 2.131
+    hits = int((np.abs(result.value - truth) <= 2.131 * result.standard_error).sum())
+    # nominal .95; if the coverage were .90 or more, fewer than .90 − 6·.015 has probability < 1e-8
+    assert hits / trials >= 0.81
+    assert np.isnan(ir.logdet(block, x[:2], method="roulette", probes=ir.Probes(count=7)).standard_error).all()
+
+
+def test_a_law_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="P\\(N ≥ 1\\) = 1"):
+        laws.table(laws.Law(lambda k: 0.5**k, 0.5), 0.5)
+    with pytest.raises(ValueError, match="decrease"):
+        laws.table(laws.Law(lambda k: 1.0 if k != 2 else 0.5, 0.5), 0.5)
+    with pytest.raises(ValueError, match="kind 'rademacher' or 'gaussian'"):
+        ir.Probes(kind="cauchy")  # type: ignore[arg-type]

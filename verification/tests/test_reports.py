@@ -1,0 +1,200 @@
+"""JSON, JUnit and terminal reports: what was found arrives, whatever it is called and however odd its numbers are."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from iresnet_verify import catalogue, report_json, report_junit, report_terminal
+from iresnet_verify.isolated import Progress
+from iresnet_verify.result import CheckResult, Report
+
+NASTY = "a\x00b\x1b[31m<&\"'[bold]\ud800\u2028]]>"
+EVIDENCE = {
+    "nan": math.nan, "inf": math.inf, "minus": -math.inf, "float32": np.float32(0.1), "int64": np.int64(3),
+    "bool": np.True_, "array": np.array([1.5, np.nan]), "nested": {"a": (1, None)}, "path": Path("x"), NASTY: NASTY,
+}
+
+
+def result(id: str, status: Any = "passed", **more: Any) -> CheckResult:
+    fields = {"claim": "F⁻¹(F(x)) = x", "reference": "B19, eq. (1)", "kind": "search", "message": f"about {id}", **more}
+    return CheckResult(id=id, family=id.split(".", maxsplit=1)[0], status=status, **fields)
+
+
+RESULTS = (
+    result("inverse.one"),
+    result("inverse.two", "failed", message=NASTY, evidence=EVIDENCE, reproduce="r/two.py", tolerance="1e-12 = 8·u"),
+    result("logdet.declared", "failed", expected="upstream"),
+    result("logdet.surprise", expected="upstream"),
+    result("estimator.open", "inconclusive"),
+    result("gradient.none", "skipped"),
+    result("hygiene.broken", "error", message="died of SIGSEGV"),
+)
+REPORT = Report(
+    subject={"name": NASTY, "event_shape": [3], "framework": "numpy", "dtype": "float64", "device": "cpu",
+             "has_log_det": True},
+    environment={"python": "3.11"}, seed=5, alpha=1e-6, budget="quick", checks=RESULTS, seconds=1.5,
+)
+
+
+def reading_strictly(path: Path) -> Any:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    return json.loads(path.read_text("utf-8"), parse_constant=refuse)
+
+
+# -- JSON
+def test_json_has_the_schema(tmp_path: Path) -> None:
+    report_json.write([REPORT], tmp_path / "new" / "a.json")
+    found = reading_strictly(tmp_path / "new" / "a.json")
+    assert {"schema", "subject", "environment", "seed", "alpha", "status", "checks"} <= found.keys()
+    assert (found["schema"], found["seed"], found["status"]) == (1, 5, "failed")
+    keys = {"id", "family", "status", "expected", "claim", "evidence", "reference", "reproduce"}
+    assert all(keys <= c.keys() for c in found["checks"])
+    assert [c["expected"] for c in found["checks"]] == [None, None, "upstream", "upstream", None, None, None]
+    assert found["checks"][1]["reproduce"] == "r/two.py"
+
+
+def test_odd_numbers_survive_strict_json(tmp_path: Path) -> None:
+    report_json.write([REPORT], tmp_path / "a.json")
+    written = reading_strictly(tmp_path / "a.json")["checks"][1]["evidence"]
+    assert (written["nan"], written["inf"], written["minus"]) == ("NaN", "Infinity", "-Infinity")
+    (back,) = report_json.read(tmp_path / "a.json")
+    evidence = back.checks[1].evidence
+    assert math.isnan(evidence["nan"])
+    assert (evidence["inf"], evidence["minus"], evidence["int64"]) == (math.inf, -math.inf, 3)
+    assert evidence["bool"] is True
+    assert evidence["float32"] == float(np.float32(0.1))
+    assert evidence["array"][0] == 1.5
+    assert math.isnan(evidence["array"][1])
+    assert evidence["nested"] == {"a": [1, None]}
+
+
+def test_reading_and_writing_again_changes_nothing(tmp_path: Path) -> None:
+    report_json.write([REPORT, REPORT], tmp_path / "a.json")
+    report_json.write(report_json.read(tmp_path / "a.json"), tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_one_report_is_an_object_and_several_are_audits(tmp_path: Path) -> None:
+    assert "audits" not in report_json.document([REPORT])
+    assert [a["schema"] for a in report_json.document([REPORT, REPORT])["audits"]] == [1, 1]
+    assert report_json.document([], [ValueError("gone")]) == {"schema": 1, "audits": [], "errors": ["gone"]}
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"schema": 2}')
+    with pytest.raises(ValueError, match="expected a report with schema 1"):
+        report_json.read(tmp_path / "a.json")
+
+
+def test_methods_of_the_report_write_the_same(tmp_path: Path) -> None:
+    REPORT.to_json(tmp_path / "a.json")
+    assert reading_strictly(tmp_path / "a.json") == REPORT.to_dict()
+
+
+# -- JUnit
+def junit(tmp_path: Path, *errors: Exception) -> ET.Element:
+    report_junit.write([REPORT], tmp_path / "new" / "a.xml", errors)
+    return ET.parse(tmp_path / "new" / "a.xml").getroot()
+
+
+def test_junit_counts_each_outcome_as_what_it_is(tmp_path: Path) -> None:
+    root = junit(tmp_path)
+    assert [root.get(k) for k in ("tests", "failures", "errors", "skipped")] == ["7", "2", "1", "3"]
+    outcomes = {c.get("name"): [e.tag for e in c] for c in root.iter("testcase")}
+    assert outcomes == {
+        "inverse.one": [], "inverse.two": ["failure"], "logdet.declared": ["skipped"], "logdet.surprise": ["failure"],
+        "estimator.open": ["skipped"], "gradient.none": ["skipped"], "hygiene.broken": ["error"],
+    }
+
+
+def test_junit_gives_reasons(tmp_path: Path) -> None:
+    messages = {c.get("name"): e.get("message") for c in junit(tmp_path).iter("testcase") for e in c}
+    assert messages["logdet.declared"] == "expected failure: upstream"
+    assert messages["estimator.open"] == "inconclusive: about estimator.open"
+    assert "remove the declaration" in str(messages["logdet.surprise"])
+
+
+def test_junit_survives_hostile_names(tmp_path: Path) -> None:
+    failure = junit(tmp_path).find(".//failure")
+    assert failure is not None
+    message = str(failure.get("message"))
+    assert r"a\x00b\x1b[31m<&" in message
+    assert r"\ud800" in message
+    assert "r/two.py" in str(failure.text)
+
+
+def test_junit_lists_what_could_not_be_loaded(tmp_path: Path) -> None:
+    root = junit(tmp_path, ValueError("no such file"))
+    assert root.get("errors") == "2"
+    assert [e.get("message") for e in root.findall("testsuite[@name='loading']//error")] == ["no such file"]
+
+
+# -- terminal
+def printed(width: int, *reports: Report, colour: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
+    report_terminal.show(reports, console)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_terminal_report_is_readable(width: int) -> None:
+    text = printed(width, REPORT)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    for check in RESULTS:
+        assert check.id in text
+    for expected in ("F⁻¹(F(x)) = x", "nan = NaN", "1e-12 = 8·u", "python r/two.py", "upstream", "died of SIGSEGV"):
+        assert expected in text
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_gallery_table_counts_by_family(width: int) -> None:
+    calm = replace(REPORT, subject={**REPORT.subject, "name": "calm"}, checks=[result(f"{f}.x") for f in report_terminal.FAMILIES])
+    text = printed(width, REPORT, calm)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    (row,) = [line for line in text.splitlines() if line.strip().startswith("calm ") and "✓" in line]
+    assert row.split()[1:] == ["1✓"] * 10 + ["passed" if width > 100 else "✓"]
+    assert re.search(r"1✕ +1✓", text)
+
+
+def test_names_are_not_read_as_markup_or_control_characters() -> None:
+    text = printed(100, REPORT)
+    assert "[bold]" in text
+    assert "\x1b" not in text
+    assert "\x00" not in text
+
+
+def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[" in printed(100, REPORT, colour=True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", printed(100, REPORT, colour=True))
+
+
+def test_the_bar_shows_progress_on_a_terminal_only() -> None:
+    for terminal in (True, False):
+        stream = io.StringIO()
+        with report_terminal.progress_bar(Console(file=stream, force_terminal=terminal, width=100)) as advance:
+            advance(Progress(NASTY, RESULTS[0], 1, 7))
+        assert ("1/7" in stream.getvalue()) == terminal
+        assert ("inverse.one" in stream.getvalue()) == terminal
+
+
+def test_catalogue_table_names_every_check() -> None:
+    stream = io.StringIO()
+    checks = list(catalogue.load().values())
+    report_terminal.catalogue_table(checks, Console(file=stream, width=160))
+    assert all(c.id in stream.getvalue() for c in checks)
+    assert f"{len(checks)} checks" in stream.getvalue()
