@@ -110,8 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
     gallery_table(audits.reports, console)
+    reasons: dict[tuple[str, str], list[CheckResult]] = {}
     for report, c in declared(audits.reports):
-        console.print(f"◆ {report.subject['name']}: {c.id}: {c.expected}", style="dim", markup=False, highlight=False)
+        reasons.setdefault((str(report.subject["name"]), str(c.expected)), []).append(c)
+    for (name, reason), checks in reasons.items():
+        console.print(f"◆ {name}: {reason}", markup=False, highlight=False)
+        for c in checks:
+            path = Path(str(c.reproduce))
+            console.print(f"    {c.id}  {path.relative_to(REPORTS.parent)}", style="dim", markup=False, highlight=False, soft_wrap=True)
     for report in audits.reports:
         for c in report.checks:
             if c.status == "inconclusive":

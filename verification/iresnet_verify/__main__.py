@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-EXTRA = ("click", "cloudpickle", "jinja2", "matplotlib", "pebble", "rich")
+EXTRA = ("click", "cloudpickle", "jinja2", "pebble", "rich")
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from iresnet_verify.report_text import (
     STATES,
     State,
     count,
+    overall,
     plural,
     seconds_text,
     state,
@@ -45,9 +46,10 @@ FACTS = {
 """Subject entries with a label of their own, in this order; all others follow under their own names."""
 
 STATUSES = {
-    "failed": "failed", "error": "could not be audited in full", "inconclusive": "inconclusive", "passed": "passed",
+    "failed": "failed", "error": "could not be audited in full", "inconclusive": "inconclusive",
+    "declared": "failed as declared", "passed": "passed",
 }
-"""Subjects by status, in a sentence."""
+"""Subjects by overall state, in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def _headline(subjects: Sequence[SubjectView]) -> str:
         return "Nothing was audited."
     if len(subjects) == 1:
         return subjects[0].verdict
-    found: list[str] = [s.report.status for s in subjects]
+    found: list[str] = [s.state.key for s in subjects]
     parts = [f"{found.count(k)} {words}" for k, words in STATUSES.items() if k in found]
     return f"Of {len(subjects)} subjects, {', '.join(parts)}."
 
@@ -186,7 +188,7 @@ def _subject(report: Report, anchor: str, path: Path) -> SubjectView:
         else:
             plain.append((label, value_text(value)))
     return SubjectView(
-        anchor, report, name, BY_KEY[report.status], verdict(report), checks, plain, groups,
+        anchor, report, name, overall(report), verdict(report), checks, plain, groups,
     )
 
 

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from iresnet_verify.check import FAMILIES, Check
 from iresnet_verify.report_junit import legal
-from iresnet_verify.report_text import BY_KEY, STATES, State, seconds_text, state, value_text, verdict
+from iresnet_verify.report_text import STATES, State, overall, seconds_text, state, value_text, verdict
 from iresnet_verify.result import CheckResult, Report
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def show_one(report: Report, console: Console) -> None:
         if state(result).open or state(result).key == "declared":
             console.print(_finding(result))
     console.print(_families([report], console.width, per_family=True))
-    overall = report.status
+    shown = overall(report)
     console.print(
-        Text.assemble((f"{overall}: ", COLOURS[overall]), _text(verdict(report)), f" ({seconds_text(report.seconds)})")
+        Text.assemble((f"{shown.label}: ", COLOURS[shown.key]), _text(verdict(report)), f" ({seconds_text(report.seconds)})")
     )
     console.print()
 
@@ -140,11 +140,16 @@ def _families(reports: Sequence[Report], width: int, per_family: bool) -> Table:
     table.add_column("subject", overflow="fold", min_width=12)
     for family in present:
         table.add_column(family if width >= WIDE else SHORT_NAMES[family], min_width=3)
-    table.add_column("status" if width >= WIDE else "", no_wrap=True)
+    if width >= WIDE:
+        table.add_column("status", no_wrap=True)
     for report in reports:
         cells = [_cell(_counts(report, family)) for family in present]
-        status = report.status if width >= WIDE else BY_KEY[report.status].glyph
-        table.add_row(_text(report.subject.get("name", "")), *cells, Text(status, COLOURS[report.status]))
+        shown = overall(report)
+        name, style = _text(report.subject.get("name", "")), COLOURS[shown.key]
+        if width >= WIDE:
+            table.add_row(name, *cells, Text(shown.label, style))
+        else:  # no room for a column of its own
+            table.add_row(Text.assemble((f"{shown.glyph} ", style), name), *cells)
     return table
 
 

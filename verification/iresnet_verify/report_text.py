@@ -56,6 +56,13 @@ def state(result: CheckResult) -> State:
     return BY_KEY[result.status]
 
 
+def overall(report: Report) -> State:
+    """The state a whole report is shown in: one that passes only because its failures were declared says so."""
+    if report.status == "passed" and any(state(c).key == "declared" for c in report.checks):
+        return BY_KEY["declared"]._replace(label="fails as declared")
+    return BY_KEY[report.status]
+
+
 def count(results: Sequence[CheckResult]) -> dict[str, int]:
     """Results per state, every state named, most urgent first."""
     found = [state(r).key for r in results]

@@ -34,7 +34,7 @@ from sample_reports import (
 
 from iresnet_verify.check import Status
 from iresnet_verify.report_html import prose, render, write
-from iresnet_verify.report_text import STATES, count, number, seconds_text, state, value_text, verdict
+from iresnet_verify.report_text import STATES, count, number, overall, seconds_text, state, value_text, verdict
 
 VOID = {"meta", "link", "input", "br"}
 
@@ -170,6 +170,9 @@ def test_the_verdict_says_what_was_and_was_not_found() -> None:
     )
     assert verdict(passing()) == "All 30 checks that came to a result passed."
     assert verdict(declared()) == "As declared: 27 checks passed and 1 failed as declared."
+    assert [overall(r()).label for r in (failing, passing, declared, undecided)] == [
+        "failed", "passed", "fails as declared", "inconclusive",
+    ]
     assert "No inverse check came to a result." in verdict(undecided())
     assert "no log-det check came to a result" in verdict(undecided())
     assert "1 check could not be carried out" in verdict(replace(passing(), checks=[result("state.a", "error")]))
