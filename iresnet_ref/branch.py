@@ -19,7 +19,7 @@ from iresnet_ref.arrays import Array, device, from_host, namespace, require_alik
 from iresnet_ref.certify import Certificate, product_certificate
 from iresnet_ref.chain import Chain
 from iresnet_ref.errors import NotContractiveError, ShapeError
-from iresnet_ref.layers import Affine, Layer, Pointwise, Spread
+from iresnet_ref.layers import Affine, Layer, Pointwise, Pullback, Spread
 from iresnet_ref.probes import Probes
 from iresnet_ref.spectral import normalise
 
@@ -60,6 +60,30 @@ class Branch:
             x, factor = layer.linearize(x)
             factors.append(factor)
         return x, Chain(tuple(factors), batch, x)
+
+    def pullback(self, x: Any, v: Any = None, y_bar: Any = None, t_bar: Any = None) -> Pullback:
+        """Return (x̄, v̄, {parameter: gradient}): one reverse pass over the pairs (x, v) of every layer.
+
+        ȳ is the cotangent of y = g(x), t̄ that of the tangent t = J_g(x) v, so this differentiates Σ ȳᵀg(x) + Σ t̄ᵀJ_g(x)v.
+        x and ȳ are (batch, *event), v and t̄ (*probes, batch, *event), both or neither of them given; None is zero.
+        x̄ is summed over the probes, gradients over probes and batch. v̄ is None without v.
+        """
+        pairs = []
+        for layer in self.layers:
+            pairs.append((x, v))
+            if v is None:
+                x = layer(x)
+            else:
+                x, factor = layer.linearize(x)
+                v = factor.apply(v)
+        gradients: dict[str, Any] = {}
+        for i in reversed(range(len(self.layers))):
+            x, v = pairs[i]
+            y_bar, t_bar, own = self.layers[i].pullback(x, v, y_bar, t_bar)
+            if t_bar is not None and t_bar.shape != v.shape:  # v is one tangent for all rows
+                t_bar = namespace(t_bar).sum(t_bar, axis=v.ndim - x.ndim, keepdims=True)
+            gradients = {**{f"{i}.{name}": gradient for name, gradient in own.items()}, **gradients}
+        return (namespace(x).zeros_like(x) if y_bar is None else y_bar), t_bar, gradients
 
     def parameters(self) -> dict[str, Any]:
         """Return all parameters as {"0.weight": …}, in the order of the layers."""

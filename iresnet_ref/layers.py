@@ -1,8 +1,8 @@
 """The layers of a residual branch: Affine and Pointwise.
 
-A layer answers three questions: its value, its value with its Jacobian factor, and how rounding errors pass through it.
-For the last, `spread` carries three things about the computed value ĥ at x: e ≥ |ĥ − h| entry by entry (a running error
-bound, Higham §3.3), and the pair (a, b) in |e(x′) − e(x)|₂ ≤ a‖x − x′‖ + b for every other point x′.
+A layer answers four questions: its value, its value with its Jacobian factor, the pullback of cotangents, and how rounding
+errors pass through it. For the last, `spread` carries three things about the computed value ĥ at x: e ≥ |ĥ − h| entry by
+entry (a running error bound, Higham §3.3), and the pair (a, b) in |e(x′) − e(x)|₂ ≤ a‖x − x′‖ + b for every other point x′.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from iresnet_ref import rounding
 from iresnet_ref.activations import Activation
 from iresnet_ref.arrays import Array, flatten_events, namespace, stack_norm, to_host
 from iresnet_ref.certify import absolute_norm_bound, norm_bound
-from iresnet_ref.operators import Dense, Diagonal, Factor
+from iresnet_ref.operators import Dense, Diagonal, Factor, outer
 
 
 class Spread(NamedTuple):
@@ -28,6 +28,10 @@ class Spread(NamedTuple):
     lipschitz: float
 
 
+Pullback = tuple[Any, Any, dict[str, Any]]
+"""(x̄, v̄, gradients): None for a cotangent that is zero."""
+
+
 class Layer(Protocol):
     """One layer of a branch."""
 
@@ -36,6 +40,15 @@ class Layer(Protocol):
 
     def linearize(self, x: Any) -> tuple[Any, Factor]:
         """Return the value and the Jacobian factor at x."""
+
+    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+        """Return (x̄, v̄, {parameter: gradient}) for the cotangents ȳ of y = layer(x) and t̄ of the tangent t = J(x) v.
+
+        x (batch, *in), ȳ (batch, *out); v (*probes, batch, *in) and t̄ (*probes, batch, *out), both or neither of them
+        None; a cotangent None is zero. v may have batch length 1, one tangent for all rows, where t broadcasts over the
+        batch; v̄ may then have the length of either. Gradients are summed over batch and probes: weights of rows are in
+        the cotangents already.
+        """
 
     def spread(self, h: Any, y: Any, before: Spread) -> Spread:
         """Return the rounding of y = layer(h), given that of h."""
@@ -91,6 +104,17 @@ class Affine:
     def linearize(self, x: Any) -> tuple[Any, Factor]:
         """Return W x + b and the factor W."""
         return self(x), self.operator
+
+    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+        """x̄ = Wᵀȳ, v̄ = Wᵀt̄, W̄ = ȳxᵀ + t̄vᵀ, b̄ = ȳ."""
+        xp = namespace(x)
+        weight, bias = xp.zeros_like(self.weight), xp.zeros_like(self.bias)
+        x_bar = v_bar = None
+        if y_bar is not None:
+            x_bar, weight, bias = self.operator.transpose(y_bar), outer(y_bar, x), xp.sum(y_bar, axis=0)
+        if t_bar is not None:
+            v_bar, weight = self.operator.transpose(t_bar), weight + outer(t_bar, v)
+        return x_bar, v_bar, {"weight": weight, "bias": bias}
 
     def norm_bound(self) -> float:
         """Return a proved bound on ‖W‖₂."""
@@ -161,6 +185,15 @@ class Pointwise:
         y, slope = self.activation.both(x)
         return y, Diagonal(slope)
 
+    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+        """x̄ = φ′ȳ + Σ_probes φ″v t̄, v̄ = φ′t̄."""
+        slope = self.activation.both(x)[1]
+        x_bar = None if y_bar is None else slope * y_bar
+        if t_bar is None:
+            return x_bar, None, {}
+        bent = self.activation.second(x) * sum_probes(v * t_bar, x.ndim)
+        return (bent if x_bar is None else x_bar + bent), slope * t_bar, {}
+
     def norm_bound(self) -> float:
         """Return sup|φ′|."""
         return self.activation.lipschitz
@@ -181,3 +214,8 @@ class Pointwise:
         """φ′²σ² ≤ Lip²σ², plus one rounding of φ."""
         u = rounding.unit_roundoff(h)
         return self.activation.lipschitz**2 * variance + (u * u) * y * y
+
+
+def sum_probes(v: Any, ndim: int) -> Any:
+    """Return v summed over its leading probe axes, down to `ndim` axes."""
+    return namespace(v).sum(v, axis=tuple(range(v.ndim - ndim))) if v.ndim > ndim else v

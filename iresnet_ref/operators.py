@@ -83,6 +83,15 @@ def _rows_times(v: Array, matrix: Array) -> Any:
     return xp.reshape(xp.matmul(xp.reshape(v, (size(lead), v.shape[-1])), matrix), (*lead, matrix.shape[1]))
 
 
+def outer(u: Array, v: Array) -> Any:
+    """Return Σ u vᵀ over all leading axes, as one matrix product; the last leading axis of v or u may be 1 for all rows."""
+    xp = namespace(u)
+    if u.shape[-2] != v.shape[-2]:
+        u, v = (xp.sum(a, axis=-2, keepdims=True) if b.shape[-2] == 1 else a for a, b in ((u, v), (v, u)))
+    flat_u, flat_v = (xp.reshape(a, (size(a.shape[:-1]), a.shape[-1])) for a in (u, v))
+    return xp.matmul(xp.matrix_transpose(flat_u), flat_v)
+
+
 @dataclass(frozen=True)
 class Diagonal:
     """v ↦ D v with a diagonal for each sample, `entries` of shape (batch, *event)."""
