@@ -51,7 +51,7 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --timeout=300 -m 'not thorough'
 
 test-thorough: lint
-	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --timeout=3600
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --timeout=3600
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet
