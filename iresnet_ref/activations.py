@@ -1,11 +1,13 @@
 """Activations φ with φ′, φ″ and a Lipschitz constant.
 
-Every formula is written so that it neither overflows nor cancels: σ(z) = exp(min(z, 0))/(1 + exp(−|z|)), and 1 − σ(z) is
-σ(−z), never a difference. Constants: sup|swish′| = 1.0998393…, hence LipSwish(z) = z·σ(z)/1.1 [C19, §3.4].
+Every formula is written so that it neither overflows nor cancels, with one exponential: E = exp(−z), z raised to where E is
+finite, σ(z) = 1/(1 + E), and 1 − σ(z) = E σ(z), never a difference. Constants: sup|swish′| = 1.0998393…, hence
+LipSwish(z) = z·σ(z)/1.1 [C19, §3.4].
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,10 +36,16 @@ class Activation:
 
 
 def sigmoid(z: Array) -> tuple[Any, Any]:
-    """Return (σ(z), 1 − σ(z)), both to full relative accuracy."""
+    """Return (σ(z), 1 − σ(z)), both to full relative accuracy while exp(−z) is in the range of the dtype."""
+    e = namespace(z).exp(-_raised(z))
+    s = 1.0 / (1.0 + e)
+    return s, e * s
+
+
+def _raised(z: Array) -> Any:
+    """Return z, raised to where exp(−z) is finite: what is below has σ(z) = 0 to rounding."""
     xp = namespace(z)
-    denominator = 1.0 + xp.exp(-xp.abs(z))
-    return xp.exp(xp.minimum(z, xp.zeros_like(z))) / denominator, xp.exp(-xp.maximum(z, xp.zeros_like(z))) / denominator
+    return xp.maximum(z, xp.full_like(z, 1.0 - math.log(float(xp.finfo(z.dtype).max))))
 
 
 def _indicator(condition: Any, z: Array) -> Any:
@@ -45,12 +53,15 @@ def _indicator(condition: Any, z: Array) -> Any:
 
 
 def _lipswish(z: Array) -> Any:
-    return z * sigmoid(z)[0] / 1.1
+    z = _raised(z)
+    return z / (1.1 + 1.1 * namespace(z).exp(-z))
 
 
 def _lipswish_both(z: Array) -> tuple[Any, Any]:
-    s, t = sigmoid(z)
-    return z * s / 1.1, s * (1.0 + z * t) / 1.1
+    z = _raised(z)
+    e = namespace(z).exp(-z)
+    s = 1.0 / (1.0 + e)
+    return z / (1.1 + 1.1 * e), s * (1.0 + z * e * s) / 1.1
 
 
 def _lipswish_second(z: Array) -> Any:
