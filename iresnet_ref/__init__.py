@@ -4,6 +4,7 @@
 [C19] Chen, Behrmann, Duvenaud, Jacobsen, *Residual Flows for Invertible Generative Modeling*, NeurIPS 2019, arXiv 1906.02735.
 """
 
+from iresnet_ref.ball import Ball, inverse_ball
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.branch import Branch, mlp
 from iresnet_ref.certify import Certificate, certify
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendUnavailableError",
+    "Ball",
     "Branch",
     "Certificate",
     "ConvergenceError",
@@ -45,6 +47,7 @@ __all__ = [
     "SubjectError",
     "certify",
     "geometric",
+    "inverse_ball",
     "invert",
     "logdet",
     "logdet_bounds",

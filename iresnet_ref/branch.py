@@ -108,7 +108,7 @@ class Branch:
     @cached_property
     def certificate(self) -> Certificate:
         """A proved bound on Lip(g)."""
-        return product_certificate([(layer.name, layer.norm_bound()) for layer in self.layers])
+        return product_certificate(self.layers)
 
     def running_error(self, x: Any) -> tuple[Any, Any, float, Any]:
         """Return (ĝ, e, a, b): ĝ = fl g(x), e ≥ |ĝ − g(x)| entry by entry, and ‖e(x′) − e(x)‖₂ ≤ a‖x − x′‖ + b for every x′."""

@@ -1,9 +1,9 @@
-"""Proofs in host float64: ‖A‖₂ ≤ c by a shifted Cholesky factorisation, Lip(g), and the ball around a computed inverse.
+"""Proofs in host float64: ‖A‖₂ ≤ c by a shifted Cholesky factorisation, and Lip(g) as a product of such bounds.
 
 *Norms.* Let G = WᵀW for W with m ≥ n = number of columns, Ĝ its float64 value, c₂ ≤ c² and Ã = fl(c₂I − Ĝ − sI). If the
 floating-point Cholesky factorisation of Ã runs to the end with a positive diagonal, its factor R̂ has R̂ᵀR̂ = Ã + Δ with
 ‖Δ‖₂ ≤ κ tr Ã, κ = γ_{n+1}/(1 − γ_{n+1}) (Rump, *Verification of positive definiteness*, BIT 46, 2006; Demmel 1989), hence
-Ã ⪰ −κ tr(Ã) I. With ‖Ĝ − G‖₂ ≤ γ_m max_i (|W|ᵀ|W|1)_i and the rounding δ of the diagonal,
+Ã ⪰ −κ tr(Ã) I. With ‖Ĝ − G‖₂ ≤ γ_t max_i (|W|ᵀ|W|1)_i, t the terms of an inner product, and the rounding δ of the diagonal,
 
     c²I − WᵀW ⪰ (s − κ tr Ã − ‖Ĝ − G‖₂ − δ) I ⪰ 0    once    s ≥ κ tr Ã + ‖Ĝ − G‖₂ + δ,
 
@@ -15,21 +15,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, row_norm
-from iresnet_ref.rounding import down, gamma, up
+from iresnet_ref.arrays import to_host
+from iresnet_ref.rounding import gamma, up
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from iresnet_ref.block import ResidualBlock
     from iresnet_ref.branch import Branch
+    from iresnet_ref.layers import Layer
 
 Matrix = npt.NDArray[np.float64]
 _U = rounding.FLOAT64_ROUNDOFF
+_BLOCK = 64
+"""Rows per partial Gram matrix: k + m/k rounded additions in an inner product of m terms, instead of m."""
 
 
 @dataclass(frozen=True)
@@ -44,45 +49,23 @@ class Certificate:
 def proves_norm_at_most(weight: Matrix, c: float) -> bool:
     """Return whether float64 arithmetic proves ‖W‖₂ ≤ c; False means "not proved", not "false".
 
-    Slack: succeeds for c ≥ ‖W‖₂(1 + about n²u), n the smaller side.
+    Slack: succeeds for c ≥ ‖W‖₂(1 + n²u), n the smaller side, except for the smallest matrices (a few u).
 
     >>> w = np.diag([0.9, 0.3])
     >>> proves_norm_at_most(w, 0.9 * (1 + 1e-14)), proves_norm_at_most(w, 0.9 * (1 - 1e-14))
     (True, False)
     """
     w = np.asarray(weight, dtype=np.float64)
-    if w.size == 0:
+    if w.size == 0 or not w.any():
         return c >= 0.0
-    if not np.isfinite(w).all() or not math.isfinite(c) or c <= 0.0:
-        return bool(c == 0.0 and not w.any())
-    if w.shape[0] < w.shape[1]:
-        w = w.T
-    scale = 2.0 ** -math.frexp(max(c, float(np.abs(w).max())))[1]  # a power of two: exact unless it underflows
-    w, c = w * scale, c * scale
-    m, n = w.shape
-    # What underflow can lose in Ĝ, in the scaling and in the factorisation, with everything of size at most about 1.
-    underflow = 8.0 * (m + n) * n * np.finfo(np.float64).tiny
-    gram = w.T @ w
-    absolute = np.abs(w)
-    gram_error = gamma(m, _U) * float((absolute.T @ (absolute @ np.ones(n))).max())
-    c_squared = c * c * (1.0 - 2.0 * _U)
-    diagonal = c_squared - np.diag(gram)
-    diagonal_error = 4.0 * _U * (c_squared + float(np.diag(gram).max()))
-    kappa = gamma(n + 1, _U) / (1.0 - gamma(n + 1, _U))
-    shift = kappa * float(np.abs(diagonal).sum()) + gram_error + diagonal_error
-    shift = shift * (1.0 + 2.0 * (m + 2 * n + 16) * _U) + underflow
-    shifted = -gram
-    shifted[np.diag_indices(n)] = diagonal - shift
-    try:
-        factor = np.linalg.cholesky(shifted)
-    except np.linalg.LinAlgError:
+    if not (np.isfinite(w).all() and math.isfinite(c) and c > 0.0):
         return False
-    pivots = np.diag(factor)
-    return bool(np.isfinite(factor).all() and (pivots > 0.0).all())
+    exponent = math.frexp(max(c, float(np.abs(w).max())))[1]
+    return _Gram.of(np.ldexp(w, -exponent)).below(math.ldexp(c, -exponent))
 
 
 def norm_bound(weight: Matrix) -> float:
-    """Return a proved upper bound on ‖W‖₂, about n²u above it; inf where none can be proved (non-finite entries).
+    """Return a proved upper bound on ‖W‖₂, at most about n²u above it; inf where float64 cannot hold one.
 
     The candidate comes from the largest eigenvalue of the smaller Gram matrix; the proof does not trust it.
 
@@ -92,25 +75,84 @@ def norm_bound(weight: Matrix) -> float:
     w = np.asarray(weight, dtype=np.float64)
     if w.size == 0 or not w.any():
         return 0.0
-    if not np.isfinite(w).all():
-        return math.inf
     magnitude = float(np.abs(w).max())
-    if not 1e-100 < magnitude < 1e100:  # the Gram matrix would leave the range of float64
-        return up(float(np.abs(w).sum()), w.size)
-    gram = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
-    estimate = math.sqrt(max(float(np.linalg.eigvalsh(gram)[-1]), 0.0))
-    slack = max(0.5 * gram.shape[0] * (gram.shape[0] + 4), 4.0) * _U
-    while slack < 1.0:
-        if proves_norm_at_most(w, estimate * (1.0 + slack)):
-            return estimate * (1.0 + slack)
-        slack *= 2.0
-    return up(float(np.sqrt((w * w).sum())), w.size)
+    if not math.isfinite(magnitude):
+        return math.inf
+    exponent = math.frexp(magnitude)[1]
+    gram = _Gram.of(np.ldexp(w, -exponent))
+    top = float(np.linalg.eigvalsh(gram.matrix)[-1])
+    excess = gram.shift(math.sqrt(top))[1] + 8.0 * math.sqrt(gram.matrix.shape[0]) * _U * top
+    for _ in range(100):  # the first candidate nearly always; far above the norm every proof succeeds
+        c = math.sqrt(top + excess) * (1.0 + 4.0 * _U)
+        if gram.below(c):
+            return _times_power_of_two(c, exponent)
+        excess *= 2.0
+    return math.inf
+
+
+@dataclass(frozen=True)
+class _Gram:
+    """Ĝ = fl(WᵀW) and ‖Ĝ − WᵀW‖₂ ≤ `error`, for W with `rows` ≥ columns and entries of size at most 1."""
+
+    matrix: Matrix
+    error: float
+    rows: int
+
+    @staticmethod
+    def of(w: Matrix) -> _Gram:
+        """Return Ĝ of the smaller side of W."""
+        if w.shape[0] < w.shape[1]:
+            w = w.T
+        m, n = w.shape
+        block = max(_BLOCK, n // 4, math.isqrt(m))
+        gram = w[:block].T @ w[:block]
+        for start in range(block, m, block):
+            gram = gram + w[start : start + block].T @ w[start : start + block]
+        absolute = np.abs(w)
+        terms = min(m, block) + math.ceil(m / block) - 1
+        return _Gram(gram, gamma(terms, _U) * float((absolute.T @ (absolute @ np.ones(n))).max()), m)
+
+    def shift(self, c: float) -> tuple[Matrix, float]:
+        """Return (fl(c₂ − ĝ_ii), s), s ≥ κ tr Ã + ‖Ĝ − G‖₂ + δ with its own rounding, and all underflow, included."""
+        n = self.matrix.shape[0]
+        c_squared = c * c * (1.0 - 2.0 * _U)
+        squares = np.diag(self.matrix)
+        diagonal = c_squared - squares
+        kappa = gamma(n + 1, _U) / (1.0 - gamma(n + 1, _U))
+        delta = 4.0 * _U * (c_squared + float(squares.max()))
+        total = kappa * float(np.abs(diagonal).sum()) + self.error + delta
+        return diagonal, total * (1.0 + 2.0 * (self.rows + 2 * n + 16) * _U)
+
+    def below(self, c: float) -> bool:
+        """Return whether c²I − WᵀW ⪰ 0 is proved."""
+        diagonal, s = self.shift(c)
+        shifted = -self.matrix
+        np.fill_diagonal(shifted, diagonal - s)
+        try:
+            factor = np.linalg.cholesky(shifted)
+        except np.linalg.LinAlgError:
+            return False
+        return bool(np.isfinite(factor).all() and (np.diag(factor) > 0.0).all())
+
+
+def _times_power_of_two(value: float, exponent: int) -> float:
+    """Return value·2^exponent, rounded up where the result is not a normal number."""
+    if exponent + math.frexp(value)[1] > 1024:
+        return math.inf
+    result = math.ldexp(value, exponent)
+    return result if math.ldexp(result, -exponent) >= value else math.nextafter(result, math.inf)
 
 
 def absolute_norm_bound(weight: Matrix) -> float:
     """Return √(‖W‖₁‖W‖_∞) ≥ ‖|W|‖₂, rounded up."""
     a = np.abs(np.asarray(weight, dtype=np.float64))
-    return up(math.sqrt(float(a.sum(axis=0).max(initial=0.0)) * float(a.sum(axis=1).max(initial=0.0))), sum(a.shape))
+    magnitude = float(a.max(initial=0.0))
+    if magnitude == 0.0 or not math.isfinite(magnitude):
+        return 0.0 if magnitude == 0.0 else math.inf
+    exponent = math.frexp(magnitude)[1]
+    a = np.ldexp(a, -exponent)  # what underflows here is far below the rounding of the sums
+    product = float(a.sum(axis=0).max()) * float(a.sum(axis=1).max())
+    return _times_power_of_two(up(math.sqrt(product), sum(a.shape)), exponent)
 
 
 def certify(subject: Branch | ResidualBlock) -> Certificate:
@@ -129,42 +171,25 @@ def certify(subject: Branch | ResidualBlock) -> Certificate:
     return subject.certificate
 
 
-def product_certificate(bounds: list[tuple[str, float]]) -> Certificate:
-    """Return the certificate of a composition from (name, proved bound) of its layers."""
-    bad = [name for name, bound in bounds if not math.isfinite(bound)]
-    if bad:
-        return Certificate(
-            math.inf,
-            False,
-            f"no bound on the norm of {bad[0]} is proved (non-finite weights, or precision beyond float64)",
-        )
+def product_certificate(layers: Sequence[Layer]) -> Certificate:
+    """Return the certificate of a composition: the product of its layers' proved bounds, rounded up."""
+    bounds = [(layer.name, layer.norm_bound()) for layer in layers]
+    for layer, (name, bound) in zip(layers, bounds, strict=True):
+        if not 0.0 <= bound < math.inf:
+            return Certificate(math.inf, False, f"no bound on the norm of {name} is proved: {_obstacle(layer)}")
     total = 1.0
     for _, bound in bounds:
-        total = up(total * bound, 1) if bound != 1.0 else total
+        if bound != 1.0 and total != 0.0:  # nothing rounds with 1; and 0 is exact
+            total = math.nextafter(total * bound, math.inf) if bound else 0.0
+    if total == math.inf:
+        return Certificate(math.inf, False, "no bound is proved: the product of the layers' norms overflows float64")
     return Certificate(total, True, "product of " + ", ".join(f"{name} ≤ {bound:.6g}" for name, bound in bounds))
 
 
-def inverse_ball(block: ResidualBlock, x: Any, y: Any, lipschitz: float) -> tuple[Any, Any]:
-    """Return (‖r̂‖₂, radius) per row: the computed residual of x, and a ball around x that contains the preimage of y.
-
-    radius = (‖r̂‖ + ρ + ρ′)/(1 − L − a), where ρ bounds the rounding of r̂ = y − x − g(x), and ρ′ + a‖x − x′‖ that of
-    evaluating F at any x′: so the ball contains the exact preimage of y and every x′ whose computed F(x′) equals y.
-    It is inf where 1 − L − a ≤ 0. Costs about three forward passes. Reference: [B19] Thm 1 with rounding added.
-    """
-    xp = namespace(x)
-    u = rounding.unit_roundoff(x)
-    event_ndim = x.ndim - 1
-    n = math.prod(x.shape[1:])
-    g, error, growth, drift = block.branch.running_error(x)
-    difference = y - x
-    residual = difference - g
-    size_r = row_norm(residual, event_ndim)
-    size_e = row_norm(error, event_ndim)
-    total = (
-        size_r + 2.0 * size_e + drift + 2.0 * u * (row_norm(difference, event_ndim) + size_r + row_norm(y, event_ndim))
-    )
-    total = total * (1.0 + (2 * n + 32) * u) + 4.0 * n * rounding.smallest_normal(x)
-    contraction = down(1.0 - lipschitz - growth, 2)
-    if contraction <= 0.0:
-        return size_r, xp.full(size_r.shape, math.inf, dtype=x.dtype, device=device(x))
-    return size_r, total / contraction * (1.0 + 8.0 * u)
+def _obstacle(layer: Layer) -> str:
+    if not layer.parameters:
+        return "its activation states no finite Lipschitz constant; state one if you know it"
+    for name, parameter in layer.parameters.items():
+        if not np.isfinite(to_host(parameter)).all():
+            return f"its {name} holds NaN or infinity in float64; look for the step that produced them"
+    return "it is beyond the range of float64; scale the weights down"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from iresnet_ref import rounding
 from iresnet_ref.activations import Activation
-from iresnet_ref.arrays import Array, flatten_events, namespace, stack_norm, to_host
+from iresnet_ref.arrays import Array, flatten_events, namespace, size, stack_norm, to_host
 from iresnet_ref.certify import absolute_norm_bound, norm_bound
 from iresnet_ref.operators import Dense, Diagonal, Factor, outer
 
@@ -126,7 +126,8 @@ class Affine:
         host = to_host(self.weight)
         norm, absolute = norm_bound(host), absolute_norm_bound(host)
         if rounding.unit_roundoff(self.weight) < rounding.FLOAT64_ROUNDOFF:  # the host holds rounded weights
-            norm, absolute = (rounding.up(b + 2.0 * rounding.FLOAT64_ROUNDOFF * absolute) for b in (norm, absolute))
+            lost = 2.0 * rounding.FLOAT64_ROUNDOFF * absolute + size(tuple(self.weight.shape)) * rounding.SMALLEST_NORMAL
+            norm, absolute = rounding.up(norm + lost), rounding.up(absolute + lost)
         return norm, absolute
 
     def spread(self, h: Any, y: Any, before: Spread) -> Spread:
@@ -138,7 +139,7 @@ class Affine:
         norm, absolute = self._norms
         g = rounding.gamma(n + 1, u)
         on_top = 1.0 + 2.0 * (n + 6) * u
-        underflow = (n + 2) * rounding.smallest_normal(h)
+        underflow = (4 * n + 8) * (1.0 + absolute) * rounding.smallest_normal(h)
         error = (
             self.operator.absolute().apply(before.error + g * xp.abs(h)) + g * xp.abs(self.bias)
         ) * on_top + underflow
@@ -206,8 +207,10 @@ class Pointwise:
         on_top = (1.0 + 8.0 * u) / (1.0 - c)
         error = (lip * before.error + c * (namespace(h).abs(y) + 1.0)) * on_top
         change = lip * before.lipschitz
-        growth = on_top * (lip * before.growth + c * change)
-        drift = on_top * (lip * before.drift + 2.0 * c * stack_norm(flatten_events(error, error.ndim - 1)))
+        # ||ŷ(x′)| − |ŷ(x)|| ≤ Lip(φ)Λ‖x − x′‖ + 2e′(x) + (e′(x′) − e′(x)): solved for the last
+        solved = (1.0 + 8.0 * u) / (1.0 - 2.0 * c)
+        growth = solved * (lip * before.growth + c * change)
+        drift = solved * (lip * before.drift + 2.0 * c * stack_norm(flatten_events(error, error.ndim - 1)))
         return Spread(error, growth, drift, change)
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:

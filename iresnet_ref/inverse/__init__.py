@@ -9,8 +9,8 @@ import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import device, indices, namespace, row_norm, to_host
+from iresnet_ref.ball import error_radius
 from iresnet_ref.block import ResidualBlock
-from iresnet_ref.certify import inverse_ball
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.inverse.banach import Acceleration, iterate
 from iresnet_ref.inverse.hidden import hidden_space, iterate_hidden, pays
@@ -68,7 +68,7 @@ def invert(
     if y.shape[0] == 0:
         return _empty(y)
     x, rows, used = _solve(block, y, goal, method)
-    residual, bound = inverse_ball(block, x, y, goal.lipschitz)
+    residual, bound = error_radius(block, x, y, goal.lipschitz)
     xp = namespace(y)
     converged = xp.asarray(rows.converged, dtype=xp.bool, device=device(y))
     result = Inverse(x, residual, bound, indices(rows.evaluations, y), converged, used)

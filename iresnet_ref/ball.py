@@ -1,0 +1,114 @@
+"""The ball around a computed inverse that contains the true preimage, rounding included.
+
+r(x) = y − x − g(x) has ‖x − x*‖ ≤ ‖r(x)‖/(1 − L) for the exact preimage x* of y ([B19] Thm 1). Known is r̂ = fl r(x), with
+‖r̂ − r(x)‖ ≤ ρ = ‖e(x)‖ + u(‖fl(y − x)‖ + ‖r̂‖), e the running error bound of g (`layers.Spread`). docs/proofs.md derives each
+line, and names what is assumed of the arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import device, namespace, require_alike, require_batch, row_norm, to_host
+from iresnet_ref.block import ResidualBlock
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.rounding import down
+
+
+@dataclass(frozen=True)
+class Ball:
+    """‖x − x*‖₂ ≤ `radius` per row, for the exact preimage x* of y; `residual_norm` is the computed ‖y − x − g(x)‖₂.
+
+    `roundoff` is u of the arithmetic that evaluated the residual. Where nothing is proved `radius` is inf.
+    """
+
+    radius: Any
+    residual_norm: Any
+    lipschitz: float
+    roundoff: float
+
+    @property
+    def reason(self) -> str:
+        """What the radius is made of, or why rows are without one."""
+        missing = [i for i, radius in enumerate(to_host(self.radius)) if not math.isfinite(radius)]
+        if not missing:
+            return f"(‖r̂‖ + ρ)/(1 − L) with L = {self.lipschitz:.6g}, rounding ρ for u = {self.roundoff:.3g}"
+        return (
+            f"no radius for row {missing[0]} ({len(missing)} rows in all): the rounding of its residual is not bounded "
+            f"within the range of an arithmetic with u = {self.roundoff:.3g}; use float64, or smaller inputs"
+        )
+
+
+def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) -> Ball:
+    """Return a ball around x, however x was found, that contains the exact preimage of y: radius (‖r̂‖ + ρ)/(1 − L) per row.
+
+    The residual is evaluated in float64 on x's device wherever there is float64, whatever the dtype of x: a float32
+    inverse gets a radius of the size of its error, where float32 arithmetic proves one 1e2 to 1e5 times wider. The cost
+    is about three forward passes in that precision. Unlike `Inverse.error_bound` the ball is about the exact preimage
+    only, not about every x′ whose rounded F(x′) equals y.
+
+    Shapes: x and y (batch, *event); the radius has the dtype in which the residual was evaluated.
+    Limits: it assumes IEEE arithmetic (no TF32) and elementary functions accurate to 8u(|φ| + 1), as docs/proofs.md says;
+    with a stated lipschitz= it rests on that constant.
+    Raises: NotContractiveError (Lip(g) < 1 neither proved nor stated), ShapeError, DTypeError, NonFiniteError.
+    Reference: [B19] Thm 1 with rounding added.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5, like=np.zeros(1, dtype=np.float32)))
+    >>> y = F(np.ones((1, 2), dtype=np.float32))
+    >>> inverse = ir.invert(F, y)
+    >>> bool(ir.inverse_ball(F, inverse.x, y).radius[0] < 1e-5)
+    True
+    """
+    block.require(y, "y", check=check)
+    require_batch(x, block.branch.event_shape, "x", check=check)
+    require_alike(x, y, "x")
+    if x.shape[0] != y.shape[0]:
+        raise ShapeError(f"x: expected {y.shape[0]} rows like y, got {x.shape[0]}; pass the y that x was computed from")
+    lipschitz = block.contraction()
+    block, x, y = _in_float64(block, x, y)
+    size, radius = error_radius(block, x, y, lipschitz, replayed=False)
+    return Ball(radius, size, lipschitz, rounding.unit_roundoff(x))
+
+
+def error_radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float, *, replayed: bool = True) -> tuple[Any, Any]:
+    """Return (‖r̂‖₂, radius) per row, evaluated in the arithmetic of x.
+
+    The ball contains the exact preimage of y: radius (‖r̂‖ + ρ)/(1 − L). With `replayed` it also contains every x′ whose
+    computed F(x′) equals y: (‖r̂‖ + ρ + ‖e(x)‖ + b + u‖y‖)/(1 − L − a), where ‖e(x′) − e(x)‖ ≤ a‖x − x′‖ + b; it is inf where
+    1 − L − a ≤ 0, which wide layers reach in low precision only.
+    """
+    xp = namespace(x)
+    u = rounding.unit_roundoff(x)
+    event = x.ndim - 1
+    n = math.prod(x.shape[1:])
+    g, error, growth, drift = block.branch.running_error(x)
+    difference = y - x
+    size_r, size_e = row_norm(difference - g, event), row_norm(error, event)
+    total = size_r + size_e + u * (row_norm(difference, event) + size_r)
+    contraction = down(1.0 - lipschitz, 1)
+    if replayed:
+        total = total + size_e + drift + u * row_norm(y, event)
+        contraction = down(contraction - growth, 1)
+    if not contraction > 0.0:
+        return size_r, xp.full(size_r.shape, math.inf, dtype=x.dtype, device=device(x))
+    total = total * (1.0 + (2 * n + 32) * u) + 4.0 * n * rounding.smallest_normal(x)
+    radius = total / contraction * (1.0 + 8.0 * u)
+    return size_r, xp.where(xp.isnan(radius), xp.full_like(radius, math.inf), radius)
+
+
+def _in_float64(block: ResidualBlock, x: Any, y: Any) -> tuple[ResidualBlock, Any, Any]:
+    """Return all three in float64 if that is finer than their dtype and the device has it, the values exactly."""
+    xp = namespace(x)
+    if rounding.unit_roundoff(x) <= rounding.FLOAT64_ROUNDOFF:
+        return block, x, y
+    offered = xp.__array_namespace_info__().dtypes(kind="real floating", device=device(x))
+    if "float64" not in offered:
+        return block, x, y
+    wide = offered["float64"]
+    parameters = {name: xp.astype(p, wide) for name, p in block.branch.parameters().items()}
+    branch = block.branch.with_parameters(parameters)
+    return ResidualBlock(branch, block.lipschitz), xp.astype(x, wide), xp.astype(y, wide)
