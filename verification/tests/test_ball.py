@@ -1,0 +1,285 @@
+"""The ball around a computed inverse: it contains the preimage, which ball arithmetic (python-flint) encloses to 40 digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from ball_arithmetic import bits, distances_to_preimage
+from contractive_families import FAMILIES, Family, rotation, symmetric
+from tables import BACKENDS, CONSTRUCTORS, inputs
+from tables import backend as table_backend
+
+import iresnet_backends
+import iresnet_ref as ir
+from iresnet_ref import ball, rounding
+from iresnet_ref.arrays import to_host
+from iresnet_ref.layers import Affine, Pointwise, Spread
+from iresnet_ref.operators import Dense
+
+DTYPES = {"float32": 1e-5, "float64": 1e-12}
+
+
+def solved(name: str, dtype: str, rows: int, seed: int = 0) -> tuple[ir.ResidualBlock, Any, ir.Inverse]:
+    block, y = FAMILIES[name].build(iresnet_backends.get("numpy", dtype=dtype), seed)
+    y = y[:rows]
+    return block, y, ir.invert(block, y, rtol=DTYPES[dtype], strict=False)
+
+
+def outside(block: ir.ResidualBlock, x: Any, y: Any, *radii: Any, near: Any = None) -> int:
+    """Count the rows whose preimage is not certainly within all the radii of x."""
+    with bits(160):
+        step, rest = distances_to_preimage(block.branch, block.contraction(), x, y, near)
+        return sum(
+            not all(s + r <= float(radius[i]) for radius in radii)
+            for i, (s, r) in enumerate(zip(step, rest, strict=True))
+        )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_balls_contain_the_preimage(name: str, dtype: str) -> None:
+    block, y, inverse = solved(name, dtype, 3 if "d=64" in name else 16)
+    found = ir.inverse_ball(block, inverse.x, y)
+    assert outside(block, inverse.x, y, found.radius, inverse.error_bound) == 0
+    if dtype == "float64":
+        assert (found.radius <= 1e-9 * np.linalg.norm(inverse.x, axis=1)).all()
+    # float32 gains what its own arithmetic cannot prove: the radius is the residual's, to float64 rounding
+    residual = np.linalg.norm(y.astype(float) - inverse.x - widened(block).branch(inverse.x.astype(float)), axis=1)
+    width = residual / (1 - block.contraction())
+    assert (found.radius <= width * (1 + 1e-6) + 1e-9 * (1 + np.linalg.norm(y.astype(float), axis=1))).all()
+    assert (found.radius <= inverse.error_bound).all()
+
+
+def widened(block: ir.ResidualBlock) -> ir.ResidualBlock:
+    p = {k: to_host(v).astype(np.float64) for k, v in block.branch.parameters().items()}
+    return ir.ResidualBlock(block.branch.with_parameters(p), block.lipschitz)
+
+
+@pytest.mark.parametrize("name", ["ortho d=2 c=.99", "fold d=4 c=.5", "rand d=20 c=.9"])
+def test_x_may_come_from_anywhere(name: str) -> None:
+    """Not converged, at random, or y itself: the ball is about x, not about how it was found."""
+    block, y, inverse = solved(name, "float64", 8)
+    noise = np.random.default_rng(1).standard_normal(y.shape)
+    for x in (y, inverse.x + 1e-9 * noise, inverse.x + noise, 0 * y):
+        assert outside(block, x, y, ir.inverse_ball(block, x, y).radius, near=inverse.x) == 0
+
+
+@pytest.mark.parametrize("activation", ["lipswish", "elu", "tanh", "softplus", "sine", "relu"])
+def test_every_activation(activation: str) -> None:
+    for dtype, rtol in DTYPES.items():
+        backend = iresnet_backends.get("numpy", dtype=dtype)
+        g = ir.mlp((3, 8, 5, 3), activation=activation, lipschitz=0.9, like=backend.asarray(np.zeros(1)))
+        block, y = ir.ResidualBlock(g), backend.asarray(np.random.default_rng(0).standard_normal((12, 3)) * 3)
+        inverse = ir.invert(block, y, rtol=rtol)
+        assert outside(block, inverse.x, y, ir.inverse_ball(block, inverse.x, y).radius, inverse.error_bound) == 0
+
+
+@pytest.mark.thorough
+def test_no_violation_in_ten_thousand_rows() -> None:
+    rows = 0
+    for seed in range(8):
+        for name, family in FAMILIES.items():
+            for dtype in DTYPES:
+                block, y, inverse = solved(name, dtype, 8 if "d=64" in name else family.batch, seed)
+                radii = (ir.inverse_ball(block, inverse.x, y).radius, inverse.error_bound)
+                assert outside(block, inverse.x, y, *radii) == 0, (seed, name, dtype)
+                rows += y.shape[0]
+    for seed in range(40):
+        for name, make in CONSTRUCTORS.items():
+            for key in ("numpy-f32", "numpy-f64"):
+                b = table_backend(key)
+                g = make(b.asarray(np.zeros(1)), seed)
+                block, y = ir.ResidualBlock(g), inputs(b, g.event_shape[0], seed, 5)
+                inverse = ir.invert(block, y, rtol=1e-5 if key == "numpy-f32" else 1e-12, strict=False)
+                radii = (ir.inverse_ball(block, inverse.x, y).radius, inverse.error_bound)
+                assert outside(block, inverse.x, y, *radii) == 0, (seed, name, key)
+                rows += y.shape[0]
+    assert rows >= 10_000
+
+
+@pytest.mark.thorough
+def test_wide_and_narrow_at_784() -> None:
+    family = Family(lambda rng: symmetric(784, 64, 0.99, rng), "elu", 0.99, 2)
+    block, y = family.build(iresnet_backends.get("numpy", dtype="float64"))
+    inverse = ir.invert(block, y, rtol=1e-12)
+    found = ir.inverse_ball(block, inverse.x, y)
+    assert outside(block, inverse.x, y, found.radius) == 0
+    assert (found.radius <= 1e-9 * np.linalg.norm(inverse.x, axis=1)).all()
+
+
+# ── the surroundings ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("key", BACKENDS)
+def test_the_ball_on_every_backend(key: str) -> None:
+    b = table_backend(key)
+    block, y = FAMILIES["rand d=20 c=.9"].build(b)
+    inverse = ir.invert(block, y, rtol=DTYPES[BACKENDS[key][1]])
+    found = ir.inverse_ball(block, inverse.x, y)
+    assert "float64" in str(found.radius.dtype)
+    assert ir.arrays.device(found.radius) == ir.arrays.device(y)
+    assert found.roundoff == 2.0**-53
+    assert (to_host(found.radius) <= to_host(inverse.error_bound)).all()
+    assert "L = 0.9" in found.reason
+
+
+def test_it_costs_two_products_a_dense_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, y, inverse = solved("sym− d=64 c=.9", "float64", 4)
+    products, apply = [0], Dense.apply
+
+    def counted(self: Dense, v: Any) -> Any:
+        products[0] += 1
+        return apply(self, v)
+
+    monkeypatch.setattr(Dense, "apply", counted)
+    ir.inverse_ball(block, inverse.x, y)
+    assert products[0] == 2 * 2
+
+
+def test_an_infinite_bound_in_low_precision_is_finite_in_float64() -> None:
+    """1 − L − a ≤ 0 for d = 300 in float32 at L = .9999: the bound on replayed points is lost, the preimage's is not."""
+    rng = np.random.default_rng(0)
+    layer = Affine((0.9999 * rotation(300, rng)).astype(np.float32), np.ones(300, dtype=np.float32))
+    block = ir.ResidualBlock(ir.Branch((layer,), (300,)))
+    y = rng.standard_normal((2, 300)).astype(np.float32)
+    inverse = ir.invert(block, y, rtol=1e-5, max_evaluations=4, strict=False)
+    assert np.isinf(inverse.error_bound).all()
+    found = ir.inverse_ball(block, inverse.x, y)
+    exact = np.linalg.solve(np.eye(300) + layer.weight.astype(float), (y - layer.bias).astype(float).T).T
+    assert (np.linalg.norm(inverse.x - exact, axis=1) <= found.radius).all()
+    assert np.isfinite(found.radius).all()
+
+
+def test_what_has_no_radius_says_why() -> None:
+    block = ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.9))
+    y = np.full((2, 3), 1.7e308) * [[1.0], [1e-300]]
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = ir.inverse_ball(block, -y, y)
+    assert math.isinf(found.radius[0])
+    assert math.isfinite(found.radius[1])
+    assert "no radius for row 0 (1 rows in all)" in found.reason
+    assert "smaller inputs" in found.reason
+
+
+def test_bad_input() -> None:
+    block = ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.9))
+    y = np.ones((4, 3))
+    with pytest.raises(ir.ShapeError, match="x: expected 4 rows like y, got 2"):
+        ir.inverse_ball(block, y[:2], y)
+    with pytest.raises(ir.ShapeError, match="put the batch first"):
+        ir.inverse_ball(block, y[0], y)
+    with pytest.raises(ir.DTypeError, match="x: expected dtype float64"):
+        ir.inverse_ball(block, y.astype(np.float32), y)
+    with pytest.raises(ir.NonFiniteError, match="x: expected finite"):
+        ir.inverse_ball(block, y * math.nan, y)
+    loose = ir.ResidualBlock(ir.Branch((Affine(2 * np.eye(3), np.zeros(3)),), (3,)))
+    with pytest.raises(ir.NotContractiveError, match=r"proved Lip\(g\) < 1, got 2"):
+        ir.inverse_ball(loose, y, y)
+    assert ir.inverse_ball(block, y[:0], y[:0]).radius.shape == (0,)
+
+
+# ── broken balls are rejected ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def rejected(law: Callable[..., None], *arguments: Any) -> None:
+    with pytest.raises(AssertionError):
+        law(*arguments)
+
+
+def test_without_the_rounding_of_the_residual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """r̂ is often exactly 0 at convergence: ‖r̂‖/(1 − L) is then no radius."""
+    block, y, _ = solved("zigzag d=2 c=.9", "float64", 64)
+    x = ir.invert(block, y, rtol=1e-17, strict=False).x
+    assert outside(block, x, y, ir.inverse_ball(block, x, y).radius) == 0
+    whole = ir.Branch.running_error
+
+    def exact(self: ir.Branch, x: Any) -> Any:
+        g, error, growth, drift = whole(self, x)
+        return g, 0 * error, growth, drift
+
+    monkeypatch.setattr(ir.Branch, "running_error", exact)
+    assert outside(block, x, y, ir.inverse_ball(block, x, y).radius) > 0
+
+
+def test_without_the_contraction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ball, "down", lambda value, steps: 1.0)
+    rejected(test_x_may_come_from_anywhere, "ortho d=2 c=.99")
+
+
+def test_in_float32_with_the_roundoff_of_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """r̂ and ρ in float32, with u = 2⁻⁵³: no ball."""
+    monkeypatch.setattr(ball, "_in_float64", lambda *all_three: all_three)
+    monkeypatch.setattr(rounding, "unit_roundoff", lambda x: 2.0**-53)
+    rejected(test_the_balls_contain_the_preimage, "ortho d=2 c=.9", "float32")
+
+
+# ── growth and drift of the running error, in exact arithmetic ────────────────────────────────────────────────────────
+
+
+def scalar_branch(bias: float, middle: str = "") -> ir.Branch:
+    first, last = Affine(np.array([[0.7]]), np.array([bias])), Affine(np.array([[0.9]]), np.array([0.0]))
+    phi = [Pointwise(ir.activations.get(middle))] if middle else []
+    return ir.Branch((first, *phi, last), (1,))
+
+
+def exact_running_error(branch: ir.Branch, x: float) -> Fraction:
+    """e = |W|e + γ₂(|W||ĥ| + |b|), and (e + c(|ŷ| + 1))/(1 − c), from the computed ĥ in rational arithmetic."""
+    u = Fraction(2) ** -53
+    h, error = np.array([[x]]), Fraction(0)
+    for layer in branch.layers:
+        y = layer(h)
+        if isinstance(layer, Affine):
+            w, b = (abs(Fraction(float(v.ravel()[0]))) for v in (layer.weight, layer.bias))
+            error = w * error + 2 * u / (1 - 2 * u) * (w * abs(Fraction(float(h[0, 0]))) + b)
+        else:
+            error = (error + 8 * u * (abs(Fraction(float(y[0, 0]))) + 1)) / (1 - 8 * u)
+        h = y
+    return error
+
+
+def moves_within(branch: ir.Branch, use_growth: int = 1, use_drift: int = 1) -> bool:
+    """‖e(x′) − e(x)‖ ≤ a‖x − x′‖ + b for neighbours in float64 and for points far away."""
+    good = True
+    for x in np.linspace(-2.0, 2.0, 81):
+        _, _, growth, drift = branch.running_error(np.array([[x]]))
+        for other in (np.nextafter(x, 9.0), x + 1e-15, x + 1e-12, -x, x + 3.0, x * 1e6):
+            change = abs(exact_running_error(branch, float(other)) - exact_running_error(branch, float(x)))
+            moved = abs(Fraction(float(other)) - Fraction(float(x)))
+            good &= change <= use_growth * Fraction(growth) * moved + use_drift * Fraction(float(drift[0]))
+    return good
+
+
+@pytest.mark.parametrize("middle", ["", "tanh", "lipswish", "softplus"])
+@pytest.mark.parametrize("bias", [0.0, 0.3, 1e6])
+def test_the_running_error_moves_within_growth_and_drift(bias: float, middle: str) -> None:
+    assert moves_within(scalar_branch(bias, middle))
+
+
+def test_growth_and_drift_are_both_needed() -> None:
+    """A neighbour of x moves ĥ by a whole roundoff of the large bias: without the drift the law fails; far away, without growth."""
+    assert not moves_within(scalar_branch(1e6), use_drift=0)
+    assert not moves_within(scalar_branch(0.3), use_growth=0)
+
+
+def test_the_running_error_is_the_formula_rounded_up() -> None:
+    """γ_{n+1}, not γ_n: one product and the bias."""
+    for middle in ("", "tanh"):
+        branch = scalar_branch(0.3, middle)
+        for x in (0.1, -1.7, 30.0):
+            wanted = exact_running_error(branch, x)
+            got = Fraction(float(branch.running_error(np.array([[x]]))[1][0, 0]))
+            assert wanted <= got <= wanted * (1 + Fraction(1, 10**12)) + Fraction(1, 10**300)
+
+
+def test_a_growth_off_by_one_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounding, "gamma", lambda n, u: (n - 1) * u / (1 - (n - 1) * u))
+    rejected(test_the_running_error_is_the_formula_rounded_up)
+
+
+def test_spread_names_its_parts() -> None:
+    assert Spread._fields == ("error", "growth", "drift", "lipschitz")
