@@ -10,7 +10,6 @@ from typing import Any
 
 from iresnet_ref.arrays import device, expand_rows, namespace, size
 from iresnet_ref.branch import Branch
-from iresnet_ref.chain import Chain
 from iresnet_ref.tape import Tape
 
 CHUNK = 2**18
@@ -20,14 +19,11 @@ CHUNK = 2**18
 def exact_gradient(branch: Branch, x: Any, weights: Any, y_bar: Any) -> tuple[Any, dict[str, Any], int]:
     """Return (x̄, gradients, size of the matrix) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x)."""
     xp = namespace(x)
-    chain = branch.record(x[:1, ...]).chain
-    assert chain is not None
-    start = chain.waist()
-    n = size(chain.factors[start].in_shape)
-    rows = max(1, CHUNK // (n * _width(chain.rotated(start))))
+    start, n, width = narrowest(branch)
+    rows = max(1, CHUNK // (n * width))
     pieces, total = [], None
     for first in range(0, max(x.shape[0], 1), rows):
-        cut = slice(first, first + rows)
+        cut = slice(first, min(first + rows, x.shape[0]))
         tape = branch.record(x[cut, ...])
         piece, gradients = _of_rows(tape, start, weights[cut], None if y_bar is None else y_bar[cut, ...])
         pieces.append(piece)
@@ -36,11 +32,18 @@ def exact_gradient(branch: Branch, x: Any, weights: Any, y_bar: Any) -> tuple[An
     return xp.concat(pieces, axis=0), total, n
 
 
-def _width(chain: Chain) -> int:
-    """Return the widest event of the tangents that differ between rows: those behind the first per-sample factor."""
-    widths = [size(f.out_shape) for f in chain.factors]
-    own = [i for i, f in enumerate(chain.factors) if not f.shared]
-    return max(widths[own[0] :]) if own else widths[-1]
+def narrowest(branch: Branch) -> tuple[int, int, int]:
+    """Return the layer in front of which the loop is narrowest, that dimension, and the width of the tangents from there.
+
+    The width is that of the widest tangents that differ between rows: those behind the first per-sample factor.
+    """
+    like = branch.like
+    origin = namespace(like).zeros((1, *branch.event_shape), dtype=like.dtype, device=device(like))
+    chain = branch.linearize(origin)[1]
+    start = chain.waist()
+    factors = chain.rotated(start).factors
+    own = [i for i, f in enumerate(factors) if not f.shared]
+    return start, size(factors[0].in_shape), max(size(f.out_shape) for f in factors[own[0] if own else -1 :])
 
 
 def _of_rows(tape: Tape, start: int, weights: Any, y_bar: Any) -> tuple[Any, dict[str, Any]]:

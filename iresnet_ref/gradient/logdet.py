@@ -7,10 +7,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, expand_rows, indices, namespace, require_alike, require_batch, size
+from iresnet_ref.arrays import HostArray, expand_rows, indices, namespace, require_alike, require_batch
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.gradient.exact import exact_gradient
+from iresnet_ref.gradient.exact import exact_gradient, narrowest
 from iresnet_ref.gradient.neumann import neumann_cotangent, truncation_factor
 from iresnet_ref.gradient.result import LogDetGradient
 from iresnet_ref.logdet import EXACT_UP_TO, laws
@@ -70,7 +70,7 @@ def logdet_gradient(
     batch = x.shape[0]
     weights = xp.ones_like(xp.reshape(x, (batch, -1))[:, 0]) if weights is None else weights
     if method == "auto":
-        method = "exact" if _waist(block, x) <= EXACT_UP_TO else "neumann"
+        method = "exact" if narrowest(block.branch)[1] <= EXACT_UP_TO else "neumann"
     if method == "exact":
         x_bar, gradients, n = exact_gradient(block.branch, x, weights, y_bar)
         evaluations, truncation = np.full(batch, n), 0.0
@@ -108,11 +108,6 @@ def _neumann(
 def _always(k: int) -> float:
     del k
     return 1.0
-
-
-def _waist(block: ResidualBlock, x: Any) -> int:
-    chain = block.branch.linearize(x[:1, ...])[1]
-    return size(chain.narrowest().in_shape)
 
 
 def require(block: ResidualBlock, x: Any, weights: Any, y_bar: Any, *, check: bool) -> None:

@@ -106,7 +106,7 @@ def jax_gradients(g: ir.Branch, x: Any, loss: Callable[[Callable[[Any], Any], An
 
     parameters = {k: jax.numpy.asarray(to_host(p)) for k, p in g.parameters().items()}
     gradient = jax.grad(lambda p, z: loss(lambda event: branch(p, event), z), argnums=(0, 1))
-    theta, x_bar = gradient(parameters, jax.numpy.asarray(to_host(x)))
+    theta, x_bar = jax.jit(gradient)(parameters, jax.numpy.asarray(to_host(x)))
     return np.asarray(x_bar), {k: np.asarray(v) for k, v in theta.items()}
 
 
