@@ -19,7 +19,6 @@ from iresnet_ref.errors import (
     ShapeError,
     SubjectError,
 )
-from iresnet_ref.gradient import InverseGradient, LogDetGradient, logdet_gradient
 from iresnet_ref.inverse import Inverse, invert, rounding_floor
 from iresnet_ref.logdet import Law, LogDet, logdet, logdet_bounds, truncation_bound
 from iresnet_ref.logdet.laws import geometric, near_optimal, poisson
@@ -38,10 +37,8 @@ __all__ = [
     "IResNetError",
     "InfiniteVarianceError",
     "Inverse",
-    "InverseGradient",
     "Law",
     "LogDet",
-    "LogDetGradient",
     "NonFiniteError",
     "NotContractiveError",
     "Probes",
@@ -54,7 +51,6 @@ __all__ = [
     "invert",
     "logdet",
     "logdet_bounds",
-    "logdet_gradient",
     "mlp",
     "near_optimal",
     "normalise",

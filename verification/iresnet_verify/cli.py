@@ -1,4 +1,4 @@
-"""The command line: `audit`, `checks`, `doctor`.
+"""The command line: `audit`, `checks`, `doctor`, `mutants`.
 
 Exit codes of `audit`: 0 nothing failed · 1 a check failed unexpectedly, or a declared failure passed · 2 bad usage, or
 a subject could not be loaded · 3 inconclusive or errored checks, none failed.
@@ -6,6 +6,7 @@ a subject could not be loaded · 3 inconclusive or errored checks, none failed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -150,3 +151,26 @@ def doctor() -> None:
     from iresnet_verify.doctor import examine
 
     examine(Console())
+
+
+@main.command()
+@click.argument("patterns", nargs=-1)
+@click.option("--json", "json_path", type=FILE, help="Write the kill matrix as JSON.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
+def mutants(patterns: tuple[str, ...], json_path: Path | None, workers: int) -> int:
+    """Examine the suite itself: does it find every mistake of the mutants? Exits 1 if one is alive."""
+    from iresnet_verify import mutants as population
+    from iresnet_verify.mutants import examination, matrix
+
+    chosen = [m for m in population.load() if not patterns or any(fnmatch(m, f"*{p}*") for p in patterns)]
+    if not chosen:
+        raise click.UsageError(f"no mutant matches {' '.join(patterns)!r}; without a pattern all are examined")
+    if json_path:
+        _make_writable(json_path)
+    with matrix.progress_bar(len(chosen)) as progress:
+        verdicts = examination.examine(chosen, workers, progress)
+    matrix.show(verdicts, Console())
+    if json_path:
+        json_path.write_text(json.dumps(examination.as_json(verdicts), indent=1) + "\n", encoding="utf-8")
+        click.echo(f"written: {json_path}")
+    return PASSED if all(v.killed for v in verdicts) else FAILED

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from broken_manners import Block, make
 
 import iresnet_backends
 import iresnet_ref as ir
 from iresnet_verify import Subject
+from iresnet_verify.mutants.block import Block, make
 
 
 def complete(seed: int) -> Subject:

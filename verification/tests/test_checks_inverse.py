@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import broken_maps as maps
+import correct_maps as maps
 import numpy as np
 import pytest
 from map_cases import OF_INVERSE, accepted, rejected, results
@@ -15,6 +15,7 @@ from iresnet_verify.auditing import Prepared
 from iresnet_verify.catalogue.map_errors import Domain, floors, sensitivity, shrink
 from iresnet_verify.check import BUDGETS
 from iresnet_verify.context import Context
+from iresnet_verify.mutants import inverses
 
 CORRECT: dict[str, Callable[[int], Subject]] = {
     "mlp d=2": lambda s: maps.mlp(2, s),
@@ -41,17 +42,17 @@ CORRECT: dict[str, Callable[[int], Subject]] = {
 MANY = ("inverse.keeps-tolerance", "inverse.recovers-input", "inverse.recovers-output", "convergence.is-reported",
         "convergence.worst-input")
 WRONG: dict[str, tuple[Callable[[int], Subject], str, tuple[str, ...]]] = {
-    "five iterations": (maps.five_iterations, "inverse.keeps-tolerance", MANY),
-    "wrong sign": (maps.wrong_sign, "inverse.recovers-input", MANY),
-    "squared step": (maps.squared_step, "inverse.keeps-tolerance", ("convergence.is-reported", "convergence.worst-input")),
-    "garbage far away": (maps.garbage_far_away, "convergence.is-reported", ()),
-    "hides failure": (maps.hides_failure, "convergence.worst-input", ("convergence.is-reported",)),
-    "float32 inside": (maps.single_inside, "inverse.keeps-precision", ()),
-    "float32 inside, promised": (lambda s: replace(maps.single_inside(s), inverse_tolerance=1e-10),
+    "five iterations": (inverses.five_iterations, "inverse.keeps-tolerance", MANY),
+    "wrong sign": (inverses.wrong_sign, "inverse.recovers-input", MANY),
+    "squared step": (inverses.squared_step, "inverse.keeps-tolerance", ("convergence.is-reported", "convergence.worst-input")),
+    "garbage far away": (inverses.garbage_far_away, "convergence.is-reported", ()),
+    "hides failure": (inverses.hides_failure, "convergence.worst-input", ("convergence.is-reported",)),
+    "float32 inside": (inverses.single_inside, "inverse.keeps-precision", ()),
+    "float32 inside, promised": (lambda s: replace(inverses.single_inside(s), inverse_tolerance=1e-10),
                                  "inverse.keeps-tolerance", (*MANY[3:], "inverse.keeps-precision")),
-    "cached": (maps.cached, "inverse.recovers-output", ("convergence.is-reported",)),
-    "folded": (lambda s: maps.folded(3, s), "inverse.is-injective", ()),
-    "folded d=8": (lambda s: maps.folded(8, s), "inverse.is-injective", ()),
+    "cached": (inverses.cached, "inverse.recovers-output", ("convergence.is-reported",)),
+    "folded": (lambda s: inverses.folded(3, s), "inverse.is-injective", ()),
+    "folded d=8": (lambda s: inverses.folded(8, s), "inverse.is-injective", ()),
 }
 
 

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from broken_manners import BROKEN, correct
 
 from iresnet_verify import audit
+from iresnet_verify.mutants.block import correct
 
 FAMILIES = ("hygiene", "state", "parity")
-
-
-@pytest.mark.parametrize("mistake", BROKEN)
-def test_each_mistake_is_rejected_by_its_check(mistake: str) -> None:
-    check, make = BROKEN[mistake]
-    report = audit(make(1), seed=0, budget="quick", select=[check])
-    assert [(c.id, c.status) for c in report.checks] == [(check, "failed")], [c.message for c in report.checks]
-    assert report.checks[0].counterexample is not None
 
 
 @pytest.mark.parametrize("seed", range(3))

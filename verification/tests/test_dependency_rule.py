@@ -72,8 +72,6 @@ HOST_SIDE = {
     "inverse/__init__.py": "says which row is stuck, and where",
     "inverse/hidden.py": "tolerances per row",
     "inverse/newton.py": "one decision per trial: which rows were rejected, and how long they wait",
-    "gradient/logdet.py": "the series lengths, and the counts it reports",
-    "gradient/neumann.py": "sorts the rows by their series length",
     "inverse/safeguard.py": "the evaluation bound and the decision about convergence",
     "inverse/rows.py": "keeps on the host which rows are still iterated",
     "logdet/__init__.py": "bounds that depend on the shapes only",

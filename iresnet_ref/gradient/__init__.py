@@ -1,6 +1,0 @@
-"""Gradients without autodiff: of the log-determinant, through the inverse, through the spectral normalisation."""
-
-from iresnet_ref.gradient.logdet import logdet_gradient
-from iresnet_ref.gradient.result import InverseGradient, LogDetGradient
-
-__all__ = ["InverseGradient", "LogDetGradient", "logdet_gradient"]

@@ -1,0 +1,68 @@
+"""The examination of the suite: every mutant is killed by a check meant for its mistake, with evidence a person can use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from iresnet_verify import audit
+from iresnet_verify.check import CATALOGUE
+from iresnet_verify.cli import run
+from iresnet_verify.mutants import examination, load
+
+MUTANTS = load()
+
+
+@pytest.mark.parametrize("id", MUTANTS)
+def test_a_mutant_is_killed_by_a_check_meant_for_it(id: str) -> None:
+    mutant = MUTANTS[id]
+    report = audit(mutant.make(examination.SEED), seed=0, budget="quick", select=mutant.meant)
+    failed = [c for c in report.checks if c.status == "failed"]
+    assert failed, [(c.id, c.status, c.message) for c in report.checks]
+    for c in failed:
+        assert c.message
+        assert c.claim
+        assert c.evidence or c.counterexample is not None
+
+
+def test_there_are_a_hundred_of_all_families_and_each_check_has_one() -> None:
+    assert len(MUTANTS) >= 100
+    assert len({m.mistake for m in MUTANTS.values()}) >= 100
+    meant = {c for m in MUTANTS.values() for c in m.meant}
+    assert meant <= CATALOGUE.keys()
+    without = CATALOGUE.keys() - meant
+    assert without <= CANNOT_FAIL_ALONE, f"checks that no mutant is meant for: {sorted(without - CANNOT_FAIL_ALONE)}"
+
+
+CANNOT_FAIL_ALONE = {
+    "estimator.length-per-row",  # reports a correlation, refutes nothing
+    "hygiene.readable",  # its failure is an error of the subject, see the tests of bad input
+    "convergence.banach-rate",  # whatever violates it violates the bound as well
+}
+
+
+def test_the_command_writes_the_matrix_and_a_survivor_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "matrix.json"
+    assert run(["mutants", "hygiene/input-mutated", "logdet/wrong-sign", "--json", str(path)]) == 0
+    assert "2 of 2 mutants killed" in capsys.readouterr().out
+    matrix = json.loads(path.read_text(encoding="utf-8"))
+    assert matrix["schema"] == 1
+    assert [m["id"] for m in matrix["mutants"]] == ["logdet/wrong-sign", "hygiene/input-mutated"]
+    assert all(m["killed"] and set(m["by"]) & set(m["meant"]) for m in matrix["mutants"])
+
+    survivor = examination.Verdict("x", "a mistake", ("logdet.one-value",), ("hygiene.input-kept",), 0.1)
+    monkeypatch.setattr(examination, "examine", lambda *_: [survivor])
+    assert run(["mutants", "logdet/wrong-sign"]) == 1
+    assert "1 alive" in capsys.readouterr().out
+    assert run(["mutants", "no such mutant"]) == 2
+
+
+def test_the_published_matrix_lists_every_mutant() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "examination.md").read_text(encoding="utf-8")
+    listed = {f"{group.split(' (')[0]}/{line.split('|')[1].strip()}" for group in text.split("\n### ")[1:]
+              for line in group.splitlines()[4:] if line.startswith("|")}
+    assert listed == set(MUTANTS)
