@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, namespace
 
@@ -53,15 +55,15 @@ def _indicator(condition: Any, z: Array) -> Any:
 
 
 def _lipswish(z: Array) -> Any:
-    z = _raised(z)
-    return z / (1.1 + 1.1 * namespace(z).exp(-z))
+    with np.errstate(over="ignore"):  # z/∞ is 0 to rounding
+        return z / (1.1 + 1.1 * namespace(z).exp(-z))
 
 
 def _lipswish_both(z: Array) -> tuple[Any, Any]:
     z = _raised(z)
     e = namespace(z).exp(-z)
     s = 1.0 / (1.0 + e)
-    return z / (1.1 + 1.1 * e), s * (1.0 + z * e * s) / 1.1
+    return z / (1.1 + 1.1 * e), s * (1.0 + z * (e * s)) / 1.1
 
 
 def _lipswish_second(z: Array) -> Any:

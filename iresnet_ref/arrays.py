@@ -131,6 +131,22 @@ def row_norm(x: Array, event_ndim: int) -> Any:
     return stack_norm(flatten_events(x, event_ndim))
 
 
+def host_norms(*arrays: Array) -> HostArray:
+    """Return ‖x_b‖₂ of every row of every array (batch, *event) on the host, in float64 as (arrays, batch).
+
+    One synchronisation. The squares are summed as they are, and again with `row_norm` if they leave the range of the dtype.
+    """
+    xp = namespace(*arrays)
+    flat = [flatten_events(x, x.ndim - 1) for x in arrays]
+    with np.errstate(over="ignore", under="ignore"):
+        squares = to_host(xp.stack([xp.vecdot(x, x) for x in flat], axis=0)).astype(np.float64)
+    info = xp.finfo(flat[0].dtype)
+    lost = flat[0].shape[-1] * float(info.smallest_normal) / float(info.eps) ** 2  # what underflows is below rounding
+    if ((squares > lost) & (squares < math.inf)).all():
+        return np.sqrt(squares)
+    return to_host(xp.stack([stack_norm(x) for x in flat], axis=0)).astype(np.float64)
+
+
 def expand_rows(row: Array, event_ndim: int) -> Any:
     """Return a per-row array with `event_ndim` axes of length 1 appended, ready to broadcast over events."""
     return namespace(row).reshape(row, (*row.shape, *(1,) * event_ndim))

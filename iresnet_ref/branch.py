@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref import activations
+from iresnet_ref import activations, rounding
 from iresnet_ref.arrays import Array, device, from_host, namespace, require_alike, row_norm
 from iresnet_ref.certify import Certificate, product_certificate
 from iresnet_ref.chain import Chain
@@ -119,6 +119,16 @@ class Branch:
             before = layer.spread(x, y, before)
             x = y
         return x, before.error, before.growth, before.drift
+
+    @cached_property
+    def rounding(self) -> tuple[float, float]:
+        """(α, β) with ‖fl g(x) − g(x)‖₂ ≤ α + β‖x‖₂ for every x: the running error at 0, and how it grows from there."""
+        like = self.like
+        origin = namespace(like).zeros((1, *self.event_shape), dtype=like.dtype, device=device(like))
+        _, error, growth, drift = self.running_error(origin)
+        n = math.prod(self.event_shape)
+        alpha = float(row_norm(error, len(self.event_shape))[0]) + float(drift[0])
+        return alpha * (1.0 + (2 * n + 32) * rounding.unit_roundoff(like)), growth
 
     def rounding_noise(self, x: Any) -> Any:
         """Return the estimated 2-norm, per row, of the rounding error of g(x): a typical size, no bound."""

@@ -9,15 +9,15 @@ import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import device, indices, namespace, row_norm, to_host
-from iresnet_ref.ball import error_radius
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.inverse.banach import Acceleration, iterate
 from iresnet_ref.inverse.hidden import hidden_space, iterate_hidden, pays
 from iresnet_ref.inverse.newton import iterate_newton
+from iresnet_ref.inverse.radius import last_step
 from iresnet_ref.inverse.result import Inverse
 from iresnet_ref.inverse.rows import Rows
-from iresnet_ref.inverse.safeguard import Goal
+from iresnet_ref.inverse.safeguard import Goal, Point
 
 Method = Literal["auto", "banach", "anderson", "newton", "hidden"]
 
@@ -36,8 +36,8 @@ def invert(
     """Return the preimage of y with its guarantees: ‖y − x − g(x)‖ ≤ rtol·max(‖x‖, ‖y‖, ‖g(x)‖) on each row.
 
     Shapes: y (batch, *event). `error_bound` ≥ distance to the exact preimage of y and to every x′ whose computed F(x′)
-    equals y: (‖r̂‖ + ρ)/(1 − L), ρ the rounding bound of evaluating the residual ([B19] Thm 1 with rounding added). In
-    float32 that proved radius is far wider than the error. Every row has a rounding floor (`rounding_floor`) below which
+    equals y: (‖r̂‖ + ρ)/(1 − L), ρ the rounding bound of evaluating the residual ([B19] Thm 1 with rounding added). It costs
+    no evaluation; in float32 it is far wider than the error. Every row has a rounding floor (`rounding_floor`) below which
     no method gets; `check_every` steps pass between host synchronisations, at which converged rows are dropped.
 
     Methods: "banach" is the plain iteration; "anderson" and "newton" accelerate it; "hidden" iterates in the space of
@@ -67,8 +67,8 @@ def invert(
     goal = Goal(block.contraction(), rtol, check_every, max_evaluations, block.lipschitz is not None)
     if y.shape[0] == 0:
         return _empty(y)
-    x, rows, used = _solve(block, y, goal, method)
-    residual, bound = error_radius(block, x, y, goal.lipschitz)
+    point, rows, used = _solve(block, y, goal, method)
+    x, residual, bound = last_step(block, point, rows, goal)
     xp = namespace(y)
     converged = xp.asarray(rows.converged, dtype=xp.bool, device=device(y))
     result = Inverse(x, residual, bound, indices(rows.evaluations, y), converged, used)
@@ -77,8 +77,8 @@ def invert(
     return result
 
 
-def _solve(block: ResidualBlock, y: Any, goal: Goal, method: Method) -> tuple[Any, Rows, str]:
-    """Return (x, rows, what was used)."""
+def _solve(block: ResidualBlock, y: Any, goal: Goal, method: Method) -> tuple[Point, Rows, str]:
+    """Return (the last point of every row, its ledger, what was used)."""
     if method == "newton":
         return *iterate_newton(block, y, goal), method
     space = None
@@ -87,16 +87,16 @@ def _solve(block: ResidualBlock, y: Any, goal: Goal, method: Method) -> tuple[An
             hidden_space(block) if block.certificate.bound < 1.0 and (goal.limit is None or goal.limit > 3) else None
         )
     if space is not None:
-        x, rows, accelerated = iterate_hidden(block, y, goal, space)
-        return x, rows, "hidden anderson" if accelerated else "hidden banach"
+        point, rows, accelerated = iterate_hidden(block, y, goal, space)
+        return point, rows, "hidden anderson" if accelerated else "hidden banach"
     if method == "hidden":
         raise ValueError(
             "invert: method 'hidden' needs a branch of proved Lip(g) < 1 that begins and ends with dense layers, with a layer "
             "between them, and max_evaluations > 3; try method='auto'"
         )
     accelerate: Acceleration = "never" if method == "banach" else "always" if method == "anderson" else "observed"
-    x, rows, accelerated = iterate(block, y, goal, acceleration=accelerate)
-    return x, rows, "anderson" if accelerated else "banach"
+    point, rows, accelerated = iterate(block, y, goal, acceleration=accelerate)
+    return point, rows, "anderson" if accelerated else "banach"
 
 
 def _stuck(block: ResidualBlock, y: Any, goal: Goal, result: Inverse, rows: Rows) -> ConvergenceError:

@@ -1,18 +1,20 @@
-"""The Banach iteration x₀ = y, x_{k+1} = y − g(x_k) = x_k + r_k, stopped on the residual, and its safeguarded acceleration.
+"""The Banach iteration x₀ = y, x_{k+1} = y − g(x_k), stopped on the residual, and its safeguarded acceleration.
 
 ‖r_{k+1}‖ ≤ L‖r_k‖, and ‖x_k − x*‖ ≤ ‖r_k‖/(1 − L) in exact arithmetic ([B19] Thm 1, Algorithm 1). It never stops on the
-step or its square. All rows step together; a row that has met its tolerance stays where it is until it is dropped. With
-`Secants` a step may be an Anderson trial, accepted by the rule of `safeguard` (m = 1).
+step or its square. All rows step together, and the host looks at ‖r‖ as seldom as the observed rate allows. With
+`Secants` a step may be an Anderson trial, accepted by the rule of `safeguard` (m = 1); then a row that has met its
+tolerance stays where it is until it is dropped.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, expand_rows, flatten_events, namespace, size
+from iresnet_ref.arrays import HostArray, device, expand_rows, flatten_events, indices, namespace, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inverse.anderson import Secants
 from iresnet_ref.inverse.rows import Rows
@@ -34,10 +36,15 @@ class Trials:
     price: Any
 
     @staticmethod
-    def none(size: Any) -> Trials:
-        """Return the state before any trial."""
-        xp = namespace(size)
-        return Trials(xp.zeros_like(size), xp.ones_like(size))
+    def none(y: Any) -> Trials:
+        """Return the state of the rows of y before any trial."""
+        xp = namespace(y)
+        zero = xp.zeros((y.shape[0],), dtype=y.dtype, device=device(y))
+        return Trials(zero, xp.ones_like(zero))
+
+    def map(self, function: Any) -> Trials:
+        """Return the state with each array replaced by function(array), for dropping rows."""
+        return Trials(function(self.owed), function(self.price))
 
     def after(self, tried: Any, rejected: Any) -> Trials:
         """Return the state after one step: a rejection doubles the price, an accepted trial halves it."""
@@ -57,79 +64,78 @@ def iterate(
     acceleration: Acceleration = "never",
     start: Any = None,
     absolute: HostArray | None = None,
-) -> tuple[Any, Rows, bool]:
-    """Return (x, rows, accelerated): the iterate of every row, with its evaluations and whether it met the tolerance.
+) -> tuple[Point, Rows, bool]:
+    """Return (the last point of every row, its ledger, whether a step was accelerated).
 
-    It starts at y, or at `start`; `absolute` per row replaces the tolerance of the goal.
-    The host synchronises after the first two evaluations and then once per `check_every`; finished rows are dropped.
+    It starts at y, or at `start`; `absolute` per row replaces the tolerance of the goal. The host synchronises after the
+    first two evaluations, and then when half the rows should be there, at most `check_every` evaluations later.
     """
-    rows = Rows(y.shape[0])
-    memory = None if acceleration != "always" else Secants.of(size(tuple(y.shape[1:])))
-    accelerated = memory is not None
+    rows = Rows(y)
+    events = size(tuple(y.shape[1:]))
+    memory = Secants.of(events) if acceleration == "always" else None
     x = y if start is None else start
-    now = Point.at(x, y, block.branch(x))
+    now = Point(x, block.branch(x), y)
     rows.spend(1)
-    last: tuple[Point, Point] | None = None
-    trials, first, previous = Trials.none(now.size), np.zeros(0), np.zeros(0)
-    steps = 1
+    last: Point | None = None
+    trials, first, previous, steps = Trials.none(y), np.zeros(0), np.zeros(0), 1
+    accelerated = memory is not None
     while True:
-        length, target = decide(now, y, goal.rtol)
+        residual, target, reach = decide(now, rows.size_y[rows.active], goal.rtol)
         target = target if absolute is None else absolute
-        if last is not None and goal.stated:
-            refute(block, *last, goal.lipschitz)
-        first = length if last is None else first
-        met = length <= target
+        if last is None:
+            first = previous = residual
+        elif goal.stated:
+            refute(block, last, now, goal.lipschitz)
+        met = residual <= target
         done = met | (rows.evaluations[rows.active] >= goal.budget(first, target, 1))
-        if memory is None and last is not None and acceleration == "observed" and _slow(previous, length, done, steps):
-            memory = _remember(Secants.of(size(tuple(y.shape[1:]))), *last)
-            accelerated = True
-        previous = length
         if done.any():
-            keep = rows.settle(done, met, now.x)
+            rows.settle(done, met, residual, reach, now)
             if not rows.active.size:
                 return rows.assemble(), rows, accelerated
-            y, now, trials = keep(y), now.map(keep), Trials(keep(trials.owed), keep(trials.price))
-            memory = memory if memory is None else memory.map(keep)
-            first, previous, target = first[~done], previous[~done], target[~done]
+            stay = np.flatnonzero(~done)
+            keep = partial(_take, at=indices(stay, y))
+            now, last = now.take(stay), last if last is None else last.take(stay)
+            trials, memory = trials.map(keep), memory if memory is None else memory.map(keep)
+            first, previous, residual, target = first[stay], previous[stay], residual[stay], target[stay]
             absolute = absolute if absolute is None else target
-        goal_size = freeze(target, y)
-        steps = 1 if last is None else min(goal.check_every, goal.left(int(rows.evaluations[rows.active].max())))
-        for _ in range(steps):
-            last, now, memory, trials = step(block, y, now, memory, trials, goal.lipschitz, goal_size)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = (residual / previous) ** (1.0 / steps)
+        if last is not None and acceleration == "observed" and memory is None and (rate > SLOW).any():
+            memory, accelerated = _remember(Secants.of(events), last, now), True
+        previous = residual
+        steps = 1 if last is None else min(goal.ahead(residual, target, rate), goal.left(rows.spent()))
+        if memory is None:
+            for _ in range(steps):
+                last, x = now, now.y - now.g
+                now = Point(x, block.branch(x), now.y)
+        else:
+            allowed = freeze(target, y)
+            for _ in range(steps):
+                last, now, memory, trials = step(block, now, memory, trials, goal.lipschitz, allowed)
         rows.spend(steps)
 
 
 def step(
-    block: ResidualBlock, y: Any, now: Point, memory: Secants | None, trials: Trials, lipschitz: float, target: Any
-) -> tuple[tuple[Point, Point], Point, Secants | None, Trials]:
-    """Return ((x, z) as evaluated, the next point, memory, trials) after one evaluation, at z."""
-    xp = namespace(y)
-    event = y.ndim - 1
-    moving = expand_rows(xp.astype(now.size > target, y.dtype), event)  # 0 where the tolerance is met: evaluated again
-    if memory is None:
-        z = now.x + moving * now.r
-        new = Point.at(z, y, block.branch(z))
-        return (now, new), new, None, trials
+    block: ResidualBlock, now: Point, memory: Secants, trials: Trials, lipschitz: float, target: Any
+) -> tuple[Point, Point, Secants, Trials]:
+    """Return (the point before, the point after, memory, trials) for one evaluation: a trial, or a step that is owed."""
+    xp, event = namespace(now.x), now.x.ndim - 1
+    moving = expand_rows(xp.astype(now.size > target, now.x.dtype), event)  # 0 where the tolerance is met
     explained, rest = memory.project(flatten_events(now.r, event))
     tried = (trials.owed <= 0.0) & (memory.images is not None)
     move = xp.where(expand_rows(tried, event), xp.reshape(explained + rest, now.r.shape), now.r)
     z = now.x + moving * move
-    new = Point.at(z, y, block.branch(z))
+    new = Point(z, block.branch(z), now.y)
     rejected = tried & ~accepts(now, new, 1, lipschitz, target)
     memory = _remember(memory, now, new, rejected)
-    return (now, new), choose(rejected, now, new), memory, trials.after(tried, rejected)
+    return now, choose(rejected, now, new), memory, trials.after(tried, rejected)
 
 
 def choose(condition: Any, a: Point, b: Point) -> Point:
-    """Return a on the rows where the condition holds, b elsewhere."""
+    """Return a on the rows where the condition holds, b elsewhere; both have the same y."""
     xp = namespace(a.x)
     wide = expand_rows(condition, a.x.ndim - 1)
-    return Point(
-        xp.where(wide, a.x, b.x),
-        xp.where(wide, a.g, b.g),
-        xp.where(wide, a.r, b.r),
-        xp.where(condition, a.size, b.size),
-    )
+    return Point(xp.where(wide, a.x, b.x), xp.where(wide, a.g, b.g), a.y)
 
 
 def _remember(memory: Secants, a: Point, b: Point, restart: Any = None) -> Secants:
@@ -138,6 +144,5 @@ def _remember(memory: Secants, a: Point, b: Point, restart: Any = None) -> Secan
     return memory.add(flatten_events(b.x - a.x, event), flatten_events(a.r - b.r, event), restart=restart)
 
 
-def _slow(previous: HostArray, length: HostArray, done: HostArray, steps: int) -> bool:
-    """Return whether some row that goes on has shrunk by less than SLOW per step since the last check."""
-    return bool((length > SLOW**steps * previous)[~done].any())
+def _take(a: Any, at: Any) -> Any:
+    return namespace(a).take(a, at, axis=0)

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import namespace, row_norm, to_host
+from iresnet_ref.arrays import host_norms, namespace, row_norm, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.branch import Branch
 from iresnet_ref.inverse.banach import iterate
 from iresnet_ref.inverse.rows import Rows
-from iresnet_ref.inverse.safeguard import Goal
+from iresnet_ref.inverse.safeguard import Goal, Point
 from iresnet_ref.layers import Affine
 
 EXPECTED_STEPS = 8
@@ -87,21 +87,19 @@ def pays(branch: Branch, batch: int) -> bool:
     return EXPECTED_STEPS * batch * (0.75 * full - narrow) > h * k * d + OVERHEAD
 
 
-def iterate_hidden(block: ResidualBlock, y: Any, goal: Goal, space: Hidden) -> tuple[Any, Rows, bool]:
+def iterate_hidden(block: ResidualBlock, y: Any, goal: Goal, space: Hidden) -> tuple[Point, Rows, bool]:
     """Return (x, rows, accelerated): hidden iteration to the tolerance or its rounding floor, then the full space.
 
     `goal.limit`, if there is one, must leave three evaluations.
     """
     v = space.lift(y)
     noise = space.block.branch.rounding_noise(v) + 3.0 * rounding.unit_roundoff(v) * row_norm(v, 1)
-    xp = namespace(y)
-    wanted, floor = to_host(xp.stack([row_norm(y, 1), noise], axis=0)).astype(np.float64)
-    tolerance = np.maximum(goal.rtol * wanted / space.gain, 2.0 * floor)
+    tolerance = np.maximum(goal.rtol * host_norms(y)[0] / space.gain, 2.0 * to_host(noise).astype(np.float64))
     left = None if goal.limit is None else goal.limit - 2
     inner = Goal(space.block.contraction(), goal.rtol, goal.check_every, left)
     u, narrow, accelerated = iterate(space.block, v, inner, acceleration="observed", absolute=tolerance)
     narrow.evaluations += 1  # x = y − g, below
     outer = replace(goal, limit=None if goal.limit is None else goal.limit - int(narrow.evaluations.max()))
-    x, rows, again = iterate(block, y, outer, acceleration="observed", start=y - space.value(u))
+    point, rows, again = iterate(block, y, outer, acceleration="observed", start=y - space.value(u.x))
     rows.evaluations += narrow.evaluations
-    return x, rows, accelerated or again
+    return point, rows, accelerated or again

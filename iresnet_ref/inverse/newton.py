@@ -11,7 +11,6 @@ was rejected take m, then 2m, 4m … Banach steps, while the others wait; every 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from iresnet_ref.block import ResidualBlock
 from iresnet_ref.chain import Chain
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.inverse.anderson import Secants
-from iresnet_ref.inverse.banach import Trials, choose, step
+from iresnet_ref.inverse.banach import choose
 from iresnet_ref.inverse.rows import Rows
 from iresnet_ref.inverse.safeguard import Goal, Point, accepts, decide, freeze, refute
 
@@ -66,48 +65,53 @@ class Patience:
         self.factor = np.where(rejected, np.minimum(2 * self.factor, PATIENCE), np.maximum(self.factor // 2, 1))
 
 
-def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Any, Rows]:
-    """Return (x, rows). One host synchronisation per trial, and one per `check_every` products or Banach steps."""
-    rows, n = Rows(y.shape[0]), size(tuple(y.shape[1:]))
+def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Point, Rows]:
+    """Return (the last point of every row, its ledger).
+
+    One host synchronisation per trial, and one per `check_every` products or Banach steps.
+    """
+    rows, n = Rows(y), size(tuple(y.shape[1:]))
     dense = n <= DENSE and hasattr(namespace(y), "linalg")
     most = n if dense else min(INNER, n)
     value, linear = block.branch.linearize(y)
-    now = Point.at(y, y, value)
+    now = Point(y, value, y)
     chain: Chain | None = linear
     rows.spend(1)
     patience = Patience.new(y.shape[0])
-    first, last = np.zeros(0), None
+    first = np.zeros(0)
+    last: tuple[Point, Point] | None = None
     while True:
-        length, target = decide(now, y, goal.rtol)
-        if last is not None and goal.stated:
-            refute(block, *last, goal.lipschitz)
+        residual, target, reach = decide(now, rows.size_y[rows.active], goal.rtol)
         if last is None:
-            first = patience.before = length
-        met = length <= target
+            first = patience.before = residual
+        elif goal.stated:
+            refute(block, *last, goal.lipschitz)
+        met = residual <= target
         done = met | (rows.evaluations[rows.active] >= goal.budget(first, target, most + 2))
         if done.any():
-            keep, stay = rows.settle(done, met, now.x), ~done
+            rows.settle(done, met, residual, reach, now)
             if not rows.active.size:
                 return rows.assemble(), rows
-            y, now = keep(y), now.map(keep)
-            chain = chain if chain is None else chain.take(indices(np.flatnonzero(stay), y))
-            patience, first, length, target = patience.keep(stay), first[stay], length[stay], target[stay]
-        left = goal.left(int(rows.evaluations[rows.active].max()))
+            stay = np.flatnonzero(~done)
+            now = now.take(stay)
+            chain = chain if chain is None else chain.take(indices(stay, y))
+            patience, first, residual, target = patience.keep(stay), first[stay], residual[stay], target[stay]
+        left = goal.left(rows.spent())
         waiting = patience.owed > 0
         if waiting.any() or left < (n + 2 if dense else 3):
             who = waiting if waiting.any() else np.ones_like(waiting)
             count = min(goal.check_every, left, *(patience.owed[who][patience.owed[who] > 0]))
-            now, last = _banach(block, y, now, who, count, target, goal.lipschitz)
+            now, last = _banach(block, now, who, count)
             patience.owed = np.maximum(patience.owed - count, 0)
             rows.spend(np.where(who, count, 0))
             chain = None
             continue
-        ratio = (length / patience.before) ** 2
-        forcing = np.maximum(np.clip(0.9 * ratio, 1e-4, 0.3), np.minimum(0.5 * target / length, 0.5))
+        ratio = (residual / patience.before) ** 2
+        forcing = np.maximum(np.clip(0.9 * ratio, 1e-4, 0.3), np.minimum(0.5 * target / residual, 0.5))
         products = 0 if dense else min(most, left - 2)
-        z, linear, cost = _trial(block, y, now, chain, from_host(forcing, y), products, goal.check_every)
+        z, linear, cost = _trial(block, now, chain, from_host(forcing, y), products, goal.check_every)
         accepted = accepts(now, z, cost, goal.lipschitz, freeze(target, y))
-        last, patience.before = (now, z), length
+        last, patience.before = (now, z), residual
         now = choose(accepted, z, now)
         rejected = ~to_host(accepted).astype(bool)
         chain = None if rejected.any() else linear
@@ -116,7 +120,7 @@ def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Any, Rows]
 
 
 def _trial(
-    block: ResidualBlock, y: Any, x: Point, chain: Chain | None, forcing: Any, products: int, check_every: int
+    block: ResidualBlock, x: Point, chain: Chain | None, forcing: Any, products: int, check_every: int
 ) -> tuple[Point, Chain, int]:
     """Return (z, the chain at z, cost): one Newton step from x, dense if `products` is 0."""
     cost = 1
@@ -125,31 +129,25 @@ def _trial(
     if products:
         move, products = _krylov(chain, x.r, forcing, products, check_every)
     else:
-        move, products = _dense(chain, x.r), size(tuple(y.shape[1:]))
+        move, products = _dense(chain, x.r), size(tuple(x.x.shape[1:]))
     z = x.x + move
     value, chain = block.branch.linearize(z)
-    return Point.at(z, y, value), chain, cost + products
+    return Point(z, value, x.y), chain, cost + products
 
 
-def _banach(
-    block: ResidualBlock, y: Any, now: Point, who: HostArray, count: int, target: HostArray, lipschitz: float
-) -> tuple[Point, tuple[Point, Point]]:
-    """Return the point after `count` Banach steps on the rows `who`, and the last step as evaluated on those rows."""
-    xp = namespace(y)
-    moving, resting = (indices(np.flatnonzero(w), y) for w in (who, ~who))
-    part, rest = (now.map(partial(_take, at=i)) for i in (moving, resting))
-    y, goal_size = xp.take(y, moving, axis=0), freeze(target[who], y)
+def _banach(block: ResidualBlock, now: Point, who: HostArray, count: int) -> tuple[Point, tuple[Point, Point]]:
+    """Return the point after `count` Banach steps on the rows `who`, and the last step on those rows."""
+    moving, resting = np.flatnonzero(who), np.flatnonzero(~who)
+    rest, part = now.take(resting), now.take(moving)
     for _ in range(count):
-        last, part, _, _ = step(block, y, part, None, Trials.none(part.size), lipschitz, goal_size)
-    order = indices(np.argsort(np.concatenate([np.flatnonzero(who), np.flatnonzero(~who)]), kind="stable"), y)
+        x = part.y - part.g
+        last, part = part, Point(x, block.branch(x), part.y)
+    xp = namespace(now.x)
+    order = indices(np.argsort(np.concatenate([moving, resting]), kind="stable"), now.x)
     merged = (
         xp.take(xp.concat([a, b], axis=0), order, axis=0) for a, b in zip(part.arrays(), rest.arrays(), strict=True)
     )
-    return Point(*merged), last
-
-
-def _take(a: Any, at: Any) -> Any:
-    return namespace(a).take(a, at, axis=0)
+    return Point(*merged), (last, part)
 
 
 def _dense(chain: Chain, r: Any) -> Any:

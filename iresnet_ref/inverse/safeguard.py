@@ -10,14 +10,14 @@ floor needs more than `step_bound` evaluations: twice the *a-priori* Banach coun
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import HostArray, from_host, namespace, row_norm, to_host
+from iresnet_ref.arrays import HostArray, from_host, host_norms, indices, namespace, row_norm
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 
@@ -41,6 +41,12 @@ class Goal:
         bound = step_bound(first, target, self.lipschitz, extra + self.check_every)
         return bound if self.limit is None else np.minimum(bound, self.limit)
 
+    def ahead(self, residual: HostArray, target: HostArray, rate: HostArray) -> int:
+        """Return in how many evaluations half the rows should be there at this ‖r_{k+1}‖/‖r_k‖, at most `check_every`."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wanted = np.log(residual / target) / -np.log(np.minimum(rate, 1.0))
+        return math.ceil(np.median(np.clip(np.nan_to_num(wanted, nan=1.0), 1.0, self.check_every)))
+
     def left(self, spent: int) -> int:
         """Return how many evaluations are left below the limit."""
         return 2**62 if self.limit is None else self.limit - spent
@@ -48,26 +54,30 @@ class Goal:
 
 @dataclass(frozen=True)
 class Point:
-    """An evaluated iterate: x, g(x), r(x) = y − x − g(x) and ‖r(x)‖ per row."""
+    """An evaluated iterate: x, g(x) and y of each row; r(x) = y − x − g(x) and ‖r(x)‖ are formed when they are asked for."""
 
     x: Any
     g: Any
-    r: Any
-    size: Any
+    y: Any
 
-    @staticmethod
-    def at(x: Any, y: Any, g: Any) -> Point:
-        """Return the point x with its residual."""
-        r = y - x - g
-        return Point(x, g, r, row_norm(r, x.ndim - 1))
+    @cached_property
+    def r(self) -> Any:
+        """The residual."""
+        return self.y - self.x - self.g
 
-    def arrays(self) -> tuple[Any, Any, Any, Any]:
-        """Return (x, g, r, ‖r‖)."""
-        return self.x, self.g, self.r, self.size
+    @cached_property
+    def size(self) -> Any:
+        """‖r‖ per row."""
+        return row_norm(self.r, self.x.ndim - 1)
 
-    def map(self, function: Callable[[Any], Any]) -> Point:
-        """Return the point with each array replaced by function(array)."""
-        return Point(*map(function, self.arrays()))
+    def arrays(self) -> tuple[Any, Any, Any]:
+        """Return (x, g, y)."""
+        return self.x, self.g, self.y
+
+    def take(self, rows: HostArray) -> Point:
+        """Return the point of these rows."""
+        index = indices(rows, self.x)
+        return Point(*(namespace(a).take(a, index, axis=0) for a in self.arrays()))
 
 
 def step_bound(first: HostArray, target: HostArray, lipschitz: float, extra: int) -> HostArray:
@@ -82,18 +92,15 @@ def step_bound(first: HostArray, target: HostArray, lipschitz: float, extra: int
     return 2 * np.maximum(1, np.ceil(ratio)).astype(np.int64) + 2 + extra
 
 
-def decide(point: Point, y: Any, rtol: float) -> tuple[HostArray, HostArray]:
-    """Return (‖r‖, rtol·max(‖x‖, ‖y‖, ‖g‖)) per row on the host, in float64: the one synchronisation."""
-    xp = namespace(y)
-    event = y.ndim - 1
-    scale = xp.maximum(xp.maximum(row_norm(point.x, event), row_norm(y, event)), row_norm(point.g, event))
-    size, scale = to_host(xp.stack([point.size, scale], axis=0)).astype(np.float64)
-    if not np.isfinite(size).all():
+def decide(point: Point, size_y: HostArray, rtol: float) -> tuple[HostArray, HostArray, HostArray]:
+    """Return (‖r‖, rtol·max(‖x‖, ‖y‖, ‖g‖), ‖x‖) per row on the host, in float64: the one synchronisation."""
+    residual, x, g = host_norms(point.r, point.x, point.g)
+    if not np.isfinite(residual).all():
         raise NotContractiveError(
             "the iteration left the floating-point range: expected ‖r‖ to shrink by Lip(g) < 1 at every step; "
             "check the weights, or drop lipschitz= so that the bound is proved"
         )
-    return size, rtol * scale
+    return residual, rtol * np.maximum(np.maximum(x, size_y), g), x
 
 
 def accepts(now: Point, trial: Point, cost: int, lipschitz: float, target: Any) -> Any:
@@ -109,18 +116,15 @@ def freeze(target: HostArray, like: Any) -> Any:
 def refute(block: ResidualBlock, a: Point, b: Point, lipschitz: float) -> None:
     """Raise NotContractiveError if two evaluations disprove the stated Lip(g) ≤ L beyond all rounding.
 
-    ‖ĝ(a) − ĝ(b)‖ ≤ L‖a − b‖ + e(a) + e(b) whenever Lip(g) ≤ L, with e ≥ ‖ĝ − g‖ the running error bound. For a Banach
+    ‖ĝ(a) − ĝ(b)‖ ≤ L‖a − b‖ + e(a) + e(b) whenever Lip(g) ≤ L, with e(x) = α + β‖x‖ ≥ ‖ĝ − g‖ (`Branch.rounding`). For a Banach
     step b = a + r(a) the left side is ‖r(b)‖ and ‖a − b‖ is ‖r(a)‖, up to rounding.
     """
-    xp = namespace(a.x)
-    event = a.x.ndim - 1
-    u = rounding.unit_roundoff(a.x)
-    distance, reached = row_norm(b.x - a.x, event), row_norm(b.g - a.g, event)
-    error = sum(row_norm(block.branch.running_error(p.x)[1], event) for p in (a, b))
-    slack = 1.0 + (4 * math.prod(a.x.shape[1:]) + 64) * u
-    allowed = (lipschitz * distance + error) * slack + rounding.smallest_normal(a.x)
-    if bool(xp.any(reached > allowed)):
-        ratio = float(xp.max(reached / (distance + rounding.smallest_normal(a.x))))
+    alpha, beta = block.branch.rounding
+    distance, reached, first, second = host_norms(b.x - a.x, b.g - a.g, a.x, b.x)
+    slack = 1.0 + (4 * math.prod(a.x.shape[1:]) + 64) * rounding.unit_roundoff(a.x)
+    tiny = rounding.smallest_normal(a.x)
+    if (reached > (lipschitz * distance + 2.0 * alpha + beta * (first + second)) * slack + tiny).any():
+        ratio = float((reached / (distance + tiny)).max())
         raise NotContractiveError(
             f"expected Lip(g) ≤ {lipschitz:.6g} as stated, but one Banach step changed ‖r‖ by a factor of up to {ratio:.6g}, "
             "beyond what rounding explains; drop lipschitz= or normalise the weights"

@@ -65,6 +65,7 @@ def test_the_reference_imports_only_the_array_api_numpy_and_the_standard_library
 # Host NumPy belongs where the host is meant: weights, draws, proofs and the one convergence decision. Given an array of
 # another framework, a NumPy function moves it silently, so every module that calls one is named here with its reason.
 HOST_SIDE = {
+    "activations.py": "quiets NumPy where exp overflows and z/∞ = 0 is right",
     "arrays.py": "the way to the host and back",
     "branch.py": "draws initial weights on the host",
     "certify.py": "proofs run in host float64 on exactly converted weights",
@@ -73,6 +74,7 @@ HOST_SIDE = {
     "inverse/hidden.py": "tolerances per row",
     "inverse/newton.py": "one decision per trial: which rows were rejected, and how long they wait",
     "inverse/safeguard.py": "the evaluation bound and the decision about convergence",
+    "inverse/radius.py": "what the final residuals prove, per row",
     "inverse/rows.py": "keeps on the host which rows are still iterated",
     "logdet/__init__.py": "bounds that depend on the shapes only",
     "logdet/laws.py": "the probabilities of a law of series lengths",

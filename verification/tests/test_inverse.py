@@ -19,6 +19,8 @@ from iresnet_ref.chain import Chain
 from iresnet_ref.inverse import Method, banach, newton, safeguard
 from iresnet_ref.inverse.anderson import Secants
 from iresnet_ref.inverse.hidden import hidden_space
+from iresnet_ref.inverse.radius import last_step
+from iresnet_ref.inverse.rows import Rows
 from iresnet_ref.inverse.safeguard import Goal, Point, step_bound
 from iresnet_ref.layers import Affine
 
@@ -99,10 +101,50 @@ def test_the_ball_contains_the_preimage_of_fifty_digits(
     )
     distance = np.linalg.norm(to_host(exact.x - fifty_digits.asarray(found.x)), axis=1)
     assert (distance <= found.error_bound).all()
-    if dtype == "float64":  # the radius is the residual's, plus rounding that is small beside it
-        size = np.linalg.norm(y, axis=1) + np.linalg.norm(found.x, axis=1) + 16.0
-        rounded = 64 * 100 * 2.0**-53 * size
+    if dtype == "float64":  # the radius is the residual's, and a few times the running error bound at x
+        rounded = 8.0 * row_norm(block.branch.running_error(found.x)[1], 1) + 32 * 2.0**-53 * (row_norm(y, 1) + 8.0)
         assert (found.error_bound * (1 - block.contraction()) <= found.residual_norm * (1 + 1e-6) + rounded).all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_last_step_is_taken_only_where_every_computed_residual_gets_smaller(name: str, dtype: str) -> None:
+    """‖fl(y − z − g(z))‖ ≤ L‖r̂(x)‖ + ρ ≤ ‖r̂(x)‖ for z = y − g(x), whoever computes it, in whatever batch."""
+    block, y = FAMILIES[name].build(host(dtype))
+    goal = Goal(block.contraction(), 1e-6, 4)
+    steps = []
+    near = ir.invert(block, y, rtol=1e-5).x
+    for away in (1.0, 1e-2, 1e-4, 1e-8, 1e-12, 0.0):
+        x = (near + away * y[::-1]).astype(dtype)
+        point, rows = Point(x, block.branch(x), y), Rows(y)
+        rows.residual, _, rows.size = safeguard.decide(point, rows.size_y, 1e-6)
+        z, norm, _ = last_step(block, point, rows, goal)
+        stepped = (z != x).any(axis=1)
+        steps.append(stepped.any())
+        alone = np.concatenate([residual(block, z[i : i + 1], y[i : i + 1]) for i in range(len(y))])
+        for found in (alone, residual(block, z, y)):
+            assert (found <= norm)[stepped].all()
+        assert (norm <= rows.residual * (1 + 1e-6)).all()
+    assert steps[0]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", ["ortho d=2 c=.99", "fold d=4 c=.5", "zigzag d=2 c=.9", "rand d=20 c=.9"])
+def test_the_rounding_constants_of_a_branch_hold_everywhere(
+    name: str, dtype: str, fifty_digits: iresnet_backends.Backend
+) -> None:
+    """‖fl g(x) − g(x)‖ ≤ α + β‖x‖ beside the truth, and beside the running error bound, near 0 and far away."""
+    block, y = FAMILIES[name].build(host(dtype))
+    alpha, beta = block.branch.rounding
+    precise = block.branch.with_parameters({k: fifty_digits.asarray(v) for k, v in block.branch.parameters().items()})
+    for far in (0.0, 1e-3, 1.0, 1e6):
+        x = (far * y).astype(dtype)
+        gap = to_host(fifty_digits.asarray(block.branch(x[:2])) - precise(fifty_digits.asarray(x[:2])))
+        bound = alpha + beta * np.linalg.norm(x.astype(np.float64), axis=1)
+        assert (np.linalg.norm(gap, axis=1) <= bound[:2]).all()
+        running = row_norm(block.branch.running_error(x)[1], 1).astype(np.float64)
+        assert (running <= bound * (1 + 1e-5)).all()
+        assert (bound <= 16 * running).all()
 
 
 @pytest.fixture
@@ -121,10 +163,10 @@ def fifty_digits() -> Iterator[iresnet_backends.Backend]:
 def test_residual_shrinks_by_lip_at_every_banach_step(name: str) -> None:
     block, y = FAMILIES[name].build(host())
     L = block.contraction()
-    now = Point.at(y, y, block.branch(y))
+    now = Point(y, block.branch(y), y)
     for _ in range(60):
-        x = now.x + now.r
-        new = Point.at(x, y, block.branch(x))
+        x = y - now.g
+        new = Point(x, block.branch(x), y)
         # r_{k+1} = g(x_k) − g(x_{k+1}), ‖x_{k+1} − x_k‖ = ‖r_k‖, each known to its rounding
         error = sum(row_norm(block.branch.running_error(p.x)[1], 1) for p in (now, new))
         rounded = 4 * 2.0**-53 * (row_norm(x, 1) + row_norm(y, 1) + row_norm(now.r, 1))
@@ -486,18 +528,18 @@ class OnTheStep:
 
     before: Any = None
 
-    def __call__(self, point: Point, y: Any, rtol: float) -> Any:
-        size, target = safeguard.decide(point, y, rtol)
+    def __call__(self, point: Point, size_y: Any, rtol: float) -> Any:
+        residual, target, size = safeguard.decide(point, size_y, rtol)
         if self.before is not None and self.before.shape == point.x.shape:
-            size = np.linalg.norm(point.x - self.before, axis=1)
+            residual = np.linalg.norm(point.x - self.before, axis=1)
         self.before = point.x
-        return size, target
+        return residual, target, size
 
 
-def on_the_square(point: Point, y: Any, rtol: float) -> Any:
+def on_the_square(point: Point, size_y: Any, rtol: float) -> Any:
     """Stop on the square of the step."""
-    size, target = safeguard.decide(point, y, rtol)
-    return size**2, target
+    residual, target, size = safeguard.decide(point, size_y, rtol)
+    return residual**2, target, size
 
 
 @pytest.mark.parametrize("broken", [OnTheStep(), on_the_square])
