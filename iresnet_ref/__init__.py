@@ -19,6 +19,7 @@ from iresnet_ref.errors import (
     ShapeError,
     SubjectError,
 )
+from iresnet_ref.gradient import InverseGradient, LogDetGradient, inverse_gradient, logdet_gradient
 from iresnet_ref.inverse import Inverse, invert, rounding_floor
 from iresnet_ref.logdet import Law, LogDet, logdet, logdet_bounds, truncation_bound
 from iresnet_ref.logdet.laws import geometric, near_optimal, poisson
@@ -37,8 +38,10 @@ __all__ = [
     "IResNetError",
     "InfiniteVarianceError",
     "Inverse",
+    "InverseGradient",
     "Law",
     "LogDet",
+    "LogDetGradient",
     "NonFiniteError",
     "NotContractiveError",
     "Probes",
@@ -48,9 +51,11 @@ __all__ = [
     "certify",
     "geometric",
     "inverse_ball",
+    "inverse_gradient",
     "invert",
     "logdet",
     "logdet_bounds",
+    "logdet_gradient",
     "mlp",
     "near_optimal",
     "normalise",

@@ -22,6 +22,7 @@ from iresnet_ref.errors import NotContractiveError, ShapeError
 from iresnet_ref.layers import Affine, Layer, Pointwise, Pullback, Spread
 from iresnet_ref.probes import Probes
 from iresnet_ref.spectral import normalise
+from iresnet_ref.tape import Tape, record
 
 
 @dataclass(frozen=True)
@@ -68,22 +69,12 @@ class Branch:
         x and ȳ are (batch, *event), v and t̄ (*probes, batch, *event), both or neither of them given; None is zero.
         x̄ is summed over the probes, gradients over probes and batch. v̄ is None without v.
         """
-        pairs = []
-        for layer in self.layers:
-            pairs.append((x, v))
-            if v is None:
-                x = layer(x)
-            else:
-                x, factor = layer.linearize(x)
-                v = factor.apply(v)
-        gradients: dict[str, Any] = {}
-        for i in reversed(range(len(self.layers))):
-            x, v = pairs[i]
-            y_bar, t_bar, own = self.layers[i].pullback(x, v, y_bar, t_bar)
-            if t_bar is not None and t_bar.shape != v.shape:  # v is one tangent for all rows
-                t_bar = namespace(t_bar).sum(t_bar, axis=v.ndim - x.ndim, keepdims=True)
-            gradients = {**{f"{i}.{name}": gradient for name, gradient in own.items()}, **gradients}
-        return (namespace(x).zeros_like(x) if y_bar is None else y_bar), t_bar, gradients
+        tape = self.record(x, linearize=v is not None)
+        return tape.pullback(y_bar, () if v is None else tape.push(v), t_bar)
+
+    def record(self, x: Any, *, linearize: bool = True) -> Tape:
+        """Return the forward pass at x with what a reverse pass needs of it."""
+        return record(self.layers, x, linearize=linearize)
 
     def parameters(self) -> dict[str, Any]:
         """Return all parameters as {"0.weight": …}, in the order of the layers."""

@@ -58,16 +58,20 @@ class Chain:
         return Chain(self.factors[start:] + self.factors[:start], self.batch, self.like)
 
     def narrowest(self) -> Chain:
-        """Return the rotation that starts at the smallest inner dimension.
+        """Return the rotation that starts at the smallest inner dimension."""
+        return self.rotated(self.waist())
 
-        Among equals it starts just behind a per-sample factor, so that the shared factors that follow are multiplied
-        once for the whole batch.
+    def waist(self) -> int:
+        """Return the place of the smallest inner dimension: the factor in front of which it lies.
+
+        Among equals it is one just behind a per-sample factor, so that the shared factors that follow are multiplied once
+        for the whole batch.
         """
 
         def cost(k: int) -> tuple[int, bool]:
             return size(self.factors[k].in_shape), self.factors[k - 1].shared or not self.factors[k].shared
 
-        return self.rotated(min(range(len(self.factors)), key=cost))
+        return min(range(len(self.factors)), key=cost)
 
     def trace(self) -> Any | None:
         """Return tr J per row, exactly and without forming J, for chains with one or two diagonals between dense factors.

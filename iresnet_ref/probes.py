@@ -96,7 +96,7 @@ class Probes:
         """Return n fair signs for each (probe, row): the bits of the words, lowest first."""
         words = self.words(batch, -(-n // 32))
         bits = words[..., None] >> np.arange(32, dtype=np.uint32) & np.uint32(1)
-        return 1.0 - 2.0 * bits.reshape(self.count, batch, -1)[..., :n].astype(np.float64)
+        return 1.0 - 2.0 * bits.reshape(self.count, batch, 32 * words.shape[-1])[..., :n].astype(np.float64)
 
     def uniforms(self, batch: int, n: int) -> npt.NDArray[np.float64]:
         """Return n uniforms ((b >> 9)·2 + 1)/2²⁴ for each (probe, row): never 0 or 1, exact in float32."""

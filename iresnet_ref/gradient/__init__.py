@@ -1,0 +1,7 @@
+"""Gradients without autodiff: of the log-determinant, through the inverse, through the spectral normalisation."""
+
+from iresnet_ref.gradient.inverse import inverse_gradient
+from iresnet_ref.gradient.logdet import logdet_gradient
+from iresnet_ref.gradient.result import InverseGradient, LogDetGradient
+
+__all__ = ["InverseGradient", "LogDetGradient", "inverse_gradient", "logdet_gradient"]

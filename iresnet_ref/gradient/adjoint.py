@@ -1,0 +1,68 @@
+"""The adjoint equation (I + J)ᵀz = b on a stored chain: dense at the narrowest place, or by GCR.
+
+With J = AB, cut at its narrowest place, (I + J)⁻ᵀ = I − Bᵀ(I + BA)⁻ᵀAᵀ (Woodbury). GCR with every pair kept minimises
+‖b − (I + J)ᵀz‖ over the Krylov space, which contains the Neumann sums Σ_{k<m} (−Jᵀ)ᵏb: so m products shrink the residual by
+Lᵐ at least (Eisenstat, Elman, Schultz, SINUM 1983), also from one restart to the next.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iresnet_ref.arrays import flatten_events, namespace, row_norm, size, stack_norm
+from iresnet_ref.chain import Chain
+from iresnet_ref.gradient.exact import inverse_of_identity_plus
+from iresnet_ref.inverse.anderson import Secants
+
+DENSE = 32
+"""Up to this narrowest dimension the equation is solved densely."""
+CYCLE = 40
+"""The most pairs that GCR keeps before it starts again."""
+CHECK_EVERY = 4
+
+
+def solve_adjoint(chain: Chain, b: Any, goal: Any, lipschitz: float) -> tuple[Any, Any, int, str]:
+    """Return (z, ‖b − (I + J)ᵀz‖ per row, products with Jᵀ, method), above `goal` on a row only where rounding is."""
+    n = size(chain.narrowest().in_shape)
+    dense = n <= DENSE
+    inverse = inverse_of_identity_plus(chain.narrowest().dense()) if dense else None
+    xp = namespace(b)
+    z, residual, products = xp.zeros_like(b), b, n if dense else 0
+    norm = row_norm(b, b.ndim - 1)
+    while bool(xp.any(norm > goal)):
+        move, used = _densely(chain, inverse, residual) if dense else _krylov(chain, residual, goal)
+        better = b - (z + move) - chain.rmatvec(z + move)
+        products, after = products + used + 1, row_norm(better, b.ndim - 1)
+        # In exact arithmetic every row shrinks by L^used, the dense ones to zero: a row that does not has reached its floor.
+        shrunk = after < 0.5 * (1.0 + (0.0 if dense else lipschitz**used)) * norm
+        keep = xp.reshape(shrunk, (-1, *(1,) * (b.ndim - 1)))
+        z, residual = xp.where(keep, z + move, z), xp.where(keep, better, residual)
+        norm = xp.where(shrunk, after, norm)
+        if not bool(xp.any(shrunk & (norm > goal))):
+            break
+    return z, norm, products, "dense" if dense else "krylov"
+
+
+def _densely(chain: Chain, inverse: Any, r: Any) -> tuple[Any, int]:
+    """Return ((I + J)⁻ᵀr, products), J = AB and `inverse` = (I + BA)⁻¹."""
+    xp = namespace(r)
+    start = chain.waist()
+    a, b = (Chain(factors, chain.batch, chain.like) for factors in (chain.factors[start:], chain.factors[:start]))
+    inner = a.rmatvec(r)
+    row = xp.matmul(xp.reshape(inner, (r.shape[0], 1, -1)), inverse)
+    return r - b.rmatvec(xp.reshape(row, inner.shape)), 1
+
+
+def _krylov(chain: Chain, r: Any, goal: Any) -> tuple[Any, int]:
+    """Return (z, products) with ‖r − (I + J)ᵀz‖ ≤ goal on every row, or CYCLE products used."""
+    xp = namespace(r)
+    rest = flatten_events(r, r.ndim - 1)
+    pairs, z = Secants(CYCLE), xp.zeros_like(rest)
+    for k in range(1, CYCLE + 1):
+        image = rest + flatten_events(chain.rmatvec(xp.reshape(rest, r.shape)), r.ndim - 1)
+        pairs = pairs.add(rest, image, dependent=0.0)
+        explained, rest = pairs.project(rest)
+        z = z + explained
+        if k == CYCLE or (k % CHECK_EVERY == 0 and not bool(xp.any(stack_norm(rest) > goal))):
+            break
+    return xp.reshape(z, r.shape), k

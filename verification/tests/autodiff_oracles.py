@@ -1,0 +1,137 @@
+"""The same functions written anew in plain torch and JAX, differentiated by their own autodiff: oracles for the gradients.
+
+They read the branch's parameters and the names of its activations, none of the reference's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import iresnet_ref as ir
+from iresnet_ref.arrays import to_host
+
+Gradients = tuple[Any, dict[str, Any]]
+
+
+def torch_layers(g: ir.Branch, parameters: dict[str, Any]) -> list[Callable[[Any], Any]]:
+    """The layers of g in plain torch, for any leading axes."""
+    import torch
+
+    phi = {
+        "identity": lambda z: z,
+        "lipswish": lambda z: z * torch.sigmoid(z) / 1.1,
+        "elu": torch.nn.functional.elu,
+        "tanh": torch.tanh,
+        "softplus": lambda z: torch.nn.functional.softplus(z, threshold=100.0),
+        "sine": torch.sin,
+        "relu": torch.relu,
+    }
+
+    def affine(i: int) -> Callable[[Any], Any]:
+        return lambda x: x @ parameters[f"{i}.weight"].T + parameters[f"{i}.bias"]
+
+    return [affine(i) if f"{i}.weight" in parameters else phi[layer.name] for i, layer in enumerate(g.layers)]
+
+
+def torch_branch(layers: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """Their composition."""
+
+    def value(x: Any) -> Any:
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    return value
+
+
+def torch_gradients(
+    g: ir.Branch, x: Any, loss: Callable[..., Any], *more: Any, layers: bool = False
+) -> tuple[Any, ...]:
+    """Return (x̄, {parameter: gradient}, gradients of `more` …) of loss(g, x, *more) by torch.autograd.
+
+    With `layers` the loss gets the list of layers instead of their composition.
+    """
+    import torch
+
+    parameters = {k: torch.tensor(to_host(p), requires_grad=True) for k, p in g.parameters().items()}
+    leaves = [torch.tensor(to_host(a), requires_grad=True) for a in (x, *more)]
+    own = torch_layers(g, parameters)
+    total = loss(own if layers else torch_branch(own), *leaves)
+    wanted = [*leaves, *parameters.values()]
+    found = torch.autograd.grad(total, wanted, allow_unused=True)
+    full = [np.zeros(tuple(a.shape)) if d is None else d.numpy() for a, d in zip(wanted, found, strict=True)]
+    n = len(leaves)
+    return full[0], dict(zip(parameters, full[n:], strict=True)), *full[1:n]
+
+
+def torch_jacobians(g: Callable[[Any], Any], x: Any) -> Any:
+    """J_g of each row, differentiable."""
+    import torch
+
+    y = g(x)
+    rows = [torch.autograd.grad(y[:, i].sum(), x, create_graph=True)[0] for i in range(y.shape[1])]
+    return torch.stack(rows, dim=1)
+
+
+def torch_logdets(g: Callable[[Any], Any], x: Any) -> Any:
+    """log det(I + J_g) of each row, differentiable."""
+    import torch
+
+    return torch.linalg.slogdet(torch.eye(x.shape[1], dtype=x.dtype) + torch_jacobians(g, x))[1]
+
+
+def jax_gradients(g: ir.Branch, x: Any, loss: Callable[[Callable[[Any], Any], Any], Any]) -> Gradients:
+    """Return (x̄, {parameter: gradient}) of loss(g, x) by jax.grad, g being the branch on one event."""
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)  # JAX has no float64 without it; the setting is the whole process's
+    phi = {
+        "identity": lambda z: z,
+        "lipswish": lambda z: jax.nn.swish(z) / 1.1,
+        "elu": jax.nn.elu,
+        "tanh": jax.numpy.tanh,
+        "softplus": jax.nn.softplus,
+        "sine": jax.numpy.sin,
+        "relu": jax.nn.relu,
+    }
+
+    def branch(parameters: dict[str, Any], event: Any) -> Any:
+        for i, layer in enumerate(g.layers):
+            affine = f"{i}.weight" in parameters
+            event = parameters[f"{i}.weight"] @ event + parameters[f"{i}.bias"] if affine else phi[layer.name](event)
+        return event
+
+    parameters = {k: jax.numpy.asarray(to_host(p)) for k, p in g.parameters().items()}
+    gradient = jax.grad(lambda p, z: loss(lambda event: branch(p, event), z), argnums=(0, 1))
+    theta, x_bar = jax.jit(gradient)(parameters, jax.numpy.asarray(to_host(x)))
+    return np.asarray(x_bar), {k: np.asarray(v) for k, v in theta.items()}
+
+
+def jax_logdets(g: Callable[[Any], Any], x: Any) -> Any:
+    """log det(I + J_g) of each row, differentiable."""
+    import jax
+
+    jacobians = jax.vmap(jax.jacrev(g))(x)
+    return jax.numpy.linalg.slogdet(jax.numpy.eye(x.shape[1]) + jacobians)[1]
+
+
+def assert_close(a: Any, b: Any, what: str, rtol: float = 1e-10, scale: float = 0.0) -> None:
+    """Entries differ by at most `rtol` of the largest of b, or of `scale`."""
+    a, b = (to_host(v).astype(np.float64) for v in (a, b))
+    assert a.shape == b.shape, what
+    worst = np.abs(a - b).max(initial=0.0)
+    assert worst <= rtol * max(np.abs(b).max(initial=0.0), scale), (
+        f"{what}: {worst:.3g} of {np.abs(b).max(initial=0.0):.3g}"
+    )
+
+
+def assert_gradients(ours: Gradients, truth: tuple[Any, ...], rtol: float = 1e-10) -> None:
+    """x̄ and every parameter's gradient agree; a gradient that is zero is compared on the scale of the largest."""
+    scale = 1e-3 * max(float(np.abs(v).max(initial=0.0)) for v in truth[1].values())
+    assert ours[1].keys() == truth[1].keys()
+    assert_close(ours[0], truth[0], "x̄", rtol, scale)
+    for key, gradient in ours[1].items():
+        assert_close(gradient, truth[1][key], key, rtol, scale)
