@@ -45,13 +45,37 @@ class Chain:
         return Chain(factors, batch, self.like)
 
     def dense(self) -> Any:
-        """Return J as (batch, out, in): the chain applied to the columns of the identity."""
+        """Return J as (batch, out, in): by matrix products where all factors are dense or diagonal, else by columns."""
+        xp = namespace(self.like)
+        flat = all(isinstance(f, Dense) or (isinstance(f, Diagonal) and len(f.in_shape) == 1) for f in self.factors)
+        product = self._product() if flat and size(self.in_shape) > 8 else self._columns()
+        return xp.broadcast_to(product, (self.batch, *product.shape[1:]))
+
+    def _product(self) -> Any:
+        """Return J as (batch, out, in), or (1, out, in) where all factors are shared."""
+        xp = namespace(self.like)
+        first, n = self.factors[0], size(self.in_shape)
+        if isinstance(first, Dense):
+            product, rest = xp.reshape(first.weight, (1, *first.weight.shape)), self.factors[1:]
+        else:
+            identity = xp.eye(n, dtype=self.like.dtype, device=device(self.like))
+            product, rest = xp.reshape(identity, (1, n, n)), self.factors
+        for factor in rest:
+            if isinstance(factor, Dense):
+                product = xp.matmul(factor.weight, product)
+            elif isinstance(factor, Diagonal):
+                product = xp.reshape(factor.entries, (self.batch, *factor.in_shape, 1)) * product
+        return product
+
+    def _columns(self) -> Any:
+        """Return J as (batch, out, in), or (1, out, in) where all factors are shared, contiguous in memory."""
         xp = namespace(self.like)
         n = size(self.in_shape)
         identity = xp.eye(n, dtype=self.like.dtype, device=device(self.like))
         columns = self.matvec(xp.reshape(identity, (n, 1, *self.in_shape)))
-        columns = xp.broadcast_to(columns, (n, self.batch, *columns.shape[2:]))
-        return xp.permute_dims(xp.reshape(columns, (n, self.batch, size(columns.shape[2:]))), (1, 2, 0))
+        batch, out = columns.shape[1], size(columns.shape[2:])
+        columns = xp.permute_dims(xp.reshape(columns, (n, batch, out)), (1, 2, 0))
+        return xp.reshape(xp.reshape(columns, (batch * out * n,)), (batch, out, n))
 
     def rotated(self, start: int) -> Chain:
         """Return A_k ⋯ A₁ A_L ⋯ A_{k+1}: the same non-zero eigenvalues, hence the same det(I + ·) and traces of powers."""
@@ -61,15 +85,26 @@ class Chain:
         """Return the rotation that starts at the smallest inner dimension."""
         return self.rotated(self.waist())
 
+    def merged(self) -> Chain:
+        """Return the same product with the dense factors at its beginning multiplied into one, once for all rows."""
+        factors = list(self.factors)
+        xp = namespace(self.like)
+        while len(factors) > 1 and isinstance(factors[0], Dense) and isinstance(factors[1], Dense):
+            factors[:2] = [Dense(xp.matmul(factors[1].weight, factors[0].weight))]
+        return Chain(tuple(factors), self.batch, self.like)
+
     def waist(self) -> int:
         """Return the place of the smallest inner dimension: the factor in front of which it lies.
 
-        Among equals it is one just behind a per-sample factor, so that the shared factors that follow are multiplied once
-        for the whole batch.
+        Among equals it is the one from where the fewest multiplications fall on each sample: shared factors that follow
+        it directly are multiplied once for the whole batch.
         """
 
-        def cost(k: int) -> tuple[int, bool]:
-            return size(self.factors[k].in_shape), self.factors[k - 1].shared or not self.factors[k].shared
+        def cost(k: int) -> tuple[int, int]:
+            factors = self.rotated(k).factors
+            first = next((i for i, f in enumerate(factors) if not f.shared), len(factors))
+            work = sum(size(f.in_shape) * size(f.out_shape) for f in factors[first:] if f.shared)
+            return size(factors[0].in_shape), work
 
         return min(range(len(self.factors)), key=cost)
 
