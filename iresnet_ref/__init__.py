@@ -21,7 +21,7 @@ from iresnet_ref.errors import (
 )
 from iresnet_ref.gradient import InverseGradient, LogDetGradient, inverse_gradient, logdet_gradient
 from iresnet_ref.inverse import Inverse, invert, rounding_floor
-from iresnet_ref.logdet import Law, LogDet, logdet, logdet_bounds, truncation_bound
+from iresnet_ref.logdet import Law, LogDet, logdet, logdet_bounds, roulette_variance_bound, truncation_bound
 from iresnet_ref.logdet.laws import geometric, near_optimal, poisson
 from iresnet_ref.probes import Probes
 from iresnet_ref.spectral import normalise, power_iteration, spectral_norm
@@ -61,6 +61,7 @@ __all__ = [
     "normalise",
     "poisson",
     "power_iteration",
+    "roulette_variance_bound",
     "rounding_floor",
     "spectral_norm",
     "truncation_bound",

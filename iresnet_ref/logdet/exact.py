@@ -8,7 +8,6 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import device, namespace, size
 from iresnet_ref.chain import Chain
 
-
 CHUNK = 2**16
 """Entries of the matrices that are formed at a time: they stay in the cache, and memory stays bounded."""
 

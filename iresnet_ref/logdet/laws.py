@@ -25,11 +25,12 @@ class Law:
     """A law of N given by `survival(k)` = P(N ≥ k), decreasing from survival(1) = 1, with its tail ratio.
 
     `tail_ratio` = lim P(N ≥ k+1)/P(N ≥ k); the variance is accepted as finite for L² < tail_ratio, or for L² equal to it
-    where `finite_at_ratio` says that the *value* is.
+    where `finite_at_ratio` says that the *value* is. A law of your own is taken at its word; without a tail ratio nothing
+    is proved, and it is refused. `roulette_variance_bound` computes what the drawn law costs.
     """
 
     survival: Callable[[int], float]
-    tail_ratio: float
+    tail_ratio: float = 0.0
     name: str = "user law"
     finite_at_ratio: bool = False
 
@@ -112,6 +113,11 @@ class Table:
 
     sure: int
     thresholds: npt.NDArray[np.uint64]
+
+    @property
+    def mean(self) -> float:
+        """E[N] = Σ P(N ≥ k)."""
+        return self.sure + float(np.sum(self.thresholds.astype(np.float64))) / 2.0**64
 
     @property
     def last(self) -> int:

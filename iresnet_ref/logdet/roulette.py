@@ -1,10 +1,12 @@
 """The unbiased Russian-roulette estimate of log det(I + J), with a series length of its own for every sample.
 
-Σ_{k≤N} (−1)^{k+1} vᵀJᵏv/(k·P(N ≥ k)), E over N and v = Σ_k (−1)^{k+1} tr(Jᵏ)/k ([C19] eq. 6 with N per sample).
+Σ_{k≤N} (−1)^{k+1} vᵀJᵏv/(k·P(N ≥ k)), E over N and v = Σ_k (−1)^{k+1} tr(Jᵏ)/k ([C19] eq. 6 with N per sample). Exact
+traces replace the first q terms, with weight 1 and whatever N is; a sample with N ≤ q needs no product at all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,15 @@ import numpy as np
 from iresnet_ref.arrays import HostArray, indices, namespace
 from iresnet_ref.chain import Chain
 from iresnet_ref.logdet.laws import Table
-from iresnet_ref.logdet.series import event_dot
+from iresnet_ref.logdet.series import coefficient, event_dot, replaced_terms
 
 
-def roulette_logdet(chain: Chain, v: Any, lengths: HostArray, law: Table) -> Any:
+def products(lengths: HostArray, exact: int) -> HostArray:
+    """Return how many products with J a sample of this length takes beside `exact` traces."""
+    return np.where(lengths > exact, lengths, 0)
+
+
+def roulette_logdet(chain: Chain, v: Any, lengths: HostArray, law: Table, traces: Sequence[Any] = ()) -> Any:
     """Return one estimate per (probe, row) for v of shape (count, batch, *event) and `lengths` N of shape (count, batch).
 
     Samples are sorted by N on the host, so that finished ones drop out without a synchronisation.
@@ -23,8 +30,10 @@ def roulette_logdet(chain: Chain, v: Any, lengths: HostArray, law: Table) -> Any
     xp = namespace(v)
     count, batch = lengths.shape
     event_ndim = len(chain.in_shape)
-    order = np.argsort(-lengths.reshape(-1), kind="stable")
-    sorted_n = lengths.reshape(-1)[order]
+    lengths = products(lengths, len(traces)).reshape(-1)
+    order = np.argsort(-lengths, kind="stable")
+    sorted_n = lengths[order]
+    exact = replaced_terms(traces, event_dot(v, v, event_ndim))
     v = xp.take(xp.reshape(v, (count * batch, *v.shape[2:])), indices(order, v), axis=0)
     chain = chain.take(indices(order % batch, v))
     n = indices(sorted_n, v)
@@ -38,8 +47,9 @@ def roulette_logdet(chain: Chain, v: Any, lengths: HostArray, law: Table) -> Any
             active, keep = alive, slice(0, alive)
             chain, v, w, n, total = chain.take(keep), v[keep, ...], w[keep, ...], n[keep], total[keep]
         w = chain.rmatvec(w)
-        weight = (-1) ** (k + 1) / (k * law.survival(k))
-        total = total + weight * xp.astype(n >= k, total.dtype) * event_dot(w, v, event_ndim)
+        if k > len(traces):
+            weight = coefficient(k) / law.survival(k)
+            total = total + weight * xp.astype(n >= k, total.dtype) * event_dot(w, v, event_ndim)
     total = xp.concat([total, *reversed(finished)], axis=0)
     back = indices(np.argsort(order, kind="stable"), total)
-    return xp.reshape(xp.take(total, back, axis=0), (count, batch))
+    return exact + xp.reshape(xp.take(total, back, axis=0), (count, batch))
