@@ -80,8 +80,11 @@ HOST_SIDE = {
     "inverse/radius.py": "what the final residuals prove, per row",
     "inverse/rows.py": "keeps on the host which rows are still iterated",
     "logdet/__init__.py": "bounds that depend on the shapes only",
+    "logdet/cost.py": "the number of replicates: one host synchronisation for the pilot",
+    "logdet/estimator.py": "series lengths and counts of products",
     "logdet/laws.py": "the probabilities of a law of series lengths",
     "logdet/roulette.py": "draws series lengths on the host by integer thresholds",
+    "logdet/variance.py": "a bound from the law of the series length alone",
     "probes.py": "draws random bits on the host",
 }
 

@@ -256,8 +256,8 @@ def test_roulette_gives_each_sample_its_own_length() -> None:
 @given(seed=SEEDS)
 def test_same_bits_on_every_backend(key: str, seed: int) -> None:
     b, reference = backend(key), backend("numpy-f64")
-    for kind in ("rademacher", "gaussian"):
-        probes = ir.Probes(seed=seed, stream=3, kind=kind, count=2)  # type: ignore[arg-type]
+    for kind in ("rademacher", "gaussian", "hadamard"):
+        probes = ir.Probes(seed=seed, stream=3, kind=kind, count=2, block=3)  # type: ignore[arg-type]
         here = to_host(probes.draw(b.asarray(np.zeros((4, 7)))))
         there = probes.draw(reference.asarray(np.zeros((9, 7))))[:, :4].astype(
             here.dtype

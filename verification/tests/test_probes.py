@@ -115,5 +115,5 @@ def test_a_law_that_is_none_is_refused() -> None:
         laws.table(laws.Law(lambda k: 0.5**k, 0.5), 0.5)
     with pytest.raises(ValueError, match="decrease"):
         laws.table(laws.Law(lambda k: 1.0 if k != 2 else 0.5, 0.5), 0.5)
-    with pytest.raises(ValueError, match="kind 'rademacher' or 'gaussian'"):
+    with pytest.raises(ValueError, match="kind 'rademacher', 'gaussian' or 'hadamard'"):
         ir.Probes(kind="cauchy")  # type: ignore[arg-type]
