@@ -81,10 +81,10 @@ def logdet_gradient(
             if not allow_infinite_variance:
                 laws.require_finite_variance(law, lipschitz, gradient=True)
             drawn = laws.table(law, lipschitz)
-            lengths = probes.lengths(batch, drawn.thresholds, drawn.sure)
+            lengths = np.repeat(probes.lengths(batch, drawn.thresholds, drawn.sure), probes.block, axis=0)
             survival, truncation = drawn.survival, 0.0
         else:
-            lengths, survival = np.full((probes.count, batch), terms), _always
+            lengths, survival = np.full((probes.count * probes.block, batch), terms), _always
             truncation = truncation_factor(lipschitz, terms)
         v = probes.draw(x)
         x_bar, gradients = _neumann(block, x, v, weights, y_bar, lengths, survival)
