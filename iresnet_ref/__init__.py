@@ -8,6 +8,7 @@ from iresnet_ref.ball import Ball, inverse_ball
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.branch import Branch, mlp
 from iresnet_ref.certify import Certificate, certify
+from iresnet_ref.conv import Conv, convnet
 from iresnet_ref.errors import (
     BackendUnavailableError,
     ConvergenceError,
@@ -33,6 +34,7 @@ __all__ = [
     "Ball",
     "Branch",
     "Certificate",
+    "Conv",
     "ConvergenceError",
     "DTypeError",
     "IResNetError",
@@ -49,6 +51,7 @@ __all__ = [
     "ShapeError",
     "SubjectError",
     "certify",
+    "convnet",
     "geometric",
     "inverse_ball",
     "inverse_gradient",

@@ -85,7 +85,7 @@ def norm_bound(weight: Matrix) -> float:
     for _ in range(100):  # the first candidate nearly always; far above the norm every proof succeeds
         c = math.sqrt(top + excess) * (1.0 + 4.0 * _U)
         if gram.below(c):
-            return _times_power_of_two(c, exponent)
+            return times_power_of_two(c, exponent)
         excess *= 2.0
     return math.inf
 
@@ -135,7 +135,7 @@ class _Gram:
         return bool(np.isfinite(factor).all() and (np.diag(factor) > 0.0).all())
 
 
-def _times_power_of_two(value: float, exponent: int) -> float:
+def times_power_of_two(value: float, exponent: int) -> float:
     """Return value·2^exponent, rounded up where the result is not a normal number."""
     if exponent + math.frexp(value)[1] > 1024:
         return math.inf
@@ -152,7 +152,7 @@ def absolute_norm_bound(weight: Matrix) -> float:
     exponent = math.frexp(magnitude)[1]
     a = np.ldexp(a, -exponent)  # what underflows here is far below the rounding of the sums
     product = float(a.sum(axis=0).max()) * float(a.sum(axis=1).max())
-    return _times_power_of_two(up(math.sqrt(product), sum(a.shape)), exponent)
+    return times_power_of_two(up(math.sqrt(product), sum(a.shape)), exponent)
 
 
 def certify(subject: Branch | ResidualBlock) -> Certificate:

@@ -1,4 +1,4 @@
-"""The layers of a residual branch: Affine and Pointwise.
+"""The layers of a residual branch: affine maps and activations.
 
 A layer answers four questions: its value, its value with its Jacobian factor, the pullback of cotangents, and how rounding
 errors pass through it. For the last, `spread` carries three things about the computed value ĥ at x: e ≥ |ĥ − h| entry by
@@ -7,16 +7,17 @@ entry (a running error bound, Higham §3.3), and the pair (a, b) in |e(x′) −
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from iresnet_ref import rounding
 from iresnet_ref.activations import Activation
-from iresnet_ref.arrays import Array, flatten_events, namespace, size, stack_norm, to_host
+from iresnet_ref.arrays import Array, expand_rows, flatten_events, namespace, row_norm, size, stack_norm, to_host
 from iresnet_ref.certify import absolute_norm_bound, norm_bound
-from iresnet_ref.operators import Dense, Diagonal, Factor, outer
+from iresnet_ref.operators import Dense, Diagonal, Factor, Linear
 
 
 class Spread(NamedTuple):
@@ -72,11 +73,102 @@ class Layer(Protocol):
 
 
 @dataclass(frozen=True)
-class Affine:
-    """h ↦ W h + b, W of shape (out, in), b of shape (out,)."""
+class LinearLayer(ABC):
+    """h ↦ A h + b with a shared operator A of `weight`, and a number of `bias` for each output channel."""
 
     weight: Array
     bias: Array
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    @abstractmethod
+    def operator(self) -> Linear:
+        """The linear part A."""
+
+    @abstractmethod
+    def host_norms(self) -> tuple[float, float]:
+        """Return proved bounds on ‖A‖₂ and ‖|A|‖₂ for the weight as it is on the host, in float64."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The weight and the bias."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Self:
+        """Return the layer with these parameters."""
+        return replace(self, weight=parameters["weight"], bias=parameters["bias"])
+
+    def __call__(self, x: Any) -> Any:
+        """Return A x + b."""
+        return self.operator.apply(x) + self._shift(self.bias)
+
+    def linearize(self, x: Any) -> tuple[Any, Factor]:
+        """Return A x + b and the factor A."""
+        return self(x), self.operator
+
+    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+        """x̄ = Aᵀȳ, v̄ = Aᵀt̄, W̄ = ∂(ȳᵀAx + t̄ᵀAv)/∂W, b̄ = ȳ summed over rows and pixels."""
+        xp = namespace(x)
+        weight, bias = xp.zeros_like(self.weight), xp.zeros_like(self.bias)
+        x_bar = v_bar = None
+        if y_bar is not None:
+            x_bar, weight = self.operator.transpose(y_bar), self.operator.weight_gradient(y_bar, x)
+            bias = xp.sum(y_bar, axis=(0, *range(2, y_bar.ndim)))
+        if t_bar is not None:
+            v_bar, weight = self.operator.transpose(t_bar), weight + self.operator.weight_gradient(t_bar, v)
+        return x_bar, v_bar, {"weight": weight, "bias": bias}
+
+    def norm_bound(self) -> float:
+        """Return a proved bound on ‖A‖₂."""
+        return self._norms[0]
+
+    @cached_property
+    def _norms(self) -> tuple[float, float]:
+        """Proved bounds on ‖A‖₂ and ‖|A|‖₂."""
+        norm, absolute = self.host_norms()
+        if rounding.unit_roundoff(self.weight) < rounding.FLOAT64_ROUNDOFF:  # the host holds rounded weights
+            # an entry that is rounded to zero may stand once for every output
+            lost = size(self.operator.out_shape) * size(tuple(self.weight.shape)) * rounding.SMALLEST_NORMAL
+            lost = 2.0 * rounding.FLOAT64_ROUNDOFF * absolute + lost
+            norm, absolute = rounding.up(norm + lost), rounding.up(absolute + lost)
+        return norm, absolute
+
+    def _shift(self, bias: Any) -> Any:
+        return expand_rows(bias, len(self.operator.out_shape) - 1)
+
+    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+        """e′ = |A|e + γ_{n+1}(|A||ĥ| + |b|), with the rounding of this very expression added on top."""
+        del y
+        xp = namespace(h)
+        u = rounding.unit_roundoff(h)
+        n = self.operator.terms
+        norm, absolute = self._norms
+        g = rounding.gamma(n + 1, u)
+        on_top = 1.0 + 2.0 * (n + 6) * u
+        underflow = (4 * n + 8) * (1.0 + absolute) * rounding.smallest_normal(h)
+        error = (
+            self.operator.absolute().apply(before.error + g * xp.abs(h)) + g * self._shift(xp.abs(self.bias))
+        ) * on_top + underflow
+        # |ĥ(x′) − ĥ(x)| ≤ Λ‖x − x′‖ + 2e(x) + (e(x′) − e(x)); the error grows with it at the rate ‖|A|‖γ.
+        factor = absolute * on_top
+        growth = factor * (before.growth + g * (before.lipschitz + before.growth))
+        drift = factor * (before.drift + g * (2.0 * row_norm(before.error, h.ndim - 1) + before.drift))
+        return Spread(error, growth, drift, norm * before.lipschitz)
+
+    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+        """Σⱼ A²ⱼ(σ²ⱼ + nu²h²ⱼ/6) + u²y²: independent roundings of the partial sums of n terms (Higham & Mary 2019)."""
+        u = rounding.unit_roundoff(h)
+        n = self.operator.terms
+        return self.operator.squared().apply(variance + (n / 6.0 * u * u) * h * h) + (u * u) * y * y
+
+
+@dataclass(frozen=True)
+class Affine(LinearLayer):
+    """h ↦ W h + b, W of shape (out, in), b of shape (out,)."""
 
     @property
     def name(self) -> str:
@@ -88,72 +180,10 @@ class Affine:
         """The linear part."""
         return Dense(self.weight)
 
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """The weight and the bias."""
-        return {"weight": self.weight, "bias": self.bias}
-
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Affine:
-        """Return the layer with these parameters."""
-        return Affine(parameters["weight"], parameters["bias"])
-
-    def __call__(self, x: Any) -> Any:
-        """Return W x + b."""
-        return self.operator.apply(x) + self.bias
-
-    def linearize(self, x: Any) -> tuple[Any, Factor]:
-        """Return W x + b and the factor W."""
-        return self(x), self.operator
-
-    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
-        """x̄ = Wᵀȳ, v̄ = Wᵀt̄, W̄ = ȳxᵀ + t̄vᵀ, b̄ = ȳ."""
-        xp = namespace(x)
-        weight, bias = xp.zeros_like(self.weight), xp.zeros_like(self.bias)
-        x_bar = v_bar = None
-        if y_bar is not None:
-            x_bar, weight, bias = self.operator.transpose(y_bar), outer(y_bar, x), xp.sum(y_bar, axis=0)
-        if t_bar is not None:
-            v_bar, weight = self.operator.transpose(t_bar), weight + outer(t_bar, v)
-        return x_bar, v_bar, {"weight": weight, "bias": bias}
-
-    def norm_bound(self) -> float:
-        """Return a proved bound on ‖W‖₂."""
-        return self._norms[0]
-
-    @cached_property
-    def _norms(self) -> tuple[float, float]:
-        """Proved bounds on ‖W‖₂ and ‖|W|‖₂."""
+    def host_norms(self) -> tuple[float, float]:
+        """Return proved bounds on ‖W‖₂ and ‖|W|‖₂."""
         host = to_host(self.weight)
-        norm, absolute = norm_bound(host), absolute_norm_bound(host)
-        if rounding.unit_roundoff(self.weight) < rounding.FLOAT64_ROUNDOFF:  # the host holds rounded weights
-            lost = 2.0 * rounding.FLOAT64_ROUNDOFF * absolute + size(tuple(self.weight.shape)) * rounding.SMALLEST_NORMAL
-            norm, absolute = rounding.up(norm + lost), rounding.up(absolute + lost)
-        return norm, absolute
-
-    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
-        """e′ = |W|e + γ_{n+1}(|W||ĥ| + |b|), with the rounding of this very expression added on top."""
-        del y
-        xp = namespace(h)
-        u = rounding.unit_roundoff(h)
-        n = self.weight.shape[1]
-        norm, absolute = self._norms
-        g = rounding.gamma(n + 1, u)
-        on_top = 1.0 + 2.0 * (n + 6) * u
-        underflow = (4 * n + 8) * (1.0 + absolute) * rounding.smallest_normal(h)
-        error = (
-            self.operator.absolute().apply(before.error + g * xp.abs(h)) + g * xp.abs(self.bias)
-        ) * on_top + underflow
-        # |ĥ(x′) − ĥ(x)| ≤ Λ‖x − x′‖ + 2e(x) + (e(x′) − e(x)); the error grows with it at the rate ‖|W|‖γ.
-        factor = absolute * on_top
-        growth = factor * (before.growth + g * (before.lipschitz + before.growth))
-        drift = factor * (before.drift + g * (2.0 * stack_norm(before.error) + before.drift))
-        return Spread(error, growth, drift, norm * before.lipschitz)
-
-    def noise(self, h: Any, y: Any, variance: Any) -> Any:
-        """Σⱼ W²ⱼ(σ²ⱼ + nu²h²ⱼ/6) + u²y²: independent roundings of the partial sums of n terms (Higham & Mary 2019)."""
-        u = rounding.unit_roundoff(h)
-        n = self.weight.shape[1]
-        return self.operator.squared().apply(variance + (n / 6.0 * u * u) * h * h) + (u * u) * y * y
+        return norm_bound(host), absolute_norm_bound(host)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,26 @@ class Factor(Protocol):
         """Return the factor restricted to these rows of the batch (an index array or a slice)."""
 
 
+class Linear(Factor, Protocol):
+    """A shared operator with a weight: dense or a convolution."""
+
+    @property
+    def terms(self) -> int:
+        """The length of the inner products."""
+
+    def weight_gradient(self, u: Any, v: Any) -> Any:
+        """Return the gradient of Σ uᵀAv with respect to the weight."""
+
+    def absolute(self) -> Self:
+        """Return the operator of |weight|."""
+
+    def squared(self) -> Self:
+        """Return the operator of weight∘weight."""
+
+    def matrix(self) -> Any:
+        """Return the operator as a matrix (out, in), events flattened."""
+
+
 @dataclass(frozen=True)
 class Dense:
     """v ↦ W v with W of shape (out, in), on the last axis."""
@@ -66,6 +86,19 @@ class Dense:
         del rows
         return self
 
+    @property
+    def terms(self) -> int:
+        """The length of the inner products."""
+        return self.weight.shape[1]
+
+    def weight_gradient(self, u: Array, v: Array) -> Any:
+        """Return ∂/∂W Σ uᵀ(W v) = Σ u vᵀ over all leading axes; the last leading axis of u or v may be 1 for all rows."""
+        return outer(u, v)
+
+    def matrix(self) -> Any:
+        """Return W."""
+        return self.weight
+
     def absolute(self) -> Dense:
         """Return v ↦ |W| v, for running error bounds."""
         return Dense(namespace(self.weight).abs(self.weight))
@@ -86,10 +119,20 @@ def _rows_times(v: Array, matrix: Array) -> Any:
 def outer(u: Array, v: Array) -> Any:
     """Return Σ u vᵀ over all leading axes, as one matrix product; the last leading axis of v or u may be 1 for all rows."""
     xp = namespace(u)
-    if u.shape[-2] != v.shape[-2]:
-        u, v = (xp.sum(a, axis=-2, keepdims=True) if b.shape[-2] == 1 else a for a, b in ((u, v), (v, u)))
+    u, v = matching_rows(u, v, 1)
     flat_u, flat_v = (xp.reshape(a, (size(a.shape[:-1]), a.shape[-1])) for a in (u, v))
     return xp.matmul(xp.matrix_transpose(flat_u), flat_v)
+
+
+def matching_rows(u: Array, v: Array, event_ndim: int) -> tuple[Any, Any]:
+    """Return u and v with equal batch axes for a bilinear sum: where one has length 1, the other is summed over its rows."""
+    xp, axis = namespace(u), -1 - event_ndim
+    if u.shape[axis] == v.shape[axis]:
+        return u, v
+    return (
+        xp.sum(u, axis=axis, keepdims=True) if v.shape[axis] == 1 else u,
+        xp.sum(v, axis=axis, keepdims=True) if u.shape[axis] == 1 else v,
+    )
 
 
 @dataclass(frozen=True)
