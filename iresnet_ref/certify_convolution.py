@@ -28,7 +28,7 @@ from iresnet_ref.rounding import gamma, up
 
 Host = npt.NDArray[Any]
 _U = rounding.FLOAT64_ROUNDOFF
-DENSE_UP_TO = 256
+DENSE_UP_TO = 512
 """Operators with a side up to this are certified as matrices: nothing is lost, and it is as fast."""
 _SQUARINGS = 5
 _CLOSE = 1e-3
@@ -45,7 +45,8 @@ def convolution_norm_bound(operator: Convolution) -> float:
         return math.inf
     if kernel.shape[2:] == (1, 1):
         return norm_bound(kernel[:, :, 0, 0])
-    if size(operator.image) * min(kernel.shape[:2]) <= DENSE_UP_TO:
+    side = size(operator.image) * min(kernel.shape[:2])
+    if operator.padding == "zero" and side <= DENSE_UP_TO:
         return norm_bound(Convolution(kernel, operator.image, operator.padding).matrix())
     magnitude = float(np.abs(kernel).max(initial=0.0))
     if magnitude == 0.0:

@@ -58,7 +58,8 @@ class Convolution:
         x = xp.reshape(v, (size(lead), *self.in_shape))
         outputs, inputs = self.weight.shape[:2]
         formulation = self._gather if inputs <= outputs else self._scatter
-        y = _in_pieces(formulation, x, self._expanded(min(inputs, outputs)))
+        pieces = _pieces(x.shape[0], self._expanded(min(inputs, outputs)))
+        y = formulation(x) if len(pieces) < 2 else xp.concat([formulation(x[rows, ...]) for rows in pieces], axis=0)
         return xp.reshape(y, (*lead, *self.out_shape))
 
     def transpose(self, u: Array) -> Any:
@@ -78,11 +79,10 @@ class Convolution:
         outputs, inputs, kh, kw = self.weight.shape
         count, pixels = size(u.shape[:-3]), size(self.image)
         u, v = xp.reshape(u, (count, outputs, pixels)), xp.reshape(v, (count, *self.in_shape))
-        piece = max(1, PIECE // max(self._expanded(inputs), 1))
         total = xp.zeros((outputs, kh * kw * inputs), dtype=u.dtype, device=device(u))
-        for i in range(0, count, piece):
-            columns = xp.matrix_transpose(self._columns(v[i : i + piece, ...]))
-            total = total + xp.sum(xp.matmul(u[i : i + piece, ...], columns), axis=0)
+        for rows in _pieces(count, self._expanded(inputs)):
+            columns = xp.matrix_transpose(self._columns(v[rows, ...]))
+            total = total + xp.sum(xp.matmul(u[rows, ...], columns), axis=0)
         return xp.permute_dims(xp.reshape(total, (outputs, kh, kw, inputs)), (0, 3, 1, 2))
 
     def take(self, rows: Any) -> Convolution:
@@ -175,12 +175,10 @@ def require_convolution(
     return cast(Padding, padding)
 
 
-def _in_pieces(function: Any, x: Array, entries: int) -> Any:
-    """Return function(x), computed on pieces of the batch whose expansion fits into a cache."""
-    piece = max(1, PIECE // max(entries, 1))
-    if x.shape[0] <= piece:
-        return function(x)
-    return namespace(x).concat([function(x[i : i + piece, ...]) for i in range(0, x.shape[0], piece)], axis=0)
+def _pieces(count: int, entries: int) -> list[slice]:
+    """Return slices of the batch whose expansion, `entries` for each event, fits into a cache."""
+    step = max(1, PIECE // max(entries, 1))
+    return [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
 
 def _pad_axis(x: Array, axis: int, width: int, padding: Padding) -> Any:

@@ -69,6 +69,8 @@ HOST_SIDE = {
     "arrays.py": "the way to the host and back",
     "branch.py": "draws initial weights on the host",
     "certify.py": "proofs run in host float64 on exactly converted weights",
+    "certify_convolution.py": "proofs run in host float64 on exactly converted kernels",
+    "conv.py": "draws initial weights on the host",
     "inverse/banach.py": "decides on the host, once per check_every steps, which rows have converged",
     "inverse/__init__.py": "says which row is stuck, and where",
     "inverse/hidden.py": "tolerances per row",
