@@ -7,6 +7,7 @@ a subject could not be loaded · 3 inconclusive or errored checks, none failed.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,9 +18,11 @@ import jinja2  # noqa: F401
 from rich.console import Console
 
 from iresnet_ref.errors import IResNetError, SubjectError
-from iresnet_verify import isolated, report_json, report_junit, report_terminal
+from iresnet_verify import baseline as baselines
+from iresnet_verify import configuration, isolated, report_github, report_json, report_junit, report_terminal
 from iresnet_verify.check import BUDGETS
 from iresnet_verify.loading import parse
+from iresnet_verify.planning import selected
 from iresnet_verify.reproduce import folder_beside
 from iresnet_verify.result import Report
 from iresnet_verify.worker import Job
@@ -50,8 +53,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit codes of audit: 0 nothing failed; "
              "1 a check failed; 2 bad usage or unloadable subject; 3 inconclusive or errored checks, none failed.")
 @click.version_option(package_name="iresnet-ref")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Audit anybody's invertible network."""
+    options = {o[2:]: p.name for p in audit.params if isinstance(p, click.Option) for o in p.opts if o.startswith("--")}
+    given = configuration.defaults(Path.cwd(), options.keys() - {"list", "write-baseline"})
+    context.default_map = {"audit": {options[key]: value for key, value in given.items()}}
 
 
 @main.command()
@@ -68,6 +75,10 @@ def main() -> None:
               help="Folder for reproductions; otherwise <stem of the JSON or HTML file>-reproduce beside it.")
 @click.option("--select", multiple=True, help="Only these checks: id, family or pattern; repeatable or comma-separated.")
 @click.option("--ignore", multiple=True, help="Not these checks.")
+@click.option("--baseline", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="JSON of known failures: only new findings fail.")
+@click.option("--write-baseline", type=FILE, help="Write what fails now as a baseline, and exit 0 whatever it is.")
+@click.option("--list", "list_only", is_flag=True, help="Name the checks that would run, and run none.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
 @click.option("--load-seconds", type=click.FloatRange(min=1), default=300.0, show_default=True,
               help="Time limit for importing the file and calling the factory.")
@@ -75,14 +86,20 @@ def main() -> None:
 def audit(
     subjects: tuple[str, ...], backend: str | None, budget: str, seed: int, alpha: float, json_path: Path | None,
     html_path: Path | None, junit_path: Path | None, out: Path | None, select: tuple[str, ...],
-    ignore: tuple[str, ...], workers: int, load_seconds: float,
-    check_seconds: float | None,
+    ignore: tuple[str, ...], baseline: Path | None, write_baseline: Path | None, list_only: bool, workers: int,
+    load_seconds: float, check_seconds: float | None,
 ) -> int:
-    """Audit the subjects that FACTORY() returns, in worker processes: one that hangs or dies costs one check."""
-    for path in (p for p in (json_path, html_path, junit_path) if p):
+    """Audit the subjects that FACTORY() returns, in worker processes: one that hangs or dies costs one check.
+
+    Defaults come from [tool.iresnet-verify] in the nearest pyproject.toml.
+    """
+    chosen, left_out = (tuple(p for s in option for p in s.split(",") if p) for option in (select, ignore))
+    if list_only:
+        return _list(chosen, left_out)
+    known = baselines.read(baseline) if baseline else {}
+    for path in (p for p in (json_path, html_path, junit_path, write_baseline) if p):
         _make_writable(path)
     jobs, errors = [], []
-    chosen, left_out = (tuple(p for s in option for p in s.split(",") if p) for option in (select, ignore))
     for spec in subjects:
         try:
             jobs.append(Job(parse(spec, backend), seed, budget, alpha, chosen, left_out, load_seconds, check_seconds))
@@ -94,8 +111,27 @@ def audit(
     if jobs:
         with report_terminal.progress_bar() as progress:
             audits = isolated.run(jobs, folder, workers=workers, progress=progress)
-        reports, errors = audits.reports, errors + audits.errors
+        reports, errors = baselines.apply(audits.reports, known, str(baseline)), errors + audits.errors
     report_terminal.show(reports)
+    for mended in baselines.mended(reports, known):
+        click.echo(f"mended: {mended} passes; take it out of {baseline}")
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        click.echo("\n".join(report_github.lines(reports)))
+    _write(reports, errors, json_path, html_path, junit_path)
+    for problem in errors:
+        click.echo(f"error: {problem}", err=True)
+    if write_baseline:
+        baselines.write(reports, write_baseline)
+        click.echo(f"written: {write_baseline}")
+        return UNUSABLE if errors or not reports else PASSED
+    return exit_code(reports, errors)
+
+
+def _write(
+    reports: Sequence[Report], errors: Sequence[SubjectError], json_path: Path | None, html_path: Path | None,
+    junit_path: Path | None,
+) -> None:
+    """Write the reports that were asked for."""
     if json_path:
         report_json.write(reports, json_path, errors)
     if junit_path:
@@ -106,9 +142,13 @@ def audit(
         report_html.write(reports, html_path)
     for path in (p for p in (json_path, html_path if reports else None, junit_path) if p):
         click.echo(f"written: {path}")
-    for problem in errors:
-        click.echo(f"error: {problem}", err=True)
-    return exit_code(reports, errors)
+
+
+def _list(chosen: tuple[str, ...], left_out: tuple[str, ...]) -> int:
+    """Print the checks that these patterns select, one a line."""
+    for found in selected(chosen or None, left_out or None):
+        click.echo(found.id)
+    return PASSED
 
 
 def _make_writable(path: Path) -> None:

@@ -37,12 +37,17 @@ def plan(
     `select` and `ignore` hold ids, families or patterns (`logdet.*`). alpha is split evenly over the planned
     statistical checks × their modes (Bonferroni), including those that will turn out to be skipped. `hygiene.readable` comes first.
     """
-    checks = catalogue.load()
     modes = subject_modes(subject)
-    in_order = sorted(checks.values(), key=lambda c: c.id != READABLE)
-    kept = [c for c in in_order if _matches(c, select, True, checks) and not _matches(c, ignore, False, checks)]
+    kept = selected(select, ignore)
     shares = sum(len(modes) if c.modes else 1 for c in kept if c.statistical)
     return [Planned(c, modes if c.modes else modes[-1:], alpha / shares if c.statistical else 0.0) for c in kept]
+
+
+def selected(select: Iterable[str] | None = None, ignore: Iterable[str] | None = None) -> list[Check]:
+    """Return the checks that the patterns leave, `hygiene.readable` first. Raises SubjectError for one that matches none."""
+    checks = catalogue.load()
+    in_order = sorted(checks.values(), key=lambda c: c.id != READABLE)
+    return [c for c in in_order if _matches(c, select, True, checks) and not _matches(c, ignore, False, checks)]
 
 
 def known(ids: Iterable[str], what: str) -> None:

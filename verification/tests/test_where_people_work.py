@@ -1,0 +1,104 @@
+"""Configuration in pyproject, a baseline of known failures, annotations for GitHub, and the list of what would run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_reports import REPORT, result
+
+from iresnet_ref.errors import SubjectError
+from iresnet_verify import baseline, cli, configuration, report_github
+
+FILE = Path(__file__).parent / "hostile_subjects.py"
+FAST = ("--budget", "quick", "--select", "hygiene.readable,inverse.recovers-input,logdet.matches-determinant")
+BAD = replace(REPORT, checks=[result("inverse.a", "failed"), result("inverse.b"), result("logdet.a")])
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_baseline_lets_known_failures_pass_and_new_ones_fail(elsewhere: Path) -> None:
+    path = elsewhere / "known.json"
+    baseline.write([BAD], path)
+    known = baseline.read(path)
+    (same,) = baseline.apply([BAD], known, "known.json")
+    assert cli.exit_code([same]) == cli.PASSED
+    assert same.checks[0].expected == "known: in known.json"
+    worse = replace(BAD, checks=[*BAD.checks, result("inverse.c", "failed")])
+    assert cli.exit_code(baseline.apply([worse], known, "known.json")) == cli.FAILED
+    other = replace(BAD, subject={**BAD.subject, "name": "another"})
+    assert cli.exit_code(baseline.apply([other], known, "known.json")) == cli.FAILED
+
+
+def test_what_is_mended_is_said_and_breaks_nothing(elsewhere: Path) -> None:
+    path = elsewhere / "known.json"
+    baseline.write([BAD], path)
+    good = replace(BAD, checks=[result("inverse.a"), result("logdet.a")])
+    known = baseline.read(path)
+    assert baseline.mended([good], known) == [f"{BAD.subject['name']}: inverse.a"]
+    assert cli.exit_code(baseline.apply([good], known, "known.json")) == cli.PASSED
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"schema": 2, "known": {}}', '{"schema": 1, "known": {"a": "b"}}', '{"schema": 1, "known": []}']
+)
+def test_a_file_that_is_no_baseline_is_refused(elsewhere: Path, text: str) -> None:
+    (elsewhere / "known.json").write_text(text)
+    with pytest.raises(SubjectError, match=r"expected a baseline.*--write-baseline"):
+        baseline.read(elsewhere / "known.json")
+    assert cli.run(["audit", f"{FILE}:good", "--baseline", "known.json"]) == cli.UNUSABLE
+
+
+def test_the_command_writes_and_reads_a_baseline(elsewhere: Path) -> None:
+    wrong = f"{FILE}:wrong"
+    assert cli.run(["audit", wrong, *FAST]) == cli.FAILED
+    assert cli.run(["audit", wrong, *FAST, "--write-baseline", "known.json"]) == cli.PASSED
+    (known,) = json.loads((elsewhere / "known.json").read_text())["known"].values()
+    assert known
+    assert cli.run(["audit", wrong, *FAST, "--baseline", "known.json"]) == cli.PASSED
+
+
+def test_pyproject_gives_defaults_and_the_command_line_wins(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (elsewhere / "pyproject.toml").write_text('[tool.iresnet-verify]\nselect = ["inverse.recovers-input"]\nbudget = "quick"\n')
+    assert cli.run(["audit", "x.py:f", "--list"]) == 0
+    assert capsys.readouterr().out.split() == ["inverse.recovers-input"]
+    assert cli.run(["audit", "x.py:f", "--list", "--select", "logdet.one-value"]) == 0
+    assert capsys.readouterr().out.split() == ["logdet.one-value"]
+    inner = elsewhere / "a" / "b"
+    inner.mkdir(parents=True)
+    assert configuration.defaults(inner, {"select", "budget"})["budget"] == "quick"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[tool.iresnet-verify]\nbugdet = 1\n", "expected a key of"), ("[tool", "expected TOML"),
+     ("[tool]\niresnet-verify = 3\n", "to be a table")],
+)
+def test_a_wrong_configuration_is_one_error(elsewhere: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (elsewhere / "pyproject.toml").write_text(text)
+    assert cli.run(["audit", "x.py:f", "--list"]) == cli.UNUSABLE
+    assert said in capsys.readouterr().err
+
+
+def test_github_annotations_escape_and_name_the_check() -> None:
+    hostile = replace(REPORT, subject={**REPORT.subject, "name": "a::b,c\nd"}, checks=[
+        result("inverse.a", "failed", message="50% off\n::error::x"), result("inverse.b", "inconclusive"),
+        result("inverse.c", expected="upstream"), result("inverse.d", "failed", expected="upstream"), result("inverse.e"),
+    ])
+    found = list(report_github.lines([hostile]))
+    assert found[0] == "::error title=a%3A%3Ab%2Cc%0Ad inverse.a::50%25 off%0A::error::x"
+    assert [line.split()[0] for line in found] == ["::error", "::notice", "::error"]
+    assert all("\n" not in line for line in found)
+
+
+def test_annotations_are_printed_under_github_actions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for value, printed in (("true", True), ("false", False)):
+        monkeypatch.setenv("GITHUB_ACTIONS", value)
+        cli.run(["audit", f"{FILE}:wrong", *FAST])
+        assert ("::error title=" in capsys.readouterr().out) is printed
