@@ -20,7 +20,7 @@ from iresnet_ref.errors import (
     ShapeError,
     SubjectError,
 )
-from iresnet_ref.gradient import InverseGradient, LogDetGradient, inverse_gradient, logdet_gradient
+from iresnet_ref.gradient import InverseGradient, LogDetGradient, Normalised, inverse_gradient, logdet_gradient
 from iresnet_ref.inverse import Inverse, invert, rounding_floor
 from iresnet_ref.logdet import Law, LogDet, logdet, logdet_bounds, roulette_variance_bound, truncation_bound
 from iresnet_ref.logdet.laws import geometric, near_optimal, poisson
@@ -45,6 +45,7 @@ __all__ = [
     "LogDet",
     "LogDetGradient",
     "NonFiniteError",
+    "Normalised",
     "NotContractiveError",
     "Probes",
     "ResidualBlock",

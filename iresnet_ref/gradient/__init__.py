@@ -2,6 +2,7 @@
 
 from iresnet_ref.gradient.inverse import inverse_gradient
 from iresnet_ref.gradient.logdet import logdet_gradient
+from iresnet_ref.gradient.normalised import Normalised
 from iresnet_ref.gradient.result import InverseGradient, LogDetGradient
 
-__all__ = ["InverseGradient", "LogDetGradient", "inverse_gradient", "logdet_gradient"]
+__all__ = ["InverseGradient", "LogDetGradient", "Normalised", "inverse_gradient", "logdet_gradient"]

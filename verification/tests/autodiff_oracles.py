@@ -49,17 +49,18 @@ def torch_branch(layers: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
 
 
 def torch_gradients(
-    g: ir.Branch, x: Any, loss: Callable[..., Any], *more: Any, layers: bool = False
+    g: ir.Branch, x: Any, loss: Callable[..., Any], *more: Any, layers: bool = False, transform: Any = None
 ) -> tuple[Any, ...]:
     """Return (x̄, {parameter: gradient}, gradients of `more` …) of loss(g, x, *more) by torch.autograd.
 
-    With `layers` the loss gets the list of layers instead of their composition.
+    With `layers` the loss gets the list of layers instead of their composition; `transform` maps the parameters to those
+    that the layers use.
     """
     import torch
 
     parameters = {k: torch.tensor(to_host(p), requires_grad=True) for k, p in g.parameters().items()}
     leaves = [torch.tensor(to_host(a), requires_grad=True) for a in (x, *more)]
-    own = torch_layers(g, parameters)
+    own = torch_layers(g, parameters if transform is None else transform(parameters))
     total = loss(own if layers else torch_branch(own), *leaves)
     wanted = [*leaves, *parameters.values()]
     found = torch.autograd.grad(total, wanted, allow_unused=True)
@@ -84,7 +85,7 @@ def torch_logdets(g: Callable[[Any], Any], x: Any) -> Any:
     return torch.linalg.slogdet(torch.eye(x.shape[1], dtype=x.dtype) + torch_jacobians(g, x))[1]
 
 
-def jax_gradients(g: ir.Branch, x: Any, loss: Callable[[Callable[[Any], Any], Any], Any]) -> Gradients:
+def jax_gradients(g: ir.Branch, x: Any, loss: Callable[..., Any], transform: Any = None) -> Gradients:
     """Return (x̄, {parameter: gradient}) of loss(g, x) by jax.grad, g being the branch on one event."""
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)  # JAX has no float64 without it; the setting is the whole process's
@@ -99,6 +100,7 @@ def jax_gradients(g: ir.Branch, x: Any, loss: Callable[[Callable[[Any], Any], An
     }
 
     def branch(parameters: dict[str, Any], event: Any) -> Any:
+        parameters = parameters if transform is None else transform(parameters)
         for i, layer in enumerate(g.layers):
             affine = f"{i}.weight" in parameters
             event = parameters[f"{i}.weight"] @ event + parameters[f"{i}.bias"] if affine else phi[layer.name](event)

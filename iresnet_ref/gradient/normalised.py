@@ -1,0 +1,144 @@
+"""The gradient through spectral normalisation, Ŵ = W·min(1, c/σ(W)).
+
+dσ = uᵀ(dW)v at the singular vectors of the σ that the forward pass divided by ([B19] §2.1, Miyato et al. 2018, arXiv
+1802.05957), so where σ > c a cotangent Ĝ of Ŵ becomes W̄ = (c/σ)(Ĝ − ⟨Ĝ, W⟩/σ · uvᵀ): the part along W is taken out. Where
+σ ≤ c the raw W is used and W̄ = Ĝ. At σ = c, and where the largest singular value is multiple, σ̂ has no gradient; what is
+returned is one of its one-sided limits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import HostArray, from_host, namespace, to_host
+from iresnet_ref.branch import Branch, lipschitz_shares
+from iresnet_ref.layers import Layer
+from iresnet_ref.operators import Dense
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Layer i is used with its weight times `scale`; σ and its gradient `slope` are those of the raw weight."""
+
+    scale: float
+    sigma: float
+    slope: Any
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """A branch of raw weights that training moves, and the certified branch made of them, Lip(g) ≤ `lipschitz`.
+
+    `branch` has every linear layer's weight multiplied by min(1, c/σ), c its share of `lipschitz`; what it stores is what
+    is certified, the division included. `pullback` takes gradients with respect to its parameters to the raw ones.
+    σ comes from the singular value decomposition in host float64, once per object.
+
+    Raises: NotContractiveError unless 0 < lipschitz < 1, ValueError for non-finite weights.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> raw = ir.mlp((2, 8, 2), lipschitz=0.9)
+    >>> raw = raw.with_parameters({k: 3.0 * p for k, p in raw.parameters().items()})
+    >>> normalised = ir.Normalised(raw, lipschitz=0.8)
+    >>> F = ir.ResidualBlock(normalised.branch)
+    >>> gradient = ir.logdet_gradient(F, np.ones((4, 2))).parameters
+    >>> raw_gradient = normalised.pullback(gradient)
+    >>> step = {k: p - 0.1 * raw_gradient[k] for k, p in normalised.parameters().items()}
+    >>> bool(normalised.with_parameters(step).branch.certificate.bound <= 0.8)
+    True
+    """
+
+    raw: Branch
+    lipschitz: float = 0.9
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the raw parameters."""
+        return self.raw.parameters()
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Normalised:
+        """Return the same normalisation of other raw parameters. Raises ShapeError."""
+        return Normalised(self.raw.with_parameters(parameters), self.lipschitz)
+
+    @cached_property
+    def branch(self) -> Branch:
+        """The certified branch."""
+        return Branch(
+            tuple(
+                _scaled(layer, self._scalings[i].scale) if i in self._scalings else layer
+                for i, layer in enumerate(self.raw.layers)
+            ),
+            self.raw.event_shape,
+        )
+
+    @cached_property
+    def _scalings(self) -> dict[int, Scaling]:
+        """The layers that are divided: those whose raw weight is not proved to keep its share."""
+        linear = [i for i, layer in enumerate(self.raw.layers) if "weight" in layer.parameters]
+        others = [layer.norm_bound() for i, layer in enumerate(self.raw.layers) if i not in linear]
+        share = lipschitz_shares(self.lipschitz / math.prod(max(1.0, bound) for bound in others), len(linear))
+        scalings = {}
+        for i in linear:
+            layer = self.raw.layers[i]
+            if layer.norm_bound() > share:
+                scalings[i] = Scaling(_scale(layer, share), *norm_slope(layer))
+        return scalings
+
+    def pullback(self, gradients: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the gradients with respect to the raw parameters; `gradients` may be of some parameters only."""
+        raw = dict(gradients)
+        for i, scaling in self._scalings.items():
+            key = f"{i}.weight"
+            if key in gradients:
+                xp, gradient = namespace(gradients[key]), gradients[key]
+                along = xp.sum(gradient * self.raw.layers[i].parameters["weight"]) / scaling.sigma
+                raw[key] = scaling.scale * (gradient - along * scaling.slope)
+        return raw
+
+
+def _scaled(layer: Layer, scale: float) -> Any:
+    parameters = dict(layer.parameters)
+    return layer.with_parameters({**parameters, "weight": parameters["weight"] * scale})
+
+
+def _scale(layer: Layer, share: float) -> float:
+    """Return s, just below share/σ, with s·W proved to keep the share after the rounding of the product."""
+    bound = layer.norm_bound()
+    if not math.isfinite(bound):
+        raise ValueError(
+            f"Normalised: expected a finite norm of {layer.name}, got {bound}; look for NaN or infinity in its weight"
+        )
+    margin = rounding.unit_roundoff(layer.parameters["weight"])
+    while True:
+        scale = share / (bound * (1.0 + margin))
+        if _scaled(layer, scale).norm_bound() <= share:
+            return scale
+        margin *= 2.0
+
+
+def norm_slope(layer: Layer) -> tuple[float, Any]:
+    """Return (σ, ∂σ/∂W), σ the norm that `norm_bound` bounds; uvᵀ for a dense layer. Raises ValueError for other layers.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> weight = np.diag([3.0, 4.0])
+    >>> sigma, slope = norm_slope(ir.mlp((2, 2)).with_parameters({"0.weight": weight, "0.bias": np.zeros(2)}).layers[0])
+    >>> bool(sigma == 4.0 and np.all(slope == np.diag([0.0, 1.0])))
+    True
+    """
+    weight = layer.parameters["weight"]
+    host = to_host(weight).astype(np.float64)
+    if not isinstance(getattr(layer, "operator", None), Dense):
+        raise ValueError(f"Normalised: expected layers whose norm has a known gradient, dense ones, got {layer.name}")
+    sigma, slope = matrix_slope(host)
+    return sigma, from_host(slope, weight)
+
+
+def matrix_slope(matrix: HostArray) -> tuple[float, HostArray]:
+    """Return (σ, uvᵀ) of the largest singular value."""
+    u, sigma, v = np.linalg.svd(matrix, full_matrices=False)
+    return float(sigma[0]), np.outer(u[:, 0], v[0])

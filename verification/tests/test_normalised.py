@@ -1,0 +1,146 @@
+"""The gradient through spectral normalisation: against autodiff of W·min(1, c/σ), with σ by their own SVD."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from autodiff_oracles import assert_close, assert_gradients, jax_gradients, jax_logdets, torch_gradients, torch_logdets
+from tables import backend, inputs
+
+import iresnet_ref as ir
+from iresnet_ref.arrays import to_host
+from iresnet_ref.branch import lipschitz_shares
+from iresnet_ref.errors import NotContractiveError
+
+torch = pytest.importorskip("torch")
+WEIGHTS = np.asarray([-1.5, 0.0, 0.25, 2.0, 1.0])
+CASES = {
+    "all divided": ((3, 8, 3), "elu", (3.0, 2.0)),
+    "first raw": ((4, 9, 5, 4), "softplus", (0.3, 2.0, 5.0)),
+    "none divided": ((3, 6, 3), "tanh", (0.5, 0.5)),
+    "linear": ((5, 5), "elu", (2.0,)),
+}
+
+
+def raw_branch(name: str, like: Any) -> ir.Branch:
+    sizes, activation, scales = CASES[name]
+    g = ir.mlp(sizes, activation=activation, lipschitz=0.999, seed=3, like=like)
+    p = g.parameters()
+    return g.with_parameters({k: v * scales[int(k.split(".")[0]) // 2] for k, v in p.items()})
+
+
+def dividing(share: float, largest: Any) -> Any:
+    """The parameters as the oracle sees them: W·min(1, c/σ) with its own σ."""
+
+    def transform(parameters: dict[str, Any]) -> dict[str, Any]:
+        used = {}
+        for key, value in parameters.items():
+            sigma = largest(value) if key.endswith("weight") else 0.0
+            used[key] = value * (share / sigma) if sigma > share else value
+        return used
+
+    return transform
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_agrees_with_torch_autograd(name: str) -> None:
+    raw = raw_branch(name, np.zeros(1))
+    normalised = ir.Normalised(raw, lipschitz=0.9)
+    x = inputs(backend("numpy-f64"), raw.event_shape[0], 5)
+    y_bar = np.random.default_rng(1).standard_normal(x.shape)
+    share = lipschitz_shares(0.9, (len(raw.layers) + 1) // 2)
+    transform = dividing(share, lambda w: torch.linalg.svdvals(w)[0])
+
+    def loss(g: Any, x: Any) -> Any:
+        """Σ ȳᵀF(x) + Σ w log det(I + J) of the normalised branch."""
+        return (torch.tensor(y_bar) * (x + g(x))).sum() + (torch.tensor(WEIGHTS) * torch_logdets(g, x)).sum()
+
+    truth = torch_gradients(raw, x, loss, transform=transform)
+    found = ir.logdet_gradient(ir.ResidualBlock(normalised.branch), x, weights=WEIGHTS, y_bar=y_bar)
+    assert_gradients((found.x, normalised.pullback(found.parameters)), truth)
+
+
+def test_gradient_agrees_with_jax_grad() -> None:
+    jax = pytest.importorskip("jax")
+    raw = raw_branch("first raw", np.zeros(1))
+    normalised = ir.Normalised(raw, lipschitz=0.9)
+    x = inputs(backend("numpy-f64"), 4, 5)
+    share = lipschitz_shares(0.9, 3)
+
+    def transform(parameters: dict[str, Any]) -> dict[str, Any]:
+        def scale(w: Any) -> Any:
+            return jax.numpy.minimum(1.0, share / jax.numpy.linalg.svd(w, full_matrices=False)[1][0])
+
+        return {k: v * scale(v) if k.endswith("weight") else v for k, v in parameters.items()}
+
+    truth = jax_gradients(raw, x, lambda g, x: (WEIGHTS * jax_logdets(g, x)).sum(), transform=transform)
+    found = ir.logdet_gradient(ir.ResidualBlock(normalised.branch), x, weights=WEIGHTS)
+    assert_gradients((found.x, normalised.pullback(found.parameters)), truth)
+
+
+@pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f32", "strict-device1-f32", "strict-device2-f64"])
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_stored_is_certified_and_hardly_shrunk(name: str, key: str) -> None:
+    b = backend(key)
+    raw = raw_branch(name, b.asarray(np.zeros(1)))
+    branch = ir.Normalised(raw, lipschitz=0.9).branch
+    assert branch.certificate.bound <= 0.9
+    share = lipschitz_shares(0.9, (len(raw.layers) + 1) // 2)
+    u = float(b.xp.finfo(b.dtype).eps)
+    for parameter, weight in branch.parameters().items():
+        if parameter.endswith("weight"):
+            sigma, own = (
+                np.linalg.norm(to_host(w).astype(np.float64), 2) for w in (weight, raw.parameters()[parameter])
+            )
+            # within the slack of the proof, n²u of float64, and the roundings of the product
+            assert min(share, own) * (1.0 - 200 * 2.0**-53 - 16 * u) <= sigma <= share
+        else:
+            assert (to_host(weight) == to_host(raw.parameters()[parameter])).all()
+    gradient = ir.Normalised(raw, lipschitz=0.9).pullback(branch.parameters())
+    assert all(v.dtype == b.dtype for v in gradient.values())
+
+
+def test_gradient_is_orthogonal_to_the_divided_weight() -> None:
+    """Ŵ does not change along W: ⟨W̄, W⟩ = 0 where the layer is divided."""
+    raw = raw_branch("all divided", np.zeros(1))
+    normalised = ir.Normalised(raw)
+    rng = np.random.default_rng(0)
+    gradient = normalised.pullback({k: rng.standard_normal(v.shape) for k, v in raw.parameters().items()})
+    for key in ("0.weight", "2.weight"):
+        w = raw.parameters()[key]
+        assert abs(np.sum(gradient[key] * w)) <= 2.0**-45 * np.linalg.norm(gradient[key]) * np.linalg.norm(w)
+
+
+def test_raw_weights_within_their_share_are_used_as_they_are() -> None:
+    raw = raw_branch("none divided", np.zeros(1))
+    normalised = ir.Normalised(raw, lipschitz=0.9)
+    gradient = {k: np.ones_like(v) for k, v in raw.parameters().items()}
+    assert all((normalised.branch.parameters()[k] == v).all() for k, v in raw.parameters().items())
+    assert all((normalised.pullback(gradient)[k] == v).all() for k, v in gradient.items())
+
+
+def test_frozen_parameters_and_new_values() -> None:
+    raw = raw_branch("all divided", np.zeros(1))
+    normalised = ir.Normalised(raw, lipschitz=0.5)
+    whole = normalised.pullback({k: np.ones_like(v) for k, v in raw.parameters().items()})
+    some = normalised.pullback({"2.weight": np.ones((3, 8))})
+    assert list(some) == ["2.weight"]
+    assert_close(some["2.weight"], whole["2.weight"], "2.weight", 1e-15)
+    twice = normalised.with_parameters({k: 2.0 * v for k, v in raw.parameters().items()})
+    assert twice.lipschitz == 0.5
+    # a divided weight does not change under doubling …
+    assert_close(twice.branch.parameters()["0.weight"], normalised.branch.parameters()["0.weight"], "0.weight", 1e-13)
+    # … and its gradient halves
+    again = twice.pullback({"2.weight": np.ones((3, 8))})
+    assert_close(2.0 * again["2.weight"], whole["2.weight"], "2.weight", 1e-12)
+
+
+def test_bad_input() -> None:
+    raw = raw_branch("all divided", np.zeros(1))
+    with pytest.raises(NotContractiveError, match=r"expected 0 < Lip\(g\) < 1"):
+        _ = ir.Normalised(raw, lipschitz=1.0).branch
+    broken = raw.with_parameters({**raw.parameters(), "2.weight": np.full((3, 8), np.nan)})
+    with pytest.raises(ValueError, match="expected a finite norm of dense 8→3, got inf"):
+        _ = ir.Normalised(broken).branch
