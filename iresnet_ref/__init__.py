@@ -22,6 +22,7 @@ from iresnet_ref.errors import (
 )
 from iresnet_ref.gradient import InverseGradient, LogDetGradient, Normalised, inverse_gradient, logdet_gradient
 from iresnet_ref.inverse import Inverse, invert, rounding_floor
+from iresnet_ref.inverse.composition import PathInverse, invert_composition
 from iresnet_ref.logdet import Law, LogDet, logdet, logdet_bounds, roulette_variance_bound, truncation_bound
 from iresnet_ref.logdet.laws import geometric, near_optimal, poisson
 from iresnet_ref.probes import Probes
@@ -47,6 +48,7 @@ __all__ = [
     "NonFiniteError",
     "Normalised",
     "NotContractiveError",
+    "PathInverse",
     "Probes",
     "ResidualBlock",
     "ShapeError",
@@ -57,6 +59,7 @@ __all__ = [
     "inverse_ball",
     "inverse_gradient",
     "invert",
+    "invert_composition",
     "logdet",
     "logdet_bounds",
     "logdet_gradient",

@@ -73,6 +73,7 @@ HOST_SIDE = {
     "conv.py": "draws initial weights on the host",
     "inverse/banach.py": "decides on the host, once per check_every steps, which rows have converged",
     "inverse/__init__.py": "says which row is stuck, and where",
+    "inverse/composition.py": "bounds per row travel back in float64",
     "inverse/hidden.py": "tolerances per row",
     "inverse/newton.py": "one decision per trial: which rows were rejected, and how long they wait",
     "gradient/inverse.py": "the counts it reports, and the message of its error",
