@@ -5,10 +5,24 @@
 """
 
 from iresnet_ref.ball import Ball, inverse_ball
+from iresnet_ref.bijections import (
+    ActNorm,
+    Bijection,
+    Composition,
+    FactorOut,
+    Logit,
+    Mixing,
+    Options,
+    Pad,
+    Permutation,
+    Squeeze,
+    dequantise,
+)
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.branch import Branch, mlp
 from iresnet_ref.certify import Certificate, certify
 from iresnet_ref.conv import Conv, convnet
+from iresnet_ref.density import BitsPerDimension, DiagonalGaussian, LogProb, StandardGaussian, bits_per_dimension
 from iresnet_ref.errors import (
     BackendUnavailableError,
     ConvergenceError,
@@ -20,6 +34,7 @@ from iresnet_ref.errors import (
     ShapeError,
     SubjectError,
 )
+from iresnet_ref.flow import Flow
 from iresnet_ref.gradient import InverseGradient, LogDetGradient, Normalised, inverse_gradient, logdet_gradient
 from iresnet_ref.inverse import Inverse, invert, rounding_floor
 from iresnet_ref.inverse.composition import PathInverse, invert_composition
@@ -31,13 +46,20 @@ from iresnet_ref.spectral import normalise, power_iteration, spectral_norm
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActNorm",
     "BackendUnavailableError",
     "Ball",
+    "Bijection",
+    "BitsPerDimension",
     "Branch",
     "Certificate",
+    "Composition",
     "Conv",
     "ConvergenceError",
     "DTypeError",
+    "DiagonalGaussian",
+    "FactorOut",
+    "Flow",
     "IResNetError",
     "InfiniteVarianceError",
     "Inverse",
@@ -45,16 +67,26 @@ __all__ = [
     "Law",
     "LogDet",
     "LogDetGradient",
+    "LogProb",
+    "Logit",
+    "Mixing",
     "NonFiniteError",
     "Normalised",
     "NotContractiveError",
+    "Options",
+    "Pad",
     "PathInverse",
+    "Permutation",
     "Probes",
     "ResidualBlock",
     "ShapeError",
+    "Squeeze",
+    "StandardGaussian",
     "SubjectError",
+    "bits_per_dimension",
     "certify",
     "convnet",
+    "dequantise",
     "geometric",
     "inverse_ball",
     "inverse_gradient",

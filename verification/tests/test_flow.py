@@ -1,0 +1,233 @@
+"""Laws of a flow: its density integrates to one, its samples follow it, its errors add up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from tables import backend
+
+import iresnet_ref as ir
+from iresnet_ref.arrays import from_host, to_host
+
+ALPHA = 1e-6
+
+
+def flow2d(like: Any, base: bool = False) -> ir.Flow:
+    """Two blocks, an ActNorm and a mixing in the plane."""
+    steps = [
+        ir.ActNorm(from_host([0.3, -0.2], like), from_host([0.5, 0.1], like), (2,)),
+        ir.ResidualBlock(ir.mlp((2, 16, 16, 2), lipschitz=0.9, seed=1, like=like)),
+        ir.Mixing.rotation((2,), seed=2, like=like),
+        ir.ResidualBlock(ir.mlp((2, 16, 2), activation="tanh", lipschitz=0.8, seed=3, like=like)),
+    ]
+    own = ir.DiagonalGaussian(from_host([0.2, -0.1], like), from_host([-0.3, 0.2], like)) if base else None
+    return ir.Flow(steps, own)
+
+
+def grid(half: float, n: int) -> tuple[Any, float]:
+    """Midpoints of n × n squares of [−half, half]², and the area of one."""
+    side = 2.0 * half / n
+    line = -half + side * (np.arange(n) + 0.5)
+    return np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2), side * side
+
+
+# ∫ p(x) dx = 1: the midpoint rule is accurate far beyond this for a smooth density that vanishes at the border.
+@pytest.mark.parametrize("base", [False, True])
+def test_density_integrates_to_one(base: bool) -> None:
+    flow = flow2d(np.zeros(1), base)
+    points, area = grid(12.0, 240)
+    density = np.exp(flow.log_prob(points).value)
+    edge = np.abs(points).max(axis=1) > 11.0
+    assert density[edge].max() * 24.0**2 < 1e-9
+    assert abs(density.sum() * area - 1.0) < 1e-6
+    coarse, coarse_area = grid(12.0, 120)
+    assert abs(np.exp(flow.log_prob(coarse).value).sum() * coarse_area - 1.0) < 1e-4
+
+
+# P(x in square) of n samples against ∫_square p: chi-square over 16 regions, false alarm ALPHA.
+def test_samples_follow_log_prob() -> None:
+    flow = flow2d(np.zeros(1), True)
+    points, area = grid(12.0, 240)
+    mass = np.exp(flow.log_prob(points).value) * area
+    x = flow.sample(4000, seed=4)
+    cuts = [np.quantile(x[:2000, k], [0.25, 0.5, 0.75]).round(1) for k in (0, 1)]  # on the grid's lines
+
+    def region(p: Any) -> Any:
+        return 4 * np.searchsorted(cuts[0], p[:, 0]) + np.searchsorted(cuts[1], p[:, 1])
+
+    expected = np.bincount(region(points), mass, minlength=16)
+    counts = np.bincount(region(x[2000:]), minlength=16)
+    keep = expected * 2000 > 5
+    statistic = float((((counts - 2000 * expected) ** 2) / (2000 * expected))[keep].sum())
+    k = int(keep.sum())
+    # Laurent & Massart: P(χ²_k > k + 2√(kt) + 2t) ≤ e^{−t}.
+    t = math.log(1.0 / ALPHA)
+    assert k >= 10
+    assert statistic < k + 2.0 * math.sqrt(k * t) + 2.0 * t
+    wrong = np.bincount(region(x[2000:] * 1.15), minlength=16)  # the test sees samples that are 15 % too wide
+    assert float((((wrong - 2000 * expected) ** 2) / (2000 * expected))[keep].sum()) > statistic
+
+
+@pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f64", "strict-device1-f32", "strict-device2-f64"])
+def test_the_same_flow_on_every_backend(key: str) -> None:
+    b, tolerance = backend(key), 1e-4 if "f32" in key else 1e-10
+    truth = flow2d(np.zeros(1), True)
+    ours = flow2d(b.asarray(np.zeros(1)), True)
+    x = np.random.default_rng(5).standard_normal((6, 2))
+    assert np.allclose(to_host(ours.log_prob(b.asarray(x)).value), truth.log_prob(x).value, rtol=tolerance, atol=tolerance)
+    options = ir.Options(rtol=1e-5 if "f32" in key else 1e-12)
+    samples = ours.sample(6, seed=6, options=options)
+    assert samples.dtype == b.dtype
+    assert np.allclose(to_host(samples), truth.sample(6, seed=6, options=ir.Options(rtol=1e-12)), rtol=1e-3, atol=1e-3)
+
+
+def test_a_sample_depends_on_its_row_alone() -> None:
+    flow = flow2d(np.zeros(1))
+    options = ir.Options(inverse="banach", rtol=1e-12)
+    few, many = (flow.sample(n, seed=7, options=options) for n in (3, 8))
+    assert np.abs(few - many[:3]).max() < 1e-10
+
+
+def test_inverse_of_the_flow_carries_a_propagated_bound() -> None:
+    flow = flow2d(np.zeros(1))
+    x = np.random.default_rng(8).standard_normal((50, 2))
+    z = flow(x)
+    for rtol in (1e-3, 1e-9):
+        found = flow.inverse(z, options=ir.Options(rtol=rtol))
+        off = np.linalg.norm(found.x - x, axis=1)
+        assert np.all(off <= found.error_bound + 1e-12)
+        assert np.allclose(found.residual_norm, np.linalg.norm(z - flow(found.x), axis=1))
+    product = 1.0
+    for step in flow.steps.steps:
+        product *= step.inverse_lipschitz
+    assert math.isclose(flow.steps.inverse_lipschitz, product, rel_tol=1e-12)
+
+
+# Independent blocks: biases add, variances add; a flow's standard error covers its error.
+def test_errors_of_log_prob_are_those_of_the_blocks() -> None:
+    flow = flow2d(np.zeros(1))
+    x = np.random.default_rng(9).standard_normal((40, 2))
+    exact = flow.log_prob(x)
+    assert not exact.standard_error.any()
+    assert not exact.bias_bound.any()
+    series = flow.log_prob(x, options=ir.Options(method="series", terms=6, probes=ir.Probes(count=64)))
+    assert np.all(np.abs(series.value - exact.value) <= series.bias_bound + 6.0 * series.standard_error)
+    first, second = (s.block for s in flow.steps.steps if hasattr(s, "block"))
+    bias = sum(ir.truncation_bound(2, b.contraction(), 6) for b in (first, second))
+    assert np.allclose(series.bias_bound, bias, rtol=1e-12)
+    roulette = flow.log_prob(x, options=ir.Options(method="roulette", probes=ir.Probes(count=256)))
+    scores = (roulette.value - exact.value) / roulette.standard_error
+    assert not roulette.bias_bound.max() > 1e-6
+    assert np.abs(scores.mean()) < 5.0 / math.sqrt(scores.size)
+    assert np.sqrt((scores**2).mean()) < 2.0
+    own = [ir.logdet(b, at, method="roulette", probes=ir.Probes(stream=i, count=256)).standard_error
+           for i, (b, at) in enumerate(((first, flow.steps.steps[0].value(x)), (second, _before_last(flow, x))))]
+    assert np.allclose(roulette.standard_error, np.hypot(*own), rtol=1e-12)
+
+
+def _before_last(flow: ir.Flow, x: Any) -> Any:
+    for step in flow.steps.steps[:-1]:
+        x = step.value(x)
+    return x
+
+
+def test_gradient_of_log_prob_agrees_with_autograd() -> None:
+    torch = pytest.importorskip("torch")
+    flow = flow2d(backend("torch-f64").asarray(np.zeros(1)), True)
+    p = {k: v.detach().clone().requires_grad_(True) for k, v in flow.parameters().items()}
+    flow = flow.with_parameters(p)
+    x = torch.tensor(np.random.default_rng(10).standard_normal((5, 2)), requires_grad=True)
+    weights = torch.tensor([1.0, 0.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    truth = torch.autograd.grad((weights * flow.log_prob(x).value).sum(), [x, *p.values()])
+    with torch.no_grad():
+        x_bar, gradients = flow.log_prob_gradient(x, weights=weights)
+    for key, a, b in zip(["x", *p], [x_bar, *(gradients[k] for k in p)], truth, strict=True):
+        assert float((a - b).norm()) <= 1e-10 * float(b.norm()), key
+
+
+def test_initialise_sets_every_actnorm_once() -> None:
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((128, 2)) * [3.0, 0.1] + [10.0, -2.0]
+    blocks = [ir.ResidualBlock(ir.mlp((2, 8, 2), seed=s)) for s in (1, 2)]
+    flow = ir.Flow([ir.ActNorm.fresh((2,)), blocks[0], ir.ActNorm.fresh((2,)), blocks[1]])
+    with pytest.raises(ValueError, match="expected initialised scales"):
+        flow.log_prob(x)
+    ready = flow.initialise(x)
+    middle = ready.steps.steps[2].value(ready.steps.steps[1].value(ready.steps.steps[0].value(x)))
+    assert np.abs(middle.mean(axis=0)).max() < 1e-13
+    assert np.abs(middle.std(axis=0) - 1.0).max() < 1e-13
+    again = ready.initialise(rng.standard_normal((8, 2)))
+    assert np.array_equal(again.log_prob(x).value, ready.log_prob(x).value)
+
+
+# Uniform bytes have 8 bits: by hand for a flow of density 256^{-d} on [0, 256]^d, written as logit and its own density.
+def test_bits_per_dimension_by_hand() -> None:
+    d, rows = 5, 7
+    rng = np.random.default_rng(12)
+    x = rng.uniform(0.0, 256.0, (rows, d))
+    flow = ir.Flow([ir.Logit((d,), alpha=0.05)], ir.StandardGaussian((d,), x))
+    s = 0.05 + 0.9 * x / 256.0
+    y = np.log(s / (1.0 - s))
+    log_p = -0.5 * (y * y).sum(1) - 0.5 * d * math.log(2 * math.pi) + np.log(0.9 / 256.0 / (s * (1 - s))).sum(1)
+    assert np.allclose(flow.bits_per_dimension(x).value, -log_p / (d * math.log(2.0)), rtol=1e-13)
+    unit = ir.Flow([ir.Logit((d,), alpha=0.05, levels=1)], ir.StandardGaussian((d,), x))
+    assert np.allclose(unit.bits_per_dimension(x / 256.0, levels=256).value, flow.bits_per_dimension(x).value, rtol=1e-13)
+    gaussian = ir.Flow([ir.Permutation((d,), (4, 3, 2, 1, 0))], ir.StandardGaussian((d,), x))
+    z = rng.standard_normal((40000, d))
+    entropy = 0.5 * math.log2(2 * math.pi * math.e)  # bits of N(0, 1)
+    assert abs(gaussian.bits_per_dimension(z).value.mean() - entropy) < 5.0 * math.sqrt(0.5 / z.size) / math.log(2.0)
+
+
+def test_bits_count_the_dimensions_of_the_data_not_the_padding() -> None:
+    like = np.zeros(1)
+    flow = ir.Flow([ir.Pad((2,), 3), ir.ResidualBlock(ir.mlp((5, 8, 5), like=like))])
+    x = np.ones((1, 2))
+    assert flow.dimensions == 2
+    assert np.allclose(flow.bits_per_dimension(x).value, -flow.log_prob(x).value / (2 * math.log(2.0)), rtol=1e-14)
+
+
+# The docs say that padding gives no density on the data: here it integrates to something else than 1.
+def test_a_padded_flow_is_no_density_on_its_data() -> None:
+    flow = ir.Flow([ir.Pad((1,), 1), ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.9, seed=3))])
+    line = np.linspace(-15.0, 15.0, 3001)[:, None]
+    total = np.exp(flow.log_prob(line).value).sum() * 0.01
+    assert abs(total - 1.0) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ir.Flow([ir.Permutation((2,), (1, 0))]), ir.ShapeError, "expected base="),
+        (lambda: ir.Flow([ir.ActNorm.fresh((2,))], ir.StandardGaussian((3,), np.zeros(1))), ir.ShapeError, "base on events"),
+        (lambda: ir.Flow([]), ir.ShapeError, "at least one step"),
+        (lambda: flow2d(np.zeros(1)).log_prob(np.ones((2, 3))), ir.ShapeError, r"shape \(batch, 2\)"),
+        (lambda: flow2d(np.zeros(1)).log_prob(np.ones((2, 2), dtype=np.float32)), ir.DTypeError, "expected dtype float64"),
+        (lambda: flow2d(np.zeros(1)).log_prob(np.full((2, 2), math.nan)), ir.NonFiniteError, "finite"),
+        (lambda: flow2d(np.zeros(1)).inverse(np.ones((2, 3))), ir.ShapeError, r"shape \(batch, 2\)"),
+        (lambda: flow2d(np.zeros(1)).with_parameters({}), ir.ShapeError, "expected exactly the keys"),
+        (lambda: flow2d(np.zeros(1), True).with_parameters({}), ir.ShapeError, "of the base"),
+        (lambda: flow2d(np.zeros(1)).bits_per_dimension(np.ones((1, 2)), levels=0), ValueError, "levels ≥ 1"),
+        (lambda: ir.DiagonalGaussian(np.zeros(2), np.zeros(3)), ir.ShapeError, "of one event shape"),
+        (
+            lambda: ir.Flow([ir.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 4, 2), like=np.zeros(1, dtype=np.float32)))]),
+            ir.DTypeError,
+            "flow parameter",
+        ),
+    ],
+)
+def test_bad_input(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_options_of_the_flow_are_its_defaults() -> None:
+    flow = flow2d(np.zeros(1))
+    x = np.ones((2, 2))
+    series = replace(flow, options=ir.Options(method="series", terms=2))
+    assert series.log_prob(x).bias_bound.min() > 0.1
+    assert not series.log_prob(x, options=ir.Options()).bias_bound.any()
