@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Protocol, Self
 
 import array_api_compat
@@ -67,6 +68,8 @@ def to_host(x: Array) -> HostArray:
     """
     detach: Callable[[], Any] | None = getattr(x, "detach", None)
     plain: Any = detach() if detach is not None else x
+    if is_short(x):  # exact, and NumPy has no bfloat16
+        plain = namespace(x).astype(plain, namespace(x).float32)
     for convert in (_by_dlpack, _by_device, np.asarray):
         try:
             host = convert(plain)
@@ -74,7 +77,8 @@ def to_host(x: Array) -> HostArray:
             continue
         return _by_element(plain) if host.dtype == object else host
     raise DTypeError(
-        f"expected an array that can be copied to the host, got {type(x).__name__}; convert it to NumPy first"
+        f"expected an array that can be copied to the host, got {type(x).__name__}; convert it to NumPy first, and keep what "
+        "decides on values (inverses, certificates) outside jit and vmap: there, state lipschitz="
     )
 
 
@@ -100,6 +104,51 @@ def indices(a: HostArray, like: Array) -> Any:
     """Return host integers as an index array on the device of `like`."""
     xp = namespace(like)
     return xp.asarray(np.asarray(a, dtype=np.int32), dtype=xp.int32, device=device(like))
+
+
+def all_finite(x: Array) -> bool:
+    """Return whether every entry is finite, by one host synchronisation.
+
+    True where there is no value to look at: under jit, compile or vmap, and on a device without data (torch's meta).
+    """
+    xp = namespace(x)
+    compiler = getattr(xp, "compiler", None)
+    if compiler is not None and compiler.is_compiling():
+        return True
+    try:
+        return bool(xp.all(xp.isfinite(x)))
+    except (TypeError, RuntimeError):  # what tracers, and arrays without data, raise when asked for a value
+        return True
+
+
+@cache
+def _is_short(xp: Any, dtype: Any) -> bool:
+    return bool(xp.isdtype(dtype, "real floating") and getattr(xp.finfo(dtype), "bits", 64) < 32)
+
+
+def is_short(x: Array) -> bool:
+    """Return whether x has fewer than 32 bits (bfloat16, float16): sums of it are accumulated in float32."""
+    return _is_short(namespace(x), x.dtype)
+
+
+def widen(x: Array) -> Any:
+    """Return x, in float32 where it has fewer than 32 bits."""
+    return namespace(x).astype(x, namespace(x).float32) if is_short(x) else x
+
+
+def product(a: Array, b: Array) -> Any:
+    """Return the matrix product a b in a's dtype, accumulated in at least float32."""
+    xp = namespace(a)
+    return xp.astype(xp.matmul(widen(a), widen(b)), a.dtype) if is_short(a) else xp.matmul(a, b)
+
+
+def require_full_precision(x: Array, what: str, instead: str) -> None:
+    """Refuse dtypes of fewer than 32 bits. Raises DTypeError."""
+    if is_short(x):
+        raise DTypeError(
+            f"{what}: expected float32 or float64, got {x.dtype}, whose rounding would swamp the result; "
+            f"try {instead} weights and inputs cast to float32"
+        )
 
 
 def stack_norm(x: Array) -> Any:
@@ -170,7 +219,7 @@ def require_batch(x: Any, event_shape: tuple[int, ...], name: str, *, check: boo
             f"{name}: expected shape (batch, {', '.join(map(str, event_shape))}), got {tuple(x.shape)}; "
             "put the batch first, try x[None] for a single event"
         )
-    if check and size(tuple(x.shape)) and not bool(xp.all(xp.isfinite(x))):
+    if check and size(tuple(x.shape)) and not all_finite(x):
         raise NonFiniteError(
             f"{name}: expected finite values, got NaN or infinity; look at the rows where isfinite is false"
         )
@@ -187,7 +236,7 @@ def require_alike(x: Any, other: Any, name: str) -> None:
         raise DTypeError(
             f"{name}: expected dtype {other.dtype} like the weights, got {x.dtype}; convert one of them with xp.astype"
         )
-    if device(x) != device(other):
+    if None not in (device(x), device(other)) and device(x) != device(other):  # under jax.jit there is no device
         raise DTypeError(
             f"{name}: expected device {device(other)} like the weights, got {device(x)}; move one with array_api_compat.to_device"
         )

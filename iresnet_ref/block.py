@@ -11,7 +11,7 @@ from iresnet_ref.certify import Certificate
 from iresnet_ref.errors import NotContractiveError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no truth of equality; jax.jit(F) hashes F
 class ResidualBlock:
     """F = id + g.
 

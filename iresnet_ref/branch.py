@@ -25,7 +25,7 @@ from iresnet_ref.spectral import normalise
 from iresnet_ref.tape import Tape, record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no truth of equality; jax.jit(F) hashes F
 class Branch:
     """g = layer_n ∘ ⋯ ∘ layer_1 on events of `event_shape`.
 

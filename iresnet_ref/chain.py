@@ -106,7 +106,8 @@ class Chain:
             work = sum(size(f.in_shape) * size(f.out_shape) for f in factors[first:] if f.shared)
             return size(factors[0].in_shape), work
 
-        return min(range(len(self.factors)), key=cost)
+        costs = [cost(k) for k in range(len(self.factors))]
+        return costs.index(min(costs))
 
     def trace(self) -> Any | None:
         """Return tr J per row, exactly and without forming J, for chains with one or two diagonals between dense factors.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from iresnet_ref.arrays import Array, namespace, size
+from iresnet_ref.arrays import Array, namespace, product, size
 
 
 class Factor(Protocol):
@@ -111,9 +111,9 @@ class Dense:
 def _rows_times(v: Array, matrix: Array) -> Any:
     xp = namespace(v)
     if v.ndim == 2:
-        return xp.matmul(v, matrix)
+        return product(v, matrix)
     lead = v.shape[:-1]
-    return xp.reshape(xp.matmul(xp.reshape(v, (size(lead), v.shape[-1])), matrix), (*lead, matrix.shape[1]))
+    return xp.reshape(product(xp.reshape(v, (size(lead), v.shape[-1])), matrix), (*lead, matrix.shape[1]))
 
 
 def outer(u: Array, v: Array) -> Any:

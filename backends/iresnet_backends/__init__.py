@@ -1,6 +1,7 @@
-"""Backends: arrays, devices and names. `get("torch:cuda:0", dtype="float32")`, `available()`.
+"""Backends: arrays, devices and names. `get("torch:cuda:0", dtype="float32")`, `available()`, `convert(x, backend)`.
 
-A backend is *available* if it can allocate one element, not if it can be imported.
+A backend is *available* if it can allocate one element, not if it can be imported. What each can do is declared once, in
+`iresnet_backends.capabilities`.
 """
 
 from __future__ import annotations
@@ -10,40 +11,42 @@ from contextlib import nullcontext, suppress
 from types import ModuleType
 
 from iresnet_backends.backend import Backend, allocate
-from iresnet_ref.errors import BackendUnavailableError, DTypeError
-
-_MODULES = {"numpy": "numpy", "torch": "torch", "array-api-strict": "array_api_strict", "precision": "precision"}
-_EXTRAS = {"torch": "torch", "array-api-strict": "strict", "precision": "precision"}
-_DEFAULT_DEVICE = {"precision": "50"}
-FAMILIES = tuple(_MODULES)
-"""The backends there are, working here or not."""
+from iresnet_backends.capabilities import DEFAULT_DEVICE, FAMILIES, row
+from iresnet_backends.conversion import convert
+from iresnet_ref.errors import BackendUnavailableError
 
 
 def get(name: str, dtype: str = "float64") -> Backend:
-    """Return the backend `name` = "family[:device]", such as "numpy", "torch:cuda:0" or "array-api-strict:device1".
+    """Return the backend `name` = "family[:device]", such as "numpy", "torch:cuda:0", "cupy:0" or "jax:cpu".
 
-    Raises: BackendUnavailableError naming the cause and the remedy (unknown family, missing package, missing driver, wrong
-    device), DTypeError for an unsupported dtype.
+    Raises: BackendUnavailableError naming the cause and the remedy: unknown family, missing package, missing driver,
+    wrong device, unsupported dtype.
 
     >>> get("numpy", dtype="float32").asarray([1.0]).dtype
     dtype('float32')
     """
     family, _, device = name.partition(":")
+    device = device or DEFAULT_DEVICE.get(family, "cpu")
     module = _module(family)
-    if dtype not in module.DTYPES:
-        raise DTypeError(f"backend {name!r}: expected a dtype of {', '.join(module.DTYPES)}, got {dtype!r}")
-    try:
-        if device and family != "precision" and device not in module.devices():
-            raise RuntimeError(f"no such device; here it has {', '.join(module.devices())}")
-        return allocate(module.make(name, device or _DEFAULT_DEVICE.get(family, "cpu"), dtype))
-    except ImportError as missing:
-        extra = _EXTRAS.get(family, "all")
+    dtypes = row(name).dtypes
+    if dtype not in dtypes:
         raise BackendUnavailableError(
-            f'backend {name!r}: the package {missing.name or family} cannot be imported; try pip install "iresnet-ref[{extra}]"'
+            f"backend {name!r}: expected a dtype of {', '.join(dtypes)}, got {dtype!r}; "
+            f"try dtype={'float32' if 'float32' in dtypes else dtypes[0]!r}"
+        )
+    try:
+        here = module.devices()
+        if device not in here and f"{device}:0" not in here and family != "precision":
+            raise RuntimeError(f"no such device; here it has {', '.join(here)}")
+        return allocate(module.make(name, device, dtype))
+    except ImportError as missing:
+        raise BackendUnavailableError(
+            f"backend {name!r}: the package {missing.name or family} cannot be imported; try {_install(family)}"
         ) from missing
     except (RuntimeError, ValueError, AssertionError) as error:
+        text = " ".join(str(error).split())
         raise BackendUnavailableError(
-            f"backend {name!r}: cannot allocate on device {device or 'cpu'!r}: {error}; try get({family!r}) or another device"
+            f"backend {name!r}: cannot allocate on device {device!r}: {text}; try another device, or {_install(family)}"
         ) from error
 
 
@@ -54,28 +57,36 @@ def available() -> list[str]:
     True
     """
     found = []
-    for family in _MODULES:
-        try:
+    for family in FAMILIES:
+        with suppress(ImportError, RuntimeError):  # not installed; no driver
             module = _module(family)
             names = [f"{family}:{device}" for device in module.devices()]
             with getattr(module, "undisturbed", nullcontext)():
                 for name in names:
                     with suppress(BackendUnavailableError):
-                        found.append(get(name, dtype=module.DTYPES[-1]).name)
-        except ImportError:
-            continue
+                        found.append(get(name, dtype="float32" if "float32" in row(name).dtypes else "float64").name)
     return found
 
 
 def devices(family: str) -> list[str]:
-    """Return the devices that a family names here. Raises ImportError where its package is missing."""
+    """Return the devices that a family names here.
+
+    Raises: ImportError where its package is missing, RuntimeError where its driver is.
+    """
     return list(_module(family).devices())
 
 
 def _module(family: str) -> ModuleType:
-    if family not in _MODULES:
-        raise BackendUnavailableError(f"backend {family!r}: expected one of {', '.join(sorted(_MODULES))}; try 'numpy'")
-    return importlib.import_module(f"iresnet_backends.{_MODULES[family]}")
+    if family not in FAMILIES:
+        raise BackendUnavailableError(f"backend {family!r}: expected one of {', '.join(sorted(FAMILIES))}; try 'numpy'")
+    return importlib.import_module(f"iresnet_backends.{row(family).module}")
 
 
-__all__ = ["FAMILIES", "Backend", "available", "devices", "get"]
+def _install(family: str) -> str:
+    if family == "cupy":
+        return 'pip install "iresnet-ref[cupy12x]" (CUDA 12) or "iresnet-ref[cupy13x]" (CUDA 13), and a driver'
+    extra = row(family).extra
+    return f'pip install "iresnet-ref[{extra}]"' if extra else 'get("numpy")'
+
+
+__all__ = ["FAMILIES", "Backend", "available", "convert", "devices", "get"]

@@ -7,17 +7,16 @@ import numpy as np
 
 from iresnet_backends.backend import Backend
 
-DTYPES = ("float64", "float32")
-DEVICES = ("cpu",)
-
 
 def make(name: str, device: str, dtype: str) -> Backend:
     """Return the NumPy backend."""
     del device
-    wanted = getattr(xp, dtype)
-    return Backend(name, xp, wanted, "cpu", lambda a: np.array(a, dtype=wanted), np.asarray)
+    wanted = np.dtype(dtype)
+    return Backend(
+        name, xp, wanted, "cpu", lambda a: np.array(a, dtype=wanted), np.array, generator=np.random.default_rng
+    )
 
 
 def devices() -> list[str]:
     """Return the devices that can be asked for."""
-    return list(DEVICES)
+    return ["cpu"]

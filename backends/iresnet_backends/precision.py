@@ -15,8 +15,6 @@ import numpy as np
 from iresnet_backends.backend import Backend
 from iresnet_ref.arrays import to_host
 
-DTYPES = ("float64",)
-
 
 def make(name: str, device: str, dtype: str) -> Backend:
     """Return the backend with int(device) decimal digits."""

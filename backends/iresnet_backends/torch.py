@@ -1,4 +1,4 @@
-"""PyTorch on the CPU and on CUDA devices."""
+"""PyTorch on the CPU, on CUDA devices and on Apple's Metal (mps)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import numpy as np
 
 from iresnet_backends.backend import Backend, HostArray
 
-DTYPES = ("float64", "float32")
-
 
 def make(name: str, device: str, dtype: str) -> Backend:
-    """Return the torch backend on "cpu" or "cuda:N". Raises RuntimeError where torch cannot use the device."""
+    """Return the torch backend on "cpu", "cuda:N" or "mps". Raises RuntimeError where torch cannot use the device."""
     import array_api_compat.torch as xp
     import torch
 
@@ -20,20 +18,30 @@ def make(name: str, device: str, dtype: str) -> Backend:
     wanted = getattr(torch, dtype)
 
     def asarray(a: Any) -> Any:
-        return torch.tensor(np.asarray(a), dtype=wanted, device=place)
+        return torch.tensor(np.asarray(a), device=place if place.type != "mps" else "cpu").to(dtype=wanted, device=place)
 
     def to_numpy(a: Any) -> HostArray:
-        return a.detach().cpu().numpy()
+        a = a.detach().cpu()
+        return np.array((a.float() if a.dtype == torch.bfloat16 else a).numpy())
 
     def synchronise() -> None:
-        if place.type == "cuda":
-            torch.cuda.synchronize(place)
+        if place.type != "cpu":
+            getattr(torch, place.type).synchronize()
 
-    return Backend(name, xp, wanted, place, asarray, to_numpy, synchronise)
+    def memory() -> int | None:
+        if place.type == "cpu":
+            return None
+        return torch.mps.current_allocated_memory() if place.type == "mps" else torch.cuda.memory_allocated(place)
+
+    def generator(seed: int) -> Any:
+        return torch.Generator(device=place).manual_seed(seed)
+
+    return Backend(name, xp, wanted, place, asarray, to_numpy, synchronise, memory, generator)
 
 
 def devices() -> list[str]:
-    """Return "cpu" and every CUDA device that torch sees."""
+    """Return "cpu", every CUDA device that torch sees, and "mps" where it can be used."""
     import torch
 
-    return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]

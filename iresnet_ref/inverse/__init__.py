@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, indices, namespace, row_norm, to_host
+from iresnet_ref.arrays import device, indices, namespace, require_full_precision, row_norm, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.inverse.banach import Acceleration, iterate
@@ -64,6 +64,7 @@ def invert(
     if max_evaluations is not None and max_evaluations < 1:
         raise ValueError(f"invert: expected max_evaluations ≥ 1, got {max_evaluations}; leave it out for no limit")
     block.require(y, "y", check=check)
+    require_full_precision(y, "invert", "the block with")
     goal = Goal(block.contraction(), rtol, check_every, max_evaluations, block.lipschitz is not None)
     if y.shape[0] == 0:
         return _empty(y)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from iresnet_ref.arrays import device, indices, namespace, size
+from iresnet_ref.arrays import device, indices, is_short, namespace, require_full_precision, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.chain import Chain
 from iresnet_ref.logdet import laws
@@ -81,6 +81,8 @@ def logdet(
     rank = min(size(f.in_shape) for f in chain.factors)
     if method == "auto" and standard_error is None:
         method = "exact" if rank <= EXACT_UP_TO else "roulette"
+    if method != "series":
+        require_full_precision(x, f"logdet, method {method!r}", "method='series' with terms=, or")
     if method == "exact":
         return _exact(chain, x)
     drawn = None
@@ -94,7 +96,7 @@ def logdet(
     per_replicate = probes.block * drawn.mean if drawn is not None else 0.0
     if price <= FEWEST_REPLICATES * per_replicate:
         return _exact(chain, x)
-    traces = traces_of(chain, exact_traces)
+    traces = traces_of(chain, 0 if is_short(x) else exact_traces)  # they sum over the weights: too much for so few bits
     estimator = Estimator(chain, lipschitz, terms or 0, drawn, traces[: terms or None], method == "arnoldi")
     if standard_error is not None:
         probes = probes.part(0, replicates_for(estimator, probes, standard_error, x))

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from iresnet_ref.arrays import namespace
+from iresnet_ref.arrays import namespace, widen
 from iresnet_ref.chain import Chain
 
 
 def event_dot(a: Any, b: Any, event_ndim: int) -> Any:
-    """Return aᵀb over the event axes."""
-    return namespace(a).sum(a * b, axis=tuple(range(-event_ndim, 0)))
+    """Return aᵀb over the event axes, accumulated in at least float32."""
+    return namespace(a).sum(widen(a) * widen(b), axis=tuple(range(-event_ndim, 0)))
 
 
 def coefficient(k: int) -> float:
@@ -55,4 +55,4 @@ def series_logdet(chain: Chain, v: Any, terms: int, traces: Sequence[Any] = ()) 
         w = chain.rmatvec(w)
         if k > len(traces):
             total = total + coefficient(k) * event_dot(w, v, event_ndim)
-    return total
+    return namespace(v).astype(total, v.dtype)

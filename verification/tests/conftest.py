@@ -1,13 +1,51 @@
-"""Hypothesis profiles: `ci` is deterministic, `thorough` random and long; chosen by HYPOTHESIS_PROFILE."""
+"""Hypothesis profiles, the CuPy of the tests, and what of the slow backends runs in CI.
+
+Profiles: `ci` is deterministic, `thorough` random and long, `short` for a first look at a backend that compiles every
+operation; chosen by HYPOTHESIS_PROFILE. `import cupy` gives the contract
+stand-in of cupy_contract/ in this process, unless IRESNET_GPU=1 asks for the real one.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "ci", derandomize=True, deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("short", settings.get_profile("ci"), max_examples=2)
 settings.register_profile("thorough", deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+if not os.environ.get("IRESNET_GPU"):
+    assert "cupy" not in sys.modules, "the real CuPy was imported before the tests could put the stand-in in its place"
+    sys.path.insert(0, str(Path(__file__).parent / "cupy_contract"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as thorough what tables.IN_CI leaves out: of each law on a sampled backend, all but one constructor in n."""
+    from tables import IN_CI
+
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        share = IN_CI.get(parameters.get("key"), 1)
+        if share > 1:
+            case = f"{item.originalname} {[v for k, v in parameters.items() if k != 'key']}"  # type: ignore[attr-defined]
+            if zlib.crc32(case.encode()) % share:
+                item.add_marker(pytest.mark.thorough)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[Any]:
+    """Run a law in the surroundings its backend asks for: the current device, 32-bit JAX, a standard without options."""
+    from tables import surroundings
+
+    with surroundings(getattr(getattr(item, "callspec", None), "params", {}).get("key")):
+        return (yield)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
@@ -19,7 +21,43 @@ BACKENDS = {
     "torch-f64": ("torch:cpu", "float64"),
     "strict-device1-f32": ("array-api-strict:device1", "float32"),
     "strict-device2-f64": ("array-api-strict:device2", "float64"),
+    "strict-no_float64-f32": ("array-api-strict:no_float64", "float32"),
+    "strict-no_x64-f32": ("array-api-strict:no_x64", "float32"),
+    "strict-bare-f64": ("array-api-strict:cpu", "float64"),
+    "jax-f32": ("jax:cpu", "float32"),
+    "jax-f64": ("jax:cpu", "float64"),
+    "cupy-contract-0-f32": ("cupy:0", "float32"),
+    "cupy-contract-1-f64": ("cupy:1", "float64"),
 }
+"""`strict-bare` is without boolean indexing, data-dependent shapes and extensions. `cupy-contract` is the CuPy contract run
+(CPU): the stand-in of cupy_contract/ on its two devices. Where IRESNET_GPU is set it is CuPy."""
+
+if os.environ.get("IRESNET_GPU"):
+    _GPUS = [name for name in iresnet_backends.available() if name.startswith(("cupy:", "torch:cuda", "jax:gpu"))]
+    BACKENDS = {f"{name}-f{bits}": (name, f"float{bits}") for name in _GPUS for bits in (32, 64)}
+
+IN_CI = {
+    "strict-no_float64-f32": 5, "strict-no_x64-f32": 5, "strict-bare-f64": 5, "jax-f32": 40, "jax-f64": 40,
+    "cupy-contract-0-f32": 4, "cupy-contract-1-f64": 4,
+}
+"""Of each law × constructor on these backends one in n runs in CI, all of them in the thorough tests."""
+
+
+@contextmanager
+def surroundings(key: str | None) -> Iterator[None]:
+    """Enter what the backend `key` needs around a test: see `BACKENDS`."""
+    with ExitStack() as stack:
+        if key == "strict-bare-f64":
+            from iresnet_backends.array_api_strict import OPTIONAL, without
+
+            stack.enter_context(without(*OPTIONAL))
+        elif key == "jax-f32":  # as in a process that never asked for float64
+            import jax
+
+            stack.enter_context(jax.enable_x64(False))
+        if key in BACKENDS and BACKENDS[key][0].startswith("cupy"):
+            stack.enter_context(backend(key).active())
+        yield
 
 Constructor = Callable[[Any, int], ir.Branch]
 

@@ -133,7 +133,7 @@ def test_missing_backends_name_the_remedy(monkeypatch: pytest.MonkeyPatch) -> No
     ):
         with pytest.raises(ir.BackendUnavailableError, match=message):
             iresnet_backends.get(name)
-    with pytest.raises(ir.DTypeError, match="expected a dtype of float64, float32"):
+    with pytest.raises(ir.BackendUnavailableError, match="expected a dtype of float64, float32, got 'int8'; try dtype="):
         iresnet_backends.get("numpy", dtype="int8")
     assert {"numpy:cpu", "torch:cpu", "array-api-strict:device1"} <= set(iresnet_backends.available())
 

@@ -1,0 +1,3 @@
+from cupy._core import Device
+
+__all__ = ["Device"]

@@ -1,0 +1,263 @@
+"""Every capability the table claims is exercised, every gap it claims is real, and every backend keeps one protocol."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import iresnet_backends
+import iresnet_ref as ir
+from iresnet_backends import capabilities, convert
+from iresnet_backends.capabilities import FEATURES, TABLE
+from iresnet_ref.arrays import device, to_host
+from iresnet_ref.rounding import unit_roundoff
+
+HERE = iresnet_backends.available()
+ROWS = [
+    (name, dtype)
+    for name in (TABLE if "cupy:0" in HERE else [n for n in TABLE if n != "cupy"])
+    if not capabilities.row(name).ran.startswith("never:")  # hardware that this machine lacks: nothing can be shown
+    for dtype in capabilities.row(name).dtypes
+]
+each_row = pytest.mark.parametrize(("name", "dtype"), ROWS)
+
+
+def block(b: Any, lipschitz: float | None = None) -> tuple[ir.ResidualBlock, Any]:
+    F = ir.ResidualBlock(ir.mlp((2, 4, 2), activation="elu", lipschitz=0.5, like=b.asarray(np.zeros(1))), lipschitz)
+    return F, b.asarray([[0.5, -1.0], [2.0, 0.25], [0.0, 3.0]])
+
+
+def forward(b: Any) -> None:
+    F, x = block(b)
+    y = F(x)
+    assert (y.dtype, device(y), tuple(y.shape)) == (x.dtype, device(x), (3, 2))
+
+
+def certificate(b: Any) -> None:
+    found = ir.certify(block(b)[0])
+    assert found.proved
+    assert found.bound <= 0.5
+
+
+def spectral_norm(b: Any) -> None:
+    weight = b.asarray(np.diag([3.0, 4.0]))
+    assert abs(float(to_host(ir.spectral_norm(weight))) - 4.0) <= 16 * unit_roundoff(weight)
+
+
+def logdet(method: Any, **options: Any) -> Callable[[Any], None]:
+    def exercise(b: Any) -> None:
+        F, x = block(b)
+        assert ir.logdet(F, x, method=method, **options).value.dtype == x.dtype
+
+    return exercise
+
+
+def inverse(b: Any) -> None:
+    F, x = block(b)
+    found = ir.invert(F, F(x), rtol=1e-5)
+    assert (np.linalg.norm(to_host(found.x) - to_host(x), axis=1) <= to_host(found.error_bound)).all()
+
+
+def compiled(b: Any) -> None:
+    F, x = block(b, 0.5)
+    exact = capabilities.gap(b.name, "exact logdet", dtype_of(x)) is None
+    for f in (F, lambda x: ir.logdet(F, x, method="exact").value)[: 1 + exact]:
+        expected = to_host(f(x))
+        got = to_host(compile_for(b)(f)(x))
+        assert np.abs(got - expected).max() <= 64 * unit_roundoff(x) * (1 + np.abs(expected).max())
+
+
+def compile_for(b: Any) -> Callable[[Any], Any]:
+    if b.name.startswith("jax"):
+        import jax
+
+        return jax.jit
+    if b.name.startswith("torch"):
+        import torch
+
+        return lambda f: torch.compile(f, fullgraph=True, backend="aot_eager")
+    raise ir.BackendUnavailableError("no compiler")
+
+
+def vmapped(b: Any) -> None:
+    if b.name.startswith("jax"):
+        from jax import vmap
+    elif b.name.startswith("torch"):
+        from torch.func import vmap
+    else:
+        raise ir.BackendUnavailableError("no vmap")
+    F, x = block(b, 0.5)
+    p = F.branch.parameters()
+    stacked = {k: b.xp.stack([v, v / 2]) for k, v in p.items()}
+    y = vmap(lambda q: ir.ResidualBlock(F.branch.with_parameters(q), 0.5)(x))(stacked)
+    for i, scale in enumerate((1, 2)):
+        alone = ir.ResidualBlock(F.branch.with_parameters({k: v / scale for k, v in p.items()}), 0.5)(x)
+        assert np.abs(to_host(y[i]) - to_host(alone)).max() <= 16 * unit_roundoff(x) * (1 + np.abs(to_host(alone)).max())
+
+
+def share(b: Any) -> None:
+    x = b.asarray([1.0, 2.0])
+    assert to_host(convert(x, b)).tolist() == [1.0, 2.0]
+
+
+def generator(b: Any) -> None:
+    assert b.generator(3) is not None
+
+
+def memory(b: Any) -> None:
+    used = b.memory()
+    if used is None:
+        raise ir.BackendUnavailableError("not told")
+    kept = b.asarray(np.zeros(1000))
+    assert b.memory() >= used + kept.nbytes
+
+
+EXERCISES: dict[str, Callable[[Any], None]] = {
+    "forward": forward, "certificate": certificate, "spectral norm": spectral_norm,
+    "series logdet": logdet("series", terms=3), "roulette logdet": logdet("roulette"), "exact logdet": logdet("exact"),
+    "inverse": inverse, "compile": compiled, "vmap": vmapped, "share": share, "generator": generator, "memory": memory,
+}
+
+
+def dtype_of(x: Any) -> str:
+    return str(getattr(x.dtype, "name", getattr(x.dtype, "__name__", x.dtype))).rsplit(".", maxsplit=1)[-1]
+
+
+def get(name: str, dtype: str) -> Any:
+    return iresnet_backends.get(name, dtype)
+
+
+def test_the_table_names_what_is_exercised() -> None:
+    assert set(EXERCISES) == set(FEATURES)
+    for row in TABLE.values():
+        for key in row.gaps:
+            feature, _, dtype = key.partition("/")
+            assert feature in FEATURES, key
+            assert not dtype or dtype in capabilities.DTYPES, key
+
+
+SLOW = {"compile", "vmap", "inverse", "roulette logdet"}
+"""What torch and JAX compile for each dtype: in CI at float32 only."""
+
+
+def cases() -> Iterator[Any]:
+    for (name, dtype), feature in itertools.product(ROWS, FEATURES):
+        slow = feature in SLOW and name in ("torch", "jax") and dtype != "float32"
+        claimed = capabilities.gap(name, feature, dtype) is None
+        yield pytest.param(name, dtype, feature, marks=[pytest.mark.thorough] if slow and claimed else [])
+
+
+@pytest.mark.parametrize(("name", "dtype", "feature"), cases())
+def test_claims_are_exercised_and_gaps_are_real(name: str, dtype: str, feature: str) -> None:
+    b = get(name, dtype)
+    with b.active(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
+        if capabilities.gap(name, feature, dtype) is None:
+            EXERCISES[feature](b)
+        else:
+            with pytest.raises((ir.IResNetError, AttributeError, RuntimeError, TypeError, NotImplementedError)):
+                EXERCISES[feature](b)
+
+
+@each_row
+def test_a_dtype_outside_the_table_is_refused_and_one_inside_is_kept(name: str, dtype: str) -> None:
+    b = get(name, dtype)
+    assert dtype_of(b.asarray(np.ones(2))) == dtype
+    for other in set(capabilities.DTYPES) - set(capabilities.row(name).dtypes):
+        with pytest.raises(ir.BackendUnavailableError, match=rf"expected a dtype of .*got '{other}'; try dtype="):
+            get(name, other)
+
+
+@each_row
+def test_the_host_and_back_keeps_every_value_and_shares_nothing(name: str, dtype: str) -> None:
+    b = get(name, dtype)
+    host = np.array([[1.0, -0.5], [0.0, 240.0]])
+    x = b.asarray(host)
+    host[0, 0] = 7.0
+    back = b.to_numpy(x)
+    assert back.tolist() == [[1.0, -0.5], [0.0, 240.0]]
+    assert back.dtype == np.float32 if dtype == "bfloat16" else str(back.dtype) == dtype
+    back[0, 0] = 9.0
+    assert b.to_numpy(x)[0, 0] == 1.0, "to_numpy gave away the array's own memory"
+    b.synchronise()
+
+
+def test_every_name_that_is_available_can_be_got() -> None:
+    devices = {f"{f}:{d}" for f in ("numpy", "torch", "jax", "array-api-strict", "precision") for d in iresnet_backends.devices(f)}
+    assert devices <= set(HERE)
+    assert {"array-api-strict:no_float64", "array-api-strict:no_x64", "jax:cpu"} <= set(HERE)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("torch:cuda:99", r'no such device; here it has cpu.*try another device, or pip install "iresnet-ref\[torch\]"'),
+        ("jax:gpu:99", r'no such device; here it has cpu.*pip install "iresnet-ref\[jax\]"'),
+        ("precision:many", r"cannot allocate on device 'many'"), ("numpy:gpu", "no such device; here it has cpu"),
+    ],
+)
+def test_a_device_that_is_not_here_says_so(name: str, cause: str) -> None:
+    with pytest.raises(ir.BackendUnavailableError, match=cause):
+        iresnet_backends.get(name)
+
+
+def test_a_driver_that_is_missing_is_named_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cupy
+
+    monkeypatch.setattr(cupy, "is_available", lambda: False)
+    with pytest.raises(ir.BackendUnavailableError, match=r'no CUDA driver or no GPU; try .*"iresnet-ref\[cupy12x\]" \(CUDA 12\)'):
+        iresnet_backends.get("cupy")
+    assert not [name for name in iresnet_backends.available() if name.startswith("cupy")]
+
+
+# -- conversion
+SHARING = ["numpy", "torch:cpu", "jax:cpu", "array-api-strict:cpu"]
+
+
+@pytest.mark.parametrize("there", SHARING)
+@pytest.mark.parametrize("here", SHARING)
+def test_a_copy_is_made_only_on_request(here: str, there: str) -> None:
+    a, b = get(here, "float32"), get(there, "float32")
+    x = a.asarray(np.arange(3.0))
+    copied = convert(x, b, copy=True)
+    assert (b.to_numpy(copied).tolist(), copied.dtype, device(copied)) == ([0.0, 1.0, 2.0], b.dtype, b.device)
+    if there == "jax:cpu":  # it wants its memory aligned to 64 bytes, which depends on the allocator
+        return
+    shared = convert(x, b)
+    assert b.to_numpy(shared).tolist() == [0.0, 1.0, 2.0]
+    if here != "jax:cpu":  # whose arrays cannot be written to
+        x[0] = 7.0
+        assert b.to_numpy(shared)[0] == 7.0
+        assert b.to_numpy(copied)[0] == 0.0
+
+
+def test_nothing_is_rounded_or_moved_silently() -> None:
+    x = np.ones(3)
+    with pytest.raises(ir.DTypeError, match=r"expected dtype float32 for 'torch:cpu', got float64; cast with xp\.astype"):
+        convert(x, get("torch:cpu", "float32"))
+    with pytest.raises(ir.BackendUnavailableError, match="whose memory 'precision:50' can share, got ndarray"):
+        convert(x, get("precision:50", "float64"))
+    with pytest.raises(ir.BackendUnavailableError, match=r"whose memory 'jax:cpu' can share, got ndarray \(the framework had to"):
+        convert(np.ones(4)[1:], get("jax:cpu", "float64"))  # not aligned to 64 bytes
+    tracked = get("torch:cpu", "float64").asarray([1.0]).requires_grad_()
+    with pytest.raises(ir.BackendUnavailableError, match="require gradient"):
+        convert(tracked, get("numpy", "float64"))
+    short = get("torch:cpu", "bfloat16").asarray([0.1])
+    assert float(convert(short, get("jax:cpu", "bfloat16"), copy=True)[0]) == float(short[0])
+
+
+def test_float32_leaves_jax_at_32_bits() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import iresnet_backends as b, jax\n"
+        "b.get('jax', 'float32'); b.available(); assert not jax.config.jax_enable_x64\n"
+        "x = b.get('jax', 'float64').asarray([1.0]); assert str(x.dtype) == 'float64' and jax.config.jax_enable_x64\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
