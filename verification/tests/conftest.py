@@ -29,15 +29,26 @@ if not os.environ.get("IRESNET_GPU"):
     sys.path.insert(0, str(Path(__file__).parent / "cupy_contract"))
 
 
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    return getattr(getattr(item, "callspec", None), "params", {})
+
+
+def _backend(item: pytest.Item) -> str | None:
+    """Return the key of tables.BACKENDS that the test is parametrised with."""
+    from tables import BACKENDS
+
+    return next((v for v in _parameters(item).values() if isinstance(v, str) and v in BACKENDS), None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as thorough what tables.IN_CI leaves out: of each law on a sampled backend, all but one constructor in n."""
+    """Mark as thorough what tables.IN_CI leaves out: of each law on a sampled backend, all but one case in n."""
     from tables import IN_CI
 
     for item in items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        share = IN_CI.get(parameters.get("key"), 1)
+        backend = _backend(item)
+        share = IN_CI.get(backend or "", 1)
         if share > 1:
-            case = f"{item.originalname} {[v for k, v in parameters.items() if k != 'key']}"  # type: ignore[attr-defined]
+            case = f"{item.originalname} {[str(v) for v in _parameters(item).values() if v != backend]}"  # type: ignore[attr-defined]
             if zlib.crc32(case.encode()) % share:
                 item.add_marker(pytest.mark.thorough)
 
@@ -47,5 +58,5 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[Any]:
     """Run a law in the surroundings its backend asks for: the current device, 32-bit JAX, a standard without options."""
     from tables import surroundings
 
-    with surroundings(getattr(getattr(item, "callspec", None), "params", {}).get("key")):
+    with surroundings(_backend(item)):
         return (yield)

@@ -152,7 +152,7 @@ def cases() -> Iterator[Any]:
         yield pytest.param(name, dtype, feature, marks=[pytest.mark.thorough] if slow and claimed else [])
 
 
-@pytest.mark.parametrize(("name", "dtype", "feature"), cases())
+@pytest.mark.parametrize(("name", "dtype", "feature"), list(cases()))
 def test_claims_are_exercised_and_gaps_are_real(name: str, dtype: str, feature: str) -> None:
     b = get(name, dtype)
     with b.active(), warnings.catch_warnings():
