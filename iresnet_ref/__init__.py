@@ -39,6 +39,7 @@ from iresnet_ref.gradient import InverseGradient, LogDetGradient, Normalised, in
 from iresnet_ref.inverse import Inverse, invert, rounding_floor
 from iresnet_ref.inverse.composition import PathInverse, invert_composition
 from iresnet_ref.logdet import Law, LogDet, logdet, logdet_bounds, roulette_variance_bound, truncation_bound
+from iresnet_ref.logdet.error import logdet_error_bound
 from iresnet_ref.logdet.laws import geometric, near_optimal, poisson
 from iresnet_ref.probes import Probes
 from iresnet_ref.spectral import normalise, power_iteration, spectral_norm
@@ -94,6 +95,7 @@ __all__ = [
     "invert_composition",
     "logdet",
     "logdet_bounds",
+    "logdet_error_bound",
     "logdet_gradient",
     "mlp",
     "near_optimal",

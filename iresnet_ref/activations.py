@@ -26,7 +26,8 @@ class Activation:
     """A scalar function φ, applied entry by entry.
 
     `both(z)` is (φ(z), φ′(z)) sharing the work, `second(z)` is φ″(z), `lipschitz` ≥ sup|φ′|, and `error` the constant in
-    |fl φ(z) − φ(z)| ≤ error·u·(|φ(z)| + 1). At the kink of ReLU φ′(0) = 0.
+    |fl φ(z) − φ(z)| ≤ error·u·(|φ(z)| + 1), and likewise for φ′. At the kink of ReLU φ′(0) = 0. `curvature` and `jump`
+    bound |φ′(a) − φ′(b)| ≤ curvature·|a − b| + jump·[0 lies between a and b]; inf where they are not stated.
     """
 
     name: str
@@ -35,6 +36,8 @@ class Activation:
     second: Function
     lipschitz: float
     error: float = rounding.ELEMENTARY
+    curvature: float = math.inf
+    jump: float = 0.0
 
 
 def sigmoid(z: Array) -> tuple[Any, Any]:
@@ -121,20 +124,22 @@ ACTIVATIONS: dict[str, Activation] = {
             lambda z: namespace(z).zeros_like(z),
             1.0,
             0.0,
+            curvature=0.0,
         ),
-        Activation("lipswish", _lipswish, _lipswish_both, _lipswish_second, 1.0),
-        Activation("elu", _elu, _elu_both, _elu_second, 1.0),
-        Activation("tanh", lambda z: namespace(z).tanh(z), _tanh_both, _tanh_second, 1.0),
-        Activation("softplus", _softplus, lambda z: (_softplus(z), sigmoid(z)[0]), _softplus_second, 1.0),
+        Activation("lipswish", _lipswish, _lipswish_both, _lipswish_second, 1.0, curvature=0.4546),
+        Activation("elu", _elu, _elu_both, _elu_second, 1.0, curvature=1.0),
+        Activation("tanh", lambda z: namespace(z).tanh(z), _tanh_both, _tanh_second, 1.0, curvature=0.77),
+        Activation("softplus", _softplus, lambda z: (_softplus(z), sigmoid(z)[0]), _softplus_second, 1.0, curvature=0.25),
         Activation(
             "sine",
             lambda z: namespace(z).sin(z),
             lambda z: (namespace(z).sin(z), namespace(z).cos(z)),
             lambda z: -namespace(z).sin(z),
             1.0,
+            curvature=1.0,
         ),
         Activation(
-            "relu", _relu, lambda z: (_relu(z), _indicator(z > 0.0, z)), lambda z: namespace(z).zeros_like(z), 1.0, 0.0
+            "relu", _relu, lambda z: (_relu(z), _indicator(z > 0.0, z)), lambda z: namespace(z).zeros_like(z), 1.0, 0.0, 0.0, 1.0
         ),
     )
 }

@@ -1,7 +1,7 @@
 """The ball around a computed inverse that contains the true preimage, rounding included.
 
 r(x) = y − x − g(x) has ‖x − x*‖ ≤ ‖r(x)‖/(1 − L) for the exact preimage x* of y ([B19] Thm 1). Known is r̂ = fl r(x), with
-‖r̂ − r(x)‖ ≤ ρ = ‖e(x)‖ + u(‖fl(y − x)‖ + ‖r̂‖), e the running error bound of g (`layers.Spread`). docs/proofs.md derives each
+‖r̂ − r(x)‖ ≤ ρ = ‖e(x) + u|fl(y − x)|‖ + u‖r̂‖, e the running error bound of g (`layers.Spread`). docs/proofs.md derives each
 line, and names what is assumed of the arithmetic.
 """
 
@@ -78,7 +78,7 @@ def error_radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float, *, repl
     """Return (‖r̂‖₂, radius) per row, evaluated in the arithmetic of x.
 
     The ball contains the exact preimage of y: radius (‖r̂‖ + ρ)/(1 − L). With `replayed` it also contains every x′ whose
-    computed F(x′) equals y: (‖r̂‖ + ρ + ‖e(x)‖ + b + u‖y‖)/(1 − L − a), where ‖e(x′) − e(x)‖ ≤ a‖x − x′‖ + b; it is inf where
+    computed F(x′) equals y: (‖r̂‖ + ρ + ‖e(x) + u|y|‖ + b)/(1 − L − a), where ‖e(x′) − e(x)‖ ≤ a‖x − x′‖ + b; it is inf where
     1 − L − a ≤ 0, which wide layers reach in low precision only.
     """
     xp = namespace(x)
@@ -87,14 +87,17 @@ def error_radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float, *, repl
     n = math.prod(x.shape[1:])
     g, error, growth, drift = block.branch.running_error(x)
     difference = y - x
-    size_r, size_e = row_norm(difference - g, event), row_norm(error, event)
-    total = size_r + size_e + u * (row_norm(difference, event) + size_r)
+    size_r = row_norm(difference - g, event)
+    rounded = error + u * xp.abs(difference)
+    shift = 0.0 * size_r
     contraction = down(1.0 - lipschitz, 1)
     if replayed:
-        total = total + size_e + drift + u * row_norm(y, event)
+        rounded = rounded + error + u * xp.abs(y)
+        shift = drift
         contraction = down(contraction - growth, 1)
     if not contraction > 0.0:
         return size_r, xp.full(size_r.shape, math.inf, dtype=x.dtype, device=device(x))
+    total = size_r * (1.0 + u) + row_norm(rounded, event) + shift
     total = total * (1.0 + (2 * n + 32) * u) + 4.0 * n * rounding.smallest_normal(x)
     radius = total / contraction * (1.0 + 8.0 * u)
     return size_r, xp.where(xp.isnan(radius), xp.full_like(radius, math.inf), radius)
@@ -111,4 +114,7 @@ def _in_float64(block: ResidualBlock, x: Any, y: Any) -> tuple[ResidualBlock, An
     wide = offered["float64"]
     parameters = {name: xp.astype(p, wide) for name, p in block.branch.parameters().items()}
     branch = block.branch.with_parameters(parameters)
+    for old, new in zip(block.branch.layers, branch.layers, strict=True):
+        if "_norms" in vars(old):  # the values are the same, and so is what is proved of them
+            vars(new)["_norms"] = vars(old)["_norms"]
     return ResidualBlock(branch, block.lipschitz), xp.astype(x, wide), xp.astype(y, wide)

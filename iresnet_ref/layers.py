@@ -7,15 +7,16 @@ entry (a running error bound, Higham §3.3), and the pair (a, b) in |e(x′) −
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from iresnet_ref import rounding
 from iresnet_ref.activations import Activation
-from iresnet_ref.arrays import Array, expand_rows, flatten_events, namespace, row_norm, size, stack_norm, to_host
+from iresnet_ref.arrays import Array, device, expand_rows, flatten_events, namespace, size, to_host
 from iresnet_ref.certify import absolute_norm_bound, norm_bound
 from iresnet_ref.operators import Dense, Diagonal, Factor, Linear
 
@@ -27,6 +28,26 @@ class Spread(NamedTuple):
     growth: float
     drift: Any
     lipschitz: float
+
+
+class FactorError(NamedTuple):
+    """The computed Jacobian factor F̂ beside the true F.
+
+    `norm` ≥ ‖F‖₂, ‖F̂‖₂; `absolute` ≥ ‖|F̂|‖₂; `terms` roundings in a product with F̂; `nuclear` ≥ ‖F̂ − F‖_* per row.
+    """
+
+    norm: float
+    absolute: float
+    terms: int
+    nuclear: Any
+
+
+@runtime_checkable
+class HasFactorError(Protocol):
+    """A layer that bounds the error of its computed Jacobian factor."""
+
+    def factor_error(self, h: Any, error: Any) -> FactorError:
+        """Return what is known of the factor computed at ĥ, |ĥ − h| ≤ error entry by entry."""
 
 
 Pullback = tuple[Any, Any, dict[str, Any]]
@@ -150,14 +171,20 @@ class LinearLayer(ABC):
         g = rounding.gamma(n + 1, u)
         on_top = 1.0 + 2.0 * (n + 6) * u
         underflow = (4 * n + 8) * (1.0 + absolute) * rounding.smallest_normal(h)
-        error = (
-            self.operator.absolute().apply(before.error + g * xp.abs(h)) + g * self._shift(xp.abs(self.bias))
-        ) * on_top + underflow
+        passed = self.operator.absolute().apply(before.error + g * xp.abs(h))
+        error = passed * on_top + (g * on_top * self._shift(xp.abs(self.bias)) + underflow)
         # |ĥ(x′) − ĥ(x)| ≤ Λ‖x − x′‖ + 2e(x) + (e(x′) − e(x)); the error grows with it at the rate ‖|A|‖γ.
         factor = absolute * on_top
         growth = factor * (before.growth + g * (before.lipschitz + before.growth))
-        drift = factor * (before.drift + g * (2.0 * row_norm(before.error, h.ndim - 1) + before.drift))
+        drift = factor * (before.drift + g * (2.0 * _at_least_norm(before.error) + before.drift))
         return Spread(error, growth, drift, norm * before.lipschitz)
+
+    def factor_error(self, h: Any, error: Any) -> FactorError:
+        """The factor is the weight itself."""
+        del error
+        norm, absolute = self._norms
+        nothing = namespace(h).zeros(h.shape[:1], dtype=h.dtype, device=device(h))
+        return FactorError(norm, absolute, self.operator.terms, nothing)
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
         """Σⱼ A²ⱼ(σ²ⱼ + nu²h²ⱼ/6) + u²y²: independent roundings of the partial sums of n terms (Higham & Mary 2019)."""
@@ -240,8 +267,18 @@ class Pointwise:
         # ||ŷ(x′)| − |ŷ(x)|| ≤ Lip(φ)Λ‖x − x′‖ + 2e′(x) + (e′(x′) − e′(x)): solved for the last
         solved = (1.0 + 8.0 * u) / (1.0 - 2.0 * c)
         growth = solved * (lip * before.growth + c * change)
-        drift = solved * (lip * before.drift + 2.0 * c * stack_norm(flatten_events(error, error.ndim - 1)))
+        drift = solved * (lip * before.drift + 2.0 * c * _at_least_norm(error))
         return Spread(error, growth, drift, change)
+
+    def factor_error(self, h: Any, error: Any) -> FactorError:
+        """|fl φ′(ĥ) − φ′(h)| ≤ c(|φ′| + 1) + curvature·e + jump·[|ĥ| ≤ e], a diagonal: its nuclear norm is the sum."""
+        xp, phi = namespace(h), self.activation
+        computed = phi.error * rounding.unit_roundoff(h) * (phi.lipschitz + 1.0)
+        moved = xp.astype(xp.abs(h) <= error, h.dtype) * phi.jump + computed
+        if phi.curvature > 0.0:
+            moved = moved + phi.curvature * error
+        nuclear = xp.sum(flatten_events(moved, h.ndim - 1), axis=-1)
+        return FactorError(phi.lipschitz + computed, phi.lipschitz + computed, 1, nuclear)
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
         """φ′²σ² ≤ Lip²σ², plus one rounding of φ."""
@@ -252,3 +289,9 @@ class Pointwise:
 def sum_probes(v: Any, ndim: int) -> Any:
     """Return v summed over its leading probe axes, down to `ndim` axes."""
     return namespace(v).sum(v, axis=tuple(range(v.ndim - ndim))) if v.ndim > ndim else v
+
+
+def _at_least_norm(error: Any) -> Any:
+    """Return √n·max e ≥ ‖e‖₂ per row: one pass, and enough for a term of second order."""
+    flat = flatten_events(error, error.ndim - 1)
+    return math.sqrt(flat.shape[-1]) * namespace(flat).max(flat, axis=-1)

@@ -1,0 +1,259 @@
+"""The bound on the error of the exact log-determinant, against ball arithmetic (python-flint) at 200 bits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from ball_arithmetic import bits, logdets
+from contractive_families import FAMILIES, rotation
+from flint import arb
+from hypothesis import given
+from hypothesis import strategies as st
+from tables import BACKENDS, CONSTRUCTORS, at_50_digits, backend, exact, inputs
+
+import iresnet_ref as ir
+from iresnet_ref import activations
+from iresnet_ref.arrays import device, from_host, to_host
+from iresnet_ref.layers import Affine, Pointwise
+from iresnet_ref.logdet import error
+from iresnet_ref.logdet.exact import exact_logdet, log_determinant
+
+SEEDS = st.integers(0, 2**20)
+each_constructor = pytest.mark.parametrize("name", CONSTRUCTORS)
+both_precisions = pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f32"])
+
+
+def make(name: str, key: str, seed: int) -> tuple[ir.ResidualBlock, Any]:
+    b = backend(key)
+    g = CONSTRUCTORS[name](b.asarray(np.zeros(1)), seed)
+    return ir.ResidualBlock(g), inputs(b, g.event_shape[0], seed)
+
+
+def errors(block: ir.ResidualBlock, x: Any, value: Any = None) -> Any:
+    """Return |value − log det(I + J)| per row, rounded up."""
+    value = to_host(ir.logdet(block, x, method="exact").value if value is None else value)
+    with bits(200):
+        truth = logdets(block.branch, to_host(x))
+        return np.array([float(abs(arb(float(v)) - t).upper()) for v, t in zip(value, truth, strict=True)])
+
+
+@both_precisions
+@each_constructor
+@given(seed=SEEDS)
+def test_the_bound_holds(name: str, key: str, seed: int) -> None:
+    block, x = make(name, key, seed)
+    bound = to_host(ir.logdet_error_bound(block, x))
+    assert (errors(block, x) <= bound).all()
+    # and it says something: a few thousand roundings of widths times condition, absolute
+    u = 2.0**-24 if key.endswith("f32") else 2.0**-53
+    assert (bound <= 2e4 * u / (1 - block.contraction())).all()
+
+
+@each_constructor
+@given(seed=SEEDS)
+def test_fifty_digits_agree(name: str, seed: int) -> None:
+    block, x = make(name, "numpy-f64", seed)
+    truth = exact_logdet(at_50_digits(block.branch).linearize(exact(x))[1])
+    gap = np.abs(to_host(exact(ir.logdet(block, x, method="exact").value) - truth))
+    assert (gap <= ir.logdet_error_bound(block, x)).all()
+
+
+@pytest.mark.parametrize("lipschitz", [1e-12, 1e-7, 1e-5, 1e-4, 1e-2])
+def test_a_tiny_jacobian_keeps_relative_accuracy(lipschitz: float) -> None:
+    block = ir.ResidualBlock(ir.mlp((6, 9, 6), activation="tanh", lipschitz=lipschitz))
+    x = np.random.default_rng(0).standard_normal((10, 6))
+    bound = ir.logdet_error_bound(block, x)
+    assert (errors(block, x) <= bound).all()
+    if lipschitz < 1e-6:
+        assert (bound <= 1e4 * 2.0**-53 * lipschitz).all()
+
+
+def test_log_determinants_near_zero() -> None:
+    """J of opposite eigenvalues: log det = log(1 − L²)·d/2, and a rotation by 90° gives log(1 + L²)·d/2; their mixture is near 0."""
+    quarter = np.array([[0.0, -1.0], [1.0, 0.0]])
+    mirror = np.array([[0.0, 1.0], [1.0, 0.0]])
+    matrix = np.zeros((4, 4))
+    matrix[:2, :2], matrix[2:, 2:] = 0.9 * quarter, 0.9 * mirror
+    matrix[2:, 2:] *= math.sqrt(1 - 1 / 1.81) / 0.9  # (1 + .81)(1 − s²) = 1 up to rounding
+    block = ir.ResidualBlock(ir.Branch((Affine(matrix, np.zeros(4)),), (4,)))
+    x = np.ones((2, 4))
+    assert abs(ir.logdet(block, x).value[0]) < 1e-15
+    assert (errors(block, x) <= ir.logdet_error_bound(block, x)).all()
+
+
+@pytest.mark.parametrize("L", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("n", [3, 16, 100])
+def test_the_determinant_itself_is_within_its_term(n: int, L: float) -> None:
+    """The part that is measured, not proved: ±L·I, where all logarithms round alike, and matrices that make LU work."""
+    rng = np.random.default_rng(0)
+    lower = -np.tril(np.ones((n, n)))
+    for unit in (-np.eye(n), np.eye(n), rotation(n, rng), lower / np.linalg.norm(lower, 2), -np.ones((n, n)) / n):
+        matrix = unit * (L * (1 - 1e-14))
+        branch = ir.Branch((Affine(matrix, np.zeros(n)),), (n,))
+        x = np.zeros((1, n))
+        value = log_determinant(matrix[None])
+        assert (errors(ir.ResidualBlock(branch), x, value) <= error._determinant(n, 2.0**-53, L, 1 - L)).all()
+
+
+@pytest.mark.thorough
+def test_no_violation_in_ten_thousand_rows() -> None:
+    rows = 0
+    for seed in range(120):
+        for name in CONSTRUCTORS:
+            for key in ("numpy-f32", "numpy-f64"):
+                block, x = make(name, key, seed)
+                assert (errors(block, x) <= to_host(ir.logdet_error_bound(block, x))).all(), (seed, name, key)
+                rows += x.shape[0]
+    assert rows >= 10_000
+
+
+# ── kinks ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def at_a_kink(shift: float) -> tuple[ir.ResidualBlock, Any]:
+    """Return J = .5·[.1x + .2 − .3·shift > 0]: at x = 1 the computed argument and the true one may differ in sign."""
+    layers = (
+        Affine(np.array([[0.1]]), np.array([-0.1 + shift])),
+        Pointwise(activations.get("relu")),
+        Affine(np.array([[5.0]]), np.zeros(1)),
+    )
+    return ir.ResidualBlock(ir.Branch(layers, (1,))), np.array([[1.0], [3.0], [-2.0]])
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e-17, -1e-17, 1e-16, 1e-3])
+def test_a_kink_within_rounding_costs_the_jump(shift: float) -> None:
+    block, x = at_a_kink(shift)
+    bound = ir.logdet_error_bound(block, x)
+    assert (errors(block, x) <= bound).all()
+    assert (bound[1:] < 1e-13).all()
+    # t = ‖δM‖/(1 − P) = .5/(1 − .5): nothing can be said
+    assert math.isinf(bound[0]) == (abs(shift) < 5e-17)
+
+
+# ── the surroundings, and what cannot be bounded ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("key", BACKENDS)
+def test_on_every_backend(key: str) -> None:
+    block, x = make("lipswish 2-16-2 L=.9", key, 0)
+    bound = ir.logdet_error_bound(block, x)
+    assert (bound.shape, bound.dtype, device(bound)) == (x.shape[:1], x.dtype, device(x))
+    assert (to_host(bound) > 0).all()
+
+
+def test_a_stated_constant_bounds_nothing() -> None:
+    block, x = FAMILIES["zigzag d=2 c=.9"].build(backend("numpy-f64"))
+    assert np.isinf(ir.logdet_error_bound(block, x)).all()
+
+
+def test_a_layer_without_factor_error_has_no_bound() -> None:
+    block, x = make("elu 3-8-8-3 L=.5", "numpy-f64", 0)
+
+    class Silent:
+        name = "silent"
+
+        @property
+        def parameters(self) -> dict[str, Any]:
+            return {}
+
+        def norm_bound(self) -> float:
+            return 1.0
+
+        def __call__(self, h: Any) -> Any:
+            return h
+
+    silent: Any = Silent()
+    branch = ir.Branch((*block.branch.layers, silent), (3,))
+    assert np.isinf(ir.logdet_error_bound(ir.ResidualBlock(branch), x)).all()
+
+
+def test_bad_input() -> None:
+    block, x = make("elu 3-8-8-3 L=.5", "numpy-f64", 0)
+    with pytest.raises(ir.NonFiniteError, match="x: expected finite"):
+        ir.logdet_error_bound(block, x * math.nan)
+    with pytest.raises(ir.ShapeError, match="put the batch first"):
+        ir.logdet_error_bound(block, x[0])
+    loose = ir.ResidualBlock(ir.Branch((Affine(2 * np.eye(3), np.zeros(3)),), (3,)))
+    with pytest.raises(ir.NotContractiveError, match=r"proved Lip\(g\) < 1, got 2"):
+        ir.logdet_error_bound(loose, x)
+    assert ir.logdet_error_bound(block, x[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("name", sorted(activations.ACTIVATIONS))
+def test_curvature_and_jump_bound_the_change_of_the_slope(name: str) -> None:
+    """|φ′(a) − φ′(b)| ≤ curvature·|a − b| + jump·[0 between], and the curvature is within 1 % of the supremum."""
+    phi = activations.get(name)
+    z = np.concatenate([np.linspace(-12.0, 12.0, 200_001), [-1e-9, 0.0, 1e-9]])
+    z.sort()
+    change, step = np.abs(np.diff(phi.both(z)[1])), np.diff(z)
+    crossing = (z[:-1] <= 0) & (z[1:] >= 0)
+    assert (change <= phi.curvature * step + phi.jump * crossing + 4 * 2.0**-53).all()
+    wide = step > 1e-5
+    assert (change[wide] / step[wide]).max() >= 0.99 * phi.curvature or phi.jump
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", sorted(activations.ACTIVATIONS))
+def test_slopes_are_accurate_to_the_assumption(name: str, dtype: str) -> None:
+    """|fl φ′(z) − φ′(z)| ≤ 8u(|φ′| + 1), against long double."""
+    phi = activations.get(name)
+    z = np.concatenate([np.random.default_rng(0).uniform(-30, 30, 20_000), np.linspace(-1e-3, 1e-3, 1001)]).astype(
+        dtype
+    )
+    computed, truth = phi.both(z)[1].astype(np.longdouble), phi.both(z.astype(np.longdouble))[1]
+    assert (np.abs(computed - truth) <= phi.error * np.finfo(dtype).eps / 2 * (np.abs(truth) + 1)).all()
+
+
+# ── broken bounds are rejected ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def amplified(key: str = "numpy-f64") -> tuple[ir.ResidualBlock, Any]:
+    """Return a branch whose argument carries the rounding of a large bias: ĥ is off by 1e6·u, and J by as much."""
+    b = backend(key)
+    layers = (
+        Affine(from_host(np.array([[0.3]]), b.asarray([0.0])), b.asarray([1e6])),
+        Affine(b.asarray([[1.0]]), b.asarray([-1e6])),
+        Pointwise(activations.get("tanh")),
+        Affine(b.asarray([[1.5]]), b.asarray([0.0])),
+    )
+    return ir.ResidualBlock(ir.Branch(layers, (1,))), b.asarray(np.linspace(-2, 2, 41)[:, None])
+
+
+def test_the_error_of_the_argument_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, x = amplified()
+    found = errors(block, x)
+    assert (found <= ir.logdet_error_bound(block, x)).all()
+    whole = Pointwise.factor_error
+    monkeypatch.setattr(Pointwise, "factor_error", lambda layer, h, e: whole(layer, h, 0 * e))
+    assert not (found <= ir.logdet_error_bound(block, x)).all()
+
+
+def test_the_rounding_of_the_product_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linear layers only, as narrow as 1: J is a long inner product, rounded."""
+    n = 4000
+    rng = np.random.default_rng(0)
+    first = rng.uniform(0.5, 1.0, (n, 1))
+    last = first.T * (0.5 / float((first**2).sum())) * (1 + 1e-3 * rng.standard_normal((1, n)))
+    block = ir.ResidualBlock(ir.Branch((Affine(first, np.zeros(n)), Affine(last, np.zeros(1))), (1,)))
+    x = np.zeros((1, 1))
+    found = errors(block, x)
+    assert (found <= ir.logdet_error_bound(block, x)).all()
+    monkeypatch.setattr(error, "_rounding_of_products", lambda factors, n, x: 0.0)
+    monkeypatch.setattr(error, "_determinant", lambda n, u, product, gap: 0.0)
+    assert not (found <= ir.logdet_error_bound(block, x)).all()
+
+
+def test_the_determinant_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(error, "_determinant", lambda n, u, product, gap: 0.0)
+    with pytest.raises(AssertionError):
+        test_the_determinant_itself_is_within_its_term(16, 0.5)
+
+
+def test_the_jump_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    smooth = activations.Activation(**{**vars(activations.get("relu")), "jump": 0.0})
+    monkeypatch.setitem(activations.ACTIVATIONS, "relu", smooth)
+    with pytest.raises(AssertionError):
+        test_a_kink_within_rounding_costs_the_jump(1e-17)
