@@ -35,7 +35,17 @@ from iresnet_ref.errors import (
     SubjectError,
 )
 from iresnet_ref.flow import Flow
-from iresnet_ref.gradient import InverseGradient, LogDetGradient, Normalised, inverse_gradient, logdet_gradient
+from iresnet_ref.gradient import (
+    EarlyGradient,
+    InverseGradient,
+    LogDetGradient,
+    Normalised,
+    SequenceGradient,
+    backward_in_forward,
+    inverse_gradient,
+    logdet_gradient,
+    sequence_gradient,
+)
 from iresnet_ref.inverse import Inverse, invert, rounding_floor
 from iresnet_ref.inverse.composition import PathInverse, invert_composition
 from iresnet_ref.logdet import Law, LogDet, logdet, logdet_bounds, roulette_variance_bound, truncation_bound
@@ -59,6 +69,7 @@ __all__ = [
     "ConvergenceError",
     "DTypeError",
     "DiagonalGaussian",
+    "EarlyGradient",
     "FactorOut",
     "Flow",
     "IResNetError",
@@ -80,10 +91,12 @@ __all__ = [
     "Permutation",
     "Probes",
     "ResidualBlock",
+    "SequenceGradient",
     "ShapeError",
     "Squeeze",
     "StandardGaussian",
     "SubjectError",
+    "backward_in_forward",
     "bits_per_dimension",
     "certify",
     "convnet",
@@ -104,6 +117,7 @@ __all__ = [
     "power_iteration",
     "roulette_variance_bound",
     "rounding_floor",
+    "sequence_gradient",
     "spectral_norm",
     "truncation_bound",
 ]

@@ -110,13 +110,22 @@ def _always(k: int) -> float:
     return 1.0
 
 
-def require(block: ResidualBlock, x: Any, weights: Any, y_bar: Any, *, check: bool, cotangent: str = "y_bar") -> None:
+def require(
+    block: ResidualBlock,
+    x: Any,
+    weights: Any,
+    y_bar: Any,
+    *,
+    check: bool,
+    cotangent: str = "y_bar",
+    weighted: str = "weights",
+) -> None:
     """Refuse a batch, row weights or cotangents that do not fit the block and each other."""
     block.require(x, "x", check=check)
     if weights is not None:
-        require_alike(weights, x, "weights")
-        require_batch(weights, (), "weights", check=check)
-        require_rows(weights, x, "weights")
+        require_alike(weights, x, weighted)
+        require_batch(weights, (), weighted, check=check)
+        require_rows(weights, x, weighted)
     if y_bar is not None:
         block.require(y_bar, cotangent, check=check)
         require_rows(y_bar, x, cotangent)

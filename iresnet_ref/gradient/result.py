@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from iresnet_ref.inverse.result import Inverse
+
 
 @dataclass(frozen=True)
 class LogDetGradient:
@@ -37,3 +39,20 @@ class InverseGradient:
     error_bound: Any
     evaluations: Any
     method: str
+
+
+@dataclass(frozen=True)
+class SequenceGradient:
+    """The gradient of a sequence of blocks whose activations were rebuilt by inversion, first block first.
+
+    `parameters` one {name: gradient} for each block; `x_bar` (batch, *event) the cotangent of the first block's input, and
+    `x` that input as rebuilt. `reconstructions` one `Inverse` for each block: residual, and radius about the preimage of
+    the y that was itself rebuilt. `radius`, one array of rows for each block, bounds the distance from the rebuilt input
+    to the one that the forward pass had: it carries on the radii of all later blocks, times 1/(1 − L) each.
+    """
+
+    parameters: tuple[dict[str, Any], ...]
+    x_bar: Any
+    x: Any
+    reconstructions: tuple[Inverse, ...]
+    radius: tuple[Any, ...]

@@ -81,6 +81,7 @@ HOST_SIDE = {
     "inverse/composition.py": "bounds per row travel back in float64",
     "inverse/hidden.py": "tolerances per row",
     "inverse/newton.py": "one decision per trial: which rows were rejected, and how long they wait",
+    "gradient/early.py": "one decision per backward pass: whether the weights are those announced",
     "gradient/inverse.py": "the counts it reports, and the message of its error",
     "gradient/logdet.py": "the series lengths, and the counts it reports",
     "gradient/normalised.py": "singular vectors of the weights, on the host as the proofs are",
