@@ -151,14 +151,18 @@ def require_full_precision(x: Array, what: str, instead: str) -> None:
         )
 
 
-def stack_norm(x: Array) -> Any:
-    """Return the 2-norm of each event, ‖x_b‖₂ = m‖x_b/m‖₂ with m = max|x_b|, as (*probes, batch).
+def stack_norm(x: Array, p: float = 2.0) -> Any:
+    """Return the p-norm of each event, p = 1, 2 or ∞, as (*probes, batch); ‖x_b‖₂ = m‖x_b/m‖₂ with m = max|x_b|.
 
     The event axes are flattened first. The division keeps the squares inside the range of the dtype: without it every
     float32 event below 1e-19 would have norm 0, and every one above 1e19 norm inf.
     """
     xp = namespace(x)
+    if p == 1.0:
+        return xp.sum(xp.abs(x), axis=-1)
     m = xp.max(xp.abs(x), axis=-1, keepdims=True)
+    if p == math.inf:
+        return m[..., 0]
     m = xp.where((m > 0.0) & xp.isfinite(m), m, xp.ones_like(m))
     scaled = x / m
     total = (
@@ -175,18 +179,20 @@ def flatten_events(x: Array, event_ndim: int) -> Any:
     return namespace(x).reshape(x, (*lead, size(x.shape[x.ndim - event_ndim :])))
 
 
-def row_norm(x: Array, event_ndim: int) -> Any:
-    """Return ‖x_b‖₂ over the last `event_ndim` axes."""
-    return stack_norm(flatten_events(x, event_ndim))
+def row_norm(x: Array, event_ndim: int, p: float = 2.0) -> Any:
+    """Return ‖x_b‖_p over the last `event_ndim` axes."""
+    return stack_norm(flatten_events(x, event_ndim), p)
 
 
-def host_norms(*arrays: Array) -> HostArray:
-    """Return ‖x_b‖₂ of every row of every array (batch, *event) on the host, in float64 as (arrays, batch).
+def host_norms(*arrays: Array, p: float = 2.0) -> HostArray:
+    """Return ‖x_b‖_p of every row of every array (batch, *event) on the host, in float64 as (arrays, batch).
 
     One synchronisation. The squares are summed as they are, and again with `row_norm` if they leave the range of the dtype.
     """
     xp = namespace(*arrays)
     flat = [flatten_events(x, x.ndim - 1) for x in arrays]
+    if p != 2.0:
+        return to_host(xp.stack([stack_norm(x, p) for x in flat], axis=0)).astype(np.float64)
     with np.errstate(over="ignore", under="ignore"):
         squares = to_host(xp.stack([xp.vecdot(x, x) for x in flat], axis=0)).astype(np.float64)
     info = xp.finfo(flat[0].dtype)

@@ -20,7 +20,7 @@ from iresnet_ref.rounding import down
 
 @dataclass(frozen=True)
 class Ball:
-    """‖x − x*‖₂ ≤ `radius` per row, for the exact preimage x* of y; `residual_norm` is the computed ‖y − x − g(x)‖₂.
+    """‖x − x*‖ ≤ `radius` per row, for the exact preimage x* of y; `residual_norm` is the computed ‖y − x − g(x)‖: in the block's norm.
 
     `roundoff` is u of the arithmetic that evaluated the residual. Where nothing is proved `radius` is inf.
     """
@@ -75,7 +75,7 @@ def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) ->
 
 
 def error_radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float, *, replayed: bool = True) -> tuple[Any, Any]:
-    """Return (‖r̂‖₂, radius) per row, evaluated in the arithmetic of x.
+    """Return (‖r̂‖, radius) per row in the block's norm, evaluated in the arithmetic of x.
 
     The ball contains the exact preimage of y: radius (‖r̂‖ + ρ)/(1 − L). With `replayed` it also contains every x′ whose
     computed F(x′) equals y: (‖r̂‖ + ρ + ‖e(x) + u|y|‖ + b)/(1 − L − a), where ‖e(x′) − e(x)‖ ≤ a‖x − x′‖ + b; it is inf where
@@ -83,11 +83,11 @@ def error_radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float, *, repl
     """
     xp = namespace(x)
     u = rounding.unit_roundoff(x)
-    event = x.ndim - 1
+    event, p = x.ndim - 1, block.norm
     n = math.prod(x.shape[1:])
     g, error, growth, drift = block.branch.running_error(x)
     difference = y - x
-    size_r = row_norm(difference - g, event)
+    size_r = row_norm(difference - g, event, p)
     rounded = error + u * xp.abs(difference)
     shift = 0.0 * size_r
     contraction = down(1.0 - lipschitz, 1)
@@ -97,7 +97,7 @@ def error_radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float, *, repl
         contraction = down(contraction - growth, 1)
     if not contraction > 0.0:
         return size_r, xp.full(size_r.shape, math.inf, dtype=x.dtype, device=device(x))
-    total = size_r * (1.0 + u) + row_norm(rounded, event) + shift
+    total = size_r * (1.0 + u) + row_norm(rounded, event, p) + shift
     total = total * (1.0 + (2 * n + 32) * u) + 4.0 * n * rounding.smallest_normal(x)
     radius = total / contraction * (1.0 + 8.0 * u)
     return size_r, xp.where(xp.isnan(radius), xp.full_like(radius, math.inf), radius)

@@ -17,7 +17,7 @@ class ResidualBlock:
 
     L = Lip(g) is what `certify` proves of the weights. `lipschitz` states a smaller constant that you know and the
     certificate cannot prove: everything downstream then rests on it, and an iteration that contradicts it raises
-    NotContractiveError.
+    NotContractiveError. Residuals, distances and error bounds of the block are in the norm of its branch.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
@@ -37,6 +37,11 @@ class ResidualBlock:
         """Refuse a batch that is not finite, or not of the block's shape, dtype, namespace and device."""
         require_batch(x, self.branch.event_shape, name, check=check)
         require_alike(x, self.branch.like, name)
+
+    @property
+    def norm(self) -> float:
+        """The norm of events in which g contracts: 2, or that of the branch."""
+        return self.branch.norm
 
     @property
     def certificate(self) -> Certificate:

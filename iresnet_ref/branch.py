@@ -19,6 +19,7 @@ from iresnet_ref.arrays import Array, device, from_host, namespace, require_alik
 from iresnet_ref.certify import Certificate, product_certificate
 from iresnet_ref.chain import Chain
 from iresnet_ref.errors import NotContractiveError, ShapeError
+from iresnet_ref.induced import require_norm
 from iresnet_ref.layers import Affine, Layer, Pointwise, Pullback, Spread
 from iresnet_ref.probes import Probes
 from iresnet_ref.spectral import normalise
@@ -29,13 +30,16 @@ from iresnet_ref.tape import Tape, record
 class Branch:
     """g = layer_n ∘ ⋯ ∘ layer_1 on events of `event_shape`.
 
-    `g(x)` is the value, `g.linearize(x)` the value and J_g(x) as a `Chain`; `g.certificate` a proved bound on Lip(g).
+    `g(x)` is the value, `g.linearize(x)` the value and J_g(x) as a `Chain`; `g.certificate` a proved bound on Lip(g) in the
+    `norm` of events: 2, or 1 or ∞ (`iresnet_ref.induced`).
     """
 
     layers: tuple[Layer, ...]
     event_shape: tuple[int, ...]
+    norm: float = 2.0
 
     def __post_init__(self) -> None:
+        require_norm(self.norm)
         arrays = list(self.parameters().values())
         if not arrays:
             raise ShapeError("branch: expected at least one layer with parameters, got none; try ir.mlp")
@@ -94,17 +98,17 @@ class Branch:
             layer.with_parameters({name: parameters[f"{i}.{name}"] for name in layer.parameters})
             for i, layer in enumerate(self.layers)
         )
-        return Branch(layers, self.event_shape)
+        return Branch(layers, self.event_shape, self.norm)
 
     @cached_property
     def certificate(self) -> Certificate:
         """A proved bound on Lip(g)."""
-        return product_certificate(self.layers)
+        return product_certificate(self.layers, self.norm)
 
     def running_error(self, x: Any) -> tuple[Any, Any, float, Any]:
-        """Return (ĝ, e, a, b): ĝ = fl g(x), e ≥ |ĝ − g(x)| entry by entry, and ‖e(x′) − e(x)‖₂ ≤ a‖x − x′‖ + b for every x′."""
+        """Return (ĝ, e, a, b): ĝ = fl g(x), e ≥ |ĝ − g(x)| entry by entry, and ‖e(x′) − e(x)‖ ≤ a‖x − x′‖ + b for every x′."""
         xp = namespace(x)
-        before = Spread(xp.zeros_like(x), 0.0, xp.zeros(x.shape[:1], dtype=x.dtype, device=device(x)), 1.0)
+        before = Spread(xp.zeros_like(x), 0.0, xp.zeros(x.shape[:1], dtype=x.dtype, device=device(x)), 1.0, self.norm)
         for layer in self.layers:
             y = layer(x)
             before = layer.spread(x, y, before)
@@ -113,22 +117,22 @@ class Branch:
 
     @cached_property
     def rounding(self) -> tuple[float, float]:
-        """(α, β) with ‖fl g(x) − g(x)‖₂ ≤ α + β‖x‖₂ for every x: the running error at 0, and how it grows from there."""
+        """(α, β) with ‖fl g(x) − g(x)‖ ≤ α + β‖x‖ for every x: the running error at 0, and how it grows from there."""
         like = self.like
         origin = namespace(like).zeros((1, *self.event_shape), dtype=like.dtype, device=device(like))
         _, error, growth, drift = self.running_error(origin)
         n = math.prod(self.event_shape)
-        alpha = float(row_norm(error, len(self.event_shape))[0]) + float(drift[0])
+        alpha = float(row_norm(error, len(self.event_shape), self.norm)[0]) + float(drift[0])
         return alpha * (1.0 + (2 * n + 32) * rounding.unit_roundoff(like)), growth
 
     def rounding_noise(self, x: Any) -> Any:
-        """Return the estimated 2-norm, per row, of the rounding error of g(x): a typical size, no bound."""
+        """Return the estimated norm, per row, of the rounding error of g(x): a typical size, no bound."""
         variance = namespace(x).zeros_like(x)
         for layer in self.layers:
             y = layer(x)
             variance = layer.noise(x, y, variance)
             x = y
-        return row_norm(namespace(x).sqrt(variance), x.ndim - 1)
+        return row_norm(namespace(x).sqrt(variance), x.ndim - 1, self.norm)
 
 
 def lipschitz_shares(lipschitz: float, layers: int) -> float:
@@ -145,16 +149,18 @@ def mlp(
     *,
     activation: str = "lipswish",
     lipschitz: float = 0.9,
+    norm: float = 2.0,
     seed: int = 0,
     like: Array | None = None,
 ) -> Branch:
-    """Return g(x) = W_L φ(⋯ φ(W₁x + b₁) ⋯) + b_L with proved Lip(g) ≤ `lipschitz` < 1.
+    """Return g(x) = W_L φ(⋯ φ(W₁x + b₁) ⋯) + b_L with proved Lip(g) ≤ `lipschitz` < 1 in the norm of events, 1, 2 or ∞.
 
-    Each of the ℓ weight matrices is drawn N(0, 1/fan-in), and divided so that its spectral norm is *proved* at most
+    Each of the ℓ weight matrices is drawn N(0, 1/fan-in), and divided so that its operator norm is *proved* at most
     `lipschitz`^(1/ℓ); biases are N(0, 1/fan-in). Draws depend on the seed alone: the same network on every backend.
 
     Shapes: `sizes` = (d, h₁, …, d). `like` gives namespace, dtype and device (default: NumPy float64).
-    Raises: ShapeError, NotContractiveError, ValueError for an unknown activation. Reference: [B19] §2.1.
+    Raises: ShapeError, NotContractiveError, ValueError for an unknown activation or another norm.
+    Reference: [B19] §2.1, [C19] §4 for the norms.
 
     >>> import numpy as np
     >>> g = mlp((2, 16, 2), activation="elu", lipschitz=0.9)
@@ -176,5 +182,5 @@ def mlp(
         draw = Probes(seed=seed, stream=i, kind="gaussian").gaussians(1, m * (n + 1)).reshape(m, n + 1) / math.sqrt(n)
         if i:
             layers.append(Pointwise(phi))
-        layers.append(Affine(normalise(from_host(draw[:, :n], like), share), from_host(draw[:, n], like)))
-    return Branch(tuple(layers), (sizes[0],))
+        layers.append(Affine(normalise(from_host(draw[:, :n], like), share, norm=norm), from_host(draw[:, n], like)))
+    return Branch(tuple(layers), (sizes[0],), norm)

@@ -171,9 +171,9 @@ def certify(subject: Branch | ResidualBlock) -> Certificate:
     return subject.certificate
 
 
-def product_certificate(layers: Sequence[Layer]) -> Certificate:
-    """Return the certificate of a composition: the product of its layers' proved bounds, rounded up."""
-    bounds = [(layer.name, layer.norm_bound()) for layer in layers]
+def product_certificate(layers: Sequence[Layer], norm: float = 2.0) -> Certificate:
+    """Return the certificate of a composition: the product of its layers' proved bounds in this norm, rounded up."""
+    bounds = [(layer.name, layer.norm_bound(norm)) for layer in layers]
     for layer, (name, bound) in zip(layers, bounds, strict=True):
         if not 0.0 <= bound < math.inf:
             return Certificate(math.inf, False, f"no bound on the norm of {name} is proved: {_obstacle(layer)}")
@@ -183,7 +183,8 @@ def product_certificate(layers: Sequence[Layer]) -> Certificate:
             total = math.nextafter(total * bound, math.inf) if bound else 0.0
     if total == math.inf:
         return Certificate(math.inf, False, "no bound is proved: the product of the layers' norms overflows float64")
-    return Certificate(total, True, "product of " + ", ".join(f"{name} ≤ {bound:.6g}" for name, bound in bounds))
+    where = "" if norm == 2.0 else f" in the {norm:g}-norm"
+    return Certificate(total, True, "product of " + ", ".join(f"{name} ≤ {b:.6g}" for name, b in bounds) + where)
 
 
 def _obstacle(layer: Layer) -> str:

@@ -18,16 +18,21 @@ from iresnet_ref import rounding
 from iresnet_ref.activations import Activation
 from iresnet_ref.arrays import Array, device, expand_rows, flatten_events, namespace, size, to_host
 from iresnet_ref.certify import absolute_norm_bound, norm_bound
+from iresnet_ref.induced import induced_norm_bound
 from iresnet_ref.operators import Dense, Diagonal, Factor, Linear
 
 
 class Spread(NamedTuple):
-    """Rounding at one layer: `error` ≥ |ĥ − h|; `growth` a and `drift` b bound its change away from x; `lipschitz` of x ↦ h."""
+    """Rounding at one layer: `error` ≥ |ĥ − h|; `growth` a and `drift` b bound its change away from x; `lipschitz` of x ↦ h.
+
+    Distances and constants are in the p-norm, p = `norm`.
+    """
 
     error: Any
     growth: float
     drift: Any
     lipschitz: float
+    norm: float = 2.0
 
 
 class FactorError(NamedTuple):
@@ -78,8 +83,8 @@ class Layer(Protocol):
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
         """Return the estimated variance of the rounding of y = layer(h): an estimate, no bound."""
 
-    def norm_bound(self) -> float:
-        """Return a proved Lipschitz constant, inf where none is proved."""
+    def norm_bound(self, p: float = 2.0) -> float:
+        """Return a proved Lipschitz constant from p-norm to p-norm (p = 1, 2 or ∞), inf where none is proved."""
 
     @property
     def name(self) -> str:
@@ -143,9 +148,18 @@ class LinearLayer(ABC):
             v_bar, weight = self.operator.transpose(t_bar), weight + self.operator.weight_gradient(t_bar, v)
         return x_bar, v_bar, {"weight": weight, "bias": bias}
 
-    def norm_bound(self) -> float:
-        """Return a proved bound on ‖A‖₂."""
-        return self._norms[0]
+    def norm_bound(self, p: float = 2.0) -> float:
+        """Return a proved bound on ‖A‖_p."""
+        return self._norms[0] if p == 2.0 else self._induced(p)
+
+    def _induced(self, p: float) -> float:
+        """A proved bound on ‖A‖_p and ‖|A|‖_p for p = 1 or ∞: an input, or output, meets every entry of its channel once at most."""
+        host = to_host(self.weight)
+        rows = host if p == math.inf else host.swapaxes(0, 1)
+        norm = induced_norm_bound(rows.reshape(rows.shape[0], -1), math.inf, math.inf)
+        if rounding.unit_roundoff(self.weight) < rounding.FLOAT64_ROUNDOFF:  # the host holds rounded weights
+            norm = rounding.up(norm) + size(tuple(self.weight.shape)) * rounding.SMALLEST_NORMAL
+        return norm
 
     @cached_property
     def _norms(self) -> tuple[float, float]:
@@ -167,7 +181,8 @@ class LinearLayer(ABC):
         xp = namespace(h)
         u = rounding.unit_roundoff(h)
         n = self.operator.terms
-        norm, absolute = self._norms
+        p = before.norm
+        norm, absolute = self._norms if p == 2.0 else (self._induced(p),) * 2
         g = rounding.gamma(n + 1, u)
         on_top = 1.0 + 2.0 * (n + 6) * u
         underflow = (4 * n + 8) * (1.0 + absolute) * rounding.smallest_normal(h)
@@ -176,8 +191,8 @@ class LinearLayer(ABC):
         # |ĥ(x′) − ĥ(x)| ≤ Λ‖x − x′‖ + 2e(x) + (e(x′) − e(x)); the error grows with it at the rate ‖|A|‖γ.
         factor = absolute * on_top
         growth = factor * (before.growth + g * (before.lipschitz + before.growth))
-        drift = factor * (before.drift + g * (2.0 * _at_least_norm(before.error) + before.drift))
-        return Spread(error, growth, drift, norm * before.lipschitz)
+        drift = factor * (before.drift + g * (2.0 * _at_least_norm(before.error, p) + before.drift))
+        return Spread(error, growth, drift, norm * before.lipschitz, p)
 
     def factor_error(self, h: Any, error: Any) -> FactorError:
         """The factor is the weight itself."""
@@ -252,8 +267,9 @@ class Pointwise:
         bent = self.activation.second(x) * sum_probes(v * t_bar, x.ndim)
         return (bent if x_bar is None else x_bar + bent), slope * t_bar, {}
 
-    def norm_bound(self) -> float:
-        """Return sup|φ′|."""
+    def norm_bound(self, p: float = 2.0) -> float:
+        """Return sup|φ′|, whatever p."""
+        del p
         return self.activation.lipschitz
 
     def spread(self, h: Any, y: Any, before: Spread) -> Spread:
@@ -267,8 +283,8 @@ class Pointwise:
         # ||ŷ(x′)| − |ŷ(x)|| ≤ Lip(φ)Λ‖x − x′‖ + 2e′(x) + (e′(x′) − e′(x)): solved for the last
         solved = (1.0 + 8.0 * u) / (1.0 - 2.0 * c)
         growth = solved * (lip * before.growth + c * change)
-        drift = solved * (lip * before.drift + 2.0 * c * _at_least_norm(error))
-        return Spread(error, growth, drift, change)
+        drift = solved * (lip * before.drift + 2.0 * c * _at_least_norm(error, before.norm))
+        return Spread(error, growth, drift, change, before.norm)
 
     def factor_error(self, h: Any, error: Any) -> FactorError:
         """|fl φ′(ĥ) − φ′(h)| ≤ c(|φ′| + 1) + curvature·e + jump·[|ĥ| ≤ e], a diagonal: its nuclear norm is the sum."""
@@ -291,7 +307,7 @@ def sum_probes(v: Any, ndim: int) -> Any:
     return namespace(v).sum(v, axis=tuple(range(v.ndim - ndim))) if v.ndim > ndim else v
 
 
-def _at_least_norm(error: Any) -> Any:
-    """Return √n·max e ≥ ‖e‖₂ per row: one pass, and enough for a term of second order."""
+def _at_least_norm(error: Any, p: float) -> Any:
+    """Return n^(1/p)·max e ≥ ‖e‖_p per row: one pass, and enough for a term of second order."""
     flat = flatten_events(error, error.ndim - 1)
-    return math.sqrt(flat.shape[-1]) * namespace(flat).max(flat, axis=-1)
+    return flat.shape[-1] ** (1.0 / p) * namespace(flat).max(flat, axis=-1)

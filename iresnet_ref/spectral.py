@@ -12,8 +12,8 @@ from typing import Any, TypeVar, cast
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, from_host, namespace, to_host
-from iresnet_ref.certify import norm_bound
 from iresnet_ref.errors import ShapeError
+from iresnet_ref.induced import induced_norm_bound, require_norm
 from iresnet_ref.layers import LinearLayer
 from iresnet_ref.operators import Dense, Factor
 from iresnet_ref.probes import Probes
@@ -63,22 +63,23 @@ def power_iteration(
 Weight = TypeVar("Weight")
 
 
-def normalise(weight: Weight, c: float) -> Weight:
-    """Return W if ‖W‖₂ ≤ c is proved, else W·c/σ̄ with σ̄ a proved bound and a margin for the rounding of the product.
+def normalise(weight: Weight, c: float, *, norm: float = 2.0) -> Weight:
+    """Return W if ‖W‖ ≤ c is proved, else W·c/σ̄ with σ̄ a proved bound and a margin for the rounding of the product.
 
     `weight` is a matrix, or a layer `Affine` or `Conv`: then its weight is divided, its bias is kept, and the norm is that of
-    the operator on the layer's image. The result is certified: its proved bound is at most c.
-    Raises ValueError unless 0 < c < ∞ and W is finite; ShapeError for a kernel without its image.
+    the operator on the layer's image, induced by the `norm` of events: 1, 2 or ∞. The result is certified: its proved bound is at most c.
+    Raises ValueError for another norm, and unless 0 < c < ∞ and W is finite; ShapeError for a kernel without its image.
 
     >>> import numpy as np
-    >>> w = normalise(np.diag([3.0, 4.0]), 0.9)
-    >>> bool(norm_bound(w) <= 0.9)
+    >>> w = normalise(np.asarray([[3.0, 4.0]]), 0.9)
+    >>> bool(0.899 < spectral_norm(w) <= 0.9)
     True
     """
     if not 0.0 < c < math.inf:
         raise ValueError(
             f"normalise: expected 0 < c < inf, got {c}; try the layer's share of the Lipschitz bound, such as 0.9"
         )
+    require_norm(norm)
     layer = weight if isinstance(weight, LinearLayer) else None
     w: Any = layer.weight if layer is not None else weight
     if layer is None and w.ndim != 2:
@@ -88,7 +89,9 @@ def normalise(weight: Weight, c: float) -> Weight:
         )
 
     def bound_of(array: Any) -> float:
-        return replace(layer, weight=array).norm_bound() if layer is not None else norm_bound(to_host(array))
+        if layer is not None:
+            return replace(layer, weight=array).norm_bound(norm)
+        return induced_norm_bound(to_host(array), norm, norm)
 
     bound = bound_of(w)
     if bound <= c:

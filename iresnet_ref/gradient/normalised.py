@@ -57,6 +57,13 @@ class Normalised:
     raw: Branch
     lipschitz: float = 0.9
 
+    def __post_init__(self) -> None:
+        if self.raw.norm != 2.0:
+            raise ValueError(
+                f"Normalised: expected a branch in the 2-norm, got norm {self.raw.norm}; in another norm divide after each step "
+                "with ir.normalise(weight, c, norm=)"
+            )
+
     def parameters(self) -> dict[str, Any]:
         """Return the raw parameters."""
         return self.raw.parameters()

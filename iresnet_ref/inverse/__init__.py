@@ -104,7 +104,7 @@ def _stuck(block: ResidualBlock, y: Any, goal: Goal, result: Inverse, rows: Rows
     """Return the error that says which row is worst, how far it came, and where its floor is."""
     xp, event = namespace(y), y.ndim - 1
     floor = rounding_floor(block, result.x, y)
-    norms = [row_norm(v, event) for v in (result.x, y, y - result.x)]
+    norms = [row_norm(v, event, block.norm) for v in (result.x, y, y - result.x)]
     scale = to_host(xp.maximum(xp.maximum(norms[0], norms[1]), norms[2]))
     relative = to_host(result.residual_norm) / np.where(scale > 0.0, scale, 1.0)
     worst = int(np.argmax(np.where(rows.converged, -1.0, relative)))
@@ -137,7 +137,7 @@ def rounding_floor(block: ResidualBlock, x: Any, y: Any) -> Any:
     xp = namespace(x)
     event = x.ndim - 1
     u = rounding.unit_roundoff(x)
-    norms = [row_norm(x, event), row_norm(y, event), row_norm(block.branch(x), event)]
+    norms = [row_norm(v, event, block.norm) for v in (x, y, block.branch(x))]
     scale = xp.maximum(xp.maximum(norms[0], norms[1]), norms[2])
     noise = block.branch.rounding_noise(x) + u * (norms[0] + norms[1] + norms[2])
     return noise / (scale + rounding.smallest_normal(x))

@@ -70,11 +70,11 @@ def iterate(
     It starts at y, or at `start`; `absolute` per row replaces the tolerance of the goal. The host synchronises after the
     first two evaluations, and then when half the rows should be there, at most `check_every` evaluations later.
     """
-    rows = Rows(y)
+    rows = Rows(y, block.norm)
     events = size(tuple(y.shape[1:]))
     memory = Secants.of(events) if acceleration == "always" else None
     x = y if start is None else start
-    now = Point(x, block.branch(x), y)
+    now = Point(x, block.branch(x), y, norm=block.norm)
     rows.spend(1)
     last: Point | None = None
     trials, first, previous, steps = Trials.none(y), np.zeros(0), np.zeros(0), 1
@@ -107,7 +107,7 @@ def iterate(
         if memory is None:
             for _ in range(steps):
                 last, x = now, now.y - now.g
-                now = Point(x, block.branch(x), now.y)
+                now = Point(x, block.branch(x), now.y, norm=block.norm)
         else:
             allowed = freeze(target, y)
             for _ in range(steps):
@@ -125,7 +125,7 @@ def step(
     tried = (trials.owed <= 0.0) & (memory.images is not None)
     move = xp.where(expand_rows(tried, event), xp.reshape(explained + rest, now.r.shape), now.r)
     z = now.x + moving * move
-    new = Point(z, block.branch(z), now.y)
+    new = Point(z, block.branch(z), now.y, norm=block.norm)
     rejected = tried & ~accepts(now, new, 1, lipschitz, target)
     memory = _remember(memory, now, new, rejected)
     return now, choose(rejected, now, new), memory, trials.after(tried, rejected)
@@ -135,7 +135,7 @@ def choose(condition: Any, a: Point, b: Point) -> Point:
     """Return a on the rows where the condition holds, b elsewhere; both have the same y."""
     xp = namespace(a.x)
     wide = expand_rows(condition, a.x.ndim - 1)
-    return Point(xp.where(wide, a.x, b.x), xp.where(wide, a.g, b.g), a.y)
+    return Point(xp.where(wide, a.x, b.x), xp.where(wide, a.g, b.g), a.y, norm=a.norm)
 
 
 def _remember(memory: Secants, a: Point, b: Point, restart: Any = None) -> Secants:

@@ -135,6 +135,12 @@ def invert_composition(steps: Sequence[ResidualBlock | Step], y: Any, **options:
     """
     if not steps:
         raise ValueError("invert_composition: expected at least one step, got none; pass the blocks in forward order")
+    for norm in (step.norm for step in steps if isinstance(step, ResidualBlock)):
+        if norm != 2.0:
+            raise ValueError(
+                f"invert_composition: expected blocks in the 2-norm, whose bounds can be chained, got norm {norm}; "
+                "try ir.invert on each block"
+            )
     results, constants, estimate = [], [], 1.0
     for step in reversed(steps):
         if isinstance(step, ResidualBlock):

@@ -70,11 +70,11 @@ def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Point, Row
 
     One host synchronisation per trial, and one per `check_every` products or Banach steps.
     """
-    rows, n = Rows(y), size(tuple(y.shape[1:]))
+    rows, n = Rows(y, block.norm), size(tuple(y.shape[1:]))
     dense = n <= DENSE and hasattr(namespace(y), "linalg")
     most = n if dense else min(INNER, n)
     value, linear = block.branch.linearize(y)
-    now = Point(y, value, y)
+    now = Point(y, value, y, norm=block.norm)
     chain: Chain | None = linear
     rows.spend(1)
     patience = Patience.new(y.shape[0])
@@ -132,7 +132,7 @@ def _trial(
         move, products = _dense(chain, x.r), size(tuple(x.x.shape[1:]))
     z = x.x + move
     value, chain = block.branch.linearize(z)
-    return Point(z, value, x.y), chain, cost + products
+    return Point(z, value, x.y, norm=x.norm), chain, cost + products
 
 
 def _banach(block: ResidualBlock, now: Point, who: HostArray, count: int) -> tuple[Point, tuple[Point, Point]]:
@@ -141,13 +141,13 @@ def _banach(block: ResidualBlock, now: Point, who: HostArray, count: int) -> tup
     rest, part = now.take(resting), now.take(moving)
     for _ in range(count):
         x = part.y - part.g
-        last, part = part, Point(x, block.branch(x), part.y)
+        last, part = part, Point(x, block.branch(x), part.y, norm=part.norm)
     xp = namespace(now.x)
     order = indices(np.argsort(np.concatenate([moving, resting]), kind="stable"), now.x)
     merged = (
         xp.take(xp.concat([a, b], axis=0), order, axis=0) for a, b in zip(part.arrays(), rest.arrays(), strict=True)
     )
-    return Point(*merged), (last, part)
+    return Point(*merged, norm=part.norm), (last, part)
 
 
 def _dense(chain: Chain, r: Any) -> Any:

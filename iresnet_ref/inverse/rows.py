@@ -16,6 +16,7 @@ class Rows:
     """Which rows of the batch are active; on the host, per row of the batch: ‖y‖, what was spent, ‖r‖ and ‖x‖ as reached."""
 
     y: InitVar[Any]
+    norm: float = 2.0
     size_y: HostArray = field(init=False)
     active: HostArray = field(init=False)
     evaluations: HostArray = field(init=False)
@@ -26,7 +27,7 @@ class Rows:
     _parts: list[Point] = field(default_factory=list)
 
     def __post_init__(self, y: Any) -> None:
-        self.size_y = host_norms(y)[0]
+        self.size_y = host_norms(y, p=self.norm)[0]
         batch = y.shape[0]
         self.active = np.arange(batch)
         self.evaluations = np.zeros(batch, dtype=np.int64)
@@ -58,4 +59,4 @@ class Rows:
         xp = namespace(self._parts[0].x)
         stacked = [xp.concat(arrays, axis=0) for arrays in zip(*(p.arrays() for p in self._parts), strict=True)]
         index = indices(order, stacked[0])
-        return Point(*(xp.take(a, index, axis=0) for a in stacked))
+        return Point(*(xp.take(a, index, axis=0) for a in stacked), norm=self.norm)

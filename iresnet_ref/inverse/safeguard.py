@@ -10,7 +10,7 @@ floor needs more than `step_bound` evaluations: twice the *a-priori* Banach coun
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,7 @@ class Point:
     x: Any
     g: Any
     y: Any
+    norm: float = field(default=2.0, kw_only=True)
 
     @cached_property
     def r(self) -> Any:
@@ -68,7 +69,7 @@ class Point:
     @cached_property
     def size(self) -> Any:
         """‖r‖ per row."""
-        return row_norm(self.r, self.x.ndim - 1)
+        return row_norm(self.r, self.x.ndim - 1, self.norm)
 
     def arrays(self) -> tuple[Any, Any, Any]:
         """Return (x, g, y)."""
@@ -77,7 +78,7 @@ class Point:
     def take(self, rows: HostArray) -> Point:
         """Return the point of these rows."""
         index = indices(rows, self.x)
-        return Point(*(namespace(a).take(a, index, axis=0) for a in self.arrays()))
+        return Point(*(namespace(a).take(a, index, axis=0) for a in self.arrays()), norm=self.norm)
 
 
 def step_bound(first: HostArray, target: HostArray, lipschitz: float, extra: int) -> HostArray:
@@ -94,7 +95,7 @@ def step_bound(first: HostArray, target: HostArray, lipschitz: float, extra: int
 
 def decide(point: Point, size_y: HostArray, rtol: float) -> tuple[HostArray, HostArray, HostArray]:
     """Return (‖r‖, rtol·max(‖x‖, ‖y‖, ‖g‖), ‖x‖) per row on the host, in float64: the one synchronisation."""
-    residual, x, g = host_norms(point.r, point.x, point.g)
+    residual, x, g = host_norms(point.r, point.x, point.g, p=point.norm)
     if not np.isfinite(residual).all():
         raise NotContractiveError(
             "the iteration left the floating-point range: expected ‖r‖ to shrink by Lip(g) < 1 at every step; "
@@ -120,7 +121,7 @@ def refute(block: ResidualBlock, a: Point, b: Point, lipschitz: float) -> None:
     step b = a + r(a) the left side is ‖r(b)‖ and ‖a − b‖ is ‖r(a)‖, up to rounding.
     """
     alpha, beta = block.branch.rounding
-    distance, reached, first, second = host_norms(b.x - a.x, b.g - a.g, a.x, b.x)
+    distance, reached, first, second = host_norms(b.x - a.x, b.g - a.g, a.x, b.x, p=block.norm)
     slack = 1.0 + (4 * math.prod(a.x.shape[1:]) + 64) * rounding.unit_roundoff(a.x)
     tiny = rounding.smallest_normal(a.x)
     if (reached > (lipschitz * distance + 2.0 * alpha + beta * (first + second)) * slack + tiny).any():

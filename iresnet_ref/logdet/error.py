@@ -32,7 +32,8 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     For J so small that the value is tr J − tr J²/2, ε is the proved rounding and remainder of that.
 
     It is inf where t ≥ 1 (low precision, or a kink of the activation within rounding of its argument and L near 1), where
-    Lip(g) < 1 is stated but not proved, and for layers that do not bound the error of their factor.
+    Lip(g) < 1 is stated but not proved, for blocks that contract in
+    another norm than the 2-norm, and for layers that do not bound the error of their factor.
     Shapes: x (batch, *event); the result (batch,) of x's dtype.
     Raises: NotContractiveError, ShapeError, DTypeError, NonFiniteError. Reference: Higham 2002, §3.5 and §14.6.
 
@@ -47,7 +48,7 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     u = rounding.unit_roundoff(x)
     nowhere = xp.full(x.shape[:1], math.inf, dtype=x.dtype, device=device(x))
     product = block.certificate.bound
-    if product >= 1.0 or not all(isinstance(layer, HasFactorError) for layer in block.branch.layers):
+    if product >= 1.0 or block.norm != 2.0 or not all(isinstance(layer, HasFactorError) for layer in block.branch.layers):
         return nowhere
     factors, sizes = _factors(block, x)
     n, gap = min(sizes), down(1.0 - product, 1)

@@ -282,4 +282,4 @@ def test_a_growth_off_by_one_is_rejected(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_spread_names_its_parts() -> None:
-    assert Spread._fields == ("error", "growth", "drift", "lipschitz")
+    assert Spread._fields == ("error", "growth", "drift", "lipschitz", "norm")

@@ -76,6 +76,7 @@ HOST_SIDE = {
     "certify.py": "proofs run in host float64 on exactly converted weights",
     "certify_convolution.py": "proofs run in host float64 on exactly converted kernels",
     "conv.py": "draws initial weights on the host",
+    "induced.py": "proofs run in host float64 on exactly converted weights",
     "inverse/banach.py": "decides on the host, once per check_every steps, which rows have converged",
     "inverse/__init__.py": "says which row is stuck, and where",
     "inverse/composition.py": "bounds per row travel back in float64",
