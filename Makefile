@@ -30,7 +30,7 @@ $(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[torch,jax,cupy12x,strict,precision,verify,gallery]' \
+	$(PIP) --editable '.[torch,jax,cupy12x,strict,precision,verify,saving,gallery]' \
 		hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy
 	@touch $@ $(VENV)/.installed-audit
 

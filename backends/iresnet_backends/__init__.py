@@ -13,6 +13,7 @@ from types import ModuleType
 from iresnet_backends.backend import Backend, allocate
 from iresnet_backends.capabilities import DEFAULT_DEVICE, FAMILIES, row
 from iresnet_backends.conversion import convert
+from iresnet_backends.saving import load, save
 from iresnet_ref.errors import BackendUnavailableError
 
 
@@ -89,4 +90,4 @@ def _install(family: str) -> str:
     return f'pip install "iresnet-ref[{extra}]"' if extra else 'get("numpy")'
 
 
-__all__ = ["FAMILIES", "Backend", "available", "convert", "devices", "get"]
+__all__ = ["FAMILIES", "Backend", "available", "convert", "devices", "get", "load", "save"]

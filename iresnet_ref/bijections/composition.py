@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -9,11 +11,12 @@ from typing import Any
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import flatten_events, namespace, require_alike, row_norm, size
-from iresnet_ref.bijections.protocol import Bijection, Options, Pulled, added, zeros
+from iresnet_ref.bijections.protocol import Bijection, Options, Pulled, added
 from iresnet_ref.bijections.residual import Residual
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.inverse import Inverse
+from iresnet_ref.inverse.composition import PathInverse, propagated
 from iresnet_ref.logdet import LogDet
 
 
@@ -116,18 +119,32 @@ class Composition(Bijection):
         assert total is not None
         return x, total
 
-    def undo(self, y: Any, options: Options) -> Inverse:
+    def undo(self, y: Any, options: Options) -> PathInverse:
         """Return the preimage; its residual is that of the whole composition."""
-        x, bound, evaluations, converged, methods = y, zeros(y), None, None, []
+        results, constants, x = [], [], y
         for step, own in reversed(list(self._with_options(options))):
-            found = step.undo(x, own)
-            bound = (found.error_bound + step.inverse_lipschitz * bound) * (1.0 + 4.0 * rounding.unit_roundoff(y))
-            evaluations = found.evaluations if evaluations is None else evaluations + found.evaluations
-            converged = found.converged if converged is None else converged & found.converged
-            x = found.x
-            methods.append(found.method)
-        residual = row_norm(y - self.value(x), y.ndim - 1)
-        return Inverse(x, residual, bound, evaluations, converged, " + ".join(dict.fromkeys(methods)))
+            results.append(step.undo(x, own))
+            constants.append(step.inverse_lipschitz)
+            x = results[-1].x
+        bound, product, vacuous = propagated(results, constants)
+        return PathInverse(
+            x,
+            row_norm(y - self.value(x), y.ndim - 1),
+            bound,
+            functools.reduce(operator.add, (r.evaluations for r in results)),
+            functools.reduce(operator.and_, (r.converged for r in results)),
+            " + ".join(dict.fromkeys(r.method for r in results)),
+            inverse_lipschitz=product,
+            vacuous=vacuous,
+        )
+
+    def amplification(self, x: Any) -> Any:
+        """Return the product of the steps' own, along the path of x."""
+        product = 1.0
+        for step in self.steps:
+            product = step.amplification(x) * product
+            x = step.value(x)
+        return product
 
     @property
     def inverse_lipschitz(self) -> float:
@@ -231,6 +248,11 @@ class FactorOut(Bijection):
         a, b = self._parts(y)
         found = self.rest.undo(a, options)
         return replace(found, x=namespace(y).concat([found.x, b], axis=1))
+
+    def amplification(self, x: Any) -> Any:
+        """Return that of the rest, at least 1."""
+        xp, rest = namespace(x), self.rest.amplification(self._split(x)[0])
+        return xp.maximum(rest, xp.ones_like(rest))
 
     @property
     def inverse_lipschitz(self) -> float:

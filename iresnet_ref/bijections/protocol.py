@@ -86,6 +86,10 @@ class Bijection(ABC):
     def inverse_lipschitz(self) -> float:
         """A bound on Lip(y ↦ x), inf where none is known."""
 
+    def amplification(self, x: Any) -> Any:
+        """Return an estimate, per row, of the Lipschitz constant of the inverse near y(x); here its bound."""
+        return zeros(x) + self.inverse_lipschitz
+
     def parameters(self) -> dict[str, Any]:
         """Return the parameters by name."""
         return {}

@@ -13,6 +13,7 @@ from iresnet_ref.block import ResidualBlock
 from iresnet_ref.gradient import logdet_gradient
 from iresnet_ref.gradient.logdet import Method as GradientMethod
 from iresnet_ref.inverse import Inverse, invert
+from iresnet_ref.inverse.composition import amplification
 from iresnet_ref.logdet import LogDet, logdet
 from iresnet_ref.logdet import Method as LogDetMethod
 
@@ -69,6 +70,10 @@ class Residual(Bijection):
         """Return `ir.invert` of the block; its error bound in the 2-norm, whatever norm g contracts in."""
         inverse = invert(self.block, y, method=options.inverse, rtol=options.rtol, check=False)
         return replace(inverse, error_bound=self._growth[0] * inverse.error_bound)
+
+    def amplification(self, x: Any) -> Any:
+        """Return the estimate of ‖(I + J_g(x))⁻¹‖₂."""
+        return amplification(self.block, x)
 
     @property
     def _growth(self) -> tuple[float, float]:

@@ -108,6 +108,28 @@ def test_inverse_of_the_flow_carries_a_propagated_bound() -> None:
     assert math.isclose(flow.steps.inverse_lipschitz, product, rel_tol=1e-12)
 
 
+# To first order a small error at z arrives at x multiplied by at most the estimate; it is no more than the bound.
+def test_amplification_is_estimated_along_the_path() -> None:
+    flow = flow2d(np.zeros(1))
+    x = np.random.default_rng(13).standard_normal((20, 2))
+    found = flow.inverse(flow(x), estimate=True, options=ir.Options(rtol=1e-13))
+    assert np.all(found.amplification_estimate <= found.inverse_lipschitz * (1.0 + 1e-9))
+    assert not found.vacuous.any()
+    assert flow.inverse(flow(x)).amplification_estimate is None
+    jacobians = np.stack([(flow(x + h) - flow(x - h)) / 2e-5 for h in 1e-5 * np.eye(2)], axis=-1)
+    truth = 1.0 / np.linalg.svd(jacobians, compute_uv=False)[:, -1]
+    assert np.all(truth <= found.amplification_estimate * (1.0 + 1e-6))
+
+
+def test_a_long_flow_calls_its_bound_vacuous() -> None:
+    blocks = [ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.99, seed=s)) for s in range(10)]
+    flow = ir.Flow([ir.ResidualBlock(b.branch, 0.99) for b in blocks])
+    found = flow.inverse(np.ones((3, 2)), estimate=True)
+    assert found.vacuous.all()
+    assert found.inverse_lipschitz > 1e19
+    assert found.amplification_estimate.max() < 1e4
+
+
 # Independent blocks: biases add, variances add; a flow's standard error covers its error.
 def test_errors_of_log_prob_are_those_of_the_blocks() -> None:
     flow = flow2d(np.zeros(1))

@@ -1,0 +1,221 @@
+"""Saving and loading with safetensors: arrays as tensors, everything else as JSON in the file's metadata. No pickle.
+
+What is saved is the value, field by field: structure, event shapes, names of activations, stated Lipschitz constants, whether
+an ActNorm is initialised. Certificates are not saved: they are proved anew from the weights that were loaded. Loading builds
+only the types named in `TYPES`, through their validating constructors; a file can state what it likes, but run nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import iresnet_ref as ir
+from iresnet_backends.backend import Backend, HostArray
+from iresnet_ref import rounding
+from iresnet_ref.activations import ACTIVATIONS, Activation
+from iresnet_ref.arrays import from_host, namespace, to_host
+from iresnet_ref.bijections import Residual
+from iresnet_ref.conv import Conv
+from iresnet_ref.errors import BackendUnavailableError, DTypeError, FormatError, IResNetError
+from iresnet_ref.layers import Affine, Pointwise
+
+FORMAT = "iresnet-ref"
+VERSION = 1
+TYPES: dict[str, Any] = {
+    cls.__name__: cls
+    for cls in (
+        ir.ActNorm, ir.Branch, ir.Composition, ir.DiagonalGaussian, ir.FactorOut, ir.Flow, ir.Logit, ir.Mixing, ir.Normalised,
+        ir.Options, ir.Pad, ir.Permutation, ir.Probes, ir.ResidualBlock, ir.Squeeze, ir.StandardGaussian,
+        Affine, Conv, Pointwise, Residual,
+    )
+}  # fmt: skip
+"""What can be saved; every field of these is an array, a number, a name, one of these, or a tuple of such."""
+
+
+def save(path: str | Path, subject: Any) -> None:
+    """Write a flow, a residual block, a branch or a bijection to `path`, bit for bit.
+
+    The file is replaced as a whole: it never holds half of a subject. Raises: DTypeError for arrays of more than 53 bits
+    (their values would be rounded) and for objects that are not in `TYPES`, BackendUnavailableError without safetensors.
+
+    >>> import tempfile, pathlib, numpy as np, iresnet_ref as ir
+    >>> flow = ir.Flow([ir.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2)))]).initialise(np.eye(2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(pathlib.Path(folder) / "flow.safetensors", flow)
+    ...     again = load(pathlib.Path(folder) / "flow.safetensors")
+    >>> bool((again.log_prob(np.eye(2)).value == flow.log_prob(np.eye(2)).value).all())
+    True
+    """
+    safetensors = _safetensors()
+    arrays: dict[str, HostArray] = {}
+    structure = _encoded(subject, "", arrays)
+    header = {"format": FORMAT, "version": str(VERSION), "structure": json.dumps(structure, ensure_ascii=False)}
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        safetensors.save_file(arrays, partial, metadata=header)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: str | Path, *, like: Any = None, backend: Backend | str | None = None) -> Any:
+    """Return what was saved: as NumPy arrays of the stored dtype, or on a backend.
+
+    `backend` is a name ("torch:cuda:0": the stored dtype is kept) or a Backend (its dtype is taken); `like` an array that gives
+    namespace, dtype and device. Values are exact unless a narrower dtype is asked for.
+    Raises: FormatError for a file that is truncated, of another origin, of a newer version, or does not describe a valid
+    subject; FileNotFoundError; BackendUnavailableError.
+    """
+    if like is not None and backend is not None:
+        raise ValueError("load: expected like= or backend=, got both; a Backend has a dtype and a device of its own")
+    structure, arrays = _read(Path(path))
+    convert = _converter(arrays, like, backend)
+    used: set[str] = set()
+    try:
+        subject = _decoded(structure, arrays, convert, used)
+    except FormatError as error:
+        raise FormatError(f"load {path}: {error}") from None
+    except (IResNetError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        raise FormatError(f"load {path}: expected a file that describes a valid subject, got: {error}") from error
+    if used != arrays.keys():
+        raise FormatError(f"load {path}: expected every tensor to be used, got unused {sorted(arrays.keys() - used)}")
+    return subject
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as missing:
+        raise BackendUnavailableError(
+            'saving: the package safetensors cannot be imported; try pip install "iresnet-ref[saving]"'
+        ) from missing
+    return safetensors.numpy
+
+
+def _encoded(value: Any, path: str, arrays: dict[str, HostArray]) -> Any:
+    """Return value as JSON; arrays go to `arrays` under their path."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple | list):
+        return {"tuple": [_encoded(v, _below(path, i), arrays) for i, v in enumerate(value)]}
+    if isinstance(value, Activation):
+        if ACTIVATIONS.get(value.name) != value:
+            raise DTypeError(f"save: expected a named activation at {path}, got {value.name!r}, which is not in ACTIVATIONS")
+        return {"activation": value.name}
+    if TYPES.get(type(value).__name__) is type(value):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        encoded = {name: _encoded(v, _below(path, name), arrays) for name, v in fields.items()}
+        return {"type": type(value).__name__, "fields": encoded}
+    if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+        raise DTypeError(
+            f"save: expected arrays, numbers, names and {', '.join(TYPES)}, got {type(value).__name__} at {path or 'the top'}"
+        )
+    return _encoded_array(value, path, arrays)
+
+
+def _encoded_array(value: Any, path: str, arrays: dict[str, HostArray]) -> dict[str, Any]:
+    short = "bfloat16" in str(value.dtype)  # NumPy has none: its upper half of a float32 is stored
+    if rounding.unit_roundoff(value) < rounding.FLOAT64_ROUNDOFF:
+        raise DTypeError(
+            f"save: expected at most float64 at {path}, got arbitrary precision, which would be rounded; "
+            "try with_parameters of to_host arrays"
+        )
+    if short:
+        xp = namespace(value)
+        host = to_host(xp.astype(value, xp.float32)).view(np.uint32) >> np.uint32(16)
+        arrays[path] = host.astype(np.uint16)
+        return {"array": path, "dtype": "bfloat16"}
+    arrays[path] = np.array(to_host(value), order="C", copy=True)
+    return {"array": path}
+
+
+def _below(path: str, name: str | int) -> str:
+    return f"{path}.{name}" if path else str(name)
+
+
+def _read(path: Path) -> tuple[Any, dict[str, HostArray]]:
+    """Return the structure and the tensors of a file."""
+    _safetensors()
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"load: expected a file, got {path}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = dict(file.metadata() or {})
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise FormatError(f"load {path}: expected a whole safetensors file, got: {error}; it may be truncated") from error
+    if header.get("format") != FORMAT:
+        raise FormatError(
+            f"load {path}: expected a file written by iresnet_backends.save, got metadata {sorted(header)}; "
+            "weights of a torch module go through from_torch"
+        )
+    if header.get("version") != str(VERSION):
+        raise FormatError(
+            f"load {path}: expected version {VERSION}, got {header.get('version')}; try a newer iresnet-ref"
+        )
+    try:
+        return json.loads(header.get("structure", "")), arrays
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"load {path}: expected the structure as JSON in the metadata, got: {error}") from error
+
+
+def _decoded(node: Any, arrays: dict[str, HostArray], convert: Callable[..., Any], used: set[str]) -> Any:
+    """Return the value that a node of the structure describes."""
+    if node is None or isinstance(node, bool | int | float | str):
+        return node
+    if not isinstance(node, dict):
+        raise FormatError(f"expected an object in the structure, got {str(node)[:80]!r}")
+    keys = set(node)
+    if keys == {"tuple"} and isinstance(node["tuple"], list):
+        return tuple(_decoded(v, arrays, convert, used) for v in node["tuple"])
+    if keys == {"activation"}:
+        if node["activation"] not in ACTIVATIONS:
+            raise FormatError(f"expected an activation of {', '.join(ACTIVATIONS)}, got {node['activation']!r}")
+        return ACTIVATIONS[node["activation"]]
+    if keys in ({"array"}, {"array", "dtype"}):
+        name = node["array"]
+        if name not in arrays:
+            raise FormatError(f"expected a tensor {name!r}, got only {sorted(arrays)}")
+        used.add(name)
+        return convert(arrays[name], node.get("dtype"))
+    if keys == {"type", "fields"} and isinstance(node["fields"], dict):
+        cls = TYPES.get(node["type"])
+        if cls is None:
+            raise FormatError(f"expected a type of {', '.join(TYPES)}, got {node['type']!r}")
+        wanted = {f.name for f in dataclasses.fields(cls)}
+        if node["fields"].keys() != wanted:
+            raise FormatError(f"{node['type']}: expected the fields {sorted(wanted)}, got {sorted(node['fields'])}")
+        return cls(**{name: _decoded(v, arrays, convert, used) for name, v in node["fields"].items()})
+    raise FormatError(f"expected a tuple, activation, array or type in the structure, got the keys {sorted(keys)}")
+
+
+def _converter(arrays: dict[str, HostArray], like: Any, backend: Backend | str | None) -> Callable[..., Any]:
+    """Return (stored array, name of its dtype if NumPy has none) ↦ array."""
+
+    def host(a: HostArray, dtype: str | None) -> HostArray:
+        if dtype is None:
+            return a
+        if dtype != "bfloat16" or a.dtype != np.uint16:
+            raise FormatError(f"expected bfloat16 stored as uint16, got {dtype!r} as {a.dtype}")
+        return (a.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+    if isinstance(backend, str):
+        from iresnet_backends import get
+
+        wide = all(a.dtype == np.float64 for a in arrays.values())
+        backend = get(backend, dtype="float64" if wide else "float32")
+    if backend is not None:
+        asarray = backend.asarray
+        return lambda a, dtype: asarray(host(a, dtype))
+    if like is not None:
+        return lambda a, dtype: from_host(host(a, dtype), like)
+    return host
