@@ -53,11 +53,17 @@ def convolution_norm_bound(operator: Convolution) -> float:
         return 0.0
     exponent = math.frexp(magnitude)[1]
     scaled = np.ldexp(kernel, -exponent)
+    _, blocks = tightest_symbol(Convolution(scaled, operator.image, operator.padding))
+    return times_power_of_two(_proved(blocks, symbol_error(scaled)), exponent)
+
+
+def tightest_symbol(operator: Convolution) -> tuple[tuple[int, int], Host]:
+    """Return the circular grid that bounds ‖A‖₂ best, and the blocks B(ω) there, for a host kernel."""
+    kernel = np.asarray(operator.weight)
     grids = [operator.image] if operator.padding == "circular" else covering_grids(operator.image, kernel.shape[2:])
-    blocks = {grid: symbol(scaled, grid) for grid in grids}
-    estimates = {grid: _lower_and_upper(blocks[grid])[0].max() for grid in grids}
-    best = min(grids, key=lambda grid: estimates[grid])
-    return times_power_of_two(_proved(blocks[best], symbol_error(scaled)), exponent)
+    blocks = {grid: symbol(kernel, grid) for grid in grids}
+    best = min(grids, key=lambda grid: _lower_and_upper(blocks[grid])[0].max())
+    return best, blocks[best]
 
 
 def absolute_convolution_norm_bound(operator: Convolution) -> float:
@@ -135,9 +141,7 @@ def _pi(one: int) -> int:
 def _proved(blocks: Host, error: float) -> float:
     """Return a proved bound on every ‖B(ω)‖₂ for blocks that are within `error` of them in norm."""
     n = 2 * min(blocks.shape[1:])
-    lower, upper = _lower_and_upper(blocks)
-    close = blocks[upper >= lower.max() * (1.0 - _CLOSE)]
-    estimate = float(np.linalg.svd(close, compute_uv=False)[:, 0].max())
+    estimate = float(np.linalg.svd(blocks[largest_blocks(blocks)], compute_uv=False)[:, 0].max())
     slack = max(n * n, 32) * _U
     real = np.concatenate(
         [np.concatenate([blocks.real, -blocks.imag], 2), np.concatenate([blocks.imag, blocks.real], 2)], 1
@@ -148,6 +152,12 @@ def _proved(blocks: Host, error: float) -> float:
             return up(c + error, 1)
         slack *= 2.0
     return math.inf
+
+
+def largest_blocks(blocks: Host) -> npt.NDArray[np.int64]:
+    """Return the indices of the blocks whose norm may be the largest."""
+    lower, upper = _lower_and_upper(blocks)
+    return np.flatnonzero(upper >= lower.max() * (1.0 - _CLOSE))
 
 
 def _lower_and_upper(blocks: Host) -> tuple[Host, Host]:

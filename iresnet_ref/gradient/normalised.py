@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from iresnet_ref import rounding
-from iresnet_ref.arrays import HostArray, from_host, namespace, to_host
+from iresnet_ref.arrays import namespace
 from iresnet_ref.branch import Branch, lipschitz_shares
+from iresnet_ref.gradient.slopes import norm_slope
 from iresnet_ref.layers import Layer
-from iresnet_ref.operators import Dense
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,8 @@ class Normalised:
 
     `branch` has every linear layer's weight multiplied by min(1, c/σ), c its share of `lipschitz`; what it stores is what
     is certified, the division included. `pullback` takes gradients with respect to its parameters to the raw ones.
-    σ comes from the singular value decomposition in host float64, once per object.
+    σ is the norm that the certificate bounds: of a dense layer the largest singular value, of a convolution that of its
+    operator, or of the circular one that contains it (`gradient.slopes`). It is computed in host float64, once per object.
 
     Raises: NotContractiveError unless 0 < lipschitz < 1, ValueError for non-finite weights.
 
@@ -126,26 +125,3 @@ def _scale(layer: Layer, share: float) -> float:
         if _scaled(layer, scale).norm_bound() <= share:
             return scale
         margin *= 2.0
-
-
-def norm_slope(layer: Layer) -> tuple[float, Any]:
-    """Return (σ, ∂σ/∂W), σ the norm that `norm_bound` bounds; uvᵀ for a dense layer. Raises ValueError for other layers.
-
-    >>> import numpy as np, iresnet_ref as ir
-    >>> weight = np.diag([3.0, 4.0])
-    >>> sigma, slope = norm_slope(ir.mlp((2, 2)).with_parameters({"0.weight": weight, "0.bias": np.zeros(2)}).layers[0])
-    >>> bool(sigma == 4.0 and np.all(slope == np.diag([0.0, 1.0])))
-    True
-    """
-    weight = layer.parameters["weight"]
-    host = to_host(weight).astype(np.float64)
-    if not isinstance(getattr(layer, "operator", None), Dense):
-        raise ValueError(f"Normalised: expected layers whose norm has a known gradient, dense ones, got {layer.name}")
-    sigma, slope = matrix_slope(host)
-    return sigma, from_host(slope, weight)
-
-
-def matrix_slope(matrix: HostArray) -> tuple[float, HostArray]:
-    """Return (σ, uvᵀ) of the largest singular value."""
-    u, sigma, v = np.linalg.svd(matrix, full_matrices=False)
-    return float(sigma[0]), np.outer(u[:, 0], v[0])

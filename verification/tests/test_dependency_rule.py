@@ -85,7 +85,7 @@ HOST_SIDE = {
     "gradient/early.py": "one decision per backward pass: whether the weights are those announced",
     "gradient/inverse.py": "the counts it reports, and the message of its error",
     "gradient/logdet.py": "the series lengths, and the counts it reports",
-    "gradient/normalised.py": "singular vectors of the weights, on the host as the proofs are",
+    "gradient/slopes.py": "singular vectors of the weights, on the host as the proofs are",
     "gradient/neumann.py": "sorts the rows by their series length",
     "inverse/safeguard.py": "the evaluation bound and the decision about convergence",
     "inverse/radius.py": "what the final residuals prove, per row",

@@ -64,10 +64,10 @@ def test_gradient_agrees_with_torch_autograd(name: str) -> None:
 
 def test_gradient_agrees_with_jax_grad() -> None:
     jax = pytest.importorskip("jax")
-    raw = raw_branch("first raw", np.zeros(1))
+    raw = raw_branch("all divided", np.zeros(1))
     normalised = ir.Normalised(raw, lipschitz=0.9)
-    x = inputs(backend("numpy-f64"), 4, 5)
-    share = lipschitz_shares(0.9, 3)
+    x = inputs(backend("numpy-f64"), 3, 5)
+    share = lipschitz_shares(0.9, 2)
 
     def transform(parameters: dict[str, Any]) -> dict[str, Any]:
         def scale(w: Any) -> Any:
@@ -100,6 +100,51 @@ def test_what_is_stored_is_certified_and_hardly_shrunk(name: str, key: str) -> N
             assert (to_host(weight) == to_host(raw.parameters()[parameter])).all()
     gradient = ir.Normalised(raw, lipschitz=0.9).pullback(branch.parameters())
     assert all(v.dtype == b.dtype for v in gradient.values())
+
+
+CONVOLUTIONS = {
+    "zero, small": ((3, 2, 3, 3), (5, 4), "zero"),
+    "zero, in a circle": ((6, 5, 3, 3), (12, 11), "zero"),
+    "zero, wide kernel": ((5, 6, 5, 1), (13, 11), "zero"),
+    "circular": ((3, 4, 3, 5), (6, 7), "circular"),
+    "1×1": ((4, 3, 1, 1), (6, 6), "zero"),
+}
+
+
+def torch_norm(kernel: Any, image: tuple[int, int], padding: str) -> Any:
+    """σ of the operator by its matrix (small zero padding), else of the tightest circular grid by the Fourier transform."""
+    outputs, inputs, kh, kw = kernel.shape
+    if (kh, kw) == (1, 1):
+        return torch.linalg.svdvals(kernel[:, :, 0, 0])[0]
+    if padding == "zero" and image[0] * image[1] * min(outputs, inputs) <= 512:
+        basis = torch.eye(inputs * image[0] * image[1], dtype=kernel.dtype).reshape(-1, inputs, *image)
+        matrix = torch.nn.functional.conv2d(basis, kernel, padding=(kh // 2, kw // 2)).reshape(len(basis), -1)
+        return torch.linalg.svdvals(matrix)[0]
+    heights, widths = (
+        [n] if padding == "circular" else range(n + k // 2, n + k) for n, k in zip(image, (kh, kw), strict=True)
+    )
+    norms = []
+    for grid in [(h, w) for h in heights for w in widths]:
+        blocks = torch.fft.fft2(kernel, s=grid).permute(2, 3, 0, 1).reshape(-1, outputs, inputs)
+        norms.append(torch.linalg.svdvals(blocks).max())
+    return torch.stack(norms).min()
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_gradient_of_a_divided_kernel_agrees_with_torch_autograd(name: str) -> None:
+    shape, image, padding = CONVOLUTIONS[name]
+    rng = np.random.default_rng(0)
+    kernel, bias, cotangent = rng.standard_normal(shape), rng.standard_normal(shape[0]), rng.standard_normal(shape)
+    back = ir.Conv(rng.standard_normal((shape[1], shape[0], 1, 1)), np.zeros(shape[1]), image)
+    raw = ir.Branch((ir.Conv(kernel, bias, image, padding), back), (shape[1], *image))  # type: ignore[arg-type]
+    normalised = ir.Normalised(raw, lipschitz=0.9)
+    share = lipschitz_shares(0.9, 2)
+    k = torch.tensor(kernel, requires_grad=True)
+    used = k * share / torch_norm(k, image, padding)
+    (truth,) = torch.autograd.grad((torch.tensor(cotangent) * used).sum(), k)
+    assert normalised.branch.certificate.bound <= 0.9
+    assert_close(normalised.branch.parameters()["0.weight"], used.detach().numpy(), "Ŵ")
+    assert_close(normalised.pullback({"0.weight": cotangent})["0.weight"], truth.numpy(), "W̄")
 
 
 def test_gradient_is_orthogonal_to_the_divided_weight() -> None:

@@ -1,0 +1,67 @@
+"""The gradient of a layer's norm with respect to its weight, dσ = uᵀ(dA)v at the largest singular value.
+
+σ is what `norm_bound` proves a bound of, to rounding, since that is what a normalisation divides by: for a convolution
+with zero padding on a large image not its own norm, but that of the circular convolution that contains it, whose
+singular vectors are waves: dσ = Re Σ_t u*(dK_t)v e^{iω·t} with the singular pair u, v of the largest block B(ω). The pair of
+frequencies ±ω is no tie: both have the same gradient. At true ties one of the gradients is returned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref.arrays import HostArray, from_host, size, to_host
+from iresnet_ref.certify_convolution import DENSE_UP_TO, largest_blocks, tightest_symbol
+from iresnet_ref.convolution import Convolution
+from iresnet_ref.layers import Layer, LinearLayer
+
+
+def norm_slope(layer: Layer) -> tuple[float, Any]:
+    """Return (σ, ∂σ/∂W), W the layer's weight. Raises ValueError for layers that are not linear.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> weight = np.diag([3.0, 4.0])
+    >>> sigma, slope = norm_slope(ir.mlp((2, 2)).with_parameters({"0.weight": weight, "0.bias": np.zeros(2)}).layers[0])
+    >>> bool(sigma == 4.0 and np.all(slope == np.diag([0.0, 1.0])))
+    True
+    """
+    if not isinstance(layer, LinearLayer):
+        raise ValueError(f"Normalised: expected layers with a weight to be linear, got {layer.name}; normalise it by hand")
+    weight = to_host(layer.weight).astype(np.float64)
+    operator = layer.operator
+    if isinstance(operator, Convolution):
+        sigma, slope = _of_convolution(replace(operator, weight=weight))
+    else:
+        sigma, u, v = _largest(weight)
+        slope = np.outer(u, v)
+    return sigma, from_host(slope, layer.weight)
+
+
+def _of_convolution(operator: Convolution) -> tuple[float, HostArray]:
+    """Return (σ, ∂σ/∂K), in the cases of `convolution_norm_bound`."""
+    kernel = np.asarray(operator.weight)
+    outputs, inputs, kh, kw = kernel.shape
+    if (kh, kw) == (1, 1):
+        sigma, u, v = _largest(kernel[:, :, 0, 0])
+        return sigma, np.outer(u, v)[:, :, None, None]
+    if operator.padding == "zero" and size(operator.image) * min(outputs, inputs) <= DENSE_UP_TO:
+        sigma, u, v = _largest(operator.matrix())
+        u, v = u.reshape(1, *operator.out_shape), v.reshape(1, *operator.in_shape)
+        return sigma, operator.weight_gradient(u, v)
+    grid, blocks = tightest_symbol(operator)
+    candidates = largest_blocks(blocks)
+    best = int(candidates[np.argmax(np.linalg.svd(blocks[candidates], compute_uv=False)[:, 0])])
+    sigma, u, v = _largest(blocks[best])
+    row, column = divmod(best, grid[1] // 2 + 1)
+    angle = 2.0 * np.pi * (row * np.arange(kh)[:, None] / grid[0] + column * np.arange(kw) / grid[1])
+    pair = np.outer(u.conj(), v)[:, :, None, None]
+    return sigma, pair.real * np.cos(angle) - pair.imag * np.sin(angle)
+
+
+def _largest(matrix: HostArray) -> tuple[float, HostArray, HostArray]:
+    """Return (σ, u, v) with σ = u*Av."""
+    u, sigma, v = np.linalg.svd(matrix, full_matrices=False)
+    return float(sigma[0]), u[:, 0], v[0].conj()
