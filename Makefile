@@ -55,6 +55,7 @@ test-thorough: lint
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet
+	$(BIN)/python benchmarks/bench_inverse.py
 
 clean:
 	rm -rf $(VENV) reports build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage

@@ -8,6 +8,7 @@ tolerance stays where it is until it is dropped.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -18,10 +19,10 @@ from iresnet_ref.arrays import HostArray, device, expand_rows, flatten_events, i
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inverse.anderson import Secants
 from iresnet_ref.inverse.rows import Rows
-from iresnet_ref.inverse.safeguard import Goal, Point, accepts, decide, freeze, refute
+from iresnet_ref.inverse.safeguard import Goal, Point, accepts, decide, freeze, refute, steps_wanted
 
 SLOW = 0.5
-"""Acceleration pays where the observed ‖r_{k+1}‖/‖r_k‖ exceeds this; below it costs more than it saves."""
+"""Acceleration pays where the observed ‖r_{k+1}‖/‖r_k‖ exceeds this, and where few secants span the space; else it costs more."""
 PATIENCE = 16.0
 """The most Banach steps after a rejected trial: 1, 2, 4, … up to this."""
 
@@ -100,10 +101,13 @@ def iterate(
             absolute = absolute if absolute is None else target
         with np.errstate(divide="ignore", invalid="ignore"):
             rate = (residual / previous) ** (1.0 / steps)
-        if last is not None and acceleration == "observed" and memory is None and (rate > SLOW).any():
+        wanted = steps_wanted(residual, target, rate)
+        slow = ((rate > SLOW) | (wanted > 2 * (events + 1))).any()  # `events` secants span the space, after as many steps
+        if last is not None and acceleration == "observed" and memory is None and slow:
             memory, accelerated = _remember(Secants.of(events), last, now), True
         previous = residual
-        steps = 1 if last is None else min(goal.ahead(residual, target, rate), goal.left(rows.spent()))
+        soon = math.ceil(np.median(np.minimum(wanted, goal.check_every)))
+        steps = 1 if last is None else min(soon, goal.left(rows.spent()))
         if memory is None:
             for _ in range(steps):
                 last, x = now, now.y - now.g

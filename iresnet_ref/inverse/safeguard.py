@@ -41,12 +41,6 @@ class Goal:
         bound = step_bound(first, target, self.lipschitz, extra + self.check_every)
         return bound if self.limit is None else np.minimum(bound, self.limit)
 
-    def ahead(self, residual: HostArray, target: HostArray, rate: HostArray) -> int:
-        """Return in how many evaluations half the rows should be there at this ‖r_{k+1}‖/‖r_k‖, at most `check_every`."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            wanted = np.log(residual / target) / -np.log(np.minimum(rate, 1.0))
-        return math.ceil(np.median(np.clip(np.nan_to_num(wanted, nan=1.0), 1.0, self.check_every)))
-
     def left(self, spent: int) -> int:
         """Return how many evaluations are left below the limit."""
         return 2**62 if self.limit is None else self.limit - spent
@@ -91,6 +85,13 @@ def step_bound(first: HostArray, target: HostArray, lipschitz: float, extra: int
         ratio = np.log(np.maximum(first / target, 1.0)) / (-math.log(lipschitz) if lipschitz > 0.0 else math.inf)
     ratio = np.where(np.isfinite(ratio), ratio, 2.0**20)  # tol = 0: nothing but r = 0 converges
     return 2 * np.maximum(1, np.ceil(ratio)).astype(np.int64) + 2 + extra
+
+
+def steps_wanted(residual: HostArray, target: HostArray, rate: HostArray) -> HostArray:
+    """Return in how many steps each row meets its tolerance if ‖r‖ goes on shrinking by `rate`: at least 1."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.log(residual / target) / -np.log(np.minimum(rate, 1.0))
+    return np.maximum(np.nan_to_num(steps, nan=1.0), 1.0)
 
 
 def decide(point: Point, size_y: HostArray, rtol: float) -> tuple[HostArray, HostArray, HostArray]:

@@ -19,7 +19,9 @@ import iresnet_ref as ir
 from iresnet_backends import Backend
 from iresnet_ref import activations
 from iresnet_ref.arrays import HostArray, from_host
+from iresnet_ref.conv import Conv
 from iresnet_ref.layers import Affine, Pointwise
+from iresnet_ref.spectral import normalise
 
 Layers = tuple[list[HostArray], list[HostArray]]
 Rng = np.random.Generator
@@ -34,6 +36,16 @@ def symmetric(d: int, h: int, c: float, rng: Rng) -> Layers:
     weight = rng.standard_normal((h, d))
     weight /= np.linalg.norm(weight, 2)
     return [weight, -c * weight.T], [0.5 * rng.standard_normal(h) + 1.0, 0.5 * rng.standard_normal(d)]
+
+
+def symmetric_convolution(image: int, channels: int, c: float, rng: Rng, like: Any) -> ir.Branch:
+    """sym− with a zero-padded 3×3 convolution for W; Wᵀ is the convolution with the kernel turned round."""
+    shape = (image, image)
+    kernel = normalise(Conv(rng.standard_normal((channels, 3, 3, 3)), np.zeros(channels), shape), 1.0).weight
+    back = -c * np.flip(kernel, axis=(2, 3)).transpose(1, 0, 2, 3)
+    biases = 0.3 * rng.standard_normal(channels) + 1.0, 0.3 * rng.standard_normal(3)
+    there, back_again = (Conv(from_host(w, like), from_host(b, like), shape) for w, b in zip((kernel, back), biases, strict=True))
+    return ir.Branch((there, Pointwise(activations.get("elu")), back_again), (3, *shape))
 
 
 def rand(sizes: tuple[int, ...], c: float, rng: Rng) -> Layers:
@@ -95,6 +107,23 @@ class Family:
         return block, block(from_host(rng.standard_normal((self.batch, d)), like))
 
 
+@dataclass(frozen=True)
+class Images:
+    """sym− on images of 3 channels."""
+
+    image: int
+    channels: int
+    c: float
+    batch: int
+
+    def build(self, backend: Backend, seed: int = 0) -> tuple[ir.ResidualBlock, Any]:
+        """Return the block and its images y of standard normal points, in the backend's dtype."""
+        rng = np.random.default_rng(seed)
+        like = backend.asarray(np.zeros(1))
+        block = ir.ResidualBlock(symmetric_convolution(self.image, self.channels, self.c, rng, like))
+        return block, block(from_host(rng.standard_normal((self.batch, 3, self.image, self.image)), like))
+
+
 FAMILIES = {
     "ortho d=2 c=.9": Family(lambda rng: ortho(2, 0.9, rng), "elu", 0.9, 128),
     "ortho d=2 c=.99": Family(lambda rng: ortho(2, 0.99, rng), "elu", 0.99, 128),
@@ -110,3 +139,20 @@ FAMILIES = {
     "zigzag d=2 c=.9": Family(lambda rng: zigzag(2, 20, 0.9, rng), "relu", 0.9, 64, stated=True),
     "zigzag d=6 c=.97": Family(lambda rng: zigzag(6, 20, 0.97, rng), "relu", 0.97, stated=True),
 }
+
+LARGE: dict[str, Family | Images] = {
+    "sym− d=784 c=.9": Family(lambda rng: symmetric(784, 256, 0.9, rng), "elu", 0.9, 16),
+    "sym− d=784 c=.99": Family(lambda rng: symmetric(784, 256, 0.99, rng), "elu", 0.99, 16),
+    "conv 3×32×32 sym− c=.9": Images(32, 32, 0.9, 4),
+    "conv 3×32×32 sym− c=.99": Images(32, 32, 0.99, 4),
+}
+"""As hard, and slower than a test of every method should be."""
+
+MEAN_EVALUATIONS = {
+    "ortho d=2 c=.9": 12, "ortho d=2 c=.99": 12,
+    "sym− d=64 c=.9": 40, "sym− d=64 c=.97": 55, "sym− d=64 c=.99": 55,
+    "sym− d=784 c=.9": 45, "sym− d=784 c=.99": 90,
+    "conv 3×32×32 sym− c=.9": 50, "conv 3×32×32 sym− c=.99": 200,
+    "moons, trained": 8,
+}  # fmt: skip
+"""The promise: at most so many evaluations on average, to 1e-12 in float64."""
