@@ -48,7 +48,10 @@ def trained(depth: int = 8, width: int = 64, lipschitz: float = 0.97, steps: int
     torch.manual_seed(0)
     torch.set_num_threads(1)
     sizes, share = (2, width, width, 2), lipschitz_shares(lipschitz, 3)
-    weights = [[torch.nn.Parameter(torch.randn(m, n).double() / n**0.5) for n, m in itertools.pairwise(sizes)] for _ in range(depth)]
+    weights = [
+        [torch.nn.Parameter(torch.randn(m, n).double() / n**0.5) for n, m in itertools.pairwise(sizes)]
+        for _ in range(depth)
+    ]
     biases = [[torch.nn.Parameter(torch.zeros(m).double()) for m in sizes[1:]] for _ in range(depth)]
     optimiser = torch.optim.Adam([p for block in (*weights, *biases) for p in block], lr=5e-3)
 
@@ -90,7 +93,9 @@ def report(name: str, dtype: str, block: ir.ResidualBlock, y: Any, limit: float 
     elapsed = time.perf_counter() - start
     above = ir.rounding_floor(block, found.x, y) < tol
     spent = found.evaluations[above]
-    shares = (f"{found.converged[above].mean():.0%}", f"{spent.mean():.1f}", f"{spent.max()}") if above.any() else ("–",) * 3
+    shares = (
+        (f"{found.converged[above].mean():.0%}", f"{spent.mean():.1f}", f"{spent.max()}") if above.any() else ("–",) * 3
+    )
     promised = "–" if limit is None else f"{limit:.0f}"
     return name, dtype, found.method, f"{above.sum()}/{len(y)}", *shares, promised, f"{1e6 * elapsed / len(y):.1f}"
 
@@ -111,4 +116,7 @@ def lines() -> Iterator[tuple[str, ...]]:
 
 if __name__ == "__main__":
     for line in lines():
-        print("  ".join(f"{cell:<{-w}}" if w < 0 else f"{cell:>{w}}" for cell, w in zip(line, WIDTHS, strict=True)), flush=True)
+        print(
+            "  ".join(f"{cell:<{-w}}" if w < 0 else f"{cell:>{w}}" for cell, w in zip(line, WIDTHS, strict=True)),
+            flush=True,
+        )

@@ -22,7 +22,9 @@ from iresnet_ref.inverse.rows import Rows
 from iresnet_ref.inverse.safeguard import Goal, Point, accepts, decide, freeze, refute, steps_wanted
 
 SLOW = 0.5
-"""Acceleration pays where the observed ‖r_{k+1}‖/‖r_k‖ exceeds this, and where few secants span the space; else it costs more."""
+"""Acceleration pays where the observed ‖r_{k+1}‖/‖r_k‖ exceeds this …"""
+FEW = 2
+"""… or where so many times as many Banach steps are wanted as secants span the space; else it costs more than it saves."""
 PATIENCE = 16.0
 """The most Banach steps after a rejected trial: 1, 2, 4, … up to this."""
 
@@ -102,7 +104,7 @@ def iterate(
         with np.errstate(divide="ignore", invalid="ignore"):
             rate = (residual / previous) ** (1.0 / steps)
         wanted = steps_wanted(residual, target, rate)
-        slow = ((rate > SLOW) | (wanted > 2 * (events + 1))).any()  # `events` secants span the space, after as many steps
+        slow = ((rate > SLOW) | (wanted > FEW * (events + 1))).any()
         if last is not None and acceleration == "observed" and memory is None and slow:
             memory, accelerated = _remember(Secants.of(events), last, now), True
         previous = residual

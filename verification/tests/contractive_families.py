@@ -44,7 +44,9 @@ def symmetric_convolution(image: int, channels: int, c: float, rng: Rng, like: A
     kernel = normalise(Conv(rng.standard_normal((channels, 3, 3, 3)), np.zeros(channels), shape), 1.0).weight
     back = -c * np.flip(kernel, axis=(2, 3)).transpose(1, 0, 2, 3)
     biases = 0.3 * rng.standard_normal(channels) + 1.0, 0.3 * rng.standard_normal(3)
-    there, back_again = (Conv(from_host(w, like), from_host(b, like), shape) for w, b in zip((kernel, back), biases, strict=True))
+    there, back_again = (
+        Conv(from_host(w, like), from_host(b, like), shape) for w, b in zip((kernel, back), biases, strict=True)
+    )
     return ir.Branch((there, Pointwise(activations.get("elu")), back_again), (3, *shape))
 
 
