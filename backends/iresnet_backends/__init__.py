@@ -14,6 +14,7 @@ from iresnet_backends.backend import Backend, allocate
 from iresnet_backends.capabilities import DEFAULT_DEVICE, FAMILIES, row
 from iresnet_backends.conversion import convert
 from iresnet_backends.saving import load, save
+from iresnet_backends.torch_modules import from_torch, to_torch
 from iresnet_ref.errors import BackendUnavailableError
 
 
@@ -90,4 +91,4 @@ def _install(family: str) -> str:
     return f'pip install "iresnet-ref[{extra}]"' if extra else 'get("numpy")'
 
 
-__all__ = ["FAMILIES", "Backend", "available", "convert", "devices", "get", "load", "save"]
+__all__ = ["FAMILIES", "Backend", "available", "convert", "devices", "from_torch", "get", "load", "save", "to_torch"]

@@ -1,0 +1,203 @@
+"""A torch module and the branch made of it agree number by number, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from tables import CONSTRUCTORS, backend
+
+import iresnet_ref as ir
+from iresnet_backends import from_torch, to_torch
+from iresnet_ref.arrays import to_host
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+spectral_norm = nn.utils.parametrizations.spectral_norm
+
+
+def seeded(build: Callable[[], Any]) -> Any:
+    state = torch.get_rng_state()
+    try:
+        torch.manual_seed(1)
+        return build().double()
+    finally:
+        torch.set_rng_state(state)
+
+
+class Sine(nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
+    def forward(self, x: Any) -> Any:
+        return torch.sin(x)
+
+
+NETS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
+    "elu": (lambda: nn.Sequential(nn.Linear(3, 7), nn.ELU(), nn.Linear(7, 3)), (3,)),
+    "tanh nested": (
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.Sequential(nn.Tanh(), nn.Linear(6, 5, bias=False), nn.Tanh()), nn.Linear(5, 4)),
+        (4,),
+    ),
+    "softplus relu": (lambda: nn.Sequential(nn.Linear(3, 5), nn.Softplus(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)), (3,)),
+    "activation first": (lambda: nn.Sequential(nn.ELU(), nn.Linear(3, 3), nn.Identity()), (3,)),
+    "own sine": (lambda: nn.Sequential(nn.Linear(2, 9), Sine(), nn.Linear(9, 2)), (2,)),
+    "spectral norm": (lambda: nn.Sequential(spectral_norm(nn.Linear(5, 8)), nn.ELU(), spectral_norm(nn.Linear(8, 5))), (5,)),
+    "one layer": (lambda: nn.Linear(4, 4), (4,)),
+    "convolutions": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1), nn.ELU(), nn.Conv2d(4, 3, 1), nn.Tanh(),
+            spectral_norm(nn.Conv2d(3, 2, (3, 5), padding="same", bias=False, padding_mode="circular")),
+        ),
+        (2, 6, 5),
+    ),
+}  # fmt: skip
+
+
+def both(name: str) -> tuple[Any, ir.Branch, Any]:
+    build, event = NETS[name]
+    net = seeded(build)
+    x = torch.tensor(np.random.default_rng(2).standard_normal((4, *event)))
+    return net, from_torch(net, event_shape=event, activation_modules={Sine: "sine"}), x
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_values_jacobians_and_log_dets_agree(name: str) -> None:
+    net, g, x = both(name)
+    net.eval()
+    y, chain = g.linearize(x)
+    assert torch.allclose(y, net(x).detach(), rtol=1e-13, atol=1e-13)
+    n = x[0].numel()
+    for i, event in enumerate(x):
+        jacobian = torch.autograd.functional.jacobian(lambda v: net(v[None])[0], event).reshape(n, n)
+        assert torch.allclose(chain.dense()[i], jacobian, rtol=1e-12, atol=1e-13)
+    shrunk = g.with_parameters({k: 0.3 * p if k.endswith("weight") else p for k, p in g.parameters().items()})
+    if ir.certify(shrunk).bound < 1.0:
+        ours = ir.logdet(ir.ResidualBlock(shrunk), x, method="exact").value
+        inside = shrunk.linearize(x)[1].dense()
+        truth = torch.linalg.slogdet(torch.eye(n, dtype=x.dtype) + inside)[1]
+        assert torch.allclose(ours, truth, atol=1e-12)
+
+
+# The same numbers from the module itself, scaled so that id + g is invertible.
+def test_log_det_of_the_block_is_that_of_the_module() -> None:
+    net, _, x = both("tanh nested")
+    with torch.no_grad():
+        for p in net.parameters():
+            p.mul_(0.5)
+    block = ir.ResidualBlock(from_torch(net))
+    ours = ir.logdet(block, x, method="exact").value
+    for i, event in enumerate(x):
+        jacobian = torch.autograd.functional.jacobian(lambda v: v + net(v[None])[0], event)
+        assert abs(float(ours[i] - torch.linalg.slogdet(jacobian)[1])) < 1e-13
+    assert torch.allclose(ir.invert(block, x + net(x).detach(), rtol=1e-13).x, x, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_kept_and_weights_are_copies(dtype: Any) -> None:
+    net = seeded(NETS["elu"][0]).to(dtype)
+    g = from_torch(net)
+    before = {k: p.clone() for k, p in g.parameters().items()}
+    assert all(p.dtype == dtype and not p.requires_grad for p in g.parameters().values())
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(1.0)
+    assert all(torch.equal(before[k], p) for k, p in g.parameters().items())
+
+
+# Reading the weight must not take a power iteration, in training mode neither; the certificate shows what one iteration is worth.
+def test_spectral_norm_is_read_without_touching_it() -> None:
+    net = seeded(NETS["spectral norm"][0])
+    net.train()
+    state = {k: v.clone() for k, v in net.state_dict().items()}
+    g = from_torch(net)
+    assert all(torch.equal(state[k], v) for k, v in net.state_dict().items())
+    assert all(part.training for part in net.modules())
+    effective = net.eval()[0].weight.detach()
+    assert torch.equal(g.parameters()["0.weight"], effective)
+    norm = float(torch.linalg.matrix_norm(effective, 2))
+    assert norm <= g.layers[0].norm_bound() <= norm * (1.0 + 1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated in favor of:FutureWarning")
+def test_the_older_spectral_norm_is_read_too() -> None:
+    layer = seeded(lambda: nn.utils.spectral_norm(nn.Linear(4, 4)))
+    layer.eval()
+    x = torch.ones(2, 4, dtype=torch.float64)
+    assert torch.allclose(from_torch(layer)(x), layer(x).detach(), rtol=1e-13, atol=1e-14)
+
+
+def test_torch_softplus_leaves_the_function_at_its_threshold() -> None:
+    net = nn.Sequential(nn.Linear(1, 1), nn.Softplus(), nn.Linear(1, 1)).double()
+    with torch.no_grad():
+        for layer in (net[0], net[2]):
+            layer.weight.fill_(1.0)
+            layer.bias.fill_(0.0)
+    x = torch.tensor([[20.0], [20.000001]], dtype=torch.float64)
+    off = (from_torch(net)(x) - net(x)).detach()
+    assert abs(float(off[0])) < 1e-14
+    assert abs(float(off[1]) - np.exp(-20.0)) < 1e-14
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_a_branch_goes_to_torch_and_comes_back(name: str) -> None:
+    g = CONSTRUCTORS[name](np.zeros(1), 3)
+    net = to_torch(g)
+    x = np.random.default_rng(4).standard_normal((5, *g.event_shape))
+    assert np.allclose(net(torch.tensor(x)).detach().numpy(), g(x), rtol=1e-13, atol=1e-14)
+    again = from_torch(net, like=x)
+    assert [layer.name for layer in again.layers] == [layer.name for layer in g.layers]
+    for key, p in g.parameters().items():
+        assert np.array_equal(again.parameters()[key], p)
+    assert again.certificate == g.certificate
+
+
+@pytest.mark.parametrize("padding", ["zero", "circular"])
+def test_a_convolution_goes_to_torch_and_comes_back(padding: str) -> None:
+    g = ir.convnet((2, 5, 4), channels=3, kernels=(3, (1, 3), 3), padding=padding, seed=5)
+    net = to_torch(g)
+    x = np.random.default_rng(6).standard_normal((3, 2, 5, 4))
+    assert np.allclose(net(torch.tensor(x)).detach().numpy(), g(x), rtol=1e-13, atol=1e-14)
+    again = from_torch(net, event_shape=(2, 5, 4), like=x)
+    assert again.certificate == g.certificate
+
+
+def test_like_moves_the_branch_to_another_backend() -> None:
+    like = backend("strict-device1-f32").asarray(np.zeros(1))
+    net, g, _ = both("elu")
+    moved = from_torch(net, like=like)
+    assert moved.like.dtype == like.dtype
+    assert np.array_equal(to_host(moved.parameters()["0.weight"]), to_host(g.parameters()["0.weight"]).astype(np.float32))
+
+
+def conv(**settings: Any) -> Any:
+    return nn.Sequential(nn.Conv2d(2, 2, **{"kernel_size": 3, "padding": 1, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("net", "error", "message"),
+    [
+        (nn.Sequential(nn.Linear(2, 3), nn.SiLU(), nn.Linear(3, 2)), ir.SubjectError, "got SiLU at 1; an activation of your own"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout())), ir.SubjectError, r"got Dropout at 1\.0"),
+        (nn.Sequential(nn.Linear(2, 2), nn.ELU(alpha=0.5)), ir.SubjectError, r"expected 1, ELU, with alpha=1, got 0\.5"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Softplus(beta=2.0)), ir.SubjectError, "Softplus, with beta=1, got 2"),
+        (nn.Sequential(nn.ELU()), ir.SubjectError, "at least one Linear or Conv2d"),
+        (nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 2)), ir.ShapeError, r"expected events \(2,\) in front of 1, got \(3,\)"),
+        (nn.Sequential(nn.Linear(2, 3)), ir.ShapeError, r"whose ends agree.*\(2,\) → \(3,\)"),
+        (conv(stride=2), ir.SubjectError, r"got stride=\(2, 2\)"),
+        (conv(padding=0), ir.SubjectError, r"got padding=\(0, 0\)"),
+        (conv(padding="valid"), ir.SubjectError, "got padding=valid"),
+        (conv(kernel_size=4, padding="same"), ir.SubjectError, r"got kernel_size=\(4, 4\)"),
+        (conv(groups=2), ir.SubjectError, "got groups=2"),
+        (conv(dilation=2, padding=2), ir.SubjectError, r"got dilation=\(2, 2\)"),
+        (conv(padding_mode="reflect"), ir.SubjectError, "'zeros' or 'circular', got 'reflect'"),
+    ],
+)
+def test_what_is_not_understood_is_named(net: Any, error: type[Exception], message: str) -> None:
+    event = (2, 4, 4) if isinstance(net[0], nn.Conv2d) else None
+    with pytest.raises(error, match=message):
+        from_torch(net, event_shape=event)
+
+
+def test_a_convolution_needs_its_image() -> None:
+    with pytest.raises(ir.ShapeError, match=r"event_shape=\(channels, height, width\) for the convolution 0"):
+        from_torch(conv())
