@@ -53,7 +53,14 @@ from iresnet_ref.logdet import Law, LogDet, logdet, logdet_bounds, roulette_vari
 from iresnet_ref.logdet.error import logdet_error_bound
 from iresnet_ref.logdet.laws import geometric, near_optimal, poisson
 from iresnet_ref.probes import Probes
-from iresnet_ref.spectral import normalise, power_iteration, spectral_norm
+from iresnet_ref.spectral import (
+    SingularTriple,
+    gram_bound,
+    normalise,
+    power_iteration,
+    singular_triple,
+    spectral_norm,
+)
 
 __version__ = "0.1.0"
 
@@ -95,6 +102,7 @@ __all__ = [
     "ResidualBlock",
     "SequenceGradient",
     "ShapeError",
+    "SingularTriple",
     "Squeeze",
     "StandardGaussian",
     "SubjectError",
@@ -104,6 +112,7 @@ __all__ = [
     "convnet",
     "dequantise",
     "geometric",
+    "gram_bound",
     "inverse_ball",
     "inverse_gradient",
     "invert",
@@ -120,6 +129,7 @@ __all__ = [
     "roulette_variance_bound",
     "rounding_floor",
     "sequence_gradient",
+    "singular_triple",
     "spectral_norm",
     "truncation_bound",
 ]

@@ -1,0 +1,135 @@
+"""Spectral norms of matrices and of convolutions on their image: SVD, Fourier transform, power iteration, Gram bound."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from tables import BACKENDS, backend
+
+import iresnet_ref as ir
+from iresnet_ref.arrays import to_host
+from iresnet_ref.convolution import Convolution
+from iresnet_ref.operators import Diagonal
+from iresnet_ref.rounding import unit_roundoff
+
+SHAPES = [(3, 2, 3, 3, 5, 4), (2, 4, 1, 3, 4, 6), (1, 1, 5, 5, 5, 5), (4, 4, 1, 1, 3, 3)]
+each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+each_padding = pytest.mark.parametrize("padding", ["zero", "circular"])
+
+
+def make(shape: tuple[int, ...], padding: Any, key: str = "numpy-f64", seed: int = 0) -> tuple[Convolution, float]:
+    """The operator and its true norm, from the singular values of its matrix."""
+    kernel = backend(key).asarray(np.random.default_rng(seed).standard_normal(shape[:4]))
+    matrix = Convolution(to_host(kernel).astype(np.float64), (shape[4], shape[5]), padding).matrix()
+    return Convolution(kernel, (shape[4], shape[5]), padding), float(np.linalg.norm(matrix, 2))
+
+
+@pytest.mark.parametrize("key", BACKENDS)
+@each_padding
+@each_shape
+def test_every_way_to_the_norm_agrees(shape: tuple[int, ...], padding: Any, key: str) -> None:
+    operator, truth = make(shape, padding, key)
+    u, n = unit_roundoff(operator.weight), math.prod(shape[1:])
+    assert abs(float(ir.spectral_norm(operator)) - truth) <= 16 * n * u * truth
+    svd = ir.singular_triple(operator)
+    power = ir.power_iteration(operator, operator.weight, steps=5000, rtol=u**0.5)
+    for triple in (svd, power):
+        assert abs(float(triple.sigma) - truth) <= 64 * n * u * truth
+        # A v = σ u, and σ = uᵀAv is what its gradient at fixed u, v belongs to: ⟨∂σ/∂K, K⟩ = σ
+        xp = ir.arrays.namespace(triple.v)
+        gap = operator.apply(triple.v) - triple.sigma * triple.u
+        assert float(xp.sqrt(xp.sum(gap * gap))) <= (u**0.5 + 64 * n * u) * truth
+        along = xp.sum(operator.weight_gradient(triple.u, triple.v) * operator.weight)
+        assert abs(float(along) - float(triple.sigma)) <= 64 * n * u * truth
+
+
+@each_padding
+@each_shape
+def test_gram_bound_is_above_and_close(shape: tuple[int, ...], padding: Any) -> None:
+    operator, truth = make(shape, padding)
+    wide = Convolution(operator.weight, (shape[4] + shape[2] - 1, shape[5] + shape[3] - 1), "circular")
+    circular = truth if padding == "circular" else float(ir.spectral_norm(wide))
+    side = min(shape[:2])
+    for s in (0, 1, 3, 6):
+        bound = float(ir.gram_bound(operator, squarings=s))
+        # ‖G^(2^s)‖_F ≤ √n ‖G‖₂^(2^s), and rounding may be on either side
+        assert circular * (1 - 1e-14) <= bound <= circular * side ** (1 / 2 ** (s + 2)) * (1 + 1e-14)
+    assert float(ir.gram_bound(operator)) >= truth * (1 - 1e-14)
+
+
+def test_gram_bound_of_matrices_at_any_scale() -> None:
+    for scale in (1e-120, 1.0, 1e120):
+        w = scale * np.random.default_rng(0).standard_normal((5, 9))
+        assert 1 - 1e-14 <= float(ir.gram_bound(w, squarings=6)) / np.linalg.norm(w, 2) <= 5 ** (1 / 256)
+    assert float(ir.gram_bound(np.zeros((2, 3)))) == 0.0
+
+
+def test_a_slow_power_iteration_does_not_pass_for_a_converged_one() -> None:
+    # σ₂/σ₁ = 1 − 1e-3: steps hardly move long before the vector is right; n = 1000 does not loosen the test
+    sigma = np.concatenate([[1.0], np.full(999, 1 - 1e-3)])
+    operator = Diagonal(sigma[None, :])
+    with pytest.raises(ir.ConvergenceError, match=r"relative residual of 1e-07 within 200 steps") as error:
+        ir.power_iteration(operator, sigma, steps=200, rtol=1e-7)
+    warm: Any = error.value.result
+    assert isinstance(warm, ir.SingularTriple)
+    previous = warm.v - ir.power_iteration(operator, sigma, steps=1, start=warm.v).v
+    assert np.linalg.norm(previous) < 1e-3  # what a test on the step would have taken for convergence
+    again = ir.power_iteration(operator, sigma, steps=20_000, rtol=1e-7, start=warm.v)
+    # Kato–Temple: the error of σ² is at most the squared residual over the gap of σ²
+    assert abs(float(again.sigma) ** 2 - 1.0) <= 1e-7**2 / (1 - (1 - 1e-3) ** 2)
+
+
+def test_persisted_vectors_follow_slowly_changing_weights() -> None:
+    operator, _ = make(SHAPES[0], "zero")
+    v = ir.power_iteration(operator, operator.weight, steps=400).v
+    drift = np.random.default_rng(1).standard_normal(operator.weight.shape)
+    for k in range(20):
+        moved = Convolution(operator.weight * (1 + 0.01 * k) + 1e-3 * k * drift, operator.image, "zero")
+        sigma, _, v = ir.power_iteration(moved, moved.weight, steps=1, start=v)
+    truth = np.linalg.norm(moved.matrix(), 2)
+    assert truth * (1 - 1e-3) <= float(sigma) <= truth * (1 + 1e-14)
+
+
+def test_gradient_of_the_norm_is_that_of_autograd() -> None:
+    torch = pytest.importorskip("torch")
+    for shape, padding in ((SHAPES[0], "zero"), (SHAPES[1], "circular")):
+        operator, _ = make(shape, padding, "torch-f64")
+        kernel = operator.weight.clone().requires_grad_()
+        norm = torch.linalg.matrix_norm(Convolution(kernel, operator.image, operator.padding).matrix(), 2)
+        (truth,) = torch.autograd.grad(norm, kernel)
+        triple = ir.singular_triple(operator)
+        if padding == "circular":  # its largest singular values come in pairs ±ω: there σ is not differentiable
+            continue
+        assert float((operator.weight_gradient(triple.u, triple.v) - truth).abs().max()) <= 1e-10
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@each_padding
+@each_shape
+def test_normalise_divides_a_layer_only_when_needed(shape: tuple[int, ...], padding: Any, dtype: Any) -> None:
+    operator, truth = make(shape, padding)
+    layer = ir.Conv(operator.weight.astype(dtype), np.ones(shape[0], dtype=dtype), operator.image, padding)
+    kept = ir.normalise(layer, 2 * truth)
+    assert kept is layer
+    scaled = ir.normalise(layer, 0.9)
+    assert scaled.norm_bound() <= 0.9
+    assert scaled.bias is layer.bias
+    assert scaled.weight.dtype == dtype
+    slack = (
+        2 * (min(shape[:2]) * shape[4] * shape[5]) ** 2 * 2.0**-53 + 64 * np.finfo(dtype).eps
+    )  # n²u, and the weights' own
+    assert float(ir.spectral_norm(scaled)) >= 0.9 * (1 - slack)
+    assert ir.normalise(scaled, 0.9) is scaled
+
+
+def test_a_kernel_without_its_image_has_no_norm() -> None:
+    kernel = np.ones((2, 2, 3, 3))
+    for call in (ir.spectral_norm, ir.gram_bound, ir.singular_triple, lambda k: ir.normalise(k, 0.9)):
+        with pytest.raises(ir.ShapeError, match=r"got an array of shape \(2, 2, 3, 3\).*Conv\(kernel, bias, image\)"):
+            call(kernel)
+    broken = ir.Conv(np.full((1, 1, 3, 3), np.nan), np.zeros(1), (4, 4))
+    with pytest.raises(ValueError, match="expected finite weights, got NaN"):
+        ir.normalise(broken, 0.9)
