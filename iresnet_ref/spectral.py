@@ -36,7 +36,8 @@ def spectral_norm(weight: Any) -> Any:
 
     By the singular value decomposition: of the matrix; for circular padding of the blocks B(ω) that the Fourier transform
     leaves (Sedghi, Gupta, Long 2019, arXiv 1805.10408); for zero padding of the operator as a matrix.
-    Limits: no bound, since rounding may leave it below; where the namespace has no linalg it is `singular_triple`'s. Zero padding costs the cube of channels·height·width.
+    Limits: no bound, since rounding may leave it below. Where the namespace has no linalg it is that of `singular_triple`.
+    Zero padding costs the cube of channels·height·width.
 
     >>> import numpy as np
     >>> float(spectral_norm(np.diag([3.0, 4.0])))
@@ -64,7 +65,7 @@ def gram_bound(weight: Any, *, squarings: int = 6) -> Any:
     True
     """
     operator = _operator(weight)
-    if isinstance(operator, Convolution):
+    if isinstance(operator, Convolution) and hasattr(namespace(operator.weight), "fft"):
         kernel = operator.weight.shape[2:]
         wider = tuple(n + k - 1 for n, k in zip(operator.image, kernel, strict=True))
         stack = _blocks(operator.weight, operator.image if operator.padding == "circular" else wider)
