@@ -96,6 +96,16 @@ def test_solution_meets_its_tolerance_and_its_bound(
     assert (error <= to_host(ours.error_bound) + floor * size / (1.0 - block.contraction())).all()
 
 
+def test_error_bound_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coarse solution is farther from (I + J)⁻ᵀx̄ than its residual says, and within ‖residual‖/(1 − L)."""
+    monkeypatch.setattr(adjoint, "DENSE", 0)
+    slopes = -np.linspace(0.1, 0.99, 24)
+    g = ir.mlp((24, 24)).with_parameters({"0.weight": np.diag(slopes), "0.bias": np.zeros(24)})
+    ours = ir.inverse_gradient(ir.ResidualBlock(g), np.zeros((1, 24)), np.ones((1, 24)), rtol=0.1)
+    error = np.linalg.norm(ours.y[0] - 1.0 / (1.0 + slopes))
+    assert 10.0 * ours.residual_norm[0] < error <= ours.error_bound[0]
+
+
 def test_krylov_needs_no_more_products_than_the_neumann_series(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wide, with an indefinite J: m products shrink ‖r‖ by Lᵐ at least; one more product checks each cycle."""
     g = ir.mlp((90, 90, 90), lipschitz=0.9, seed=2)
