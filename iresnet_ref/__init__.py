@@ -49,7 +49,16 @@ from iresnet_ref.gradient import (
 )
 from iresnet_ref.inverse import Inverse, invert, rounding_floor
 from iresnet_ref.inverse.composition import PathInverse, invert_composition
-from iresnet_ref.logdet import Law, LogDet, logdet, logdet_bounds, roulette_variance_bound, truncation_bound
+from iresnet_ref.logdet import (
+    InverseLogDet,
+    Law,
+    LogDet,
+    logdet,
+    logdet_bounds,
+    logdet_of_inverse,
+    roulette_variance_bound,
+    truncation_bound,
+)
 from iresnet_ref.logdet.error import logdet_error_bound
 from iresnet_ref.logdet.laws import geometric, near_optimal, poisson
 from iresnet_ref.probes import Probes
@@ -85,6 +94,7 @@ __all__ = [
     "InfiniteVarianceError",
     "Inverse",
     "InverseGradient",
+    "InverseLogDet",
     "Law",
     "LogDet",
     "LogDetGradient",
@@ -121,6 +131,7 @@ __all__ = [
     "logdet_bounds",
     "logdet_error_bound",
     "logdet_gradient",
+    "logdet_of_inverse",
     "mlp",
     "near_optimal",
     "normalise",

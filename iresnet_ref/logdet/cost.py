@@ -46,6 +46,8 @@ def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: An
             block=probes.block,
             exact=len(estimator.traces),
         )
+        if estimator.norm != 2.0:  # ‖Jᵏ‖₂ ≤ √d Lᵏ only
+            bound = size(estimator.chain.in_shape) * bound
         if bound <= least * wanted * wanted:
             return least
     pilot = Probes(probes.seed, probes.stream ^ PILOT_STREAM, probes.kind, PILOT, probes.block)

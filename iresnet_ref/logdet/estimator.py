@@ -26,7 +26,10 @@ AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class Estimator:
-    """`terms` products for series and Arnoldi, the law as it is `drawn` for roulette; `traces` replace the first terms."""
+    """`terms` products for series and Arnoldi, the law as it is `drawn` for roulette; `traces` replace the first terms.
+
+    `lipschitz` is that of the norm in which g contracts, 2 or another; it bounds the spectral radius of J in each of them.
+    """
 
     chain: Chain
     lipschitz: float
@@ -34,6 +37,7 @@ class Estimator:
     drawn: Table | None
     traces: tuple[Any, ...]
     arnoldi: bool = False
+    norm: float = 2.0
 
     @property
     def random(self) -> bool:
@@ -85,3 +89,14 @@ def standard_error(estimates: Any, mean: Any) -> Any:
         return xp.full(mean.shape, math.nan, dtype=mean.dtype, device=device(mean))
     deviation = estimates - mean
     return xp.sqrt(xp.sum(deviation * deviation, axis=0) / ((count - 1) * count))
+
+
+def skewness(estimates: Any, mean: Any) -> Any:
+    """Return m₃/m₂^{3/2} of the replicates, 0 where they agree."""
+    xp = namespace(estimates)
+    deviation = estimates - mean
+    second = xp.mean(deviation * deviation, axis=0)
+    third = xp.mean(deviation * deviation * deviation, axis=0)
+    differ = second > 0.0
+    root = xp.sqrt(xp.where(differ, second, xp.ones_like(second)))
+    return xp.where(differ, third / (root * root * root), xp.zeros_like(third))

@@ -90,7 +90,7 @@ HOST_SIDE = {
     "inverse/safeguard.py": "the evaluation bound and the decision about convergence",
     "inverse/radius.py": "what the final residuals prove, per row",
     "inverse/rows.py": "keeps on the host which rows are still iterated",
-    "logdet/__init__.py": "bounds that depend on the shapes only",
+    "logdet/evaluate.py": "bounds that depend on the shapes only",
     "logdet/cost.py": "the number of replicates: one host synchronisation for the pilot",
     "logdet/estimator.py": "series lengths and counts of products",
     "logdet/laws.py": "the probabilities of a law of series lengths",
