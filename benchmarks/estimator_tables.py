@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ Host = np.ndarray[Any, Any]
 def rand(sizes: tuple[int, ...], c: float, seed: int = 0) -> ir.ResidualBlock:
     """Gaussian weights, each of norm c^(1/layers)."""
     rng = np.random.default_rng(seed)
-    weights = [rng.standard_normal((m, n)) for n, m in zip(sizes, sizes[1:], strict=False)]
+    weights = [rng.standard_normal((m, n)) for n, m in pairwise(sizes)]
     return block([w * (c ** (1 / len(weights)) / np.linalg.norm(w, 2)) for w in weights], rng, 0.0)
 
 

@@ -18,9 +18,9 @@ from iresnet_ref.logdet.variance import drawn_variance_bound
 from iresnet_ref.operators import Factor
 from iresnet_ref.probes import Probes
 
-PILOT = 16
-PILOT_MARGIN = 15.0 / 7.261
-"""The upper 95 % limit of a variance over its estimate from 16 normal replicates: 15/χ²₁₅(.05)."""
+PILOT = 32
+PILOT_MARGIN = 31.0 / 15.655
+"""The upper 99 % limit of a variance over its estimate from 32 normal replicates: 31/χ²₃₁(.01)."""
 PILOT_STREAM = 0x80000000
 """The pilot draws from the stream with its highest bit flipped."""
 LU_SLOWDOWN = 5.0
@@ -28,11 +28,11 @@ LU_SLOWDOWN = 5.0
 MOST_REPLICATES = 2**22
 
 
-def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: Any) -> int:
-    """Return the number of replicates, at least 8 and `probes.count`, whose standard error is at most `wanted` on every row.
+def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: Any) -> float:
+    """Return the number of replicates, at least 8 and `probes.count`, planned for a standard error of `wanted` on every row.
 
     The smaller of two answers: variance bound/wanted², proved, where N is drawn from a law; and the pilot's largest
-    variance over the rows, times its margin. Raises ValueError beyond 2²² replicates.
+    variance over the rows, times its margin.
     """
     least = max(FEWEST_REPLICATES, probes.count)
     if not estimator.random or like.shape[0] == 0:
@@ -57,12 +57,17 @@ def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: An
     count = PILOT_MARGIN * variance / (wanted * wanted)
     if estimator.drawn is not None:
         count = min(count, bound / (wanted * wanted))
+    return max(least, math.ceil(count))
+
+
+def require_reach(count: float, wanted: float) -> int:
+    """Return a number of replicates that can be run; raises ValueError beyond 2²²."""
     if not count <= MOST_REPLICATES:
         raise ValueError(
-            f"logdet: expected a standard error within reach of {MOST_REPLICATES} replicates, got {wanted:g} where one replicate has "
-            f"{math.sqrt(variance):.3g}; try method='exact', a larger block of Hadamard probes, or a larger standard_error"
+            f"logdet: expected a standard error within reach of {MOST_REPLICATES} replicates, got {wanted:g}, which takes {count:.3g}; "
+            "try method='exact', a larger block of Hadamard probes, or a larger standard_error"
         )
-    return max(least, math.ceil(count))
+    return int(count)
 
 
 def exact_in_products(chain: Chain) -> float:

@@ -42,7 +42,7 @@ class Estimator:
     @property
     def random(self) -> bool:
         """Whether any term is left to the probes."""
-        return self.drawn is not None or self.terms > len(self.traces)
+        return self.drawn is not None or self.arnoldi or self.terms > len(self.traces)
 
     def estimates(self, probes: Probes, like: Any) -> tuple[Any, HostArray]:
         """Return one estimate per (replicate, row) and the products per row, a part of the replicates at a time."""

@@ -11,7 +11,7 @@ from iresnet_ref.arrays import device, indices, is_short, namespace, require_ful
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.chain import Chain
 from iresnet_ref.logdet import laws
-from iresnet_ref.logdet.cost import exact_in_products, replicates_for
+from iresnet_ref.logdet.cost import exact_in_products, replicates_for, require_reach
 from iresnet_ref.logdet.estimator import FEWEST_REPLICATES, Estimator, skewness, standard_error
 from iresnet_ref.logdet.exact import exact_logdet
 from iresnet_ref.logdet.laws import Law
@@ -55,8 +55,8 @@ def logdet(
     `exact_traces` limits them, and the result says how many there were (0 for convolutions and deeper branches).
 
     Each of `probes.count` replicates has its own N and its own block of probes; the standard error comes from them, and is
-    NaN below 8. With `standard_error` their number is the one that meets it on every row (at least 8 and `probes.count`),
-    fixed beforehand by the variance bound or by an independent pilot of 16 on another stream: the standard error that is
+    NaN below 8. With `standard_error` their number is planned to meet it on every row (at least 8 and `probes.count`),
+    fixed beforehand by the variance bound or by an independent pilot of 32 on another stream: the standard error that is
     returned is that of the run itself. `evaluations` counts products with J or Jᵀ without the pilot's, or the size of the
     determinant for `exact`.
 
@@ -99,9 +99,10 @@ def logdet(
     traces = traces_of(chain, 0 if is_short(x) else exact_traces)  # they sum over the weights: too much for so few bits
     estimator = Estimator(chain, lipschitz, terms or 0, drawn, traces[: terms or None], method == "arnoldi", block.norm)
     if standard_error is not None:
-        probes = probes.part(0, replicates_for(estimator, probes, standard_error, x))
-        if price <= probes.count * per_replicate:
+        count = replicates_for(estimator, probes, standard_error, x)
+        if price <= count * per_replicate:
             return _exact(chain, x)
+        probes = probes.part(0, require_reach(count, standard_error))
     return _estimate(estimator, probes, x, rank, "roulette" if method == "auto" else method)
 
 

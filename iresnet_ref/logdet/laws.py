@@ -84,9 +84,11 @@ def poisson(mean: float, sure: int = 1) -> Law:
 def near_optimal(lipschitz: float, cost: float | None = None) -> Law:
     """Return P(N ≥ k) = min(1, s·Lᵏ/k), s such that E[N] = cost (default: max(6, 1.5/(1 − L))).
 
+    P(N ≥ 1) = 1 leaves no cost below −log(1 − L)/L: a smaller one gives that.
+
     The variance-optimal law has P(N ≥ k) ∝ the root of the second moment of term k; this one is within 0–21 % of it where
-    |vᵀJᵏv| ~ Lᵏ. With E[N] = 1/(1 − L) error × cost is the same to some ten per cent, but long series are so rare that 16
-    replicates often miss them all and the standard error is too small. Both its value and its gradient have finite variance for every L < 1.
+    |vᵀJᵏv| ~ Lᵏ. Its value and its gradient have finite variance for every L < 1. With E[N] = 1/(1 − L) error × cost is the
+    same to some ten per cent, but long series are so rare that 16 replicates often miss them all.
 
     >>> law = near_optimal(0.9)
     >>> round(sum(law.survival(k) for k in range(1, 2000)), 6)

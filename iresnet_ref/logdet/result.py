@@ -50,8 +50,10 @@ class LogDet:
         """
         if not 0.0 < level < 1.0:
             raise ValueError(f"interval: expected 0 < level < 1, got {level}; try 0.95")
-        if self.skewness is None:
-            return self.value - self.bias_bound, self.value + self.bias_bound
+        if self.skewness is None:  # deterministic, or put together from parts that keep no replicates
+            xp = namespace(self.standard_error)
+            half = xp.where(self.standard_error == 0.0, self.bias_bound, self.standard_error * math.nan)
+            return self.value - half, self.value + half
         n = self.replicates
         w = student_quantile(0.5 + 0.5 * level, max(n - 1, 1)) / math.sqrt(n)
         spread = self.standard_error * math.sqrt(n)

@@ -1,0 +1,541 @@
+"""Laws of the log-determinant's estimates: exact traces, Hadamard blocks, Arnoldi, variance, requested errors, the inverse."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tables import BACKENDS, CONSTRUCTORS, at_50_digits, backend, digits50, exact, exact_preimage, inputs
+
+import iresnet_ref as ir
+from iresnet_ref import activations
+from iresnet_ref.arrays import to_host
+from iresnet_ref.chain import Chain
+from iresnet_ref.layers import Affine, Pointwise
+from iresnet_ref.logdet import laws
+from iresnet_ref.logdet.arnoldi import arnoldi_logdet, log_first_entry
+from iresnet_ref.logdet.cost import exact_in_products
+from iresnet_ref.logdet.estimator import Estimator
+from iresnet_ref.logdet.exact import exact_logdet
+from iresnet_ref.logdet.inverse import jacobian_lipschitz
+from iresnet_ref.logdet.roulette import roulette_logdet
+from iresnet_ref.logdet.series import exact_traces, series_logdet
+from iresnet_ref.logdet.student import student_quantile
+from iresnet_ref.operators import Dense
+from iresnet_ref.rounding import logdet_rounding, unit_roundoff
+
+U = 2.0**-53
+SEEDS = st.integers(0, 2**20)
+each_constructor = pytest.mark.parametrize("name", CONSTRUCTORS)
+each_backend = pytest.mark.parametrize("key", BACKENDS)
+Host = np.ndarray[Any, Any]
+
+
+def make(name: str, seed: int, key: str = "numpy-f64") -> tuple[ir.ResidualBlock, Any]:
+    b = backend(key)
+    g = CONSTRUCTORS[name](b.asarray(np.zeros(1)), seed)
+    return ir.ResidualBlock(g), inputs(b, g.event_shape[0], seed)
+
+
+def linear(matrix: Host) -> ir.ResidualBlock:
+    return ir.ResidualBlock(ir.Branch((Affine(matrix, np.zeros(len(matrix))),), (len(matrix),)))
+
+
+def powers(jacobian: Host, last: int) -> Host:
+    """tr J, tr J², … per row, shape (last, batch)."""
+    power, found = np.eye(jacobian.shape[-1]), []
+    for _ in range(last):
+        power = power @ jacobian
+        found.append(np.trace(power, axis1=-2, axis2=-1))
+    return np.array(found)
+
+
+def all_signs(d: int, batch: int) -> Host:
+    signs = np.array(list(itertools.product((1.0, -1.0), repeat=d)))
+    return np.broadcast_to(signs[:, None, :], (2**d, batch, d))
+
+
+@each_constructor
+@given(seed=SEEDS)
+def test_exact_traces_replace_their_terms_with_weight_one(name: str, seed: int) -> None:
+    block, x = make(name, seed)
+    d, lipschitz = x.shape[1], block.contraction()
+    chain = block.branch.linearize(x)[1]
+    traces = exact_traces(chain)
+    v = ir.Probes(seed=seed, count=3).draw(x)
+    w, moments = v, []
+    for _ in range(2):
+        w = chain.rmatvec(w)
+        moments.append((w * v).sum(-1))
+    drawn = laws.table(laws.near_optimal(lipschitz, 1.5), lipschitz)  # P(N ≥ 2) < 1: a stale weight would show
+    lengths = ir.Probes(seed=seed, count=3).lengths(len(x), drawn.thresholds, drawn.sure)
+    allowed = U * 400 * d * (1 + lipschitz / (1 - lipschitz) / min(drawn.survival(2), 1.0))
+    for q in range(len(traces) + 1):
+        difference = sum((-1) ** k / (k + 1) * (traces[k] - moments[k]) for k in range(q))
+        for n in range(max(q, 1), 7):
+            change = series_logdet(chain, v, n, traces[:q]) - series_logdet(chain, v, n)
+            assert np.abs(change - difference).max() <= allowed
+        replaced = sum((-1) ** k / (k + 1) * traces[k] for k in range(q)) - sum(
+            (-1) ** k / (k + 1) * moments[k] * (lengths >= k + 1) / drawn.survival(k + 1) for k in range(q)
+        )
+        change = roulette_logdet(chain, v, lengths, drawn, traces[:q]) - roulette_logdet(chain, v, lengths, drawn)
+        assert np.abs(change - replaced).max() <= allowed
+
+
+@each_constructor
+@given(seed=SEEDS, q=st.integers(0, 2), cost=st.sampled_from([1.5, None]))
+def test_with_exact_traces_the_expectation_is_that_without(name: str, seed: int, q: int, cost: float | None) -> None:
+    block, x = make(name, seed)
+    x = x[:2]
+    d, lipschitz = x.shape[1], block.contraction()
+    chain = block.branch.linearize(x)[1]
+    traces, signs = exact_traces(chain, q), all_signs(d, 2)
+    assert len(traces) <= q
+    drawn = laws.table(laws.near_optimal(lipschitz, cost), lipschitz)
+    last = min(12, drawn.last)
+    terms = (powers(chain.dense(), last).T * [(-1) ** (k + 1) / k for k in range(1, last + 1)]).T
+    rounding = U * 40 * d * 12 * (1 + sum(lipschitz**k / k / drawn.survival(k) for k in range(1, last + 1)))
+    # E over all sign vectors of the series at every n, an exact identity
+    for n in range(max(1, q), last + 1):
+        assert np.abs(series_logdet(chain, signs, n, traces).mean(axis=0) - terms[:n].sum(axis=0)).max() <= rounding
+    # E over signs and N: the increments from N = n − 1 to N = n have probability P(N ≥ n); N ≤ q takes the traces alone
+    expected, previous = 0.0, 0.0
+    for n in range(1, last + 1):
+        value = roulette_logdet(chain, signs, np.full((2**d, 2), n), drawn, traces).mean(axis=0)
+        expected, previous = expected + drawn.survival(n) * (value - previous), value
+    assert np.abs(expected - terms.sum(axis=0)).max() <= rounding
+
+
+@each_constructor
+@given(seed=SEEDS)
+def test_a_full_hadamard_block_is_exact(name: str, seed: int) -> None:
+    block, x = make(name, seed)
+    d, lipschitz = x.shape[1], block.contraction()
+    order = 1 << (d - 1).bit_length()
+    probes = ir.Probes(seed=seed, stream=1, kind="hadamard", count=2, block=order)
+    v = probes.draw(x).reshape(2, order, len(x), d)
+    assert (np.abs(v) == 1.0).all()
+    assert (np.einsum("cmbi,cmbj->cbij", v, v) == order * np.eye(d)).all()
+    traces = powers(block.branch.linearize(x)[1].dense(), 9)
+    for n in (1, 2, 5, 9):
+        result = ir.logdet(block, x, method="series", terms=n, probes=probes, exact_traces=0)
+        partial = sum((-1) ** (k + 1) / k * traces[k - 1] for k in range(1, n + 1))
+        assert np.abs(result.value - partial).max() <= U * 40 * n * d * sum(lipschitz**k / k for k in range(1, n + 1))
+    with pytest.raises(ValueError, match=f"at most 2\\^⌈log₂ d⌉ = {order} columns for d = {d}, got {order + 1}"):
+        replace(probes, block=order + 1).draw(x)
+
+
+def test_hadamard_blocks_have_the_variance_of_the_docstring() -> None:
+    # d = 3, n = 4, m = 2: all 6 column sets and all 8 signs, against one sign probe
+    matrix = np.random.default_rng(0).standard_normal((3, 3))
+    hadamard = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=float)[:3]
+    signs = np.array(list(itertools.product((1.0, -1.0), repeat=3)))
+    single = np.array([s @ matrix @ s for s in signs])
+    blocks = []
+    for columns in itertools.combinations(range(4), 2):
+        v = hadamard[:, columns].T[:, None, :] * signs
+        blocks.append(np.einsum("msi,ij,msj->ms", v, matrix, v).mean(axis=0))
+        assert abs(blocks[-1].mean() - np.trace(matrix)) <= U * 100  # unbiased for every set of columns
+    assert abs(np.var(blocks) - (4 - 2) / ((4 - 1) * 2) * np.var(single)) <= U * 1000
+    # and the sets that are drawn are these, all alike: 6000 draws, each frequency within 6.5 sd of 1/6
+    drawn = np.sort(ir.Probes(kind="hadamard", count=6000, block=2).columns(4), axis=1)
+    assert (drawn[:, 0] < drawn[:, 1]).all()
+    for columns in itertools.combinations(range(4), 2):
+        assert abs((drawn == columns).all(axis=1).mean() - 1 / 6) <= 6.5 * math.sqrt(1 / 6 * 5 / 6 / 6000)
+
+
+def test_the_draws_are_columns_of_sylvester_with_signs_of_the_row() -> None:
+    probes = ir.Probes(seed=9, kind="hadamard", count=3, block=5)
+    v = probes.draw(np.zeros((2, 11))).reshape(3, 5, 2, 11)
+    columns = probes.columns(16)
+    for c, m in itertools.product(range(3), range(5)):
+        sylvester = np.array([(-1.0) ** bin(r & int(columns[c, m])).count("1") for r in range(11)])
+        assert (v[c, m] * sylvester == v[c, 0] * [(-1.0) ** bin(r & int(columns[c, 0])).count("1") for r in range(11)]).all()
+    assert (v[:, 0, 0] != v[:, 0, 1]).any()  # each row has its own signs
+    assert (columns[0] != columns[1]).any()  # each replicate its own columns
+
+
+@pytest.mark.parametrize("kind", ["rademacher", "gaussian", "hadamard"])
+def test_a_part_of_the_replicates_is_a_part_of_the_draws(kind: Any) -> None:
+    like, probes = np.zeros((3, 6)), ir.Probes(seed=4, stream=2, kind=kind, count=7, block=3)
+    drawn = laws.table(laws.near_optimal(0.9), 0.9)
+    part = probes.part(2, 6)
+    assert (part.draw(like) == probes.draw(like)[6:18]).all()
+    assert (part.lengths(3, drawn.thresholds, drawn.sure) == probes.lengths(3, drawn.thresholds, drawn.sure)[2:6]).all()
+
+
+def test_a_run_in_parts_is_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, x = make("lipswish 2-16-2 L=.9", 1)
+    probes = ir.Probes(seed=1, count=20, kind="hadamard", block=2)
+    whole = ir.logdet(block, x, method="roulette", probes=probes)
+    monkeypatch.setattr(sys.modules["iresnet_ref.logdet.estimator"], "AT_ONCE", 3 * 2 * x.size)
+    parts = ir.logdet(block, x, method="roulette", probes=probes)
+    assert (parts.value == whole.value).all()
+    assert (parts.evaluations == whole.evaluations).all()
+
+
+def test_the_probes_of_a_block_share_their_length_and_count_as_one_replicate() -> None:
+    block, x = make("relu 6-6-6 L=.9", 2)
+    lipschitz = block.contraction()
+    probes = ir.Probes(seed=1, count=9, block=3)
+    result = ir.logdet(block, x, method="roulette", probes=probes)
+    drawn = laws.table(laws.near_optimal(lipschitz), lipschitz)
+    lengths = probes.lengths(len(x), drawn.thresholds, drawn.sure)
+    chain = block.branch.linearize(x)[1]
+    single = roulette_logdet(chain, probes.draw(x), np.repeat(lengths, 3, axis=0), drawn, exact_traces(chain))
+    replicates = single.reshape(9, 3, -1).mean(axis=1)
+    scale = 1.0 + np.abs(single).max()
+    assert np.abs(result.value - replicates.mean(axis=0)).max() <= U * 100 * scale
+    assert np.abs(result.standard_error - replicates.std(axis=0, ddof=1) / 3).max() <= U * 1000 * scale
+    assert (result.evaluations == 3 * np.where(lengths > 2, lengths, 0).sum(axis=0)).all()
+    assert (result.replicates, result.exact_traces) == (9, 2)
+    assert (lengths.std(axis=1) > 0).any()  # N differs from row to row
+
+
+# --- Arnoldi ---------------------------------------------------------------------------------------------------------
+
+
+@each_constructor
+@given(seed=SEEDS)
+def test_arnoldi_is_exact_in_the_full_space_and_within_its_bias_bound(name: str, seed: int) -> None:
+    block, x = make(name, seed)
+    d, lipschitz = x.shape[1], block.contraction()
+    truth = ir.logdet(block, x, method="exact").value
+    probes = ir.Probes(seed=seed, kind="hadamard", block=1 << (d - 1).bit_length())  # traces without variance
+    rounding = 200 * d * logdet_rounding(d, U, lipschitz)
+    for terms in range(1, d + 1):
+        for q in (0, 2):
+            result = ir.logdet(block, x, method="arnoldi", terms=terms, probes=probes, exact_traces=q)
+            assert (result.bias_bound > 0.0).all()
+            allowed = rounding if terms == d else result.bias_bound + rounding
+            assert (np.abs(result.value - truth) <= allowed).all()
+
+
+@given(seed=SEEDS, steps=st.integers(1, 5))
+def test_arnoldi_matches_the_series_to_its_order(seed: int, steps: int) -> None:
+    # for J = εA both expansions agree through εᵏ: the difference falls by 2^{k+1} when ε halves
+    rng = np.random.default_rng(seed)
+    matrix, v = rng.standard_normal((6, 6)), rng.standard_normal((1, 1, 6))
+    matrix /= np.linalg.norm(matrix, 2)
+    gaps = []
+    for epsilon in (0.04, 0.02):
+        chain = Chain((Dense(epsilon * matrix),), 1, v[0])
+        gaps.append(float(arnoldi_logdet(chain, v, steps, epsilon)[0, 0] - series_logdet(chain, v, steps)[0, 0]))
+    size = float((v * v).sum())
+    assert abs(gaps[0]) <= 2 * size * 0.04 ** (steps + 1) / (steps + 1) / 0.96 + 1e3 * U * size
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((4, 4)), 0.8 * np.diag([1.0, 0, 0, 0]), 0.7 * np.eye(4), -0.9 * np.ones((4, 4)) / 4])
+def test_arnoldi_ends_where_the_krylov_space_does(matrix: Host) -> None:
+    probes = ir.Probes(kind="hadamard", block=4)
+    result = ir.logdet(linear(matrix), np.ones((2, 4)), method="arnoldi", terms=4, probes=probes, exact_traces=0)
+    assert np.abs(result.value - np.linalg.slogdet(np.eye(4) + matrix)[1]).max() <= 1e3 * U * 4
+
+
+def hessenberg(lipschitz: float) -> Host:
+    h: Host = np.triu(np.random.default_rng(5).standard_normal((6, 6)), -1)
+    return h * (lipschitz / np.linalg.norm(h, 2))
+
+
+def columns_of(h: Host, asarray: Any) -> list[Any]:
+    return [asarray(h[None, None, : min(j + 2, 6), j]) for j in range(6)]
+
+
+@pytest.mark.parametrize("lipschitz", [0.0, 0.1, 0.9, 0.99, 0.999])
+def test_the_small_logarithm_is_that_of_the_eigenvalues(lipschitz: float) -> None:
+    h = hessenberg(lipschitz)
+    values, vectors = np.linalg.eig(h)
+    truth = float((vectors @ np.diag(np.log1p(values)) @ np.linalg.inv(vectors))[0, 0].real)
+    size = np.linalg.cond(vectors) / (1.0 - lipschitz)
+    assert abs(float(log_first_entry(columns_of(h, np.asarray), lipschitz)[0, 0]) - truth) <= 100 * U * size
+
+
+def test_the_small_logarithm_has_fifty_digits_at_fifty_digits() -> None:
+    xp, h = digits50().xp, hessenberg(0.2)
+    matrix = digits50().asarray(h)
+    total, power = xp.zeros_like(matrix), digits50().asarray(np.eye(6))
+    for k in range(1, 75):  # .2⁷⁵ < 1e-52
+        power = xp.matmul(power, matrix)
+        total = total + power * ((-1.0) ** (k + 1)) / k
+    assert float(xp.abs(total[0, 0] - log_first_entry(columns_of(h, digits50().asarray), 0.2)[0, 0])) <= 1e-46
+
+
+# --- variance and laws -----------------------------------------------------------------------------------------------
+
+
+def variance_by_enumeration(chain: Chain, drawn: laws.Table, d: int, q: int) -> float:
+    """Var over all signs and every N of the law as it is drawn."""
+    last = drawn.last
+    signs, traces = all_signs(d, 1), exact_traces(chain, q)
+    grid = np.repeat(np.arange(1, last + 1), 2**d)[:, None]
+    values = roulette_logdet(chain, np.tile(signs, (last, 1, 1)), grid, drawn, traces).reshape(last, 2**d)
+    chance = np.array([drawn.survival(k) - drawn.survival(k + 1) for k in range(1, last + 1)])
+    mean = float(chance @ values.mean(axis=1))
+    return float(chance @ ((values - mean) ** 2).mean(axis=1))
+
+
+@pytest.mark.parametrize("lipschitz", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("q", [0, 1, 2])
+def test_the_variance_bound_holds_and_is_attained(lipschitz: float, q: int) -> None:
+    rng = np.random.default_rng(7)
+    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    for law in (laws.near_optimal(lipschitz), laws.geometric(max(0.5, lipschitz), sure=2), laws.near_optimal(lipschitz, 2.5)):
+        drawn = laws.table(law, lipschitz)
+        bound = ir.roulette_variance_bound(lipschitz, 3, law, exact_traces=q)
+        for matrix in (turn, np.eye(3), np.tri(3) / np.linalg.norm(np.tri(3), 2)):
+            chain = Chain((Dense(lipschitz * matrix),), 1, np.zeros((1, 3)))
+            assert variance_by_enumeration(chain, drawn, 3, q) <= bound * (1.0 + 1e3 * U)
+        # −L·I has no variance over the probes, and attains the rest of the bound
+        of_probes = 2 * 3 * sum(lipschitz**k / k for k in range(q + 1, drawn.last + 1)) ** 2
+        chain = Chain((Dense(-lipschitz * np.eye(3)),), 1, np.zeros((1, 3)))
+        assert abs(variance_by_enumeration(chain, drawn, 3, q) + of_probes - bound) <= 1e-9 * bound
+
+
+@pytest.mark.parametrize("lipschitz", [0.0, 0.1, 0.5, 0.9, 0.99, 0.999])
+def test_the_default_has_finite_variance_for_every_constant(lipschitz: float) -> None:
+    for q, kind in itertools.product((0, 1, 2), ("rademacher", "gaussian")):
+        bound = ir.roulette_variance_bound(lipschitz, 10, exact_traces=q, kind=kind)  # type: ignore[arg-type]
+        assert 0.0 <= bound < math.inf
+        # per dimension² it stays of the size of log²(1 − L): the law wastes nothing as L → 1
+        assert bound <= 100.0 * 4.0 * (1e-3 + math.log1p(-lipschitz) ** 2)
+    mean = laws.table(laws.near_optimal(lipschitz), lipschitz).mean
+    assert mean >= 1.0 / (1.0 - lipschitz) * (1 - 1e-9)
+    smallest = -math.log1p(-lipschitz) / lipschitz if lipschitz else 1.0  # what P(N ≥ 1) = 1 leaves
+    assert abs(laws.table(laws.near_optimal(lipschitz, 3.0), lipschitz).mean - max(3.0, smallest)) <= 1e-6
+
+
+def test_a_law_without_a_tail_ratio_is_never_proved() -> None:
+    slow = ir.Law(lambda k: 1.0 / k)
+    with pytest.raises(ir.InfiniteVarianceError, match=r"got 0 \(user law\).*near_optimal"):
+        ir.roulette_variance_bound(0.5, 3, slow)
+    assert ir.roulette_variance_bound(0.5, 3, ir.Law(lambda k: 1.0 / k, 1.0)) < 10.0
+
+
+# --- a requested standard error --------------------------------------------------------------------------------------
+
+
+def test_auto_takes_the_cheaper_way_to_the_standard_error() -> None:
+    block, x = ir.ResidualBlock(ir.mlp((200, 200, 200), lipschitz=0.5)), np.ones((2, 200))
+    price = exact_in_products(block.branch.linearize(x)[1])
+    assert price > 48  # above eight replicates of the default law
+    loose, tight = (ir.logdet(block, x, standard_error=s) for s in (1.0, 1e-9))
+    assert (loose.method, tight.method) == ("roulette", "exact")
+    assert loose.replicates == 8
+    assert (loose.standard_error <= 1.0).all()
+    small = ir.logdet(*make("elu 3-8-8-3 L=.5", 0), standard_error=1.0)
+    assert small.method == "exact"
+
+
+@pytest.mark.parametrize("options", [{}, {"exact_traces": 0}, {"probes": ir.Probes(seed=1, kind="hadamard", block=2)}])
+def test_the_number_of_replicates_meets_the_standard_error(options: dict[str, Any]) -> None:
+    block, x = make("relu 6-6-6 L=.9", 3)
+    for wanted in (0.1, 0.02):
+        result = ir.logdet(block, x, method="roulette", standard_error=wanted, **options)
+        # a plan from 32 skewed replicates: it may be missed by a little, and the result says by how much
+        assert (result.standard_error <= 1.3 * wanted).all()
+    for method in ("series", "arnoldi"):
+        result = ir.logdet(block, x, method=method, terms=4, standard_error=0.05, **options)  # type: ignore[arg-type]
+        assert (result.standard_error <= 1.3 * 0.05).all()
+
+
+def test_the_pilot_draws_from_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[ir.Probes] = []
+    real = Estimator.estimates
+
+    def spy(self: Estimator, probes: ir.Probes, like: Any) -> Any:
+        seen.append(probes)
+        return real(self, probes, like)
+
+    monkeypatch.setattr(Estimator, "estimates", spy)
+    ir.logdet(*make("relu 6-6-6 L=.9", 3), method="roulette", standard_error=0.05, exact_traces=0)
+    pilot, run = seen
+    assert pilot.stream != run.stream
+    assert (pilot.count, run.seed) == (32, pilot.seed)
+
+
+def test_an_error_out_of_reach_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected a standard error within reach.*try method='exact'"):
+        ir.logdet(*make("relu 6-6-6 L=.9", 3), method="roulette", standard_error=1e-9, exact_traces=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "arnoldi"}, "terms="),
+        ({"method": "arnoldi", "terms": 7}, "at most d = 6 terms"),
+        ({"method": "exact", "standard_error": 0.1}, "for a method with probes"),
+        ({"method": "roulette", "standard_error": 0.0}, "standard_error > 0"),
+        ({"method": "series", "terms": 3, "law": laws.near_optimal(0.9)}, "for method 'roulette' only"),
+        ({"method": "roulette", "law": laws.near_optimal(0.9), "expected_terms": 3.0}, "got both"),
+        ({"method": "roulette", "exact_traces": 3}, "exact_traces 0, 1 or 2"),
+        ({"method": "roulette", "expected_terms": 0.5}, "E\\[N\\] ≥ 1"),
+    ],
+)
+def test_options_that_contradict_one_another(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ir.logdet(*make("relu 6-6-6 L=.9", 3), **options)
+
+
+def test_bad_probes() -> None:
+    for options in ({"block": 0}, {"first": -1}, {"count": 2**31, "block": 4}):
+        with pytest.raises(ValueError, match="probes: expected"):
+            ir.Probes(**options)  # type: ignore[arg-type]
+
+
+def test_the_result_says_what_was_exact() -> None:
+    for name, q in (("linear d=3 L=.9", 2), ("lipswish 2-16-2 L=.9", 2), ("elu 3-8-8-3 L=.5", 1), ("sine 3-7-6-5-3 L=.99", 0)):
+        assert ir.logdet(*make(name, 0), method="roulette").exact_traces == q
+    conv = ir.ResidualBlock(ir.convnet((1, 4, 4), channels=2))
+    assert ir.logdet(conv, np.ones((2, 1, 4, 4)), method="roulette").exact_traces == 0
+    series = ir.logdet(*make("lipswish 2-16-2 L=.9", 0), method="series", terms=2)
+    assert (series.standard_error == 0.0).all()  # nothing is left to the probes
+    assert (series.evaluations == 0).all()
+
+
+@each_backend
+def test_every_method_keeps_dtype_and_device_and_agrees_across_backends(key: str) -> None:
+    block, x = make("lipswish 2-16-2 L=.9", 5, key)
+    reference, x64 = make("lipswish 2-16-2 L=.9", 5)
+    u = unit_roundoff(x)
+    for options in (
+        {"method": "roulette", "probes": ir.Probes(count=9, kind="hadamard", block=2)},
+        {"method": "arnoldi", "terms": 2, "probes": ir.Probes(count=9)},
+        {"method": "series", "terms": 4, "probes": ir.Probes(count=9, kind="gaussian")},
+    ):
+        result, other = ir.logdet(block, x, **options), ir.logdet(reference, x64, **options)  # type: ignore[arg-type]
+        for field in ("value", "standard_error", "bias_bound", "skewness"):
+            assert getattr(result, field).dtype == x.dtype
+            assert ir.arrays.device(getattr(result, field)) == ir.arrays.device(x)
+        # float32 inputs reach 30, where arguments of the activation are off by 30u
+        assert np.abs(to_host(result.value).astype(np.float64) - other.value).max() <= 1e4 * u
+        low, high = result.interval()
+        assert (to_host(low) <= to_host(high)).all()
+
+
+# --- intervals -------------------------------------------------------------------------------------------------------
+
+
+def test_student_quantiles_are_those_of_the_tables() -> None:
+    for degrees, quantile in ((1, 12.706), (2, 4.303), (7, 2.365), (15, 2.131), (30, 2.042), (120, 1.980)):
+        assert abs(student_quantile(0.975, degrees) - quantile) < 6e-4  # the tables have three decimals
+
+
+def skewed() -> ir.ResidualBlock:
+    """g = −c Wᵀφ(Wx + b): every term of the series has the same sign, so its estimates are skewed."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((16, 8))
+    w /= np.linalg.norm(w, 2) * (1 + 1e-9)
+    layers = (Affine(w, 0.5 * rng.standard_normal(16) + 1.0), Pointwise(activations.get("elu")), Affine(-0.9 * w.T, np.zeros(8)))
+    return ir.ResidualBlock(ir.Branch(layers, (8,)))
+
+
+def covered(low: Any, high: Any, truth: float) -> float:
+    return float(np.mean((np.asarray(low) <= truth) & (truth <= np.asarray(high))))
+
+
+def test_intervals_cover_where_estimates_are_skewed_and_wrong_ones_do_not() -> None:
+    block, trials = skewed(), 2000
+    x = np.repeat(np.full((1, 8), 0.5), trials, axis=0)
+    truth = float(ir.logdet(block, x[:1], method="exact").value[0])
+    result = ir.logdet(block, x, method="roulette", probes=ir.Probes(seed=21, count=16))
+    # if the coverage were .90 or more, .90 − 5·√(.09/2000) = .866 would be missed with probability < 1e-6
+    assert covered(*result.interval(), truth) >= 0.866
+    # four probes that share an N, taken for four replicates: the mistake this test is there for
+    lipschitz = block.contraction()
+    drawn, probes = laws.table(laws.near_optimal(lipschitz, 3.0), lipschitz), ir.Probes(seed=21, count=4, block=4)
+    chain = block.branch.linearize(x)[1]
+    lengths = np.repeat(probes.lengths(trials, drawn.thresholds, drawn.sure), 4, axis=0)
+    single = roulette_logdet(chain, probes.draw(x), lengths, drawn)
+    error = single.std(axis=0, ddof=1) / 4.0
+    wrong = covered(single.mean(axis=0) - 2.131 * error, single.mean(axis=0) + 2.131 * error, truth)
+    assert wrong < 0.866
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("options", [{}, {"exact_traces": 0}, {"probes": ir.Probes(seed=22, count=16, kind="hadamard", block=4)}])
+def test_published_coverage(options: dict[str, Any]) -> None:
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    from estimator_tables import COVERED, coverage
+
+    trials = 5000
+    for name, block in COVERED.items():
+        # the claim is at least .90; .90 − 6·√(.09/5000) is missed with probability < 1e-8, .85 passes with < 1e-5
+        assert coverage(block, trials, **{"probes": ir.Probes(seed=22, count=16), **options}) >= 0.90 - 6 * math.sqrt(0.09 / trials), name
+
+
+def test_an_interval_without_randomness_is_the_bias_bound() -> None:
+    block, x = make("lipswish 2-16-2 L=.9", 0)
+    low, high = ir.logdet(block, x, method="exact").interval()
+    assert (low == high).all()
+    series = ir.logdet(block, x, method="series", terms=2)
+    low, high = series.interval()
+    truth = ir.logdet(block, x, method="exact").value
+    assert ((low <= truth) & (truth <= high)).all()
+    few = ir.logdet(block, x, method="roulette", probes=ir.Probes(count=7))
+    assert np.isnan(few.interval()[0]).all()
+    together = replace(few, skewness=None, standard_error=np.ones(len(x)))  # put together by a flow: no replicates kept
+    assert np.isnan(together.interval()[0]).all()
+    with pytest.raises(ValueError, match="0 < level < 1"):
+        few.interval(1.0)
+
+
+# --- the inverse -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rtol", [None, 1e-3])
+@pytest.mark.parametrize("name", ["elu 3-8-8-3 L=.5", "softplus 4-9-5-4 L=.9", "relu 6-6-6 L=.9", "tanh 5-4-5 L=.97 narrow"])
+@settings(max_examples=2)
+@given(seed=SEEDS)
+def test_logdet_of_the_inverse_belongs_to_the_preimage(name: str, seed: int, rtol: float | None) -> None:
+    block, y = make(name, seed)
+    d, lipschitz = y.shape[1], block.contraction()
+    back = ir.logdet_of_inverse(block, y, rtol=rtol, strict=False, method="exact")
+    high = at_50_digits(block.branch)
+    truth = exact_logdet(high.linearize(exact_preimage(block.branch, y))[1])
+    gap = np.abs(to_host(exact(back.value) + truth))
+    # kinks aside, the error of the value is that of x̂ and the rounding of the exact log-determinant (and of its J)
+    rounding = 100 * logdet_rounding(d, U, lipschitz) * (1.0 + np.linalg.norm(to_host(y), axis=-1))
+    assert (gap <= to_host(back.displacement_bound) + rounding).all()
+    assert (np.linalg.norm(to_host(back.inverse.x) - to_host(ir.invert(block, y, rtol=1e-9, strict=False).x), axis=-1) < 1e-2 * 50).all()
+    slope = 2 * d * math.log((1 + lipschitz) / (1 - lipschitz)) / 2
+    assert (to_host(back.displacement_bound) <= slope * (1 + 1e-12)).all()
+    if name.startswith("relu"):
+        assert (to_host(back.displacement_bound) > 0.1).all()  # φ′ jumps: no bound from ε
+    elif rtol is None:
+        assert (to_host(back.displacement_bound) < 1e-3 * (1 + np.linalg.norm(to_host(y), axis=-1))).all()
+
+
+@each_constructor
+@given(seed=SEEDS)
+def test_the_jacobian_moves_no_faster_than_its_lipschitz_constant(name: str, seed: int) -> None:
+    block, x = make(name, seed)
+    chain = block.branch.linearize(x)[1]
+    slope = jacobian_lipschitz(block, chain)
+    assert math.isinf(slope) == name.startswith("relu")
+    for step in (1e-3, 0.1, 3.0):
+        move = step * np.random.default_rng(seed).standard_normal(x.shape)
+        change = np.linalg.norm(block.branch.linearize(x + move)[1].dense() - chain.dense(), ord=2, axis=(1, 2))
+        assert (change <= slope * np.linalg.norm(move, axis=1) * (1 + 1e-9) + 1e3 * U).all()
+
+
+def test_options_reach_the_logdet_of_the_inverse() -> None:
+    block, y = make("lipswish 2-16-2 L=.9", 0)
+    back = ir.logdet_of_inverse(block, y, method="roulette", probes=ir.Probes(seed=3, count=16))
+    forward = ir.logdet(block, back.inverse.x, method="roulette", probes=ir.Probes(seed=3, count=16))
+    assert (back.value == -forward.value).all()
+    (low, high), (low2, high2) = back.interval(), forward.interval()
+    assert np.abs(low + high2).max() <= 1e2 * U * (1 + np.abs(low2).max())
+    assert np.abs(high + low2).max() <= 1e2 * U * (1 + np.abs(low2).max())
+    with pytest.raises(ir.ConvergenceError, match="rounding floor"):
+        ir.logdet_of_inverse(block, y, rtol=1e-19)
+    with pytest.raises(ir.ShapeError, match="expected shape"):
+        ir.logdet_of_inverse(block, y[:, :1])
