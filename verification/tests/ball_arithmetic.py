@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from flint import arb, arb_mat
 
 import iresnet_ref as ir
-from iresnet_ref.arrays import HostArray, to_host
-from iresnet_ref.layers import Affine, Pointwise
+from iresnet_ref.arrays import HostArray, from_host, to_host
+from iresnet_ref.layers import LinearLayer, Pointwise
 
 Scalar = Callable[[Any], Any]
 
@@ -66,14 +67,24 @@ def entrywise(f: Scalar, matrix: Any) -> Any:
     return arb_mat(matrix.nrows(), matrix.ncols(), [f(v) for v in matrix.entries()])
 
 
+def affine(layer: LinearLayer) -> tuple[HostArray, HostArray]:
+    """Return (A, b) as a matrix and a vector, exactly: each entry of A is one entry of the weight, or 0."""
+    shape = layer.operator.in_shape
+    n = math.prod(shape)
+    like = layer.weight
+    identity = from_host(np.eye(n).reshape(n, *shape), like)
+    matrix = to_host(layer.operator.apply(identity)).reshape(n, -1).T
+    wide = to_host(layer(0 * identity[:1, ...])).reshape(-1)
+    return matrix, wide
+
+
 def evaluate(branch: ir.Branch, x: Any) -> tuple[Any, list[Any]]:
-    """Return g of the columns of x, and the input of every activation."""
+    """Return g of the columns of x, flattened events, and the input of every activation."""
     inputs = []
     for layer in branch.layers:
-        if isinstance(layer, Affine):
-            bias = [arb(float(v)) for v in to_host(layer.bias)]
-            wide = arb_mat([[b] * x.ncols() for b in bias])
-            x = columns(to_host(layer.weight).T) * x + wide
+        if isinstance(layer, LinearLayer):
+            matrix, bias = affine(layer)
+            x = columns(matrix.T) * x + arb_mat([[arb(float(b))] * x.ncols() for b in bias])
         else:
             assert isinstance(layer, Pointwise)
             inputs.append(x)
@@ -85,8 +96,8 @@ def jacobian(branch: ir.Branch, inputs: list[Any], row: int) -> Any:
     """Return J_g of one row, given the inputs of the activations."""
     product, k = None, 0
     for layer in branch.layers:
-        if isinstance(layer, Affine):
-            w = columns(to_host(layer.weight).T)
+        if isinstance(layer, LinearLayer):
+            w = columns(affine(layer)[0].T)
             product = w if product is None else w * product
         else:
             slopes = [SLOPES[layer.name](inputs[k][i, row]) for i in range(inputs[k].nrows())]
@@ -98,6 +109,7 @@ def jacobian(branch: ir.Branch, inputs: list[Any], row: int) -> Any:
 
 def logdets(branch: ir.Branch, x: HostArray) -> list[Any]:
     """Return log det(I + J_g) per row."""
+    x = x.reshape(x.shape[0], -1)
     _, inputs = evaluate(branch, columns(x))
     d = x.shape[1]
     identity = arb_mat([[int(i == j) for j in range(d)] for i in range(d)])
@@ -123,15 +135,21 @@ def distances_to_preimage(
     Two Newton steps from `near` (default x), computed in float64 from residuals in ball arithmetic, lead to a point z with
     ‖z − x*‖ ≤ ‖r(z)‖/(1 − L): that is true whatever the steps were, and small beside ‖x − z‖ if they were good.
     """
-    target, now = columns(y), columns(x if near is None else near)
+    x, y, near = (flat(v) for v in (x, y, x if near is None else near))
+    target, now = columns(y), columns(near)
     for _ in range(2):
         residual = as_floats(target - now - evaluate(branch, now)[0])
         like = to_host(branch.like)
-        jacobians = branch.linearize(as_floats(now).astype(like.dtype))[1].dense().astype(np.float64)
+        at = as_floats(now).astype(like.dtype).reshape(-1, *branch.event_shape)
+        jacobians = branch.linearize(at)[1].dense().astype(np.float64)
         step = np.linalg.solve(np.eye(residual.shape[1]) + jacobians, residual[..., None])[..., 0]
         now = entrywise(lambda v: v.mid(), now + columns(step))
     rest = [n / (1 - arb(lipschitz)) for n in norms(target - now - evaluate(branch, now)[0])]
     return norms(now - columns(x)), rest
+
+
+def flat(rows: HostArray) -> HostArray:
+    return np.asarray(rows).reshape(len(rows), -1)
 
 
 def as_floats(matrix: Any) -> HostArray:

@@ -245,6 +245,18 @@ def test_an_expansion_is_certified_and_named() -> None:
             use(block, np.zeros((1, 2)))  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("name", [name for name in KNOWN if "subnormal" not in name and "tiny" not in name])
+def test_known_norms_where_the_process_flushes_to_zero(name: str) -> None:
+    """Not assumed of a host, but survived: a framework may switch it on for the whole thread."""
+    torch = pytest.importorskip("torch")
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush")
+    try:
+        test_known_norms(name)
+    finally:
+        torch.set_flush_denormal(False)
+
+
 def test_trivial_norms() -> None:
     assert norm_bound(np.array([[math.nan]])) == math.inf
     assert norm_bound(np.zeros((3, 2))) == norm_bound(np.zeros((0, 4))) == 0.0

@@ -61,6 +61,18 @@ def test_fifty_digits_agree(name: str, seed: int) -> None:
     assert (gap <= ir.logdet_error_bound(block, x)).all()
 
 
+@pytest.mark.parametrize("padding", ["zero", "circular"])
+@pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64"])
+def test_convolutions(key: str, padding: str) -> None:
+    b = backend(key)
+    like = b.asarray(np.zeros(1))
+    block = ir.ResidualBlock(ir.convnet((2, 4, 3), channels=2, activation="tanh", padding=padding, like=like))
+    x = b.asarray(np.random.default_rng(0).standard_normal((3, 2, 4, 3)))
+    bound = to_host(ir.logdet_error_bound(block, x))
+    assert (errors(block, x) <= bound).all()
+    assert np.isfinite(bound).all()
+
+
 @pytest.mark.parametrize("lipschitz", [1e-12, 1e-7, 1e-5, 1e-4, 1e-2])
 def test_a_tiny_jacobian_keeps_relative_accuracy(lipschitz: float) -> None:
     block = ir.ResidualBlock(ir.mlp((6, 9, 6), activation="tanh", lipschitz=lipschitz))
