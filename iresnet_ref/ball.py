@@ -70,36 +70,22 @@ def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) ->
         raise ShapeError(f"x: expected {y.shape[0]} rows like y, got {x.shape[0]}; pass the y that x was computed from")
     lipschitz = block.contraction()
     block, x, y = _in_float64(block, x, y)
-    size, radius = error_radius(block, x, y, lipschitz, replayed=False)
+    size, radius = _radius(block, x, y, lipschitz)
     return Ball(radius, size, lipschitz, rounding.unit_roundoff(x))
 
 
-def error_radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float, *, replayed: bool = True) -> tuple[Any, Any]:
-    """Return (‖r̂‖, radius) per row in the block's norm, evaluated in the arithmetic of x.
-
-    The ball contains the exact preimage of y: radius (‖r̂‖ + ρ)/(1 − L). With `replayed` it also contains every x′ whose
-    computed F(x′) equals y: (‖r̂‖ + ρ + ‖e(x) + u|y|‖ + b)/(1 − L − a), where ‖e(x′) − e(x)‖ ≤ a‖x − x′‖ + b; it is inf where
-    1 − L − a ≤ 0, which wide layers reach in low precision only.
-    """
+def _radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float) -> tuple[Any, Any]:
+    """Return ‖r̂‖ and (‖r̂‖ + ρ)/(1 − L) per row in the block's norm, evaluated in the arithmetic of x."""
     xp = namespace(x)
     u = rounding.unit_roundoff(x)
     event, p = x.ndim - 1, block.norm
     n = math.prod(x.shape[1:])
-    g, error, growth, drift = block.branch.running_error(x)
+    g, error, _, _ = block.branch.running_error(x)
     difference = y - x
     size_r = row_norm(difference - g, event, p)
-    rounded = error + u * xp.abs(difference)
-    shift = 0.0 * size_r
-    contraction = down(1.0 - lipschitz, 1)
-    if replayed:
-        rounded = rounded + error + u * xp.abs(y)
-        shift = drift
-        contraction = down(contraction - growth, 1)
-    if not contraction > 0.0:
-        return size_r, xp.full(size_r.shape, math.inf, dtype=x.dtype, device=device(x))
-    total = size_r * (1.0 + u) + row_norm(rounded, event, p) + shift
+    total = size_r * (1.0 + u) + row_norm(error + u * xp.abs(difference), event, p)
     total = total * (1.0 + (2 * n + 32) * u) + 4.0 * n * rounding.smallest_normal(x)
-    radius = total / contraction * (1.0 + 8.0 * u)
+    radius = total / down(1.0 - lipschitz, 1) * (1.0 + 8.0 * u)
     return size_r, xp.where(xp.isnan(radius), xp.full_like(radius, math.inf), radius)
 
 

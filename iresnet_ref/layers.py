@@ -12,12 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self
 
 from iresnet_ref import rounding
 from iresnet_ref.activations import Activation
 from iresnet_ref.arrays import Array, device, expand_rows, flatten_events, namespace, size, to_host
 from iresnet_ref.certify import absolute_norm_bound, norm_bound
+from iresnet_ref.factor_error import FactorError
 from iresnet_ref.induced import induced_norm_bound
 from iresnet_ref.operators import Dense, Diagonal, Factor, Linear
 
@@ -33,26 +34,6 @@ class Spread(NamedTuple):
     drift: Any
     lipschitz: float
     norm: float = 2.0
-
-
-class FactorError(NamedTuple):
-    """The computed Jacobian factor F̂ beside the true F.
-
-    `norm` ≥ ‖F‖₂, ‖F̂‖₂; `absolute` ≥ ‖|F̂|‖₂; `terms` roundings in a product with F̂; `nuclear` ≥ ‖F̂ − F‖_* per row.
-    """
-
-    norm: float
-    absolute: float
-    terms: int
-    nuclear: Any
-
-
-@runtime_checkable
-class HasFactorError(Protocol):
-    """A layer that bounds the error of its computed Jacobian factor."""
-
-    def factor_error(self, h: Any, error: Any) -> FactorError:
-        """Return what is known of the factor computed at ĥ, |ĥ − h| ≤ error entry by entry."""
 
 
 Pullback = tuple[Any, Any, dict[str, Any]]

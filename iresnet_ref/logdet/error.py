@@ -18,7 +18,9 @@ from typing import Any
 from iresnet_ref import rounding
 from iresnet_ref.arrays import device, namespace, size
 from iresnet_ref.block import ResidualBlock
-from iresnet_ref.layers import FactorError, HasFactorError, Spread
+from iresnet_ref.certify import product_certificate
+from iresnet_ref.factor_error import FactorError, HasFactorError
+from iresnet_ref.layers import Spread
 from iresnet_ref.rounding import down
 
 
@@ -47,7 +49,7 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     xp = namespace(x)
     u = rounding.unit_roundoff(x)
     nowhere = xp.full(x.shape[:1], math.inf, dtype=x.dtype, device=device(x))
-    product = block.certificate.bound
+    product = product_certificate(block.branch.layers).bound  # in the 2-norm, whatever the norm of the block
     if product >= 1.0 or block.norm != 2.0 or not all(isinstance(layer, HasFactorError) for layer in block.branch.layers):
         return nowhere
     factors, sizes = _factors(block, x)

@@ -148,6 +148,12 @@ def test_the_shift_is_the_formula_rounded_up(shape: tuple[int, int]) -> None:
         assert wanted * (1 + (shape[0] + 2 * shape[1]) * Fraction(U)) <= got <= wanted * (1 + Fraction(10) ** -12)
 
 
+def test_the_square_of_c_is_rounded_down() -> None:
+    for c in np.random.default_rng(0).uniform(0.5, 1.0, 200):
+        diagonal, _ = certify._Gram.of(np.diag([0.5, 0.0])).shift(float(c))
+        assert Fraction(float(diagonal[1])) <= Fraction(float(c)) ** 2
+
+
 def test_the_gram_matrix_is_within_its_error() -> None:
     for w in (lost_sum(16384), weight("gaussian", (3000, 1), 0)):
         gram = certify._Gram.of(w)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 from ball_arithmetic import bits, logdets
@@ -17,7 +19,7 @@ from tables import BACKENDS, CONSTRUCTORS, at_50_digits, backend, exact, inputs
 import iresnet_ref as ir
 from iresnet_ref import activations
 from iresnet_ref.arrays import device, from_host, to_host
-from iresnet_ref.layers import Affine, Pointwise
+from iresnet_ref.layers import Affine, FactorError, Pointwise
 from iresnet_ref.logdet import error
 from iresnet_ref.logdet.exact import exact_logdet, log_determinant
 
@@ -110,6 +112,19 @@ def test_the_determinant_itself_is_within_its_term(n: int, L: float) -> None:
         assert (errors(ir.ResidualBlock(branch), x, value) <= error._determinant(n, 2.0**-53, L, 1 - L)).all()
 
 
+@pytest.mark.parametrize("L", [0.1, 0.5, 0.9])
+def test_equal_logarithms_round_alike(L: float) -> None:
+    """(1 − L)I at n = 512: NumPy's sum of equal logarithms is off by more than 8nu/(1 − L) alone."""
+    n, worst = 512, 0.0
+    for value in L * (1 + 0.01 * np.random.default_rng(0).standard_normal(6)):
+        got = float(log_determinant(-value * np.eye(n)[None])[0])
+        with mpmath.workdps(40):
+            off = abs(float(got - n * mpmath.log(mpmath.mpf(float(1.0 - value)))))
+        assert off <= error._determinant(n, 2.0**-53, value, 1 - value)
+        worst = max(worst, off / (8 * n * 2.0**-53 / (1 - value)))
+    assert worst < n / 64  # beside what the second term allows
+
+
 @pytest.mark.thorough
 def test_no_violation_in_ten_thousand_rows() -> None:
     rows = 0
@@ -171,7 +186,7 @@ def test_a_layer_without_factor_error_has_no_bound() -> None:
         def parameters(self) -> dict[str, Any]:
             return {}
 
-        def norm_bound(self) -> float:
+        def norm_bound(self, p: float = 2.0) -> float:
             return 1.0
 
         def __call__(self, h: Any) -> Any:
@@ -258,6 +273,17 @@ def test_the_rounding_of_the_product_is_counted(monkeypatch: pytest.MonkeyPatch)
     assert not (found <= ir.logdet_error_bound(block, x)).all()
 
 
+def test_the_rounding_of_products_is_the_formula_rounded_up() -> None:
+    """nγ_K Π‖|F_i|‖, K the terms of all factors."""
+    factors = [FactorError(0.9, 3.0, 70, None), FactorError(1.0, 1.0, 1, None), FactorError(0.5, 2.0, 40, None)]
+    wanted = 5 * Fraction(111, 2**53) / (1 - Fraction(111, 2**53)) * 6
+    assert (
+        wanted * (1 - Fraction(1, 10**14))
+        <= error._rounding_of_products(factors, 5, np.ones(1))
+        <= wanted * (1 + Fraction(1, 10**14))
+    )
+
+
 def test_the_determinant_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(error, "_determinant", lambda n, u, product, gap: 0.0)
     with pytest.raises(AssertionError):
@@ -269,3 +295,16 @@ def test_the_jump_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(activations.ACTIVATIONS, "relu", smooth)
     with pytest.raises(AssertionError):
         test_a_kink_within_rounding_costs_the_jump(1e-17)
+
+
+def test_a_branch_contractive_in_another_norm() -> None:
+    """The bound needs the 2-norm: it is given where that is below 1 as well, and inf where it is not."""
+    for norm in (1.0, math.inf):
+        block = ir.ResidualBlock(ir.mlp((3, 5, 3), activation="tanh", lipschitz=0.9, norm=norm))
+        x = np.random.default_rng(0).standard_normal((4, 3))
+        bound = ir.logdet_error_bound(block, x)
+        assert (errors(block, x) <= bound).all()
+    column = np.zeros((3, 3))
+    column[0] = 0.9  # ‖·‖₁ = .9, ‖·‖₂ = .9√3
+    block = ir.ResidualBlock(ir.Branch((Affine(column, np.zeros(3)),), (3,), 1.0))
+    assert np.isinf(ir.logdet_error_bound(block, x)).all()
