@@ -9,6 +9,7 @@ from iresnet_ref.arrays import require_alike, require_batch
 from iresnet_ref.branch import Branch
 from iresnet_ref.certify import Certificate
 from iresnet_ref.errors import NotContractiveError
+from iresnet_ref.layers import Pullback
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no truth of equality; jax.jit(F) hashes F
@@ -32,6 +33,17 @@ class ResidualBlock:
         """Return x + g(x) for x of shape (batch, *event). Raises ShapeError, DTypeError, NonFiniteError."""
         self.require(x, "x", check=check)
         return x + self.branch(x)
+
+    def pullback(self, x: Any, v: Any = None, y_bar: Any = None, t_bar: Any = None, *, check: bool = True) -> Pullback:
+        """Return (x̄, v̄, {parameter: gradient}) of Σ ȳᵀF(x) + Σ t̄ᵀJ_F(x)v, in one reverse pass; see `Branch.pullback`.
+
+        Raises ShapeError, DTypeError, NonFiniteError for x and ȳ.
+        """
+        self.require(x, "x", check=check)
+        if y_bar is not None:
+            self.require(y_bar, "y_bar", check=check)
+        x_bar, v_bar, gradients = self.branch.pullback(x, v, y_bar, t_bar)
+        return x_bar if y_bar is None else y_bar + x_bar, v_bar if t_bar is None else t_bar + v_bar, gradients
 
     def require(self, x: Any, name: str, *, check: bool = True) -> None:
         """Refuse a batch that is not finite, or not of the block's shape, dtype, namespace and device."""

@@ -16,7 +16,7 @@ from iresnet_ref.chain import Chain
 from iresnet_ref.layers import Layer, Pullback
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tape:
     """`inputs` of every layer at x, the `value` g(x), and the `chain` of J_g(x) (None where it was not asked for)."""
 

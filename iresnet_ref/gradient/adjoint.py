@@ -2,11 +2,14 @@
 
 With J = AB, cut at its narrowest place, (I + J)⁻ᵀ = I − Bᵀ(I + BA)⁻ᵀAᵀ (Woodbury). GCR with every pair kept minimises
 ‖b − (I + J)ᵀz‖ over the Krylov space, which contains the Neumann sums Σ_{k<m} (−Jᵀ)ᵏb: so m products shrink the residual by
-Lᵐ at least (Eisenstat, Elman, Schultz, SINUM 1983), also from one restart to the next.
+Lᵐ at least (Eisenstat, Elman, Schultz, SINUM 1983), also from one restart to the next. Where J contracts in the 1-norm or
+the ∞-norm, Jᵀ contracts in the dual norm, ‖Jᵀ‖_q = ‖J‖_p ≤ L, and the Neumann sums themselves are taken.
 """
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any
 
 from iresnet_ref.arrays import flatten_events, namespace, row_norm, size, stack_norm
@@ -21,18 +24,24 @@ CYCLE = 40
 CHECK_EVERY = 4
 
 
-def solve_adjoint(chain: Chain, b: Any, goal: Any, lipschitz: float) -> tuple[Any, Any, int, str]:
-    """Return (z, ‖b − (I + J)ᵀz‖ per row, products with Jᵀ, method), above `goal` on a row only where rounding is."""
+def dual(p: float) -> float:
+    """Return q with 1/p + 1/q = 1, for p = 1, 2 or ∞."""
+    return {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}[p]
+
+
+def solve_adjoint(chain: Chain, b: Any, goal: Any, lipschitz: float, q: float = 2.0) -> tuple[Any, Any, int, str]:
+    """Return (z, ‖b − (I + J)ᵀz‖_q per row, products with Jᵀ, method), above `goal` on a row only where rounding is."""
     n = size(chain.narrowest().in_shape)
     dense = n <= DENSE
     inverse = inverse_of_identity_plus(chain.narrowest().dense()) if dense else None
     xp = namespace(b)
     z, residual, products = xp.zeros_like(b), b, n if dense else 0
-    norm = row_norm(b, b.ndim - 1)
+    norm = row_norm(b, b.ndim - 1, q)
+    iterate = _krylov if q == 2.0 else partial(_neumann, q=q)
     while bool(xp.any(norm > goal)):
-        move, used = _densely(chain, inverse, residual) if dense else _krylov(chain, residual, goal)
+        move, used = _densely(chain, inverse, residual) if dense else iterate(chain, residual, goal)
         better = b - (z + move) - chain.rmatvec(z + move)
-        products, after = products + used + 1, row_norm(better, b.ndim - 1)
+        products, after = products + used + 1, row_norm(better, b.ndim - 1, q)
         # In exact arithmetic every row shrinks by L^used, the dense ones to zero: a row that does not has reached its floor.
         shrunk = after < 0.5 * (1.0 + (0.0 if dense else lipschitz**used)) * norm
         keep = xp.reshape(shrunk, (-1, *(1,) * (b.ndim - 1)))
@@ -40,7 +49,7 @@ def solve_adjoint(chain: Chain, b: Any, goal: Any, lipschitz: float) -> tuple[An
         norm = xp.where(shrunk, after, norm)
         if not bool(xp.any(shrunk & (norm > goal))):
             break
-    return z, norm, products, "dense" if dense else "krylov"
+    return z, norm, products, "dense" if dense else "krylov" if q == 2.0 else "neumann"
 
 
 def _densely(chain: Chain, inverse: Any, r: Any) -> tuple[Any, int]:
@@ -66,3 +75,14 @@ def _krylov(chain: Chain, r: Any, goal: Any) -> tuple[Any, int]:
         if k == CYCLE or (k % CHECK_EVERY == 0 and not bool(xp.any(stack_norm(rest) > goal))):
             break
     return xp.reshape(z, r.shape), k
+
+
+def _neumann(chain: Chain, r: Any, goal: Any, q: float) -> tuple[Any, int]:
+    """Return (Σ_{k<m} (−Jᵀ)ᵏr, m) with (−Jᵀ)ᵐr, what is left, below goal on every row, or m = CYCLE."""
+    xp = namespace(r)
+    z, rest = xp.zeros_like(r), r
+    for k in range(1, CYCLE + 1):
+        z, rest = z + rest, -chain.rmatvec(rest)
+        if k == CYCLE or (k % CHECK_EVERY == 0 and not bool(xp.any(row_norm(rest, r.ndim - 1, q) > goal))):
+            break
+    return z, k

@@ -22,7 +22,7 @@ from iresnet_ref.logdet.laws import Law
 from iresnet_ref.probes import Probes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EarlyGradient:
     """What is kept between the passes: x, and the gradient of Σ_b w_b log det(I + J_g(x_b)) for the weights w."""
 
@@ -38,9 +38,9 @@ class EarlyGradient:
         """
         require(self.block, self.x, logdet_bar, y_bar, check=check, weighted="logdet_bar")
         s = _common_factor(self.weights, logdet_bar)
-        x_bar, _, gradients = self.block.branch.record(self.x, linearize=False).pullback(y_bar)
+        x_bar, _, gradients = self.block.pullback(self.x, y_bar=y_bar, check=False)
         total = {name: gradient + s * self.logdet.parameters[name] for name, gradient in gradients.items()}
-        return y_bar + x_bar + s * self.logdet.x, total
+        return x_bar + s * self.logdet.x, total
 
 
 def backward_in_forward(

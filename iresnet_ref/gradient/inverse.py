@@ -15,7 +15,7 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import indices, namespace, row_norm, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
-from iresnet_ref.gradient.adjoint import solve_adjoint
+from iresnet_ref.gradient.adjoint import dual, solve_adjoint
 from iresnet_ref.gradient.logdet import Method, logdet_gradient, require, require_names
 from iresnet_ref.gradient.result import InverseGradient
 from iresnet_ref.probes import Probes
@@ -42,7 +42,8 @@ def inverse_gradient(
     part and the part through x are counted; `method` and `probes` are those of `logdet_gradient`. `rtol` defaults to
     u^(3/4): three quarters of the digits.
 
-    Guarantee: ‖ȳ − (I + J)⁻ᵀx̄‖ ≤ residual_norm/(1 − L), the result's `error_bound`, up to rounding. An error δ in x moves the
+    Guarantee: ‖ȳ − (I + J)⁻ᵀx̄‖ ≤ residual_norm/(1 − L), the result's `error_bound`, up to rounding; the norms are dual to the
+    block's, 2 to 2 and 1 to ∞. An error δ in x moves the
     gradient by O(δ): invert to a tolerance that suits.
 
     Raises: ConvergenceError with `.result` where rounding keeps a row above rtol (unless `strict=False`),
@@ -72,15 +73,16 @@ def inverse_gradient(
         total = total + direct.x
     tape = block.branch.record(x)
     assert tape.chain is not None
-    goal = rtol * row_norm(total, x.ndim - 1)
-    z, norm, products, used = solve_adjoint(tape.chain, total, goal, lipschitz)
+    q = dual(block.norm)
+    size = row_norm(total, x.ndim - 1, q)
+    goal = rtol * size
+    z, norm, products, used = solve_adjoint(tape.chain, total, goal, lipschitz, q)
     _, _, through = tape.pullback(z)
     gradients = {k: -through[k] if direct is None else direct.parameters[k] - through[k] for k in wanted}
     bound = norm / (1.0 - lipschitz)
     result = InverseGradient(gradients, z, norm, bound, indices(np.full(x.shape[0], products), x), used)
     if strict and bool(xp.any(norm > goal)):
-        size = to_host(row_norm(total, x.ndim - 1))
-        worst = float(np.max(to_host(norm) / np.where(size > 0.0, size, 1.0)))
+        worst = float(np.max(to_host(norm / xp.where(size > 0.0, size, xp.ones_like(size)))))
         raise ConvergenceError(
             f"inverse_gradient: expected ‖x̄ − (I + J)ᵀȳ‖ ≤ {rtol:g}‖x̄‖ on every row, got {worst:.3g} where rounding lets no "
             "method go on: try a larger rtol or float64 (the result is in .result)",

@@ -21,7 +21,7 @@ from iresnet_ref.gradient.slopes import norm_slope
 from iresnet_ref.layers import Layer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scaling:
     """Layer i is used with its weight times `scale`; σ and its gradient `slope` are those of the raw weight."""
 
@@ -30,7 +30,7 @@ class Scaling:
     slope: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Normalised:
     """A branch of raw weights that training moves, and the certified branch made of them, Lip(g) ≤ `lipschitz`.
 
@@ -39,6 +39,10 @@ class Normalised:
     σ is the norm that the certificate bounds: of a dense layer the largest singular value, of a convolution that of its
     operator, or of the circular one that contains it (`gradient.slopes`). It is computed in host float64, once per object.
 
+    A branch in the 1-norm or the ∞-norm is divided by those operator norms.
+
+    Limits: no gradient exists at σ = c, and where the largest singular value (column sum, row sum) is tied; near a tie σ
+    is known, but the gradient turns quickly.
     Raises: NotContractiveError unless 0 < lipschitz < 1, ValueError for non-finite weights.
 
     >>> import numpy as np, iresnet_ref as ir
@@ -55,13 +59,6 @@ class Normalised:
 
     raw: Branch
     lipschitz: float = 0.9
-
-    def __post_init__(self) -> None:
-        if self.raw.norm != 2.0:
-            raise ValueError(
-                f"Normalised: expected a branch in the 2-norm, got norm {self.raw.norm}; in another norm divide after each step "
-                "with ir.normalise(weight, c, norm=)"
-            )
 
     def parameters(self) -> dict[str, Any]:
         """Return the raw parameters."""
@@ -80,19 +77,20 @@ class Normalised:
                 for i, layer in enumerate(self.raw.layers)
             ),
             self.raw.event_shape,
+            self.raw.norm,
         )
 
     @cached_property
     def _scalings(self) -> dict[int, Scaling]:
         """The layers that are divided: those whose raw weight is not proved to keep its share."""
         linear = [i for i, layer in enumerate(self.raw.layers) if "weight" in layer.parameters]
-        others = [layer.norm_bound() for i, layer in enumerate(self.raw.layers) if i not in linear]
+        others = [layer.norm_bound(self.raw.norm) for i, layer in enumerate(self.raw.layers) if i not in linear]
         share = lipschitz_shares(self.lipschitz / math.prod(max(1.0, bound) for bound in others), len(linear))
         scalings = {}
         for i in linear:
             layer = self.raw.layers[i]
-            if layer.norm_bound() > share:
-                scalings[i] = Scaling(_scale(layer, share), *norm_slope(layer))
+            if layer.norm_bound(self.raw.norm) > share:
+                scalings[i] = Scaling(_scale(layer, share, self.raw.norm), *norm_slope(layer, self.raw.norm))
         return scalings
 
     def pullback(self, gradients: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,9 +110,9 @@ def _scaled(layer: Layer, scale: float) -> Any:
     return layer.with_parameters({**parameters, "weight": parameters["weight"] * scale})
 
 
-def _scale(layer: Layer, share: float) -> float:
+def _scale(layer: Layer, share: float, p: float) -> float:
     """Return s, just below share/σ, with s·W proved to keep the share after the rounding of the product."""
-    bound = layer.norm_bound()
+    bound = layer.norm_bound(p)
     if not math.isfinite(bound):
         raise ValueError(
             f"Normalised: expected a finite norm of {layer.name}, got {bound}; look for NaN or infinity in its weight"
@@ -122,6 +120,6 @@ def _scale(layer: Layer, share: float) -> float:
     margin = rounding.unit_roundoff(layer.parameters["weight"])
     while True:
         scale = share / (bound * (1.0 + margin))
-        if _scaled(layer, scale).norm_bound() <= share:
+        if _scaled(layer, scale).norm_bound(p) <= share:
             return scale
         margin *= 2.0

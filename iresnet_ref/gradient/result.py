@@ -8,12 +8,13 @@ from typing import Any
 from iresnet_ref.inverse.result import Inverse
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LogDetGradient:
     """The gradient of Σ_b w_b log det(I + J_g(x_b)), and of Σ ȳᵀF(x) where a cotangent of F(x) was given.
 
     `parameters` {name: gradient, summed over rows}; `x` (batch, *event), the gradient at each row's own x. `truncation`
-    bounds the bias: |E[∂θ] − truth| ≤ truncation·Σ_b |w_b| ‖∂J/∂θ‖_*, the nuclear norm (0 for exact and unbiased methods).
+    bounds the bias: |E[∂θ] − truth| ≤ truncation·Σ_b |w_b| ‖∂J/∂θ‖_*, the norm dual to the operator norm of the block, the
+    nuclear norm for the 2-norm (0 for exact and unbiased methods).
     `evaluations` per row: products with Jᵀ, or the size of the matrix for `exact`. There is no value here: the Neumann
     series estimates tr(J(I + J)⁻¹), which is not the log-determinant.
     """
@@ -25,12 +26,12 @@ class LogDetGradient:
     method: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InverseGradient:
     """The gradient through x = F⁻¹(y): `parameters` {name: gradient}, `y` (batch, *event) the cotangent of y.
 
-    `residual_norm` = ‖x̄ − (I + J)ᵀȳ‖₂ per row as computed, `error_bound` ≥ ‖ȳ − (I + J)⁻ᵀx̄‖₂ from it in exact arithmetic,
-    `evaluations`: products with Jᵀ.
+    `residual_norm` = ‖x̄ − (I + J)ᵀȳ‖ per row as computed, `error_bound` ≥ ‖ȳ − (I + J)⁻ᵀx̄‖ from it in exact arithmetic, in the
+    norm dual to the block's; `evaluations`: products with Jᵀ.
     """
 
     parameters: dict[str, Any]
@@ -41,7 +42,7 @@ class InverseGradient:
     method: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SequenceGradient:
     """The gradient of a sequence of blocks whose activations were rebuilt by inversion, first block first.
 

@@ -40,7 +40,7 @@ def sequence_gradient(
     each block.
 
     Raises: ConvergenceError where a row stays above rtol, NotContractiveError, ShapeError, DTypeError, NonFiniteError,
-    ValueError for no blocks. Reference: Gomez et al. 2017 (arXiv 1707.04585); [B19] Algorithm 1.
+    ValueError for no blocks, or blocks in different norms. Reference: Gomez et al. 2017 (arXiv 1707.04585); [B19] Algorithm 1.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> blocks = [ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5, seed=seed)) for seed in (0, 1)]
@@ -52,6 +52,11 @@ def sequence_gradient(
     """
     if not blocks:
         raise ValueError("sequence_gradient: expected at least one block, got none")
+    norms = sorted({block.norm for block in blocks})
+    if len(norms) > 1:
+        raise ValueError(
+            f"sequence_gradient: expected blocks in one norm, whose radii can be chained, got norms {norms}"
+        )
     require(blocks[-1], y, weights, y_bar, check=check)
     rtol = rounding.unit_roundoff(y) ** 0.75 if rtol is None else rtol
     probes = Probes() if probes is None else probes
@@ -65,8 +70,7 @@ def sequence_gradient(
         on_top = 1.0 + 8.0 * rounding.unit_roundoff(y)
         radius = (inverse.error_bound + radius * on_top / contraction) * on_top
         if weights is None:
-            x_bar, _, gradients = block.branch.record(inverse.x, linearize=False).pullback(y_bar)
-            y_bar = y_bar + x_bar
+            y_bar, _, gradients = block.pullback(inverse.x, y_bar=y_bar, check=False)
         else:
             stream = probes.on_stream(probes.stream + k)
             found = logdet_gradient(

@@ -3,7 +3,8 @@
 σ is what `norm_bound` proves a bound of, to rounding, since that is what a normalisation divides by: for a convolution
 with zero padding on a large image not its own norm, but that of the circular convolution that contains it, whose
 singular vectors are waves: dσ = Re Σ_t u*(dK_t)v e^{iω·t} with the singular pair u, v of the largest block B(ω). The pair of
-frequencies ±ω is no tie: both have the same gradient. At true ties one of the gradients is returned.
+frequencies ±ω is no tie: both have the same gradient. At true ties one of the gradients is returned. In the 1-norm and
+the ∞-norm σ is the largest sum of moduli of a column, or row, and its gradient the signs there.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from iresnet_ref.convolution import Convolution
 from iresnet_ref.layers import Layer, LinearLayer
 
 
-def norm_slope(layer: Layer) -> tuple[float, Any]:
-    """Return (σ, ∂σ/∂W), W the layer's weight. Raises ValueError for layers that are not linear.
+def norm_slope(layer: Layer, p: float = 2.0) -> tuple[float, Any]:
+    """Return (σ, ∂σ/∂W), W the layer's weight and σ its operator norm p → p, p = 1, 2 or ∞.
+
+    Raises ValueError for layers that are not linear.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> weight = np.diag([3.0, 4.0])
@@ -29,15 +32,29 @@ def norm_slope(layer: Layer) -> tuple[float, Any]:
     True
     """
     if not isinstance(layer, LinearLayer):
-        raise ValueError(f"Normalised: expected layers with a weight to be linear, got {layer.name}; normalise it by hand")
+        raise ValueError(
+            f"Normalised: expected layers with a weight to be linear, got {layer.name}; normalise it by hand"
+        )
     weight = to_host(layer.weight).astype(np.float64)
     operator = layer.operator
-    if isinstance(operator, Convolution):
+    if p != 2.0:
+        sigma, slope = _of_sums(weight, 0 if p == np.inf else 1)
+    elif isinstance(operator, Convolution):
         sigma, slope = _of_convolution(replace(operator, weight=weight))
     else:
         sigma, u, v = _largest(weight)
         slope = np.outer(u, v)
     return sigma, from_host(slope, layer.weight)
+
+
+def _of_sums(weight: HostArray, axis: int) -> tuple[float, HostArray]:
+    """Return (σ, ∂σ/∂W) of the largest sum of moduli along all other axes, as `LinearLayer.norm_bound` bounds it."""
+    sums = np.abs(weight).sum(axis=tuple(i for i in range(weight.ndim) if i != axis))
+    largest = np.zeros_like(sums)
+    largest[np.argmax(sums)] = 1.0
+    return float(sums.max()), np.sign(weight) * np.expand_dims(
+        largest, tuple(i for i in range(weight.ndim) if i != axis)
+    )
 
 
 def _of_convolution(operator: Convolution) -> tuple[float, HostArray]:

@@ -106,6 +106,31 @@ def test_error_bound_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 10.0 * ours.residual_norm[0] < error <= ours.error_bound[0]
 
 
+@pytest.mark.parametrize("norm", [1.0, np.inf])
+@pytest.mark.parametrize("iterated", [False, True])
+def test_in_other_norms_the_dual_norm_bounds_the_error(
+    norm: float, iterated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adjoint, "DENSE", 0 if iterated else 32)
+    rng = np.random.default_rng(1)
+    weight = 0.1 * rng.standard_normal((9, 9))
+    weight[:, 4] += 1.0  # long columns and short rows
+    weight = 0.95 * weight / np.linalg.norm(weight, np.inf)
+    weight = weight if norm == np.inf else weight.T
+    assert np.linalg.norm(weight, 2) > 1.0, "no contraction in the 2-norm"
+    layers = ir.mlp((9, 9)).with_parameters({"0.weight": weight, "0.bias": np.zeros(9)}).layers
+    block = ir.ResidualBlock(ir.Branch(layers, (9,), norm))
+    x_bar = rng.standard_normal((4, 9))
+    ours = ir.inverse_gradient(block, np.zeros((4, 9)), x_bar, rtol=1e-3)
+    assert ours.method == ("neumann" if iterated else "dense")
+    q = {1.0: np.inf, np.inf: 1.0}[norm]
+    truth = np.linalg.solve((np.eye(9) + weight).T, x_bar.T).T
+    error, rest = (np.linalg.norm(a, q, axis=1) for a in (ours.y - truth, x_bar - ours.y @ (np.eye(9) + weight)))
+    assert (error <= ours.error_bound + 1e-13).all()
+    assert np.abs(rest - ours.residual_norm).max() <= 1e-13
+    assert (rest <= 1e-3 * np.linalg.norm(x_bar, q, axis=1)).all()
+
+
 def test_krylov_needs_no_more_products_than_the_neumann_series(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wide, with an indefinite J: m products shrink ‖r‖ by Lᵐ at least; one more product checks each cycle."""
     g = ir.mlp((90, 90, 90), lipschitz=0.9, seed=2)

@@ -134,6 +134,9 @@ def test_bad_input() -> None:
     block, x, y_bar, w = case("elu 3-8-8-3 L=.5")
     with pytest.raises(ValueError, match="expected at least one block, got none"):
         ir.sequence_gradient([], x, y_bar)
+    other = ir.ResidualBlock(ir.mlp((3, 3), norm=1.0))
+    with pytest.raises(ValueError, match=r"expected blocks in one norm, .* got norms \[1.0, 2.0\]"):
+        ir.sequence_gradient([block, other], x, y_bar)
     with pytest.raises(ShapeError, match="y_bar: expected one row for each of the 5"):
         ir.sequence_gradient([block], x, y_bar[:2], weights=w)
     with pytest.raises(ConvergenceError, match="expected relative residual"):

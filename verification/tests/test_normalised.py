@@ -13,6 +13,7 @@ import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
 from iresnet_ref.branch import lipschitz_shares
 from iresnet_ref.errors import NotContractiveError
+from iresnet_ref.layers import Affine
 
 torch = pytest.importorskip("torch")
 WEIGHTS = np.asarray([-1.5, 0.0, 0.25, 2.0, 1.0])
@@ -146,6 +147,29 @@ def test_gradient_of_a_divided_kernel_agrees_with_torch_autograd(name: str) -> N
     k = torch.tensor(kernel, requires_grad=True)
     used = k * share / torch_norm(k, image, padding)
     (truth,) = torch.autograd.grad((torch.tensor(cotangent) * used).sum(), k)
+    assert normalised.branch.certificate.bound <= 0.9
+    assert_close(normalised.branch.parameters()["0.weight"], used.detach().numpy(), "Ŵ")
+    assert_close(normalised.pullback({"0.weight": cotangent})["0.weight"], truth.numpy(), "W̄")
+
+
+@pytest.mark.parametrize("norm", [1.0, np.inf])
+@pytest.mark.parametrize("shape", [(4, 6), (3, 4, 3, 1)])
+def test_gradient_of_a_division_in_other_norms_agrees_with_torch_autograd(norm: float, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    weight, cotangent, back = (
+        rng.standard_normal(s) for s in (shape, shape, (shape[1], shape[0], *(1,) * (len(shape) - 2)))
+    )
+    event = (shape[1], 5, 4) if len(shape) == 4 else (shape[1],)
+
+    def layer(w: Any) -> Any:
+        return ir.Conv(w, np.zeros(len(w)), (5, 4)) if w.ndim == 4 else Affine(w, np.zeros(len(w)))
+
+    normalised = ir.Normalised(ir.Branch((layer(weight), layer(back)), event, norm), lipschitz=0.9)
+    w = torch.tensor(weight, requires_grad=True)
+    sums = w.abs().flatten(2).sum(-1) if w.ndim == 4 else w.abs()
+    used = w * lipschitz_shares(0.9, 2) / sums.sum(0 if norm == 1.0 else 1).max()
+    (truth,) = torch.autograd.grad((torch.tensor(cotangent) * used).sum(), w)
+    assert normalised.branch.norm == norm
     assert normalised.branch.certificate.bound <= 0.9
     assert_close(normalised.branch.parameters()["0.weight"], used.detach().numpy(), "Ŵ")
     assert_close(normalised.pullback({"0.weight": cotangent})["0.weight"], truth.numpy(), "W̄")

@@ -9,6 +9,7 @@ import pytest
 from autodiff_oracles import assert_close, assert_gradients, torch_gradients, torch_jacobians
 from tables import CONSTRUCTORS, at_50_digits, backend, digits50, inputs
 
+import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
 
 torch = pytest.importorskip("torch")
@@ -54,6 +55,17 @@ def test_pullback_is_linear_in_its_cotangents(name: str) -> None:
     assert_close(tangent[1], both[1], "v̄", 1e-12)
     for key, gradient in both[2].items():
         assert_close(value[2][key] + tangent[2][key], gradient, key, 1e-12)
+
+
+def test_pullback_of_a_block_adds_the_identity() -> None:
+    g, x, v, y_bar, t_bar = case("elu 3-8-8-3 L=.5")
+    block, branch = ir.ResidualBlock(g).pullback(x, v, y_bar, t_bar), g.pullback(x, v, y_bar, t_bar)
+    assert_close(block[0], y_bar + branch[0], "x̄", 1e-15)  # F = id + g, and J_F = I + J_g
+    assert_close(block[1], t_bar + branch[1], "v̄", 1e-15)
+    assert all((block[2][key] == gradient).all() for key, gradient in branch[2].items())
+    assert_close(ir.ResidualBlock(g).pullback(x, v, None, t_bar)[0], g.pullback(x, v, None, t_bar)[0], "x̄", 1e-15)
+    with pytest.raises(ir.ShapeError, match="y_bar: expected shape"):
+        ir.ResidualBlock(g).pullback(x, y_bar=y_bar[:, :2])
 
 
 @pytest.mark.parametrize("start", [1, 2, 3])
