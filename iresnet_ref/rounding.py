@@ -59,5 +59,8 @@ def down(value: float, steps: int = 4) -> float:
 
 
 def logdet_rounding(d: int, u: float, lipschitz: float) -> float:
-    """Return 8·d·u/(1 − L): the rounding of log det(I + J) by LU for ‖J‖₂ ≤ L < 1, absolute, in nats."""
+    """Return 8·d·u/(1 − L): the rounding of log det(I + J) by LU for ‖J‖₂ ≤ L < 1, absolute, in nats, for d up to 64.
+
+    Where hundreds of logarithms are equal their rounding adds up: `logdet_error_bound` has the term for it.
+    """
     return 8.0 * d * u / (1.0 - lipschitz) if lipschitz < 1.0 else math.inf

@@ -42,7 +42,7 @@ def logdet(
 ) -> LogDet:
     """Return log|det dF/dx| = log det(I + J_g(x)) per row, in nats, with its bias bound and standard error.
 
-    exact      det(I + J) at the narrowest dimension r; absolute error ≤ 8·d·u/(1 − L) + a few d‖δJ‖/(1 − L).
+    exact      det(I + J) at the narrowest dimension r; its rounding is bounded by `logdet_error_bound`.
     series     Σ_{k≤terms} (−1)^{k+1} vᵀJᵏv/k; |bias| ≤ −r(log(1 − L) + Σ_{k≤terms} Lᵏ/k) ([B19] Thm 4, rank J ≤ r).
     roulette   unbiased ([C19]); N drawn for each sample from `law`, by default `near_optimal(L, expected_terms)`, whose
                variance is finite for every L < 1; E[N] = max(6, 1.5/(1 − L)) unless `expected_terms` is given.

@@ -15,7 +15,7 @@ CHUNK = 2**16
 def exact_logdet(chain: Chain) -> Any:
     """Return log det(I + J) per row; needs ‖J‖₂ < 1, so that the determinant is positive.
 
-    Absolute error ≤ 8·d·u/(1 − L) plus the propagated error of J, a few d‖δJ‖/(1 − L). Where ‖J‖_F < u^(1/3) the series
+    The error is absolute, about 8·d·u/(1 − L) plus a few d‖δJ‖/(1 − L): `logdet_error_bound`. Where ‖J‖_F < u^(1/3) the series
     tr J − tr J²/2 replaces the factorisation: its remainder is below d·u/3, and it keeps the relative accuracy of tiny J.
     """
     chain = chain.narrowest().merged()
