@@ -4,9 +4,11 @@
 B(ω) = Σ_t K_t e^{iω·t}, one (out, in) matrix for each (Sedghi, Gupta, Long 2019, arXiv 1805.10408). Each computed block is
 within ε of the true one, and the norms of the computed blocks are proved as those of dense matrices are (`certify`).
 
-*Zero padding.* The operator on n×n is a crop of the circular one on N×N for every N ≥ n + (k − 1)/2, where no tap that
-starts inside the image reaches it again around the edge; so ‖A‖₂ ≤ σ_circular(N), and the bound is the least of those with
-N ≤ n + k − 1. N = n is no bound. Small operators are certified as the matrices they are, and 1×1 kernels as dense.
+*Zero padding.* The operator on n×n is a crop of the one on N×N that wraps around, for every N ≥ n + (k − 1)/2, where no tap
+that starts inside the image reaches it again around the edge. What wraps may as well change its sign: the frequencies are
+then (2j + 1)π/N instead of 2jπ/N, and lie on both sides of a peak of ‖B(ω)‖₂ where the others hit it. The bound is the
+least of the periodic and antiperiodic operators at N = n + (k − 1)/2. N = n is no bound. Small operators are certified as the
+matrices they are, and 1×1 kernels as dense.
 `docs/proofs.md` derives each line.
 """
 
@@ -27,6 +29,8 @@ from iresnet_ref.convolution import Convolution
 from iresnet_ref.rounding import gamma, up
 
 Host = npt.NDArray[Any]
+Grid = tuple[tuple[int, int], tuple[int, int]]
+"""(N, twist) for each axis: what leaves the grid comes back on the other side, with its sign changed where twist is 1."""
 _U = rounding.FLOAT64_ROUNDOFF
 DENSE_UP_TO = 512
 """Operators with a side up to this are certified as matrices: nothing is lost, and it is as fast."""
@@ -37,8 +41,8 @@ _CLOSE = 1e-3
 def convolution_norm_bound(operator: Convolution) -> float:
     """Return a proved upper bound on ‖A‖₂ of a convolution with a host kernel; inf where none can be proved.
 
-    Slack: that of `norm_bound` for circular padding, 1×1 kernels and small operators; else the gap between zero and
-    circular padding, below 1 % for multi-channel Gaussian 3×3 kernels from 16×16 on, up to 13 % for a 7×7 box.
+    Slack: that of `norm_bound` for circular padding, 1×1 kernels and small operators; else the gap between zero padding and
+    wrapping around, below 1 % for multi-channel Gaussian 3×3 kernels from 16×16 on; docs/proofs.md has the table.
     """
     kernel = np.asarray(operator.weight, dtype=np.float64)
     if not np.isfinite(kernel).all():
@@ -57,12 +61,14 @@ def convolution_norm_bound(operator: Convolution) -> float:
     return times_power_of_two(_proved(blocks, symbol_error(scaled)), exponent)
 
 
-def tightest_symbol(operator: Convolution) -> tuple[tuple[int, int], Host]:
-    """Return the circular grid that bounds ‖A‖₂ best, and the blocks B(ω) there, for a host kernel."""
+def tightest_symbol(operator: Convolution) -> tuple[Grid, Host]:
+    """Return the grid that bounds ‖A‖₂ best, and the blocks B(ω) there, for a host kernel."""
     kernel = np.asarray(operator.weight)
-    grids = [operator.image] if operator.padding == "circular" else covering_grids(operator.image, kernel.shape[2:])
+    rows, columns = operator.image
+    around: list[Grid] = [((rows, 0), (columns, 0))]
+    grids = around if operator.padding == "circular" else covering_grids(operator.image, kernel.shape[2:])
     blocks = {grid: symbol(kernel, grid) for grid in grids}
-    best = min(grids, key=lambda grid: _lower_and_upper(blocks[grid])[0].max())
+    best = min(grids, key=lambda grid: float(_lower_and_upper(blocks[grid])[0].max()))
     return best, blocks[best]
 
 
@@ -72,30 +78,34 @@ def absolute_convolution_norm_bound(operator: Convolution) -> float:
     return up(absolute_norm_bound(np.sum(kernel, axis=(2, 3))), kernel[0, 0].size)
 
 
-def covering_grids(image: tuple[int, int], kernel: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return the circular grids whose operators contain the zero-padded one: n + (k − 1)/2 ≤ N ≤ n + k − 1 on each axis.
+def covering_grids(image: tuple[int, int], kernel: tuple[int, ...]) -> list[Grid]:
+    """Return the grids whose operators contain the zero-padded one: N = n + (k − 1)/2, periodic (0) or antiperiodic (1).
 
     >>> covering_grids((8, 8), (3, 1))
-    [(9, 8), (10, 8)]
+    [((9, 0), (8, 0)), ((9, 1), (8, 0))]
     """
-    rows, columns = (range(n + k // 2, n + k) for n, k in zip(image, kernel, strict=True))
+    rows, columns = (
+        [(n + k // 2, twist) for twist in ((0, 1) if k > 1 else (0,))] for n, k in zip(image, kernel, strict=True)
+    )
     return list(product(rows, columns))
 
 
-def symbol(kernel: Host, grid: tuple[int, int]) -> Host:
+def symbol(kernel: Host, grid: Grid) -> Host:
     """Return B(ω) = Σ_t K_t e^{iω·t} as (frequencies, out, in), complex, for one of each pair ±ω: their norms are equal.
 
+    ω = (2j + twist)π/N on each axis (N, twist).
     Summed directly, first along the rows of the kernel and then along its columns; see `symbol_error`.
     """
     outputs, inputs, kh, kw = kernel.shape
+    (rows, _), (columns, _) = grid
     (c1, s1), (c2, s2) = (
-        circle(n)[:, np.outer(range(k), range(m)) % n]
-        for n, k, m in zip(grid, (kh, kw), (grid[0], grid[1] // 2 + 1), strict=True)
+        circle(2 * n)[:, np.outer(range(k), 2 * np.arange(m) + twist) % (2 * n)]
+        for (n, twist), k, m in zip(grid, (kh, kw), (rows, columns // 2 + 1), strict=True)
     )
     along = np.concatenate([kernel @ c2, kernel @ s2], axis=2)  # (out, in, 2kh, columns)
     along = np.moveaxis(along.reshape(outputs * inputs, 2 * kh, -1), 1, 0).reshape(2 * kh, -1)
     parts = [np.concatenate(pair).T @ along for pair in ((c1, -s1), (s1, c1))]
-    real, imaginary = (p.reshape(grid[0], outputs, inputs, -1) for p in parts)
+    real, imaginary = (p.reshape(rows, outputs, inputs, -1) for p in parts)
     return np.moveaxis(real + 1j * imaginary, 3, 1).reshape(-1, outputs, inputs)
 
 

@@ -72,8 +72,11 @@ def _of_convolution(operator: Convolution) -> tuple[float, HostArray]:
     candidates = largest_blocks(blocks)
     best = int(candidates[np.argmax(np.linalg.svd(blocks[candidates], compute_uv=False)[:, 0])])
     sigma, u, v = _largest(blocks[best])
-    row, column = divmod(best, grid[1] // 2 + 1)
-    angle = 2.0 * np.pi * (row * np.arange(kh)[:, None] / grid[0] + column * np.arange(kw) / grid[1])
+    (rows, down), (columns, across) = grid
+    row, column = divmod(best, columns // 2 + 1)
+    angle = np.pi * (
+        (2 * row + down) * np.arange(kh)[:, None] / rows + (2 * column + across) * np.arange(kw) / columns
+    )
     pair = np.outer(u.conj(), v)[:, :, None, None]
     return sigma, pair.real * np.cos(angle) - pair.imag * np.sin(angle)
 

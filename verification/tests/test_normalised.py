@@ -114,7 +114,7 @@ CONVOLUTIONS = {
 
 
 def torch_norm(kernel: Any, image: tuple[int, int], padding: str) -> Any:
-    """σ of the operator by its matrix (small zero padding), else of the tightest circular grid by the Fourier transform."""
+    """σ of the operator by its matrix (small zero padding), else of the tightest grid that wraps, by the Fourier transform."""
     outputs, inputs, kh, kw = kernel.shape
     if (kh, kw) == (1, 1):
         return torch.linalg.svdvals(kernel[:, :, 0, 0])[0]
@@ -123,11 +123,14 @@ def torch_norm(kernel: Any, image: tuple[int, int], padding: str) -> Any:
         matrix = torch.nn.functional.conv2d(basis, kernel, padding=(kh // 2, kw // 2)).reshape(len(basis), -1)
         return torch.linalg.svdvals(matrix)[0]
     heights, widths = (
-        [n] if padding == "circular" else range(n + k // 2, n + k) for n, k in zip(image, (kh, kw), strict=True)
+        [(n, 0)] if padding == "circular" else [(n + k // 2, twist) for twist in range(1 + (k > 1))]
+        for n, k in zip(image, (kh, kw), strict=True)
     )
     norms = []
-    for grid in [(h, w) for h in heights for w in widths]:
-        blocks = torch.fft.fft2(kernel, s=grid).permute(2, 3, 0, 1).reshape(-1, outputs, inputs)
+    for (h, down), (w, across) in [(height, width) for height in heights for width in widths]:
+        rows, columns = (torch.arange(k, dtype=torch.float64) for k in (kh, kw))
+        shift = torch.exp(-1j * np.pi * (down / h * rows[:, None] + across / w * columns))
+        blocks = torch.fft.fft2(kernel * shift, s=(h, w)).permute(2, 3, 0, 1).reshape(-1, outputs, inputs)
         norms.append(torch.linalg.svdvals(blocks).max())
     return torch.stack(norms).min()
 
