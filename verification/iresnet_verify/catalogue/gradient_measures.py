@@ -56,3 +56,18 @@ def input_gradient(calls: "Any", x: "Any") -> "tuple[float, float]":
     up, down = calls.forward((x + h * v).astype(x.dtype)), calls.forward((x - h * v).astype(x.dtype))
     slope = float(((up.astype(np.float64) - down) * c).sum() / (2 * h))
     return abs(got - slope), 1e-3 * max(abs(slope), 1.0)
+
+
+def second_backward(calls: "Any", x: "Any") -> "tuple[float, float]":
+    """How far the gradient of x by a second backward pass lies from that by the first."""
+    import torch
+
+    leaf = torch.tensor(np.asarray(x), dtype=getattr(torch, calls.subject.dtype), requires_grad=True)
+    torch.manual_seed(0)
+    out = calls.subject.forward(leaf.clone())
+    out, log_det = (out[0], out[1]) if isinstance(out, (tuple, list)) else (out, None)
+    if log_det is None and calls.subject.log_det is not None:
+        log_det = calls.subject.log_det(leaf.clone())
+    loss = out.sum() if log_det is None else out.sum() + log_det.sum()
+    once, twice = (torch.autograd.grad(loss, leaf, retain_graph=True)[0] for _ in range(2))
+    return float((twice - once).abs().max()), 0.0

@@ -98,3 +98,11 @@ def residual_gap(calls: "Any", x: "Any", rounding: float) -> "tuple[float, float
     """‖F(x) − x − g(x)‖₂ against the rounding of F and of g, on the worst row."""
     gap = calls.forward(x).astype(np.float64) - x.astype(np.float64) - calls.residual(x).astype(np.float64)
     return float(np.linalg.norm(gap.reshape(len(x), -1), axis=1).max()), rounding
+
+
+def growth_from_zero(calls: "Any", x: "Any", lipschitz: float, rounding: float) -> "tuple[float, float]":
+    """‖g(x) − g(0)‖₂ minus its rounding, against L‖x‖₂."""
+    x = np.asarray(x)
+    gap = np.asarray(calls.residual(x, seed=0), np.float64) - np.asarray(calls.residual(np.zeros_like(x), seed=0), np.float64)
+    value = float(np.nan_to_num(np.linalg.norm(gap), nan=np.inf))
+    return value - rounding, lipschitz * float(np.linalg.norm(np.asarray(x, np.float64)))

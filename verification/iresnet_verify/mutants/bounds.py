@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iresnet_verify.mutants.mutant import table
+from iresnet_verify.mutants.mutant import Factory, table
 from iresnet_verify.mutants.networks import Frozen, Residual, dtype_of, mlp, steeper
 from iresnet_verify.subject import Subject
 
@@ -155,6 +155,25 @@ def largest_entry(seed: int) -> Subject:
     return mlp(6, seed, module=module, inverse=None)
 
 
+class Overflows(Residual):
+    """log(1 + exp(x)) written out: inf where x is large."""
+
+    def g(self, x: Tensor) -> Tensor:
+        return 0.9 * torch.log1p(torch.exp(x))
+
+
+class Bends(Residual):
+    """Linear near the data, quadratic beyond a thousand."""
+
+    def g(self, x: Tensor) -> Tensor:
+        return 0.5 * x + 1e-3 * torch.relu(x.abs() - 1e3).square()
+
+
+def far_away(kind: type[Residual]) -> Factory:
+    """A residual that breaks its bound far away only."""
+    return lambda seed: mlp(3, seed, module=kind(3, 0.9, seed, torch.float64), inverse=None)
+
+
 BOUNDS = ("lipschitz.bounds-jacobian", "lipschitz.bounds-pairs", "lipschitz.bounds-stretch")
 MUTANTS = table("lipschitz", {
     "norm 1.2 claimed .9": ("lipschitz.bounds-jacobian", one_power_iteration),
@@ -164,6 +183,8 @@ MUTANTS = table("lipschitz", {
     "jump": ("lipschitz.bounds-pairs", jump),
     "stale refresh": ("lipschitz.survives-parameters", stale),
     "normalised once, claimed always": ("lipschitz.survives-parameters", pretends),
+    "exponential overflows": ("lipschitz.all-magnitudes", far_away(Overflows)),
+    "quadratic tails": ("lipschitz.all-magnitudes", far_away(Bends)),
     "activation constant forgotten": (BOUNDS, activation_constant_forgotten),
     "larger constant for a sum": (BOUNDS, sum_of_branches),
     "concatenation constant forgotten": (BOUNDS, concatenation_forgotten),

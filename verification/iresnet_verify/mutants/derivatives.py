@@ -95,6 +95,74 @@ def frozen_raises(seed: int) -> Subject:
                    log_det=lambda x: exact(net, x), inverse_log_det=None)
 
 
+class Forgetful(torch.autograd.Function):
+    """The identity whose backward pass changes what it saved, or frees it."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, how: str) -> Tensor:
+        ctx.how, ctx.scale = how, 1.0
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        scale = ctx.scale
+        if scale is None:
+            raise RuntimeError("Trying to backward through the graph a second time")
+        ctx.scale = 0.5 * scale if ctx.how == "changes" else None
+        return upstream[0] * scale, None
+
+
+def forgetful(how: str) -> Any:
+    """A network whose backward pass works once."""
+
+    def build(seed: int) -> Subject:
+        made = subject(seed=seed)
+        net = made.module
+        function: Any = Forgetful
+        return replace(made, forward=lambda x: x + function.apply(net.g(x), how))
+
+    return build
+
+
+def inverse_with(invert: Any) -> Any:
+    """A network with a differentiable inverse."""
+
+    def build(seed: int) -> Subject:
+        made = subject(seed=seed)
+        net = made.module
+        return replace(made, inverse=lambda y: invert(net, y), inverse_log_det=None)
+
+    return build
+
+
+class Implicit(torch.autograd.Function):
+    """The inverse with a hand-written backward pass: (I + J)ᵀ where (I + J)⁻ᵀ belongs."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, net: Net) -> Tensor:
+        x = net.inverse(y)
+        ctx.net = net
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        with torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_(True)
+            return torch.autograd.grad(ctx.net(x), x, upstream[0])[0], None
+
+
+def last_step_only(net: Net, y: Tensor) -> Tensor:
+    """The last step of the iteration alone carries a gradient."""
+    return y - net.g(net.inverse(y).detach())
+
+
+def implicit(net: Net, y: Tensor) -> Tensor:
+    """The inverse by `Implicit`."""
+    function: Any = Implicit
+    return function.apply(y, net)
+
+
 MUTANTS = table("gradient", {
     "detached": ("gradient.log-det", wrong(lambda n, x: exact(n, x).detach() + 0 * n.shift.sum())),
     "cut in one layer": ("gradient.log-det", wrong(half_cut)),
@@ -112,5 +180,9 @@ MUTANTS = table("gradient", {
         "gradient.log-det", wrong(lambda n, x: neumann_off(n, x, 0, 1.0), "gradient-only")),
     "first row's weight in the map": ("gradient.forward", forward_with("first")),
     "branch doubled in the backward pass": ("gradient.forward", forward_with("double")),
+    "backward changes what it saved": ("gradient.repeated-backward", forgetful("changes")),
+    "backward frees what it saved": ("gradient.repeated-backward", forgetful("frees")),
+    "last step of the inverse alone": ("gradient.through-inverse", inverse_with(last_step_only)),
+    "implicit gradient not inverted": ("gradient.through-inverse", inverse_with(implicit)),
     "a frozen parameter raises": ("gradient.frozen-parameters", frozen_raises),
 })

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -208,6 +210,35 @@ class IgnoresStrides(Block):
         return super().forward(torch.as_strided(x, tuple(x.shape), (x[0].numel(), 1)))
 
 
+class KeepsBetweenLines(Block):
+    """Keeps its input on itself and reads it again: another thread may have come between."""
+
+    def g(self, x: Tensor) -> Tensor:
+        self.seen = x
+        time.sleep(2e-3)
+        return super().g(self.seen[: len(x)])
+
+
+class KeepsResults(Block):
+    """Appends every result to a list."""
+
+    kept: list[Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        self.__dict__.setdefault("kept", []).append(y)
+        return y
+
+
+class KeepsGraph(Block):
+    """Chains each result to the one before, so that no graph is ever freed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        self.__dict__["last"] = (y, self.__dict__.get("last"))
+        return y
+
+
 MUTANTS = table("hygiene", {
     "rows coupled": ("hygiene.batch-independence", lambda s: make(CentredRows, s)),
     "input mutated": ("hygiene.input-kept", lambda s: make(InPlace, s)),
@@ -233,5 +264,8 @@ MUTANTS = table("hygiene", {
     "call count": ("hygiene.determinism", lambda s: make(Counts, s)),
     "exact log-det is random": ("hygiene.exact-log-det-not-random", lambda s: make(RandomLogDet, s)),
     "wrong shape accepted": ("hygiene.wrong-event-shape", lambda s: make(Truncates, s)),
+    "input kept between lines": ("hygiene.threads", lambda s: make(KeepsBetweenLines, s)),
+    "results kept": ("hygiene.memory", lambda s: make(KeepsResults, s)),
+    "graphs kept": ("hygiene.memory", lambda s: make(KeepsGraph, s)),
     "strides ignored": ("hygiene.non-contiguous", lambda s: make(IgnoresStrides, s)),
 })
