@@ -22,6 +22,8 @@ NORMFLOWS_BLOCK = {
     ),
     "gradient.frozen-parameters":
         "type (nn.Module): in training, a parameter of net with requires_grad=False makes the forward pass raise",
+    "gradient.repeated-backward":
+        "retain_graph=True (torch.autograd): in training the backward pass multiplies in place what it saved, so a second one raises",
     "hygiene.caller-tensors-kept":
         "name (inverse(z), a map): in evaluation it sets requires_grad on the tensor of its caller",
 }
@@ -38,6 +40,8 @@ NORMFLOWS_FLOW = {
     ),
     "gradient.frozen-parameters":
         "type (nn.Module): in training, a parameter of a block with requires_grad=False makes the forward pass raise",
+    "gradient.repeated-backward":
+        "retain_graph=True (torch.autograd): in training the backward pass multiplies in place what it saved, so a second one raises",
     "hygiene.caller-tensors-kept":
         "name (inverse(x), a map): in evaluation it sets requires_grad on the tensor of its caller",
 }
@@ -46,6 +50,6 @@ UNNORMALISED = dict.fromkeys(
     ("inverse.is-injective", "inverse.keeps-tolerance", "inverse.recovers-input", "inverse.recovers-output",
      "convergence.banach-rate", "convergence.is-reported", "convergence.worst-input", "lipschitz.bounds-jacobian",
      "lipschitz.bounds-pairs", "lipschitz.bounds-stretch", "logdet.matches-determinant", "logdet.within-bounds",
-     "gradient.log-det", "gradient.log-det-input"),
+     "gradient.log-det", "gradient.log-det-input", "gradient.through-inverse", "lipschitz.all-magnitudes"),
     "negative control: Lip(g) is above 4, so x + g(x) is not injective, and neither the iteration nor the series converges",
 )

@@ -78,12 +78,10 @@ def memory(ctx: Context) -> Outcome:
     y = ctx.f.forward(x)
     for _ in range(3):
         ctx.raw_forward(ctx.native(x))
-    with _memory(ctx.framework.name) as in_use:
-        before = in_use()
+    with _memory(ctx.framework.name) as kept:
         for _ in range(calls):
             ctx.raw_forward(ctx.native(x))
-        gc.collect()
-        grown = in_use() - before
+        grown = kept()
     allowed = calls * y.nbytes // 2
     evidence = {"calls": calls, "bytes_grown": grown, "bytes_of_one_result": y.nbytes}
     tolerance = f"{allowed} bytes = half of what {calls} results hold"
@@ -96,20 +94,25 @@ def memory(ctx: Context) -> Outcome:
 
 @contextmanager
 def _memory(framework: str) -> Iterator[Callable[[], int]]:
-    """A function that counts the bytes in use: of torch's tensors, or of what Python and NumPy allocate."""
+    """A function that counts the bytes kept since: in torch's tensors, or of what Python and NumPy allocated."""
     if framework == "torch":
-        yield _bytes_of_tensors
+        gc.freeze()  # what is there already is left out of the count, and of the collection
+        try:
+            yield _bytes_of_new_tensors
+        finally:
+            gc.unfreeze()
         return
     tracemalloc.start()
     try:
-        yield lambda: tracemalloc.get_traced_memory()[0]
+        yield lambda: (gc.collect(), tracemalloc.get_traced_memory()[0])[1]
     finally:
         tracemalloc.stop()
 
 
-def _bytes_of_tensors() -> int:
-    """The storages of all tensors that the garbage collector knows, each once."""
+def _bytes_of_new_tensors() -> int:
+    """The storages of all tensors outside the frozen generation, each once."""
     import torch
 
+    gc.collect()
     tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())

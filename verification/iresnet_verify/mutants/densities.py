@@ -58,7 +58,7 @@ MUTANTS = table("density", {
     "not normalised, d=2": (TOTAL, density(lambda n, x: normal(n(x)) + exact(n, x) - 0.25, d=2, base=False)),
     "temperature .8": (FOLLOW, samples(lambda net, n: net.inverse(0.8 * noise(n)))),
     "samples not inverted": (FOLLOW, samples(lambda net, n: noise(n) * 0.5)),
-    "samples through the forward map": (FOLLOW, samples(lambda net, n: net(net(net(noise(n)))))),
+    "samples too far out": (FOLLOW, samples(lambda net, n: net.inverse(1.5 * noise(n)))),
     "constant samples": ("density.samples", samples(lambda net, n: torch.zeros(n, 4, dtype=torch.float64))),
     "samples are not numbers": (
         "density.samples", samples(lambda net, n: torch.full((n, 4), math.nan, dtype=torch.float64))),
