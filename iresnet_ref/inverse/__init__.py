@@ -67,7 +67,7 @@ def invert(
     block.require(y, "y", check=check)
     require_full_precision(y, "invert", "the block with")
     goal = Goal(block.contraction(), rtol, check_every, max_evaluations, block.lipschitz is not None)
-    if y.shape[0] == 0:
+    if 0 in y.shape:
         return _empty(y)
     point, rows, used = _solve(block, y, goal, method)
     x, residual, bound = last_step(block, point, rows, goal)
@@ -145,9 +145,10 @@ def rounding_floor(block: ResidualBlock, x: Any, y: Any) -> Any:
 
 
 def _empty(y: Any) -> Inverse:
+    """Return y: without rows, or without dimensions, there is nothing to invert."""
     xp = namespace(y)
-    zero = xp.zeros((0,), dtype=y.dtype, device=device(y))
-    return Inverse(y, zero, zero, indices(to_host(zero), y), xp.astype(zero, xp.bool))
+    zero = xp.zeros((y.shape[0],), dtype=y.dtype, device=device(y))
+    return Inverse(y, zero, zero, indices(to_host(zero), y), zero == 0.0)
 
 
 __all__ = ["Inverse", "Method", "invert", "rounding_floor"]

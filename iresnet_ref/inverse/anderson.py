@@ -29,15 +29,14 @@ DEPENDENT = 0.1
 
 @dataclass(frozen=True)
 class Secants:
-    """At most `window` pairs per row: `steps` p and `images` w, both (batch, k, n), the oldest first.
+    """At most `window` pairs per row, (p | w) side by side as (batch, k, 2n), the oldest first.
 
     `weight` (batch, k) is 1 for a pair in use and 0 for one that a restart of the row has discarded. Memory: 2·window
     batches.
     """
 
     window: int
-    steps: Any = None
-    images: Any = None
+    pairs: Any = None
     weight: Any = None
 
     @staticmethod
@@ -45,12 +44,29 @@ class Secants:
         """Return the empty memory for events of n entries."""
         return Secants(n if n <= FULL else WINDOW)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no pair yet."""
+        return self.pairs is None
+
+    @property
+    def images(self) -> Any:
+        """The w, (batch, k, n)."""
+        return self.pairs[:, :, self.pairs.shape[2] // 2 :]
+
+    @property
+    def steps(self) -> Any:
+        """The p, (batch, k, n)."""
+        return self.pairs[:, :, : self.pairs.shape[2] // 2]
+
     def project(self, r: Any) -> tuple[Any, Any]:
-        """Return (Σ γ_j p_j, r − Σ γ_j w_j) for r of shape (batch, n)."""
-        xp = namespace(r)
-        if self.images is None:
+        """Return (Σ γ_j p_j, r − Σ γ_j w_j), γ_j = w_jᵀ r, for r of shape (batch, n)."""
+        xp, n = namespace(r), r.shape[1]
+        if self.empty:
             return xp.zeros_like(r), r
-        return self._combine(r)
+        gamma = xp.matmul(self.images, r[:, :, None])[:, :, 0] * self.weight
+        both = xp.matmul(gamma[:, None, :], self.pairs)[:, 0, :]
+        return both[:, :n], r - both[:, n:]
 
     def add(self, p: Any, w: Any, *, restart: Any = None, dependent: float = DEPENDENT) -> Secants:
         """Return the pairs with (p, w), of shape (batch, n), orthonormalised and added.
@@ -60,42 +76,31 @@ class Secants:
         xp = namespace(w)
         before = stack_norm(w)
         usable = xp.isfinite(before) & (before > 0.0)
-        p, w = (xp.where(usable[:, None], v, xp.zeros_like(v)) for v in (p, w))
-        if self.images is None:
-            scale = _inverse(before, usable)[:, None]
-            ones = xp.astype(usable[:, None], w.dtype)
-            return Secants(self.window, (p * scale)[:, None, :], (w * scale)[:, None, :], ones)
-        old = self if self.images.shape[1] < self.window else self._without_oldest()
-        explained, rest = old._combine(w)
+        pair = xp.concat([p, w], axis=1)
+        pair = xp.where(usable[:, None], pair, xp.zeros_like(pair))
+        if self.empty:
+            scaled = pair * _inverse(before, usable)[:, None]
+            return Secants(self.window, scaled[:, None, :], xp.astype(usable[:, None], w.dtype))
+        old = self if self.pairs.shape[1] < self.window else self._without_oldest()
+        explained, rest = old.project(pair[:, w.shape[1] :])
         after = stack_norm(rest)
         fresh = (after > dependent * before) & xp.isfinite(after)
         fresh = fresh if restart is None else fresh & ~restart
-        rest = xp.where(fresh[:, None], rest, w)
-        step = xp.where(fresh[:, None], p - explained, p)
-        scale = _inverse(xp.where(fresh, after, before), usable)[:, None]
+        pair = xp.where(fresh[:, None], xp.concat([pair[:, : w.shape[1]] - explained, rest], axis=1), pair)
+        scaled = pair * _inverse(xp.where(fresh, after, before), usable)[:, None]
         kept = old.weight * xp.astype(fresh | ~usable, w.dtype)[:, None]
         return Secants(
             self.window,
-            xp.concat([old.steps, (step * scale)[:, None, :]], axis=1),
-            xp.concat([old.images, (rest * scale)[:, None, :]], axis=1),
+            xp.concat([old.pairs, scaled[:, None, :]], axis=1),
             xp.concat([kept, xp.astype(usable, w.dtype)[:, None]], axis=1),
         )
 
     def _without_oldest(self) -> Secants:
-        return Secants(self.window, self.steps[:, 1:, :], self.images[:, 1:, :], self.weight[:, 1:])
+        return Secants(self.window, self.pairs[:, 1:, :], self.weight[:, 1:])
 
     def map(self, function: Any) -> Secants:
         """Return the pairs with each array replaced by function(array), for dropping rows."""
-        if self.images is None:
-            return self
-        return Secants(self.window, function(self.steps), function(self.images), function(self.weight))
-
-    def _combine(self, v: Any) -> tuple[Any, Any]:
-        """Return (Σ γ_j p_j, v − Σ γ_j w_j), γ_j = w_jᵀ v."""
-        xp = namespace(v)
-        gamma = xp.matmul(self.images, v[:, :, None])[:, :, 0] * self.weight
-        row = gamma[:, None, :]
-        return xp.matmul(row, self.steps)[:, 0, :], v - xp.matmul(row, self.images)[:, 0, :]
+        return self if self.empty else Secants(self.window, function(self.pairs), function(self.weight))
 
 
 def _inverse(size: Any, usable: Any) -> Any:

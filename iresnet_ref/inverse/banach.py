@@ -79,7 +79,7 @@ def iterate(
     x = y if start is None else start
     now = Point(x, block.branch(x), y, norm=block.norm)
     rows.spend(1)
-    last: Point | None = None
+    last, seen = None, now  # what was evaluated last, and from where; a rejected trial is seen and not kept
     trials, first, previous, steps = Trials.none(y), np.zeros(0), np.zeros(0), 1
     accelerated = memory is not None
     while True:
@@ -88,7 +88,7 @@ def iterate(
         if last is None:
             first = previous = residual
         elif goal.stated:
-            refute(block, last, now, goal.lipschitz)
+            refute(block, last, seen, goal.lipschitz)
         met = residual <= target
         done = met | (rows.evaluations[rows.active] >= goal.budget(first, target, 1))
         if done.any():
@@ -113,28 +113,29 @@ def iterate(
         if memory is None:
             for _ in range(steps):
                 last, x = now, now.y - now.g
-                now = Point(x, block.branch(x), now.y, norm=block.norm)
+                seen = now = Point(x, block.branch(x), now.y, norm=block.norm)
         else:
             allowed = freeze(target, y)
             for _ in range(steps):
-                last, now, memory, trials = step(block, now, memory, trials, goal.lipschitz, allowed)
+                last = now
+                seen, now, memory, trials = step(block, now, memory, trials, goal.lipschitz, allowed)
         rows.spend(steps)
 
 
 def step(
     block: ResidualBlock, now: Point, memory: Secants, trials: Trials, lipschitz: float, target: Any
 ) -> tuple[Point, Point, Secants, Trials]:
-    """Return (the point before, the point after, memory, trials) for one evaluation: a trial, or a step that is owed."""
+    """Return (the point evaluated, the point kept, memory, trials): one evaluation for a trial, or a step that is owed."""
     xp, event = namespace(now.x), now.x.ndim - 1
     moving = expand_rows(xp.astype(now.size > target, now.x.dtype), event)  # 0 where the tolerance is met
     explained, rest = memory.project(flatten_events(now.r, event))
-    tried = (trials.owed <= 0.0) & (memory.images is not None)
+    tried = (trials.owed <= 0.0) & (not memory.empty)
     move = xp.where(expand_rows(tried, event), xp.reshape(explained + rest, now.r.shape), now.r)
     z = now.x + moving * move
     new = Point(z, block.branch(z), now.y, norm=block.norm)
     rejected = tried & ~accepts(now, new, 1, lipschitz, target)
     memory = _remember(memory, now, new, rejected)
-    return now, choose(rejected, now, new), memory, trials.after(tried, rejected)
+    return new, choose(rejected, now, new), memory, trials.after(tried, rejected)
 
 
 def choose(condition: Any, a: Point, b: Point) -> Point:

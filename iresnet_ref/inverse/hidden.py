@@ -69,7 +69,9 @@ def hidden_space(block: ResidualBlock) -> Hidden | None:
     xp = namespace(branch.like)
     middle = branch.layers[1:-1]
     bias = xp.matmul(first.weight, last.bias[:, None])[:, 0]
-    reduced = Branch((*middle, Affine(xp.matmul(first.weight, last.weight), bias)), (first.weight.shape[0],), branch.norm)
+    reduced = Branch(
+        (*middle, Affine(xp.matmul(first.weight, last.weight), bias)), (first.weight.shape[0],), branch.norm
+    )
     bounds = [layer.norm_bound(branch.norm) for layer in (*middle, last)]
     gain = max(math.prod(bounds), rounding.smallest_normal(branch.like))
     return Hidden(ResidualBlock(reduced, block.certificate.bound), first, last, gain)
@@ -95,7 +97,9 @@ def iterate_hidden(block: ResidualBlock, y: Any, goal: Goal, space: Hidden) -> t
     """
     v = space.lift(y)
     noise = space.block.branch.rounding_noise(v) + 3.0 * rounding.unit_roundoff(v) * row_norm(v, 1, block.norm)
-    tolerance = np.maximum(goal.rtol * host_norms(y, p=block.norm)[0] / space.gain, 2.0 * to_host(noise).astype(np.float64))
+    tolerance = np.maximum(
+        goal.rtol * host_norms(y, p=block.norm)[0] / space.gain, 2.0 * to_host(noise).astype(np.float64)
+    )
     left = None if goal.limit is None else goal.limit - 2
     inner = Goal(space.block.contraction(), goal.rtol, goal.check_every, left)
     u, narrow, accelerated = iterate(space.block, v, inner, acceleration="observed", absolute=tolerance)

@@ -418,8 +418,29 @@ def test_what_cannot_be_asked() -> None:
         ir.invert(block, y * math.nan)
     with pytest.raises(ir.ShapeError, match="put the batch first"):
         ir.invert(block, y[0])
-    with pytest.raises(ir.DTypeError, match="float32"):
+    with pytest.raises(ir.DTypeError, match="expected dtype float64 like the weights, got float32"):
         ir.invert(block, y.astype(np.float32))
+    with pytest.raises(ir.DTypeError, match="expected a real floating dtype, got int64"):
+        ir.invert(block, y.astype(np.int64))
+    with pytest.raises(ir.DTypeError, match="expected an array of the Python Array API"):
+        ir.invert(block, y.tolist())
+
+
+def test_arrays_of_another_device_or_namespace_are_refused() -> None:
+    one, two = (iresnet_backends.get(f"array-api-strict:device{i}", dtype="float64") for i in (1, 2))
+    block, y = FAMILIES["rand d=20 c=.9"].build(one)
+    with pytest.raises(ir.DTypeError, match=r"expected device .*device1.* like the weights, got .*device2"):
+        ir.invert(block, two.asarray(to_host(y)))
+    with pytest.raises(ir.DTypeError, match=r"expected an array of .*strict.* like the weights"):
+        ir.invert(block, to_host(y))
+
+
+def test_without_dimensions_there_is_nothing_to_invert() -> None:
+    block = ir.ResidualBlock(Branch((Affine(np.zeros((0, 0)), np.zeros(0)),), (0,)))
+    found = ir.invert(block, np.zeros((3, 0)))
+    assert found.x.shape == (3, 0)
+    assert found.converged.tolist() == [True] * 3
+    assert found.error_bound.tolist() == [0.0] * 3
 
 
 def failure(error: ir.ConvergenceError) -> tuple[ir.Inverse, Any]:
@@ -462,6 +483,25 @@ def test_a_false_constant_is_refuted(method: Method, scale_up: float) -> None:
     block = ir.ResidualBlock(Branch(layers, (4,)), lipschitz=0.5)
     with pytest.raises(ir.NotContractiveError, match=r"expected Lip\(g\) ≤ 0.5 as stated"):
         ir.invert(block, rng.standard_normal((3, 4)), method=method, rtol=1e-12)
+
+
+def test_a_rejected_trial_is_evidence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The constant is tested on what was evaluated, not on what was kept: every row at work has moved."""
+    block, y = FAMILIES["zigzag d=6 c=.97"].build(host())
+    tested = [0]
+
+    def watched(block: ir.ResidualBlock, a: Point, b: Point, lipschitz: float) -> None:
+        safeguard.refute(block, a, b, lipschitz)
+        working = a.size > 1e-9
+        assert (a.x != b.x).any(axis=1)[working].all()
+        tested[0] += int(working.sum())
+
+    monkeypatch.setattr(banach, "refute", watched)
+    ir.invert(block, y, method="anderson", rtol=1e-12, check_every=1)
+    assert tested[0] > 100
+    lying = ir.ResidualBlock(block.branch, 0.9)
+    with pytest.raises(ir.NotContractiveError, match=r"expected Lip\(g\) ≤ 0.9 as stated"):
+        ir.invert(lying, y, method="anderson", rtol=1e-12)
 
 
 def test_a_true_constant_is_never_refuted_by_rounding() -> None:
