@@ -9,12 +9,13 @@ from typing import Any, Protocol, Self
 
 from iresnet_ref.arrays import Array, device, flatten_events, from_host, namespace, size
 from iresnet_ref.errors import ShapeError
+from iresnet_ref.logdet import LogDet
 from iresnet_ref.probes import Probes
 
 
 @dataclass(frozen=True)
 class LogProb:
-    """log p(x) in nats, one entry per row: `value`, with the `standard_error` and `bias_bound` of its log-determinants.
+    """log p(x) in nats, one entry per row: `value`, with the `standard_error` and `bias_bound` of its `log_det`.
 
     The standard error is 0 for exact log-determinants and NaN from fewer than 8 replicates, as in `ir.LogDet`.
     """
@@ -22,6 +23,14 @@ class LogProb:
     value: Any
     standard_error: Any
     bias_bound: Any
+    log_det: LogDet | None = None
+
+    def interval(self, level: float = 0.95) -> tuple[Any, Any]:
+        """Return (low, high), meant to contain log p(x) with this probability: `LogDet.interval`, moved by log p_Z."""
+        if self.log_det is None:
+            raise ValueError("interval: expected a LogProb that a flow returned, got one without log_det")
+        low, high = self.log_det.interval(level)
+        return self.value + (low - self.log_det.value), self.value + (high - self.log_det.value)
 
 
 @dataclass(frozen=True)

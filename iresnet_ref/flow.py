@@ -81,7 +81,8 @@ class Flow:
     def forward(self, x: Any, *, options: Options | None = None, check: bool = True) -> tuple[Any, LogDet]:
         """Return (F(x), log|det dF/dx|), errors of independent blocks added in squares, bias bounds added."""
         self._require(x, check=check)
-        return self.steps.run(x, options or self.options)
+        composition: Composition = self.steps
+        return composition.forward(x, options or self.options, check=False)
 
     def inverse(
         self, z: Any, *, estimate: bool = False, options: Options | None = None, check: bool = True
@@ -99,7 +100,8 @@ class Flow:
     def log_prob(self, x: Any, *, options: Options | None = None, check: bool = True) -> LogProb:
         """Return log p(x) = log p_Z(F(x)) + log|det dF/dx| per row, in nats."""
         z, log_det = self.forward(x, options=options, check=check)
-        return LogProb(self.base.log_prob(z) + log_det.value, log_det.standard_error, log_det.bias_bound)
+        value = self.base.log_prob(z) + log_det.value
+        return LogProb(value, log_det.standard_error, log_det.bias_bound, log_det)
 
     def sample(self, n: int, *, seed: int = 0, options: Options | None = None) -> Any:
         """Return n draws x = F⁻¹(z), z ~ base; row i depends on the seed and i alone. Raises ConvergenceError."""

@@ -29,14 +29,20 @@ Pulled = tuple[Any, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Options:
-    """How residual blocks inside a flow compute: `method`, `terms`, `law`, `probes`, `allow_infinite_variance` are those of
-    `ir.logdet`; `inverse`, `rtol` those of `ir.invert`. Each block draws from its own stream, counted from that of `probes`.
+    """How residual blocks inside a flow compute: `inverse` and `rtol` are `method` and `rtol` of `ir.invert`, all others are
+    those of `ir.logdet`.
+
+    Each block draws from its own stream, counted from that of `probes`. `standard_error` is that of the whole flow: each
+    of its n residual blocks is asked for standard_error/√n. The gradient takes the Neumann series where the value is estimated.
     """
 
     method: LogDetMethod = "auto"
     terms: int | None = None
     law: Law | None = None
+    expected_terms: float | None = None
     probes: Probes = field(default_factory=Probes)
+    standard_error: float | None = None
+    exact_traces: int | None = None
     allow_infinite_variance: bool = False
     inverse: InverseMethod = "auto"
     rtol: float = 1e-6
@@ -44,6 +50,12 @@ class Options:
     def after(self, streams: int) -> Options:
         """Return the options with the next `streams` streams passed over."""
         return replace(self, probes=self.probes.on_stream(self.probes.stream + streams)) if streams else self
+
+    def shared(self, blocks: int) -> Options:
+        """Return the options for one of so many blocks: variances add up to standard_error²."""
+        if self.standard_error is None or blocks < 2:
+            return self
+        return replace(self, standard_error=self.standard_error / math.sqrt(blocks))
 
 
 DEFAULT = Options()
@@ -129,7 +141,7 @@ class Bijection(ABC):
     def forward(self, x: Any, options: Options = DEFAULT, *, check: bool = True) -> tuple[Any, LogDet]:
         """Return (y, log|det dy/dx|) for x of shape (batch, *in_shape)."""
         self.require(x, "x", check=check)
-        return self.run(x, options)
+        return self.run(x, options.shared(self.streams))
 
     def preimage(self, y: Any, options: Options = DEFAULT, *, check: bool = True) -> Inverse:
         """Return the preimage of y of shape (batch, *out_shape) with its guarantees; `error_bound` as in `ir.invert`."""
@@ -139,7 +151,7 @@ class Bijection(ABC):
     def inverse(self, y: Any, options: Options = DEFAULT, *, check: bool = True) -> tuple[Any, LogDet]:
         """Return (x, log|det dx/dy|): minus the log-determinant of the forward map, at x."""
         x = self.preimage(y, options, check=check).x
-        log_det = self.run(x, options)[1]
+        log_det = self.run(x, options.shared(self.streams))[1]
         return x, replace(log_det, value=-log_det.value)
 
 
@@ -219,11 +231,31 @@ def closed_form(x: Any, residual: Any, bound: Any) -> Inverse:
 
 
 def added(a: LogDet, b: LogDet) -> LogDet:
-    """Return the log-determinant of a composition, from independent draws: values and bias bounds add, variances add."""
+    """Return the log-determinant of a composition, from independent draws: values, bias bounds, variances and third moments add.
+
+    The replicates are kept where both have as many, or one is deterministic, so that `interval` still says something.
+    """
     xp = namespace(a.value)
     error = xp.sqrt(a.standard_error * a.standard_error + b.standard_error * b.standard_error)
     method = a.method if a.method == b.method else " + ".join(dict.fromkeys((a.method + " + " + b.method).split(" + ")))
-    return LogDet(a.value + b.value, error, a.bias_bound + b.bias_bound, a.evaluations + b.evaluations, method)
+    skewness, counts = None, {part.replicates for part in (a, b)} - {0}
+    if len(counts) == 1:
+        third = zeros(a.value)
+        safe = xp.where(error > 0.0, error, xp.ones_like(error))
+        for part in (a, b):
+            if part.skewness is not None:
+                third = third + part.skewness * (part.standard_error / safe) ** 3.0
+        skewness = third
+    return LogDet(
+        a.value + b.value,
+        error,
+        a.bias_bound + b.bias_bound,
+        a.evaluations + b.evaluations,
+        method,
+        max(counts) if len(counts) == 1 else 0,
+        a.exact_traces + b.exact_traces,
+        skewness,
+    )
 
 
 def norm_growth(p: float, n: int) -> tuple[float, float]:

@@ -18,7 +18,8 @@ from iresnet_ref.logdet import LogDet, logdet
 from iresnet_ref.logdet import Method as LogDetMethod
 
 GRADIENT: dict[LogDetMethod, GradientMethod] = {
-    "auto": "auto", "exact": "exact", "series": "neumann", "roulette": "neumann"
+    "auto": "auto", "exact": "exact", "series": "neumann", "roulette": "neumann",
+    "arnoldi": "neumann",
 }
 """The method of the gradient that belongs to one of the value."""
 
@@ -60,7 +61,10 @@ class Residual(Bijection):
             method=options.method,
             terms=options.terms,
             law=options.law,
+            expected_terms=options.expected_terms,
             probes=options.probes,
+            standard_error=options.standard_error,
+            exact_traces=options.exact_traces,
             allow_infinite_variance=options.allow_infinite_variance,
             check=False,
         )
@@ -77,7 +81,7 @@ class Residual(Bijection):
 
     @property
     def _growth(self) -> tuple[float, float]:
-        return norm_growth(getattr(self.block, "norm", 2.0), size(self.in_shape))
+        return norm_growth(self.block.norm, size(self.in_shape))
 
     @property
     def inverse_lipschitz(self) -> float:

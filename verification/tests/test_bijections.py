@@ -54,6 +54,8 @@ TABLE: dict[str, Callable[[Any], Any]] = {
     "logit unit": lambda _: ir.Logit((2, 1, 2), alpha=1e-3, levels=1),
     "factor out odd": lambda like: ir.FactorOut((3, 2), [actnorm((2, 2), like), ir.Permutation((2, 2), (1, 0))]),
     "composition": lambda like: ir.Composition((actnorm((3,), like), residual(3, like), mixing((3,), like), residual(3, like))),
+    "1-norm": lambda like: ir.Composition((ir.ResidualBlock(ir.mlp((3, 6, 3), norm=1.0, seed=5, like=like)),)),
+    "∞-norm": lambda like: ir.Composition((ir.ResidualBlock(ir.mlp((3, 6, 3), norm=math.inf, seed=6, like=like)),)),
     "multiscale": multiscale,
 }
 TIGHT = ir.Options(rtol=1e-13)

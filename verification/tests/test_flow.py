@@ -152,6 +152,23 @@ def test_errors_of_log_prob_are_those_of_the_blocks() -> None:
     assert np.allclose(roulette.standard_error, np.hypot(*own), rtol=1e-12)
 
 
+# The interval of a sum of two estimates: nominal 95 %, and the requested standard error is met by the whole flow.
+def test_intervals_and_requested_errors_are_those_of_the_whole_flow() -> None:
+    flow = flow2d(np.zeros(1))
+    x = np.random.default_rng(14).standard_normal((300, 2))
+    exact = flow.log_prob(x).value
+    found = flow.log_prob(x, options=ir.Options(method="roulette", exact_traces=0, probes=ir.Probes(seed=15, count=16)))
+    low, high = found.interval(0.95)
+    hits = int(((low <= exact) & (exact <= high)).sum())
+    assert hits >= 0.88 * 300  # P(fewer | coverage .95) < 1e-6
+    certain = flow.log_prob(x).interval()
+    assert np.array_equal(certain[0], exact)
+    assert np.array_equal(certain[1], exact)
+    asked = flow.log_prob(x[:20], options=ir.Options(method="roulette", exact_traces=0, standard_error=0.05))
+    assert asked.standard_error.max() < 2.0 * 0.05
+    assert asked.standard_error.max() > 0.01
+
+
 def _before_last(flow: ir.Flow, x: Any) -> Any:
     for step in flow.steps.steps[:-1]:
         x = step.value(x)
