@@ -27,7 +27,7 @@ from iresnet_ref.rounding import down
 def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> Any:
     """Return, per row, a bound on |value − log det(I + J_g(x))| of `logdet(block, x, method="exact")`, in nats.
 
-    −log(1 − t) + ε/(1 − t), t = ‖δM‖_*/(1 − P): see the module. Costs two to four forward passes and no determinant.
+    −log(1 − t) + ε/(1 − t), t = ‖δM‖_*/(1 − P): see the module. Measured cost: two to six forward passes, no determinant.
 
     The first term is proved, under the assumptions on the arithmetic in docs/proofs.md. The second is derived, not
     proved: LU with partial pivoting has no useful a-priori bound; docs/proofs.md says what was measured.
