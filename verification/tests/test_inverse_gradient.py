@@ -131,6 +131,20 @@ def test_in_other_norms_the_dual_norm_bounds_the_error(
     assert (rest <= 1e-3 * np.linalg.norm(x_bar, q, axis=1)).all()
 
 
+def test_where_gcr_would_break_down_the_neumann_series_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """‖J‖_∞ = .95, but x̄ᵀ(I + J)x̄ = 0: in the 2-norm no multiple of x̄ comes any nearer."""
+    monkeypatch.setattr(adjoint, "DENSE", 0)
+    weight = np.zeros((25, 25))
+    weight[:, 0] = -0.95
+    # x̄ = (cos θ, sin θ, …, sin θ)/…: 1 = .95 (cos²θ + √24 sin θ cos θ), that is tan²θ − .95√24 tan θ + .05 = 0
+    slope = np.roots([1.0, -0.95 * 24**0.5, 0.05]).min()
+    x_bar = np.concatenate([[1.0], np.full(24, slope / 24**0.5)])[None, :]
+    assert abs(np.vdot(x_bar, x_bar @ (np.eye(25) + weight))) <= 1e-14
+    layers = ir.mlp((25, 25)).with_parameters({"0.weight": weight, "0.bias": np.zeros(25)}).layers
+    ours = ir.inverse_gradient(ir.ResidualBlock(ir.Branch(layers, (25,), np.inf)), np.zeros((1, 25)), x_bar)
+    assert_close(ours.y @ (np.eye(25) + weight), x_bar, "(I + J)ᵀȳ")
+
+
 def test_krylov_needs_no_more_products_than_the_neumann_series(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wide, with an indefinite J: m products shrink ‖r‖ by Lᵐ at least; one more product checks each cycle."""
     g = ir.mlp((90, 90, 90), lipschitz=0.9, seed=2)
