@@ -527,6 +527,16 @@ def test_the_jacobian_moves_no_faster_than_its_lipschitz_constant(name: str, see
         assert (change <= slope * np.linalg.norm(move, axis=1) * (1 + 1e-9) + 1e3 * U).all()
 
 
+@pytest.mark.parametrize("b", [0.5, 2.0])
+def test_the_constant_of_the_jacobian_is_that_of_one_sine(b: float) -> None:
+    # g = .2 sin(bx): g″ = −.2b² sin(bx)
+    sine = Pointwise(activations.get("sine"))
+    layers = (Affine(np.array([[b]]), np.zeros(1)), sine, Affine(np.array([[0.2]]), np.zeros(1)))
+    block = ir.ResidualBlock(ir.Branch(layers, (1,)))
+    slope = jacobian_lipschitz(block, block.branch.linearize(np.zeros((1, 1)))[1])
+    assert 0.2 * b * b * (1 - 4 * U) <= slope <= 0.2 * b * b * (1 + 1e3 * U)
+
+
 def test_options_reach_the_logdet_of_the_inverse() -> None:
     block, y = make("lipswish 2-16-2 L=.9", 0)
     back = ir.logdet_of_inverse(block, y, method="roulette", probes=ir.Probes(seed=3, count=16))
