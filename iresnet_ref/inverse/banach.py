@@ -108,7 +108,7 @@ def iterate(
         if last is not None and acceleration == "observed" and memory is None and slow:
             memory, accelerated = _remember(Secants.of(events), last, now), True
         previous = residual
-        soon = math.ceil(np.median(np.minimum(wanted, goal.check_every)))
+        soon = math.ceil(np.sort(np.minimum(wanted, goal.check_every))[wanted.size // 2])
         steps = 1 if last is None else min(soon, goal.left(rows.spent()))
         if memory is None:
             for _ in range(steps):

@@ -91,7 +91,7 @@ def steps_wanted(residual: HostArray, target: HostArray, rate: HostArray) -> Hos
     """Return in how many steps each row meets its tolerance if ‖r‖ goes on shrinking by `rate`: at least 1."""
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.log(residual / target) / -np.log(np.minimum(rate, 1.0))
-    return np.maximum(np.nan_to_num(steps, nan=1.0), 1.0)
+    return np.fmax(steps, 1.0)  # NaN where ‖r‖ = 0
 
 
 def decide(point: Point, size_y: HostArray, rtol: float) -> tuple[HostArray, HostArray, HostArray]:
