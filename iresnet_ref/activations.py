@@ -145,12 +145,59 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def get(name: str) -> Activation:
-    """Return the activation of this name; ValueError names the known ones.
+def elu(alpha: float = 1.0) -> Activation:
+    """Return ELU: z for z > 0, α(e^z − 1) below; Lipschitz constant max(1, α). Raises ValueError unless 0 ≤ α < ∞.
+
+    >>> elu(2.0).lipschitz
+    2.0
+    """
+    if not 0.0 <= alpha < math.inf:
+        raise ValueError(f"elu: expected 0 ≤ α < inf, got {alpha}; try alpha=1.0")
+    if alpha == 1.0:
+        return get("elu")
+
+    def both(z: Array) -> tuple[Any, Any]:
+        xp = namespace(z)
+        left = xp.minimum(z, xp.zeros_like(z))
+        slope = _indicator(z > 0.0, z) + alpha * xp.exp(left) * _indicator(z <= 0.0, z)
+        return xp.maximum(z, xp.zeros_like(z)) + alpha * xp.expm1(left), slope
+
+    def second(z: Array) -> Any:
+        return alpha * _elu_second(z)
+
+    error = rounding.ELEMENTARY
+    return Activation(f"elu α={alpha:.6g}", lambda z: both(z)[0], both, second, max(1.0, alpha), error, alpha, abs(1.0 - alpha))
+
+
+def leaky_relu(slope: float = 0.01) -> Activation:
+    """Return z for z > 0, slope·z below; Lipschitz constant max(1, |slope|), φ′(0) = slope. Raises ValueError unless finite.
+
+    >>> leaky_relu(0.1).lipschitz
+    1.0
+    """
+    if not math.isfinite(slope):
+        raise ValueError(f"leaky_relu: expected a finite slope, got {slope}; try slope=0.01")
+
+    def both(z: Array) -> tuple[Any, Any]:
+        xp = namespace(z)
+        return _relu(z) + slope * xp.minimum(z, xp.zeros_like(z)), _indicator(z > 0.0, z) + slope * _indicator(z <= 0.0, z)
+
+    def second(z: Array) -> Any:
+        return namespace(z).zeros_like(z)
+
+    name = "leaky relu" if slope == 0.01 else f"leaky relu {slope:.6g}"
+    return Activation(name, lambda z: both(z)[0], both, second, max(1.0, abs(slope)), 1.0, 0.0, abs(1.0 - slope))
+
+
+ACTIVATIONS["leaky relu"] = leaky_relu()
+
+
+def get(name: str, more: tuple[str, ...] = ()) -> Activation:
+    """Return the activation of this name; ValueError names the known ones, and `more`.
 
     >>> get("elu").lipschitz
     1.0
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"activation: expected one of {', '.join(sorted(ACTIVATIONS))}, got {name!r}; try 'lipswish'")
+        raise ValueError(f"activation: expected one of {', '.join(sorted((*ACTIVATIONS, *more)))}, got {name!r}; try 'lipswish'")
     return ACTIVATIONS[name]

@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref import activations, rounding
+from iresnet_ref import rounding
+from iresnet_ref.activations import Activation
 from iresnet_ref.arrays import Array, device, from_host, namespace, require_alike, row_norm
 from iresnet_ref.certify import Certificate, product_certificate
 from iresnet_ref.chain import Chain
 from iresnet_ref.errors import NotContractiveError, ShapeError
 from iresnet_ref.induced import require_norm
-from iresnet_ref.layers import Affine, Layer, Pointwise, Pullback, Spread
+from iresnet_ref.layers import Affine, Layer, Pullback, Spread
+from iresnet_ref.nonlinearities import nonlinearity, widening
 from iresnet_ref.probes import Probes
 from iresnet_ref.spectral import normalise
 from iresnet_ref.tape import Tape, record
@@ -147,7 +149,7 @@ def lipschitz_shares(lipschitz: float, layers: int) -> float:
 def mlp(
     sizes: Sequence[int],
     *,
-    activation: str = "lipswish",
+    activation: str | Activation | Layer = "lipswish",
     lipschitz: float = 0.9,
     norm: float = 2.0,
     seed: int = 0,
@@ -158,7 +160,11 @@ def mlp(
     Each of the ℓ weight matrices is drawn N(0, 1/fan-in), and divided so that its operator norm is *proved* at most
     `lipschitz`^(1/ℓ); biases are N(0, 1/fan-in). Draws depend on the seed alone: the same network on every backend.
 
-    Shapes: `sizes` = (d, h₁, …, d). `like` gives namespace, dtype and device (default: NumPy float64).
+    `activation` is a name ("lipswish", "clipswish", "learnable lipswish", "elu", "maxmin", "fullsort", …), an `Activation`
+    with its constants such as `activations.elu(2.0)`, or a layer such as `sorting.GroupSort(4)`.
+
+    Shapes: `sizes` = (d, h₁, …, d), the rows of each W; CLipSwish doubles the columns of the next. `like` gives namespace,
+    dtype and device (default: NumPy float64).
     Raises: ShapeError, NotContractiveError, ValueError for an unknown activation or another norm.
     Reference: [B19] §2.1, [C19] §4 for the norms.
 
@@ -172,15 +178,16 @@ def mlp(
         raise ShapeError(
             f"mlp: expected sizes (d, h₁, …, d) of positive integers with equal ends, got {sizes}; try (2, 64, 64, 2)"
         )
-    phi = activations.get(activation)
     count = len(sizes) - 1
     if like is None:
         like = np.zeros(1)
-    share = lipschitz_shares(lipschitz / max(1.0, phi.lipschitz) ** (count - 1), count)
+    phi = nonlinearity(activation, like)
+    share = lipschitz_shares(lipschitz / max(1.0, phi.norm_bound(norm)) ** (count - 1), count)
     layers: list[Layer] = []
-    for i, (n, m) in enumerate(pairwise(sizes)):
+    for i, (width, m) in enumerate(pairwise(sizes)):
+        n = width * widening(phi) if i else width
         draw = Probes(seed=seed, stream=i, kind="gaussian").gaussians(1, m * (n + 1)).reshape(m, n + 1) / math.sqrt(n)
         if i:
-            layers.append(Pointwise(phi))
+            layers.append(phi)
         layers.append(Affine(normalise(from_host(draw[:, :n], like), share, norm=norm), from_host(draw[:, n], like)))
     return Branch(tuple(layers), (sizes[0],), norm)

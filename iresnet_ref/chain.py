@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iresnet_ref.arrays import Array, device, namespace, size
-from iresnet_ref.operators import Dense, Diagonal, Factor
+from iresnet_ref.operators import Dense, Diagonal, Factor, Fan
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,9 @@ class Chain:
 
     def _cut(self) -> tuple[list[Any], list[Any]] | None:
         """Return (diagonals, matrices) of a cyclic rotation D_1, M_1, D_2, M_2 …: M_i leads from D_i to D_{i+1}."""
+        if any(isinstance(f, Fan) and len(f.in_shape) == 1 for f in self.factors):
+            parts = (f.split() if isinstance(f, Fan) else (f,) for f in self.factors)
+            return Chain(tuple(part for split in parts for part in split), self.batch, self.like)._cut()
         if not all(isinstance(f, Dense | Diagonal) for f in self.factors):
             return None
         xp = namespace(self.like)

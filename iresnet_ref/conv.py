@@ -9,13 +9,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from iresnet_ref import activations
+from iresnet_ref.activations import Activation
 from iresnet_ref.arrays import Array, from_host, size, to_host
 from iresnet_ref.branch import Branch, lipschitz_shares
 from iresnet_ref.certify_convolution import absolute_convolution_norm_bound, convolution_norm_bound
 from iresnet_ref.convolution import Convolution, Padding, require_convolution
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.layers import Layer, LinearLayer, Pointwise
+from iresnet_ref.layers import Layer, LinearLayer
+from iresnet_ref.nonlinearities import nonlinearity, widening
 from iresnet_ref.probes import Probes
 from iresnet_ref.spectral import normalise
 
@@ -59,7 +60,7 @@ def convnet(
     *,
     channels: int | Sequence[int] = 16,
     kernels: Sequence[int | tuple[int, int]] = (3, 1, 3),
-    activation: str = "lipswish",
+    activation: str | Activation | Layer = "lipswish",
     padding: str = "zero",
     stride: int = 1,
     lipschitz: float = 0.9,
@@ -94,13 +95,14 @@ def convnet(
             f"convnet: expected kernels and one positive number of channels between each two of them, got {count} kernels "
             f"and channels {hidden}; try channels=16, kernels=(3, 1, 3)"
         )
-    phi = activations.get(activation)
     if like is None:
         like = np.zeros(1)
+    phi = nonlinearity(activation, like)
     image = (event[1], event[2])
-    share = lipschitz_shares(lipschitz / max(1.0, phi.lipschitz) ** (count - 1), count)
+    share = lipschitz_shares(lipschitz / max(1.0, phi.norm_bound()) ** (count - 1), count)
     layers: list[Layer] = []
-    for i, (n, m) in enumerate(pairwise((event[0], *hidden, event[0]))):
+    for i, (width, m) in enumerate(pairwise((event[0], *hidden, event[0]))):
+        n = width * widening(phi) if i else width
         side = kernels[i]
         shape = (m, n, *(side if isinstance(side, tuple) else (side, side)))
         mode = require_convolution(shape, image, padding, stride)
@@ -109,6 +111,6 @@ def convnet(
         draw = draw / math.sqrt(fan_in)
         weight, bias = from_host(draw[:, :fan_in].reshape(shape), like), from_host(draw[:, fan_in], like)
         if i:
-            layers.append(Pointwise(phi))
+            layers.append(phi)
         layers.append(normalise(Conv(weight, bias, image, mode), share))
     return Branch(tuple(layers), event)

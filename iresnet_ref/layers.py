@@ -234,7 +234,7 @@ class Pointwise:
         """Return φ(x)."""
         return self.activation.value(x)
 
-    def linearize(self, x: Any) -> tuple[Any, Factor]:
+    def linearize(self, x: Any) -> tuple[Any, Diagonal]:
         """Return φ(x) and the diagonal φ′(x)."""
         y, slope = self.activation.both(x)
         return y, Diagonal(slope)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from iresnet_ref.arrays import Array, namespace, product, size
+from iresnet_ref.arrays import Array, device, namespace, product, size
 
 
 class Factor(Protocol):
@@ -133,6 +133,52 @@ def matching_rows(u: Array, v: Array, event_ndim: int) -> tuple[Any, Any]:
         xp.sum(u, axis=axis, keepdims=True) if v.shape[axis] == 1 else u,
         xp.sum(v, axis=axis, keepdims=True) if u.shape[axis] == 1 else v,
     )
+
+
+@dataclass(frozen=True)
+class Fan:
+    """v ↦ [D₁v; D₂v] along the first event axis, `entries` = [D₁; D₂] of shape (batch, 2·channels, *pixels)."""
+
+    entries: Array
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """(channels, *pixels)."""
+        return (self.entries.shape[1] // 2, *self.entries.shape[2:])
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """(2·channels, *pixels)."""
+        return tuple(self.entries.shape[1:])
+
+    @property
+    def shared(self) -> bool:
+        """Each sample has its own."""
+        return False
+
+    def apply(self, v: Array) -> Any:
+        """Return [D₁v; D₂v]."""
+        return namespace(v).concat([v, v], axis=v.ndim - self.entries.ndim + 1) * self.entries
+
+    def transpose(self, u: Array) -> Any:
+        """Return D₁u₁ + D₂u₂."""
+        xp = namespace(u)
+        halves = xp.reshape(u * self.entries, (*self._lead(u), 2, *self.in_shape))
+        return xp.sum(halves, axis=halves.ndim - self.entries.ndim)
+
+    def _lead(self, u: Array) -> tuple[int, ...]:
+        probes = u.shape[: u.ndim - self.entries.ndim]
+        return (*probes, max(u.shape[len(probes)], self.entries.shape[0]))
+
+    def take(self, rows: Any) -> Fan:
+        """Return the factor of these rows."""
+        return Fan(Diagonal(self.entries).take(rows).entries)
+
+    def split(self) -> tuple[Factor, ...]:
+        """Return [I; I] and the diagonal, whose product it is; for events of one axis."""
+        xp = namespace(self.entries)
+        identity = xp.eye(self.in_shape[0], dtype=self.entries.dtype, device=device(self.entries))
+        return Dense(xp.concat([identity, identity], axis=0)), Diagonal(self.entries)
 
 
 @dataclass(frozen=True)

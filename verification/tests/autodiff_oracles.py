@@ -29,12 +29,31 @@ def torch_layers(g: ir.Branch, parameters: dict[str, Any]) -> list[Callable[[Any
         "softplus": lambda z: torch.nn.functional.softplus(z, threshold=100.0),
         "sine": torch.sin,
         "relu": torch.relu,
+        "leaky relu": torch.nn.functional.leaky_relu,
+        "elu α=2": lambda z: torch.nn.functional.elu(z, 2.0),
+        "lipswish β=3": lambda z: z * torch.sigmoid(3.0 * z) / 1.1,
+        "maxmin": lambda z: z.unflatten(-1, (-1, 2)).sort(-1, descending=True)[0].flatten(-2),
+        "groupsort 4": lambda z: z.unflatten(-1, (-1, 4)).sort(-1, descending=True)[0].flatten(-2),
+        "fullsort": lambda z: z.sort(-1, descending=True)[0],
+        "clipswish": lambda z: torch.cat([z * torch.sigmoid(z), -z * torch.sigmoid(-z)], -1) / (1.1 * 1.004),
     }
+
+    def learnt(i: int, double: bool) -> Callable[[Any], Any]:
+        def value(z: Any) -> Any:
+            w = torch.nn.functional.softplus(parameters[f"{i}.raw"]) * z
+            return torch.cat([z * torch.sigmoid(w), -z * torch.sigmoid(-w)], -1) / (1.1 * 1.004) if double else z * torch.sigmoid(w) / 1.1
+
+        return value
 
     def affine(i: int) -> Callable[[Any], Any]:
         return lambda x: x @ parameters[f"{i}.weight"].T + parameters[f"{i}.bias"]
 
-    return [affine(i) if f"{i}.weight" in parameters else phi[layer.name] for i, layer in enumerate(g.layers)]
+    def layer_of(i: int, name: str) -> Callable[[Any], Any]:
+        if f"{i}.raw" in parameters:
+            return learnt(i, name.endswith("clipswish"))
+        return affine(i) if f"{i}.weight" in parameters else phi[name]
+
+    return [layer_of(i, layer.name) for i, layer in enumerate(g.layers)]
 
 
 def torch_branch(layers: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:

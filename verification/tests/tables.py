@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ import numpy as np
 import iresnet_backends
 import iresnet_ref as ir
 from iresnet_backends import Backend
+from iresnet_ref.layers import Affine
+from iresnet_ref.nonlinearities import nonlinearity, widening
+from iresnet_ref.sorting import GroupSort
 
 BACKENDS = {
     "numpy-f32": ("numpy", "float32"),
@@ -75,6 +80,11 @@ CONSTRUCTORS: dict[str, Constructor] = {
         (3, 7, 6, 5, 3), activation="sine", lipschitz=0.99, seed=seed, like=like
     ),
     "relu 6-6-6 L=.9": lambda like, seed: ir.mlp((6, 6, 6), activation="relu", lipschitz=0.9, seed=seed, like=like),
+    "clipswish 2-3-2 L=.9": lambda like, seed: ir.mlp((2, 3, 2), activation="clipswish", lipschitz=0.9, seed=seed, like=like),
+    "learnt mixture d=2 L=.97": lambda like, seed: mixture(
+        (2, 2, 3, 2), ["learnable clipswish", "learnable lipswish"], 0.97, seed, like
+    ),
+    "sort mixture d=2 L=.9": lambda like, seed: mixture((2, 4, 2, 2), [GroupSort(4), "maxmin"], 0.9, seed, like),
     "symmetric- d=4 L=.99": lambda like, seed: symmetric(4, 0.99, -1.0, seed, like),
     "tiny J d=4": lambda like, seed: ir.mlp((4, 8, 4), lipschitz=1e-7, seed=seed, like=like),
 }
@@ -91,6 +101,20 @@ def backend(key: str) -> Backend:
 def digits50() -> Backend:
     """Return the 50-digit oracle; mpmath's precision is a process-wide setting and stays at 50."""
     return iresnet_backends.get("precision:50")
+
+
+def mixture(sizes: tuple[int, ...], activations: list[Any], lipschitz: float, seed: int, like: Any) -> ir.Branch:
+    """Return an MLP with another activation behind each layer but the last."""
+    layers: list[Any] = []
+    rng = np.random.default_rng(seed)
+    constants = [nonlinearity(a, like).norm_bound() for a in activations]
+    share = (lipschitz / math.prod(constants)) ** (1 / (len(sizes) - 1)) * (1 - 1e-15)
+    for (n, m), activation in zip(pairwise(sizes), [*activations, None], strict=True):
+        columns = n * (widening(layers[-1]) if layers else 1)
+        weight, bias = (ir.arrays.from_host(rng.standard_normal(s), like) for s in ((m, columns), (m,)))
+        layers.append(Affine(ir.normalise(weight, share), bias))
+        layers += [] if activation is None else [nonlinearity(activation, like)]
+    return ir.Branch(tuple(layers), (sizes[0],))
 
 
 def symmetric(d: int, lipschitz: float, sign: float, seed: int, like: Any) -> ir.Branch:

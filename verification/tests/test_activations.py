@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import mpmath
 import numpy as np
 import pytest
 
-from iresnet_ref.activations import ACTIVATIONS, get
+import iresnet_ref as ir
+from iresnet_ref import activations
+from iresnet_ref.activations import ACTIVATIONS, Activation, elu, get, leaky_relu
+from iresnet_ref.layers import Pointwise
+from iresnet_ref.lipswish import CLIPSWISH, IN_THE_1_NORM, CLipSwish, LipSwish, lipswish, swish_bends
+from iresnet_ref.nonlinearities import nonlinearity
 
-FORMULAS = {
+
+def swish(z: Any, beta: Any = 1) -> Any:
+    return z / (1 + mpmath.exp(-beta * z))
+
+
+FORMULAS: dict[str, Callable[[Any], Any]] = {
     "identity": lambda z: z,
-    "lipswish": lambda z: z / (1 + mpmath.exp(-z)) / mpmath.mpf("1.1"),
+    "lipswish": lambda z: swish(z) / mpmath.mpf("1.1"),
     "elu": lambda z: z if z > 0 else mpmath.expm1(z),
     "tanh": mpmath.tanh,
     "softplus": lambda z: mpmath.log1p(mpmath.exp(z)),
     "sine": mpmath.sin,
     "relu": lambda z: max(z, mpmath.mpf(0)),
+    "leaky relu": lambda z: max(z, mpmath.mpf(0.01) * z),
 }
+CASES: list[tuple[Activation, Callable[[Any], Any]]] = [
+    *((get(name), formula) for name, formula in FORMULAS.items()),
+    (elu(2.5), lambda z: z if z > 0 else mpmath.mpf(2.5) * mpmath.expm1(z)),
+    (elu(0.25), lambda z: z if z > 0 else mpmath.mpf(0.25) * mpmath.expm1(z)),
+    (leaky_relu(-0.5), lambda z: z if z > 0 else mpmath.mpf(-0.5) * z),
+    (lipswish(0.3), lambda z: swish(z, mpmath.mpf(0.3)) / mpmath.mpf(1.1)),
+    (lipswish(5.0), lambda z: swish(z, 5) / mpmath.mpf(1.1)),
+    (lipswish(1e-3), lambda z: swish(z, mpmath.mpf(1e-3)) / mpmath.mpf(1.1)),
+    (lipswish(1.0, scale=CLIPSWISH), lambda z: swish(z) / mpmath.mpf(CLIPSWISH)),
+]
 POINTS = np.concatenate([np.linspace(-20, 20, 81), [-700.0, -100.0, -37.5, -1e-8, 1e-300, 1e-8, 37.5, 100.0, 700.0]])
+each_case = pytest.mark.parametrize(("phi", "formula"), CASES, ids=[case[0].name for case in CASES])
 
 
 def test_every_activation_has_a_formula() -> None:
@@ -25,34 +50,125 @@ def test_every_activation_has_a_formula() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", FORMULAS)
-def test_values_and_derivatives_are_accurate_to_8u(name: str, dtype: type) -> None:
-    phi, u = get(name), float(np.finfo(dtype).eps) / 2
+@each_case
+def test_values_and_derivatives_are_accurate_to_8u(phi: Activation, formula: Callable[[Any], Any], dtype: type) -> None:
+    u = float(np.finfo(dtype).eps) / 2
     points = POINTS[(np.abs(POINTS) < 80) | (dtype is np.float64)]
     z = points.astype(dtype)
     value, first = phi.both(z)
     second = phi.second(z)
     assert value.dtype == first.dtype == second.dtype == dtype
+    size = max(phi.error, 8)
     with mpmath.workdps(60):
         for i, point in enumerate(z.tolist()):
             at = mpmath.mpf(point)
-            truth = FORMULAS[name](at)
+            truth = formula(at)
             # |fl φ − φ| ≤ 8u(|φ| + 1), 0 for the exact ones
             assert abs(mpmath.mpf(float(value[i])) - truth) <= phi.error * u * (abs(truth) + 1)
-            if point == 0.0 or (name in ("relu", "elu") and abs(point) < 1e-6):
+            if point == 0.0 or (phi.name.startswith(("relu", "elu", "leaky")) and abs(point) < 1e-6):
                 continue  # the kink, or differences across it
-            slope, bend = mpmath.diff(FORMULAS[name], at, 1), mpmath.diff(FORMULAS[name], at, 2)
-            assert abs(mpmath.mpf(float(first[i])) - slope) <= 8 * u * (abs(slope) + 1) + mpmath.mpf(10) ** -25
-            assert abs(mpmath.mpf(float(second[i])) - bend) <= 8 * u * (abs(bend) + 1) + mpmath.mpf(10) ** -15
-    assert (phi.value(z) == value).all()
+            slope, bend = mpmath.diff(formula, at, 1), mpmath.diff(formula, at, 2)
+            assert abs(mpmath.mpf(float(first[i])) - slope) <= size * u * (abs(slope) + 1) + mpmath.mpf(10) ** -25
+            assert abs(mpmath.mpf(float(second[i])) - bend) <= size * u * (abs(bend) + 1) + mpmath.mpf(10) ** -15
+            assert abs(bend) <= phi.curvature * (1 + mpmath.mpf(10) ** -15)
+    assert np.abs(phi.value(z) - value).max() <= 2 * u * np.abs(value).max()
 
 
-@pytest.mark.parametrize("name", FORMULAS)
-def test_lipschitz_constant_is_a_bound_and_nearly_attained(name: str) -> None:
-    slope = np.abs(get(name).both(np.linspace(-50, 50, 400_001))[1]).max()
-    assert 0.999 <= slope <= get(name).lipschitz * (1 + 2.0**-50)
+def climb(slope: Callable[[Any], Any], width: float = 50.0) -> float:
+    """The largest slope: a dense search, then finer and finer around the best points."""
+    grid = np.linspace(-width, width, 400_001)
+    best, step = grid[np.argsort(slope(grid))[-8:]], grid[1] - grid[0]
+    for _ in range(6):
+        fine = (best[:, None] + np.linspace(-step, step, 201)[None, :]).reshape(-1)
+        best, step = fine[np.argsort(slope(fine))[-8:]], step / 50
+    return float(slope(best).max())
+
+
+@each_case
+def test_lipschitz_constant_is_attained_and_never_exceeded(phi: Activation, formula: Callable[[Any], Any]) -> None:
+    del formula
+    largest = climb(lambda z: np.abs(phi.both(z)[1]), 50.0 if phi.name != "lipswish β=0.001" else 5000.0)
+    reach = 1 / 1.004 if phi.name == "lipswish β=1" else 1.0  # CLipSwish's half
+    assert 0.9995 * phi.lipschitz * reach <= largest <= phi.lipschitz * (1 + 2.0**-50)
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.974, 1.0, 20.0])
+def test_clipswish_constants_are_attained_and_never_exceeded(beta: float) -> None:
+    layer = CLipSwish(Pointwise(lipswish(beta, scale=CLIPSWISH)))
+
+    def slopes(z: Any) -> Any:
+        return layer.linearize(z[:, None])[1].entries
+
+    for p, attained in ((1.0, 0.9999), (2.0, 0.9999), (np.inf, 0.99)):
+        largest = climb(lambda z, p=p: np.linalg.norm(slopes(z), p, axis=1), 50.0 / beta)
+        assert attained * layer.norm_bound(p) <= largest <= layer.norm_bound(p)
+    assert IN_THE_1_NORM - 1.08627 < 1e-4
+
+
+@pytest.mark.parametrize("raw", [-3.0, 0.5, 4.0])
+def test_derivatives_by_the_slope_agree_with_50_digits(raw: float) -> None:
+    layer = LipSwish(np.asarray([raw]))
+    z = np.concatenate([np.linspace(-9, 9, 37), [-60.0, 60.0]])
+    x = z[:, None]
+    _, by_beta, slope_by_beta = swish_bends(x, layer.beta)
+    with mpmath.workdps(40):
+        beta = mpmath.log1p(mpmath.exp(raw))
+        for i, point in enumerate(z.tolist()):
+            truth = mpmath.diff(lambda b, q=point: swish(mpmath.mpf(q), b), beta)
+            mixed = mpmath.diff(swish, (mpmath.mpf(point), beta), (1, 1))
+            assert abs(by_beta[i, 0] - truth) <= 1e-14 * (1 + abs(truth))
+            assert abs(slope_by_beta[i, 0] - mixed) <= 1e-14 * (1 + abs(mixed))
+            # the pullback of one row, ȳ = 1 or v = t̄ = 1, is ∂φ/∂raw and ∂φ′/∂raw
+            by_raw = mpmath.diff(lambda r, q=point: swish(mpmath.mpf(q), mpmath.log1p(mpmath.exp(r))), raw) / mpmath.mpf(1.1)
+            one, row = np.ones((1, 1)), x[i : i + 1]
+            assert abs(layer.pullback(row, None, one, None)[2]["raw"][0] - by_raw) <= 1e-14 * (1 + abs(by_raw))
+            bent = mixed / mpmath.mpf(1.1) / (1 + mpmath.exp(-raw))
+            got = layer.pullback(row, one[None], None, one[None])[2]["raw"][0]
+            assert abs(got - bent) <= 1e-14 * (1 + abs(bent))
+
+
+@pytest.mark.parametrize("raw", [-60.0, -8.0, 0.5, 30.0])
+def test_the_constant_of_a_learnable_slope_covers_its_rounding(raw: float) -> None:
+    layer = LipSwish(np.asarray([raw], dtype=np.float32))
+    z = np.concatenate([np.linspace(-40, 40, 161) / max(1e-3, np.log1p(np.exp(raw))), [-1e30, 1e30]]).astype(np.float32)
+    value, error = layer(z[:, None]), layer._fixed().activation.error
+    with mpmath.workdps(40):
+        beta = mpmath.log1p(mpmath.exp(mpmath.mpf(float(layer.raw[0]))))
+        for i, point in enumerate(z.tolist()):
+            truth = swish(mpmath.mpf(point), beta) / mpmath.mpf(1.1)
+            assert abs(mpmath.mpf(float(value[i, 0])) - truth) <= error * 2.0**-24 * (abs(truth) + 1)
+
+
+def test_a_slope_that_is_not_finite_proves_nothing() -> None:
+    for name, raw in (("learnable lipswish", np.nan), ("learnable clipswish", np.inf)):
+        g = ir.mlp((2, 4, 2), activation=name)
+        certificate = ir.certify(g.with_parameters({**g.parameters(), "1.raw": np.asarray([raw])}))
+        assert not certificate.proved
+        assert certificate.bound == np.inf
+
+
+def test_bad_constants_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"elu: expected 0 ≤ α < inf, got -1; try alpha=1.0"):
+        elu(-1)
+    with pytest.raises(ValueError, match=r"lipswish: expected 0 < β < inf and scale ≥ 1.1, got 0.0"):
+        lipswish(0.0)
+    with pytest.raises(ValueError, match=r"leaky_relu: expected a finite slope, got inf"):
+        leaky_relu(np.inf)
 
 
 def test_unknown_activation_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"expected one of elu, identity, lipswish.*got 'gelu'; try 'lipswish'"):
+    with pytest.raises(ValueError, match=r"expected one of elu, identity, leaky relu, lipswish.*got 'gelu'; try 'lipswish'"):
         get("gelu")
+    with pytest.raises(ValueError, match=r"expected one of clipswish, elu, fullsort,.*maxmin.*got 'gelu'"):
+        ir.mlp((2, 4, 2), activation="gelu")
+
+
+@pytest.mark.parametrize("name", [*ACTIVATIONS, "clipswish", "fullsort", "learnable clipswish", "learnable lipswish", "maxmin"])
+def test_every_activation_makes_an_mlp_and_a_convnet(name: str) -> None:
+    dense = ir.mlp((2, 4, 4, 2), activation=name, lipschitz=0.9)
+    images = ir.convnet((2, 4, 4), channels=4, activation=name, lipschitz=0.9)
+    for g, x in ((dense, np.ones((3, 2))), (images, np.ones((3, 2, 4, 4)))):
+        assert g(x).shape == x.shape
+        assert g.linearize(x)[1].dense().shape == (3, x[0].size, x[0].size)
+        assert ir.certify(g).bound <= 0.9
+    assert nonlinearity(activations.get("elu"), np.zeros(1)).name == "elu"
