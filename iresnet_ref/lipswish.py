@@ -18,7 +18,8 @@ from typing import Any
 from iresnet_ref import rounding
 from iresnet_ref.activations import Activation, get, sigmoid
 from iresnet_ref.arrays import Array, namespace, to_host
-from iresnet_ref.layers import FactorError, Pointwise, Pullback, Spread, sum_probes
+from iresnet_ref.factor_error import FactorError
+from iresnet_ref.layers import Pointwise, Pullback, Spread, sum_probes
 from iresnet_ref.operators import Diagonal, Fan
 
 LIPSWISH = 1.1
