@@ -21,6 +21,7 @@ from iresnet_ref.bijections import (
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.branch import Branch, mlp
 from iresnet_ref.certify import Certificate, certify
+from iresnet_ref.concatenation import densenet
 from iresnet_ref.conv import Conv, convnet
 from iresnet_ref.density import BitsPerDimension, DiagonalGaussian, LogProb, StandardGaussian, bits_per_dimension
 from iresnet_ref.errors import (
@@ -120,6 +121,7 @@ __all__ = [
     "bits_per_dimension",
     "certify",
     "convnet",
+    "densenet",
     "dequantise",
     "geometric",
     "gram_bound",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.activations import Activation, get, sigmoid
+from iresnet_ref.activations import ACTIVATIONS, Activation, get, sigmoid
 from iresnet_ref.arrays import Array, namespace, to_host
 from iresnet_ref.factor_error import FactorError
 from iresnet_ref.layers import Pointwise, Pullback, Spread, sum_probes
@@ -24,6 +24,8 @@ from iresnet_ref.operators import Diagonal, Fan
 
 LIPSWISH = 1.1
 CLIPSWISH = 1.1 * 1.004
+HALF = "half of clipswish"
+"""The name of LipSwish/1.004 among the activations."""
 IN_THE_1_NORM = 1.0863
 """≥ sup(|φ′(z)| + |φ′(−z)|)/1.004."""
 
@@ -52,8 +54,8 @@ def lipswish(beta: float = 1.0, *, scale: float = LIPSWISH) -> Activation:
     """
     if not (0.0 < beta < math.inf and scale >= LIPSWISH):
         raise ValueError(f"lipswish: expected 0 < β < inf and scale ≥ 1.1, got {beta} and {scale}; try beta=1.0")
-    if beta == 1.0 and scale == LIPSWISH:
-        return get("lipswish")
+    if beta == 1.0 and scale in (LIPSWISH, CLIPSWISH):
+        return get("lipswish" if scale == LIPSWISH else HALF)
     return _activation(beta, scale)
 
 
@@ -63,7 +65,7 @@ def _activation(beta: float, scale: float) -> Activation:
         return value / scale, slope / scale
 
     return Activation(
-        f"lipswish β={beta:.6g}",
+        HALF if (beta, scale) == (1.0, CLIPSWISH) else f"lipswish β={beta:.6g}",
         lambda z: both(z)[0],
         both,
         lambda z: swish_bends(z, beta)[0] / scale,
@@ -85,6 +87,9 @@ def _error(beta: float) -> float:
     while 3.0 * far * far * math.exp(-far) / (1.1 * beta) > 3.0 * far + 4.0:
         far += 1
     return 3.0 * far + 4.0
+
+
+ACTIVATIONS[HALF] = _activation(1.0, CLIPSWISH)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,12 @@ from iresnet_ref import rounding
 from iresnet_ref.activations import ACTIVATIONS, Activation
 from iresnet_ref.arrays import from_host, namespace, to_host
 from iresnet_ref.bijections import Residual
+from iresnet_ref.concatenation import Concatenation
 from iresnet_ref.conv import Conv
 from iresnet_ref.errors import BackendUnavailableError, DTypeError, FormatError, IResNetError
 from iresnet_ref.layers import Affine, Pointwise
+from iresnet_ref.lipswish import CLipSwish, LipSwish
+from iresnet_ref.sorting import GroupSort
 
 FORMAT = "iresnet-ref"
 VERSION = 1
@@ -32,7 +35,7 @@ TYPES: dict[str, Any] = {
     for cls in (
         ir.ActNorm, ir.Branch, ir.Composition, ir.DiagonalGaussian, ir.FactorOut, ir.Flow, ir.Logit, ir.Mixing, ir.Normalised,
         ir.Options, ir.Pad, ir.Permutation, ir.Probes, ir.ResidualBlock, ir.Squeeze, ir.StandardGaussian,
-        Affine, Conv, Pointwise, Residual,
+        Affine, CLipSwish, Concatenation, Conv, GroupSort, LipSwish, Pointwise, Residual,
     )
 }  # fmt: skip
 """What can be saved; every field of these is an array, a number, a name, one of these, or a tuple of such."""

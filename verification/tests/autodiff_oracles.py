@@ -48,7 +48,18 @@ def torch_layers(g: ir.Branch, parameters: dict[str, Any]) -> list[Callable[[Any
     def affine(i: int) -> Callable[[Any], Any]:
         return lambda x: x @ parameters[f"{i}.weight"].T + parameters[f"{i}.bias"]
 
+    def dense(i: int) -> Callable[[Any], Any]:
+        def value(z: Any) -> Any:
+            eta = torch.nn.functional.softplus(parameters[f"{i}.raw"])
+            eta = eta / eta.norm()
+            inner = z @ parameters[f"{i}.0.weight"].T + parameters[f"{i}.0.bias"]
+            return torch.cat([eta[0] * z, eta[1] * phi["clipswish"](inner)], -1)
+
+        return value
+
     def layer_of(i: int, name: str) -> Callable[[Any], Any]:
+        if f"{i}.0.weight" in parameters:
+            return dense(i)
         if f"{i}.raw" in parameters:
             return learnt(i, name.endswith("clipswish"))
         return affine(i) if f"{i}.weight" in parameters else phi[name]

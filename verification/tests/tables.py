@@ -15,7 +15,7 @@ import numpy as np
 import iresnet_backends
 import iresnet_ref as ir
 from iresnet_backends import Backend
-from iresnet_ref.layers import Affine
+from iresnet_ref.layers import Affine, LinearLayer, Pointwise
 from iresnet_ref.nonlinearities import nonlinearity, widening
 from iresnet_ref.sorting import GroupSort
 
@@ -85,6 +85,7 @@ CONSTRUCTORS: dict[str, Constructor] = {
         (2, 2, 3, 2), ["learnable clipswish", "learnable lipswish"], 0.97, seed, like
     ),
     "sort mixture d=2 L=.9": lambda like, seed: mixture((2, 4, 2, 2), [GroupSort(4), "maxmin"], 0.9, seed, like),
+    "densenet d=2 L=.9": lambda like, seed: ir.densenet(2, depth=3, growth=2, lipschitz=0.9, seed=seed, like=like),
     "symmetric- d=4 L=.99": lambda like, seed: symmetric(4, 0.99, -1.0, seed, like),
     "tiny J d=4": lambda like, seed: ir.mlp((4, 8, 4), lipschitz=1e-7, seed=seed, like=like),
 }
@@ -157,3 +158,11 @@ def distance(a: Any, b: Any) -> np.ndarray[Any, Any]:
     difference = exact(a) - b
     xp = ir.arrays.namespace(difference)
     return ir.arrays.to_host(xp.sqrt(xp.sum(difference * difference, axis=-1)))
+
+
+POINTWISE = {
+    name: make
+    for name, make in CONSTRUCTORS.items()
+    if all(isinstance(layer, LinearLayer | Pointwise) for layer in make(np.zeros(1), 0).layers)
+}
+"""Linear layers and activations entry by entry: what ball arithmetic is written for."""

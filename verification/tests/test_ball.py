@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ball_arithmetic import bits, distances_to_preimage
 from contractive_families import FAMILIES, Family, rotation, symmetric
-from tables import BACKENDS, CONSTRUCTORS, inputs
+from tables import BACKENDS, POINTWISE, inputs
 from tables import backend as table_backend
 
 import iresnet_backends
@@ -101,7 +101,7 @@ def test_no_violation_in_ten_thousand_rows() -> None:
                 assert outside(block, inverse.x, y, *radii) == 0, (seed, name, dtype)
                 rows += y.shape[0]
     for seed in range(40):
-        for name, make in CONSTRUCTORS.items():
+        for name, make in POINTWISE.items():
             for key in ("numpy-f32", "numpy-f64"):
                 b = table_backend(key)
                 g = make(b.asarray(np.zeros(1)), seed)

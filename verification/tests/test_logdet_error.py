@@ -14,7 +14,7 @@ from contractive_families import FAMILIES, rotation
 from flint import arb
 from hypothesis import given
 from hypothesis import strategies as st
-from tables import BACKENDS, CONSTRUCTORS, at_50_digits, backend, exact, inputs
+from tables import BACKENDS, POINTWISE, at_50_digits, backend, exact, inputs
 
 import iresnet_ref as ir
 from iresnet_ref import activations
@@ -24,13 +24,13 @@ from iresnet_ref.logdet import error
 from iresnet_ref.logdet.exact import exact_logdet, log_determinant
 
 SEEDS = st.integers(0, 2**20)
-each_constructor = pytest.mark.parametrize("name", CONSTRUCTORS)
+each_constructor = pytest.mark.parametrize("name", POINTWISE)
 both_precisions = pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f32"])
 
 
 def make(name: str, key: str, seed: int) -> tuple[ir.ResidualBlock, Any]:
     b = backend(key)
-    g = CONSTRUCTORS[name](b.asarray(np.zeros(1)), seed)
+    g = POINTWISE[name](b.asarray(np.zeros(1)), seed)
     return ir.ResidualBlock(g), inputs(b, g.event_shape[0], seed)
 
 
@@ -129,7 +129,7 @@ def test_equal_logarithms_round_alike(L: float) -> None:
 def test_no_violation_in_ten_thousand_rows() -> None:
     rows = 0
     for seed in range(120):
-        for name in CONSTRUCTORS:
+        for name in POINTWISE:
             for key in ("numpy-f32", "numpy-f64"):
                 block, x = make(name, key, seed)
                 assert (errors(block, x) <= to_host(ir.logdet_error_bound(block, x))).all(), (seed, name, key)

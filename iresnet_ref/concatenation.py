@@ -1,0 +1,268 @@
+"""The densely connected layer h ↦ [η₁h; η₂f(h)] and branches made of it (Perugachi-Diaz, Tomczak, Bhulai, *Invertible
+DenseNets with Concatenated LipSwish*, NeurIPS 2021, arXiv 2102.02694).
+
+    Lip ≤ √(η₁² + η₂²K²) for Lip(f) ≤ K,      ηᵢ = softplus(rawᵢ)/√(softplus(raw₁)² + softplus(raw₂)²)    (their eq. 10, §3.2),
+
+so that η₁² + η₂² = 1 and Lip ≤ 1 for K ≤ 1 *whatever the learnt concatenation is*; without parameters both are 1/√2.
+The Jacobian is [η₁I; η₂J_f]: one factor of the chain, made of those of f.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref import rounding
+from iresnet_ref.activations import Activation, get, sigmoid
+from iresnet_ref.arrays import Array, device, from_host, namespace, row_norm, to_host
+from iresnet_ref.branch import Branch, lipschitz_shares
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.layers import Affine, Layer, Pullback, Spread
+from iresnet_ref.nonlinearities import nonlinearity, widening
+from iresnet_ref.operators import Factor
+from iresnet_ref.probes import Probes
+from iresnet_ref.rounding import up
+from iresnet_ref.spectral import normalise
+from iresnet_ref.tape import record
+
+
+@dataclass(frozen=True)
+class Concatenated:
+    """v ↦ [η₁v; η₂F_k ⋯ F₁v] along the first event axis."""
+
+    first: Any
+    second: Any
+    inner: tuple[Factor, ...]
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """(channels, *pixels)."""
+        return self.inner[0].in_shape
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """(channels + those of F, *pixels)."""
+        (own, *pixels), more = self.in_shape, self.inner[-1].out_shape[0]
+        return (own + more, *pixels)
+
+    @property
+    def shared(self) -> bool:
+        """Whether F is."""
+        return all(factor.shared for factor in self.inner)
+
+    def apply(self, v: Array) -> Any:
+        """Return [η₁v; η₂Fv]."""
+        xp = namespace(v)
+        image = reduce(lambda w, factor: factor.apply(w), self.inner, v)
+        axis = v.ndim - len(self.in_shape)
+        own = xp.broadcast_to(v, (*image.shape[:axis], *self.in_shape))
+        return xp.concat([self.first * own, self.second * image], axis=axis)
+
+    def transpose(self, u: Array) -> Any:
+        """Return η₁u₁ + η₂Fᵀu₂."""
+        own, image = split(u, self.in_shape[0], u.ndim - len(self.in_shape))
+        return self.first * own + self.second * reduce(lambda w, factor: factor.transpose(w), reversed(self.inner), image)
+
+    def take(self, rows: Any) -> Concatenated:
+        """Return the factor of these rows."""
+        return replace(self, inner=tuple(factor.take(rows) for factor in self.inner))
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    """h ↦ [η₁h; η₂f(h)] with f = layer_k ∘ ⋯ ∘ layer_1; `raw` of shape (2,) are the learnt weights, None is η = 1/√2."""
+
+    inner: tuple[Layer, ...]
+    raw: Any = None
+
+    @property
+    def name(self) -> str:
+        """E.g. "concatenation of dense 3→8, clipswish"."""
+        return "concatenation of " + ", ".join(layer.name for layer in self.inner)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Those of the layers of f as "0.weight" …, and the raw weights."""
+        own = {f"{i}.{name}": p for i, layer in enumerate(self.inner) for name, p in layer.parameters.items()}
+        return own if self.raw is None else {**own, "raw": self.raw}
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Concatenation:
+        """Return the layer with these parameters."""
+        inner = (
+            layer.with_parameters({name: parameters[f"{i}.{name}"] for name in layer.parameters})
+            for i, layer in enumerate(self.inner)
+        )
+        return Concatenation(tuple(inner), None if self.raw is None else parameters["raw"])
+
+    def weights(self, x: Any) -> tuple[Any, Any]:
+        """Return (η₁, η₂) in the arithmetic of x."""
+        xp = namespace(x)
+        if self.raw is None:
+            half = xp.sqrt(xp.full((), 0.5, dtype=x.dtype, device=device(x)))
+            return half, half
+        eta = get("softplus").value(self.raw)
+        eta = eta / xp.sqrt(xp.sum(eta * eta))
+        return eta[0], eta[1]
+
+    def __call__(self, x: Any) -> Any:
+        """Return [η₁x; η₂f(x)]."""
+        first, second = self.weights(x)
+        image = reduce(lambda h, layer: layer(h), self.inner, x)
+        return namespace(x).concat([first * x, second * image], axis=1)
+
+    def linearize(self, x: Any) -> tuple[Any, Concatenated]:
+        """Return the value and [η₁I; η₂J_f(x)]."""
+        first, second = self.weights(x)
+        tape = record(self.inner, x)
+        assert tape.chain is not None
+        value = namespace(x).concat([first * x, second * tape.value], axis=1)
+        return value, Concatenated(first, second, tape.chain.factors)
+
+    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+        """x̄ = η₁ȳ₁ + η₂J_fᵀȳ₂ + …, η̄₁ = Σ ȳ₁x + t̄₁v, η̄₂ = Σ ȳ₂f(x) + t̄₂J_f v, through softplus and the division."""
+        xp = namespace(x)
+        first, second = self.weights(x)
+        tape = record(self.inner, x, linearize=v is not None)
+        tangents = () if v is None else tape.push(v)
+        halves: list[Any] = [None, None, None, None]
+        along = [xp.zeros_like(first), xp.zeros_like(first)]
+        for k, (bar, pair) in enumerate(((y_bar, (x, tape.value)), (t_bar, (v, tangents[-1] if tangents else None)))):
+            if bar is not None:
+                parts = split(bar, x.shape[1], bar.ndim - x.ndim + 1)
+                halves[k], halves[k + 2] = first * parts[0], second * parts[1]
+                along = [a + xp.sum(part * of) for a, part, of in zip(along, parts, pair, strict=True)]
+        x_bar, v_bar, gradients = tape.pullback(halves[2], tangents, halves[3])
+        x_bar = x_bar if halves[0] is None else x_bar + halves[0]
+        if halves[1] is not None:
+            own = halves[1]
+            if own.shape != v_bar.shape:  # v is one tangent for all rows
+                own = xp.sum(own, axis=v.ndim - x.ndim, keepdims=True)
+            v_bar = v_bar + own
+        if self.raw is not None:
+            # η = s/‖s‖: ∂η/∂s = (I − ηηᵀ)/‖s‖, and ∂s/∂raw = σ(raw)
+            s = get("softplus").value(self.raw)
+            radial = first * along[0] + second * along[1]
+            bars = xp.stack([along[0] - first * radial, along[1] - second * radial], axis=0)
+            gradients = {**gradients, "raw": bars / xp.sqrt(xp.sum(s * s)) * sigmoid(self.raw)[0]}
+        return x_bar, v_bar, gradients
+
+    def _host_weights(self) -> tuple[float, float]:
+        """(η₁, η₂), rounded up; NaN where a raw weight is not finite, or both underflow."""
+        raw = [0.0, 0.0] if self.raw is None else [float(r) for r in to_host(self.raw)]
+        s = [max(r, 0.0) + math.log1p(math.exp(-abs(r))) for r in raw]
+        length = math.hypot(*s)
+        if not (0.0 < length < math.inf):
+            return math.nan, math.nan
+        # softplus is accurate to a few u, and to |raw|u more where the host has rounded the raw weight
+        steps = 32 + math.ceil(sum(min(abs(r), 1e6) for r in raw))
+        return up(s[0] / length, steps), up(s[1] / length, steps)
+
+    def norm_bound(self, p: float = 2.0) -> float:
+        """Return ‖(η₁, η₂K)‖_p, K the product of the bounds of f's layers; in the 2-norm at most max(1, K) whatever η is."""
+        inner = self._inner_bound(p)
+        first, second = self._host_weights()
+        if not (math.isfinite(inner) and math.isfinite(first)):
+            return math.inf
+        if p == 2.0:
+            return min(up(math.hypot(first, second * inner)), max(1.0, inner))
+        return max(first, second * inner) if p == math.inf else up(first + second * inner)
+
+    def _inner_bound(self, p: float) -> float:
+        bounds = [layer.norm_bound(p) for layer in self.inner]
+        return up(math.prod(bounds), len(bounds)) if any(b != 1.0 for b in bounds) else 1.0
+
+    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+        """e′ = [η₁e; η₂e_f] + 64u|y|, which covers η, the products and this line."""
+        xp, p = namespace(h), before.norm
+        u = rounding.unit_roundoff(h)
+        after, x = before, h
+        for layer in self.inner:
+            value = layer(x)
+            after, x = layer.spread(x, value, after), value
+        first, second = self.weights(h)
+        relative = self._relative() * u
+        error = xp.concat([first * before.error, second * after.error], axis=1) * (1.0 + 2.0 * relative) + relative * xp.abs(y)
+        error = error + rounding.smallest_normal(h) * 8.0
+        own, more = (w * (1.0 + 2.0 * relative) for w in self._host_weights())
+        lipschitz = self.norm_bound(p) * before.lipschitz
+        # ||ŷ(x′)| − |ŷ(x)|| ≤ Λ‖x − x′‖ + 2‖e′(x)‖ + (e′(x′) − e′(x)): solved for the last
+        solved = (1.0 + 8.0 * u) / (1.0 - 2.0 * relative)
+        growth = solved * (own * before.growth + more * after.growth + relative * lipschitz)
+        drift = solved * (own * before.drift + more * after.drift + 2.0 * relative * row_norm(error, h.ndim - 1, p) * (1.0 + 1e-3))
+        return Spread(error, growth, drift, lipschitz, p)
+
+    def _relative(self) -> float:
+        """Roundings of η·h, in units of u: softplus is accurate to 16 and |raw| more, the division and the product to 8."""
+        raw = [0.0] if self.raw is None else [float(r) for r in to_host(self.raw)]
+        return 64.0 + 4.0 * max(abs(r) for r in raw)
+
+    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+        """[η₁²σ²; η₂²σ_f²] and one rounding."""
+        inner, x = variance, h
+        for layer in self.inner:
+            value = layer(x)
+            inner, x = layer.noise(x, value, inner), value
+        first, second = self.weights(h)
+        u = rounding.unit_roundoff(h)
+        return namespace(h).concat([first * first * variance, second * second * inner], axis=1) + (u * u) * y * y
+
+
+def split(u: Any, channels: int, axis: int) -> tuple[Any, Any]:
+    """Return the first `channels` along the axis, and the others."""
+    rest = (slice(None),) * (u.ndim - axis - 1)
+    return u[(..., slice(0, channels), *rest)], u[(..., slice(channels, None), *rest)]
+
+
+def densenet(
+    d: int,
+    *,
+    depth: int = 3,
+    growth: int = 16,
+    activation: str | Activation | Layer = "clipswish",
+    learnable: bool = True,
+    lipschitz: float = 0.9,
+    seed: int = 0,
+    like: Array | None = None,
+) -> Branch:
+    """Return the densely connected branch g = W ∘ D_depth ∘ ⋯ ∘ D₁, D: h ↦ [η₁h; η₂φ(Wh + b)], with proved Lip(g) ≤ `lipschitz` < 1.
+
+    Each D appends `growth` features and keeps those before, so that the last W sees d + depth·growth of them. The W inside
+    have norm at most 1/Lip(φ), hence Lip(D) ≤ 1 whatever the `learnable` concatenation (η₁, η₂) becomes, and the last W has
+    norm at most `lipschitz`. Draws depend on the seed alone: the same network on every backend.
+
+    Shapes: events (d,). `activation` as in `mlp`; for CLipSwish W has growth/2 rows.
+    Raises: ShapeError, NotContractiveError, ValueError. Reference: arXiv 2102.02694, §3.
+
+    >>> import numpy as np
+    >>> g = densenet(2, depth=2, growth=8)
+    >>> g(np.zeros((5, 2))).shape, [tuple(p.shape) for k, p in g.parameters().items() if k.endswith("weight")]
+    ((5, 2), [(4, 2), (4, 10), (2, 18)])
+    """
+    if like is None:
+        like = np.zeros(1)
+    phi = nonlinearity(activation, like)
+    if d < 1 or depth < 1 or growth < 1 or growth % widening(phi):
+        raise ShapeError(
+            f"densenet: expected d, depth and growth ≥ 1 and growth a multiple of {widening(phi)} for {phi.name}, got d={d}, "
+            f"depth={depth}, growth={growth}; try growth=16"
+        )
+    inside = 1.0 / max(1.0, phi.norm_bound()) * (1.0 - 32.0 * rounding.FLOAT64_ROUNDOFF)
+    layers: list[Layer] = []
+    width = d
+    for i in range(depth + 1):
+        rows = growth // widening(phi) if i < depth else d
+        draw = Probes(seed=seed, stream=i, kind="gaussian").gaussians(1, rows * (width + 1)).reshape(rows, width + 1)
+        weight, bias = (from_host(a / math.sqrt(width), like) for a in (draw[:, :width], draw[:, width]))
+        if i == depth:
+            last = lipschitz_shares(lipschitz, 1) * (1.0 - 16.0 * depth * rounding.FLOAT64_ROUNDOFF)
+            layers.append(Affine(normalise(weight, last), bias))
+            break
+        raw = namespace(like).zeros((2,), dtype=like.dtype, device=device(like)) if learnable else None
+        layers.append(Concatenation((Affine(normalise(weight, inside), bias), phi), raw))
+        width += growth
+    return Branch(tuple(layers), (d,))
