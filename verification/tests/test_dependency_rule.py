@@ -75,6 +75,7 @@ HOST_SIDE = {
     "branch.py": "draws initial weights on the host",
     "certify.py": "proofs run in host float64 on exactly converted weights",
     "certify_convolution.py": "proofs run in host float64 on exactly converted kernels",
+    "concatenation.py": "draws initial weights on the host",
     "conv.py": "draws initial weights on the host",
     "induced.py": "proofs run in host float64 on exactly converted weights",
     "inverse/banach.py": "decides on the host, once per check_every steps, which rows have converged",
