@@ -137,6 +137,9 @@ def test_torch_softplus_leaves_the_function_at_its_threshold() -> None:
     off = (from_torch(net)(x) - net(x)).detach()
     assert abs(float(off[0])) < 1e-14
     assert abs(float(off[1]) - np.exp(-20.0)) < 1e-14
+    places = torch.linspace(-45.0, 45.0, 91, dtype=torch.float64)[:, None]
+    g = from_torch(net)
+    assert torch.allclose(to_torch(g)(places).detach(), g(places), rtol=4e-16, atol=0.0)  # ours is exact to rounding
 
 
 @pytest.mark.parametrize("name", CONSTRUCTORS)
