@@ -90,6 +90,16 @@ CONSTRUCTORS: dict[str, Constructor] = {
     "tiny J d=4": lambda like, seed: ir.mlp((4, 8, 4), lipschitz=1e-7, seed=seed, like=like),
 }
 
+IMAGES: dict[str, Constructor] = {
+    "conv 2×3×3 3–1 L=.5": lambda like, seed: ir.convnet(
+        (2, 3, 3), channels=1, kernels=(3, 1), lipschitz=0.5, seed=seed, like=like
+    ),
+    "conv 1×4×3 circular L=.9": lambda like, seed: ir.convnet(
+        (1, 4, 3), channels=2, kernels=((3, 1), 3), activation="elu", padding="circular", lipschitz=0.9, seed=seed, like=like
+    ),
+}
+"""Branches on images: laws that are stated for events of any shape take them with the others."""
+
 
 @cache
 def backend(key: str) -> Backend:
@@ -131,10 +141,11 @@ def symmetric(d: int, lipschitz: float, sign: float, seed: int, like: Any) -> ir
     )
 
 
-def inputs(b: Backend, d: int, seed: int, rows: int = 5) -> Any:
-    """Return rows at scales .1, 1, 3, 0 and 30, rounded to the backend's dtype."""
-    scale = np.resize([0.1, 1.0, 3.0, 0.0, 30.0], rows)[:, None]
-    return b.asarray(np.random.default_rng(seed).standard_normal((rows, d)) * scale)
+def inputs(b: Backend, event: int | tuple[int, ...], seed: int, rows: int = 5) -> Any:
+    """Return rows at scales .1, 1, 3, 0 and 30, rounded to the backend's dtype; `event` is a shape, or the length of a vector."""
+    shape = (event,) if isinstance(event, int) else event
+    scale = np.resize([0.1, 1.0, 3.0, 0.0, 30.0], rows).reshape(rows, *(1,) * len(shape))
+    return b.asarray(np.random.default_rng(seed).standard_normal((rows, *shape)) * scale)
 
 
 def at_50_digits(g: ir.Branch) -> ir.Branch:
@@ -155,7 +166,7 @@ def exact_preimage(g: ir.Branch, y: Any) -> Any:
 
 def distance(a: Any, b: Any) -> np.ndarray[Any, Any]:
     """Return ‖a − b‖₂ per row, both taken to 50 digits, as float64."""
-    difference = exact(a) - b
+    difference = ir.arrays.flatten_events(exact(a) - b, b.ndim - 1)
     xp = ir.arrays.namespace(difference)
     return ir.arrays.to_host(xp.sqrt(xp.sum(difference * difference, axis=-1)))
 

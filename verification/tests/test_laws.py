@@ -10,10 +10,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tables import BACKENDS, CONSTRUCTORS, at_50_digits, backend, digits50, distance, exact, exact_preimage, inputs
+from tables import (
+    BACKENDS,
+    CONSTRUCTORS,
+    IMAGES,
+    at_50_digits,
+    backend,
+    digits50,
+    distance,
+    exact,
+    exact_preimage,
+    inputs,
+)
 
 import iresnet_ref as ir
-from iresnet_ref.arrays import from_host, to_host
+from iresnet_ref.arrays import flatten_events, from_host, to_host
 from iresnet_ref.logdet import laws
 from iresnet_ref.logdet.exact import exact_logdet
 from iresnet_ref.logdet.roulette import roulette_logdet
@@ -23,13 +34,19 @@ from iresnet_ref.rounding import logdet_rounding, unit_roundoff
 
 SEEDS = st.integers(0, 2**20)
 each_backend = pytest.mark.parametrize("key", BACKENDS)
-each_constructor = pytest.mark.parametrize("name", CONSTRUCTORS)
+each_constructor = pytest.mark.parametrize("name", CONSTRUCTORS | IMAGES)
 
 
 def make(name: str, key: str, seed: int) -> tuple[ir.ResidualBlock, Any]:
     b = backend(key)
-    g = CONSTRUCTORS[name](b.asarray(np.zeros(1)), seed)
-    return ir.ResidualBlock(g), inputs(b, g.event_shape[0], seed)
+    g = (CONSTRUCTORS | IMAGES)[name](b.asarray(np.zeros(1)), seed)
+    return ir.ResidualBlock(g), inputs(b, g.event_shape, seed, 2 if name in IMAGES else 5)
+
+
+def flat(x: Any) -> Any:
+    """Return x on the host in float64, events flattened."""
+    host = to_host(x).astype(np.float64)
+    return host.reshape(host.shape[0], -1)
 
 
 def tolerance(key: str) -> float:
@@ -47,7 +64,7 @@ def test_inverse_undoes_forward_within_its_bound(name: str, key: str, seed: int)
     # every row above its floor converges …
     assert to_host(inverse.converged)[floor < tolerance(key)].all()
     # … and the bound contains the planted x, whose computed F(x) is y
-    error = np.linalg.norm((to_host(inverse.x) - to_host(x)).astype(np.float64), axis=-1)
+    error = np.linalg.norm(flat(inverse.x) - flat(x), axis=-1)
     assert (error <= to_host(inverse.error_bound)).all()
 
 
@@ -57,19 +74,28 @@ def test_inverse_undoes_forward_within_its_bound(name: str, key: str, seed: int)
 def test_forward_undoes_inverse_to_the_tolerance(name: str, key: str, seed: int) -> None:
     block, y = make(name, key, seed)
     inverse = ir.invert(block, y, rtol=tolerance(key), strict=False)
-    x = to_host(inverse.x).astype(np.float64)
-    size = np.maximum(np.linalg.norm(x, axis=-1), np.linalg.norm(to_host(y).astype(np.float64), axis=-1))
-    g = np.linalg.norm(to_host(block.branch(inverse.x)).astype(np.float64), axis=-1)
-    again = np.linalg.norm((to_host(block(inverse.x)) - to_host(y)).astype(np.float64), axis=-1)
+    size = np.maximum(np.linalg.norm(flat(inverse.x), axis=-1), np.linalg.norm(flat(y), axis=-1))
+    g = np.linalg.norm(flat(block.branch(inverse.x)), axis=-1)
+    again = np.linalg.norm(flat(block(inverse.x)) - flat(y), axis=-1)
     # ‖F(x) − y‖ ≤ ‖r̂‖ + three roundings of size u·max(‖x‖, ‖y‖, ‖g‖)
     u = unit_roundoff(y)
     assert (again <= (tolerance(key) + 4 * u) * np.maximum(size, g))[to_host(inverse.converged)].all()
 
 
 @pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f64"])
-@each_constructor
+@pytest.mark.parametrize("name", CONSTRUCTORS)
 @given(seed=SEEDS)
 def test_error_bound_contains_the_50_digit_preimage(name: str, key: str, seed: int) -> None:
+    assert_error_bound_contains_the_preimage(name, key, seed)
+
+
+@pytest.mark.parametrize("key", ["numpy-f32", "torch-f64"])
+@pytest.mark.parametrize("name", IMAGES)
+def test_error_bound_contains_the_50_digit_preimage_of_an_image(name: str, key: str) -> None:
+    assert_error_bound_contains_the_preimage(name, key, 0)
+
+
+def assert_error_bound_contains_the_preimage(name: str, key: str, seed: int) -> None:
     block, y = make(name, key, seed)
     inverse = ir.invert(block, y, rtol=tolerance(key), strict=False)
     truth = exact_preimage(block.branch, y)
@@ -86,7 +112,7 @@ def test_banach_residual_shrinks_by_lip_at_every_step(name: str, seed: int) -> N
     previous = None
     for _ in range(12):
         r = target - x - high(x)
-        size = xp.sum(r * r, axis=-1)
+        size = xp.sum(flatten_events(r * r, r.ndim - 1), axis=-1)
         if previous is not None:
             # ‖r_{k+1}‖ ≤ L‖r_k‖, squared, with room for 50-digit rounding
             assert bool(xp.all(size <= lipschitz**2 * previous * (1 + 1e-40) + 1e-90))
@@ -129,8 +155,8 @@ def test_running_error_elsewhere_is_bounded_by_growth_and_drift(name: str, key: 
     other = x * 1.5 - 0.25
     _, e0, growth, drift = block.branch.running_error(x)
     _, e1, _, _ = block.branch.running_error(other)
-    moved = np.linalg.norm((to_host(x) - to_host(other)).astype(np.float64), axis=-1)
-    change = np.linalg.norm((to_host(e1) - to_host(e0)).astype(np.float64), axis=-1)
+    moved = np.linalg.norm(flat(x) - flat(other), axis=-1)
+    change = np.linalg.norm(flat(e1) - flat(e0), axis=-1)
     assert (change <= growth * moved + to_host(drift)).all()
 
 
@@ -139,7 +165,7 @@ def test_running_error_elsewhere_is_bounded_by_growth_and_drift(name: str, key: 
 @given(seed=SEEDS)
 def test_exact_logdet_is_the_50_digit_logdet(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
-    d, lipschitz, u = x.shape[1], block.contraction(), unit_roundoff(x)
+    d, lipschitz, u = math.prod(x.shape[1:]), block.contraction(), unit_roundoff(x)
     value = ir.logdet(block, x, method="exact").value
     truth_chain = at_50_digits(block.branch).linearize(exact(x))[1].narrowest()
     truth = exact_logdet(truth_chain)
@@ -150,16 +176,22 @@ def test_exact_logdet_is_the_50_digit_logdet(name: str, key: str, seed: int) -> 
     assert (np.abs(to_host(exact(value) - truth)) <= allowed).all()
 
 
+def absolute_norm(weight: Any) -> float:
+    """‖|W|‖₂, and for a kernel on any image √(‖A‖₁‖A‖_∞), which is no less."""
+    channels = weight.sum(axis=tuple(range(2, weight.ndim)))
+    return float(np.linalg.norm(weight, 2) if weight.ndim == 2 else np.sqrt(channels.sum(0).max() * channels.sum(1).max()))
+
+
 @each_constructor
 @given(seed=SEEDS)
 def test_error_of_the_jacobian_is_rounding(name: str, seed: int) -> None:
     block, x = make(name, "numpy-f64", seed)
     chain, truth = block.branch.linearize(x)[1], at_50_digits(block.branch).linearize(exact(x))[1]
     weights = [np.abs(to_host(p)) for k, p in block.branch.parameters().items() if k.endswith("weight")]
-    sizes = [w.shape[1] for w in weights]
-    growth = math.prod(np.linalg.norm(w, 2) for w in weights)
+    sizes = [math.prod(w.shape[1:]) for w in weights]
+    growth = math.prod(absolute_norm(w) for w in weights)
     # each factor adds γ_n or 8u(|φ′| + 1), and φ′ moves with the error of its argument at the rate |φ″| ≤ 1
-    argument = np.linalg.norm(block.branch.running_error(x)[1], axis=-1) + np.linalg.norm(to_host(x), axis=-1) * 2**-50
+    argument = np.linalg.norm(flat(block.branch.running_error(x)[1]), axis=-1) + np.linalg.norm(flat(x), axis=-1) * 2**-50
     allowed = growth * (2.0**-53 * (sum(sizes) + 20 * len(sizes)) + 4 * len(sizes) ** 2 * argument * max(sizes))
     gap = to_host(exact(chain.dense()) - truth.dense())
     kink = name.startswith(("relu", "sort"))  # φ′ jumps: compare away from the kink only through the other laws
@@ -171,7 +203,7 @@ def test_error_of_the_jacobian_is_rounding(name: str, seed: int) -> None:
 @given(seed=SEEDS)
 def test_logdet_lies_within_its_bounds(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
-    d, lipschitz = x.shape[1], block.contraction()
+    d, lipschitz = math.prod(x.shape[1:]), block.contraction()
     low, high = ir.logdet_bounds(d, lipschitz)
     slack = logdet_rounding(d, unit_roundoff(x), lipschitz)
     value = to_host(ir.logdet(block, x, method="exact").value)
@@ -179,17 +211,29 @@ def test_logdet_lies_within_its_bounds(name: str, key: str, seed: int) -> None:
 
 
 def all_signs(d: int) -> np.ndarray[Any, Any]:
-    return np.array(list(itertools.product((1.0, -1.0), repeat=d)))
+    """Sign vectors over which the mean of every quadratic form is its expectation: all of them, or beyond 2⁶ Hadamard columns."""
+    if d <= 6:
+        return np.array(list(itertools.product((1.0, -1.0), repeat=d)))
+    columns = np.ones((1, 1))
+    while len(columns) < d:
+        columns = np.block([[columns, columns], [columns, -columns]])
+    return columns[:, :d]
+
+
+def repeated_signs(d: int, x: Any) -> Any:
+    """Return all_signs for each row of x, in the shape of its events."""
+    signs = all_signs(d)
+    return np.broadcast_to(signs[:, None, :], (len(signs), x.shape[0], d)).reshape(len(signs), *x.shape)
 
 
 @each_constructor
 @given(seed=SEEDS)
 def test_truncated_series_identity_and_bound_at_every_n(name: str, seed: int) -> None:
     block, x = make(name, "numpy-f64", seed)
-    d, lipschitz = x.shape[1], block.contraction()
+    d, lipschitz = math.prod(x.shape[1:]), block.contraction()
     chain = block.branch.linearize(x)[1]
     jacobian = chain.dense()
-    signs = np.broadcast_to(all_signs(d)[:, None, :], (2**d, x.shape[0], d))
+    signs = repeated_signs(d, x)
     exact_value = np.linalg.slogdet(np.eye(d) + jacobian)[1]
     power, partial = np.eye(d), np.zeros(x.shape[0])
     for n in range(1, 9):
@@ -218,15 +262,15 @@ def test_truncation_bound_is_the_formula_and_is_attained() -> None:
 def test_roulette_is_unbiased_by_enumeration(name: str, seed: int, q: float | None) -> None:
     block, x = make(name, "numpy-f64", seed)
     x = x[:2]
-    d, lipschitz = x.shape[1], block.contraction()
+    d, lipschitz = math.prod(x.shape[1:]), block.contraction()
     chain = block.branch.linearize(x)[1]
     table = laws.table(laws.near_optimal(lipschitz) if q is None else laws.geometric(q), lipschitz)
-    signs = np.broadcast_to(all_signs(d)[:, None, :], (2**d, 2, d))
+    signs = repeated_signs(d, x)
     # E over signs and N: Σ_n P(N = n) est(n) by the law of total expectation, n in steps that share a prefix; the estimate
     # is linear in the indicators of {N ≥ k}, so E = Σ_k P(N ≥ k)·(est(N = k) − est(N = k − 1))
     expected, previous, last = np.zeros(2), np.zeros(2), min(30, table.last)
     for n in range(1, last + 1):
-        lengths = np.full((2**d, 2), n)
+        lengths = np.full((len(signs), 2), n)
         value = roulette_logdet(chain, signs, lengths, table).mean(axis=0)
         expected = expected + table.survival(n) * (value - previous)
         previous = value
@@ -274,8 +318,8 @@ def test_products_with_the_chain_are_adjoint_and_equal_the_matrix(name: str, key
     _, chain = block.branch.linearize(x)
     v, w = (ir.Probes(seed=seed, stream=s, count=3).draw(x) for s in (0, 1))
     forward, backward = to_host(chain.matvec(v)).astype(np.float64), to_host(chain.rmatvec(w)).astype(np.float64)
-    hv, hw = to_host(v).astype(np.float64), to_host(w).astype(np.float64)
-    u, d, dense = unit_roundoff(x), x.shape[1], to_host(chain.dense()).astype(np.float64)
+    forward, backward, hv, hw = (a.reshape(3, x.shape[0], -1) for a in (forward, backward, to_host(v), to_host(w)))
+    u, d, dense = unit_roundoff(x), hv.shape[-1], to_host(chain.dense()).astype(np.float64)
     widths = sum(math.prod(p.shape) for p in block.branch.parameters().values())
     allowed = widths * u * d * max(1.0, float(np.abs(dense).max()))  # every product sums at most `widths` terms
     assert np.abs((forward * hw).sum(-1) - (backward * hv).sum(-1)).max() <= allowed
@@ -317,6 +361,7 @@ def test_jacobian_is_that_of_autograd(name: str, key: str, seed: int) -> None:
         [torch.autograd.functional.jacobian(lambda row: block.branch(row[None])[0], x[i]) for i in range(x.shape[0])]
     )
     widths = sum(math.prod(p.shape) for p in block.branch.parameters().values())
+    by_rows = by_rows.reshape(dense.shape)
     assert float((dense - by_rows).abs().max()) <= 8 * widths * unit_roundoff(x) * max(1.0, float(dense.abs().max()))
 
 
