@@ -20,9 +20,10 @@ WAITS = {"nonzero", "flatnonzero", "argwhere", "unique", "array_equal", "allclos
 
 
 class Counter:
-    """What crossed the bus: `syncs` device → host, `uploads` host → device; `used` bytes of live arrays."""
+    """What crossed the bus: `syncs` device → host, the `largest` of them in entries, `uploads` host → device; `used` bytes."""
 
     syncs = 0
+    largest = 0
     uploads = 0
     used = 0
 
@@ -33,6 +34,7 @@ counter = Counter()
 def wait(a: Any) -> Any:
     """Count one wait of the host for the device."""
     counter.syncs += 1
+    counter.largest = max(counter.largest, getattr(a, "size", 0))
     return a
 
 
