@@ -11,11 +11,12 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help audit test test-thorough bench lint clean
+.PHONY: help audit test test-gpu test-thorough bench lint clean
 help:
 	@echo 'make audit                            audit the gallery of real subjects; writes reports/'
 	@echo 'make audit SUBJECT=file.py:factory    audit your own network; writes reports/'
 	@echo 'make test                             lint, types and tests'
+	@echo 'make test-gpu                         parity, times and every law on the GPUs of this machine'
 	@echo 'make test-thorough                    the long searches as well'
 	@echo 'make bench                            speed beside what people use today, as ratios'
 	@echo 'make lint                             ruff and mypy --strict'
@@ -30,8 +31,8 @@ $(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[torch,jax,cupy12x,strict,precision,verify,saving,gallery]' \
-		hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy
+	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,gallery]' \
+		dask hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy
 	@touch $@ $(VENV)/.installed-audit
 
 ifdef SUBJECT
@@ -52,6 +53,12 @@ test: lint
 
 test-thorough: lint
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --timeout=3600
+
+# On a machine with a GPU: one page of parity and times, then every law on every device. CUPY=cupy13x for CUDA 13.
+CUPY ?= cupy12x
+test-gpu: $(VENV)/.installed-test
+	$(BIN)/iresnet-verify doctor --gpu --json reports/gpu.json
+	IRESNET_GPU=1 $(BIN)/python -m pytest verification/tests -k 'cupy: or cuda or gpu' --timeout=3600
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet

@@ -1,4 +1,4 @@
-"""The command line: `audit`, `checks`, `doctor`, `mutants`.
+"""The command line: `audit`, `checks`, `parity`, `doctor`, `mutants`.
 
 Exit codes of `audit`: 0 nothing failed · 1 a check failed unexpectedly, or a declared failure passed · 2 bad usage, or
 a subject could not be loaded · 3 inconclusive or errored checks, none failed.
@@ -186,11 +186,39 @@ def checks(patterns: tuple[str, ...]) -> None:
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--gpu", is_flag=True, help="Run parity and timing on the GPUs instead; exits 3 where there is none.")
+@click.option("--json", "json_path", type=FILE, help="With --gpu: write the page as JSON.")
+def doctor(gpu: bool, json_path: Path | None) -> int:
     """Say which backends, devices, dtypes and extras work here."""
+    if gpu:
+        from iresnet_verify import gpu as page
+
+        kept = page.examine(Console(), json_path)
+        return UNDECIDED if kept is None else PASSED if kept else FAILED
+    if json_path:
+        raise click.UsageError("--json goes with --gpu")
     from iresnet_verify.doctor import examine
 
     examine(Console())
+    return PASSED
+
+
+@main.command()
+@click.argument("backends", nargs=-1)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another network, other inputs.")
+@click.option("--json", "json_path", type=FILE, help="Write the table as JSON.")
+def parity(backends: tuple[str, ...], seed: int, json_path: Path | None) -> int:
+    """Compare BACKENDS (default: all that work here) with the 50-digit run. Exits 1 if an error exceeds its bound."""
+    import json
+
+    from iresnet_verify import backend_parity
+    from iresnet_verify.gpu import parity_table
+
+    found = backend_parity.measure(backends or None, seed)
+    Console().print(parity_table(found))
+    if json_path:
+        json_path.write_text(json.dumps([p.record() for p in found], indent=1), encoding="utf-8")
+    return PASSED if all(p.kept for p in found) else FAILED
 
 
 @main.command()

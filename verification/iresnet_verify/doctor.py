@@ -1,17 +1,19 @@
 """What works on this machine: backends, their devices and dtypes, the extras and how to install what is missing.
 
-Every backend is tried in a process of its own, all at once and with a time limit, so that a package that hangs or
+Every backend is tried in a process of its own, as many at once as there are cores and with a time limit, so that a package that hangs or
 crashes on import is a line of the table, not the end of it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, distribution, version
 
 from rich import box
@@ -20,16 +22,18 @@ from rich.table import Table
 from rich.text import Text
 
 SECONDS = 4.5
-DTYPES = ("float64", "float32", "float16", "bfloat16")
+HEAVY = ("jax", "torch")
+"""Families that take seconds to import: tried after the others, so that these are not slowed down by them."""
 TRIAL = """
 import json, sys
 import iresnet_backends
+from iresnet_backends.capabilities import row
 family, found, error = sys.argv[1], [], ""
 try:
     iresnet_backends.get(family)
     for device in iresnet_backends.devices(family):
         works = []
-        for dtype in {dtypes!r}:
+        for dtype in row(family + ":" + device).dtypes:
             try:
                 iresnet_backends.get(family + ":" + device, dtype=dtype)
                 works.append(dtype)
@@ -52,33 +56,44 @@ def examine(console: Console) -> None:
 
 
 def _backends(families: tuple[str, ...]) -> Table:
-    code = TRIAL.format(dtypes=DTYPES)
-    started = time.monotonic()
-    trials = {
-        f: subprocess.Popen([sys.executable, "-c", code, f], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        for f in families
-    }
+    deadline = time.monotonic() + SECONDS
+    light_first = sorted(families, key=lambda family: family in HEAVY)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        trials = dict(zip(light_first, pool.map(lambda f: _trial(f, deadline), light_first), strict=True))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title="Backends", title_justify="left")
     for column in ("backend", "dtypes", "remark"):
         table.add_column(column, overflow="fold")
-    for family, trial in trials.items():
-        found, error = _outcome(trial, max(0.1, started + SECONDS - time.monotonic()))
+    for family in families:
+        found, error = trials[family]
         for device, dtypes in found:
-            table.add_row(Text(f"{family}:{device}", "green"), ", ".join(dtypes), "")
+            table.add_row(Text(f"{family}:{device}", "green"), ", ".join(dtypes), _missing(f"{family}:{device}"))
         if error:
             table.add_row(Text(family, "yellow"), "–", Text(error))
     return table
 
 
-def _outcome(trial: subprocess.Popen[str], seconds: float) -> tuple[list[tuple[str, list[str]]], str]:
+def _missing(name: str) -> str:
+    """What the capability table says a backend lacks, and on what it has run."""
+    from iresnet_backends.capabilities import row
+
+    facts = row(name)
+    lacks = [feature for feature in facts.gaps if "/" not in feature]
+    partly = [feature for feature in dict.fromkeys(g.partition("/")[0] for g in facts.gaps) if feature not in lacks]
+    said = [f"no {', '.join(lacks)}"] if lacks else []
+    said += [f"not at every dtype: {', '.join(partly)}"] if partly else []
+    said += [f"has run {facts.ran}"] if facts.ran.startswith("never") else []
+    return "; ".join(said)
+
+
+def _trial(family: str, deadline: float) -> tuple[list[tuple[str, list[str]]], str]:
+    """(devices with the dtypes that work, what went wrong) of a family, tried in a process of its own."""
+    seconds = max(0.1, deadline - time.monotonic())
     try:
-        printed, _ = trial.communicate(timeout=seconds)
+        trial = subprocess.run([sys.executable, "-c", TRIAL, family], capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        trial.kill()
-        trial.communicate()
         return [], f"gave no answer within {SECONDS:g} s: it hangs, or the machine is busy"
     try:
-        found, error = json.loads(printed.splitlines()[-1])
+        found, error = json.loads(trial.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         return [], f"ended with exit code {trial.returncode}"
     return [(str(device), list(dtypes)) for device, dtypes in found], str(error)

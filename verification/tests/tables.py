@@ -39,7 +39,8 @@ BACKENDS = {
 
 if os.environ.get("IRESNET_GPU"):
     _GPUS = [name for name in iresnet_backends.available() if name.startswith(("cupy:", "torch:cuda", "jax:gpu"))]
-    BACKENDS = {f"{name}-f{bits}": (name, f"float{bits}") for name in _GPUS for bits in (32, 64)}
+    BACKENDS = {key: b for key, b in BACKENDS.items() if not key.startswith("cupy-contract")}
+    BACKENDS |= {f"{name}-f{bits}": (name, f"float{bits}") for name in _GPUS for bits in (32, 64)}
 
 IN_CI = {
     "strict-no_float64-f32": 5, "strict-no_x64-f32": 5, "strict-bare-f64": 5, "jax-f32": 40, "jax-f64": 40,

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
+import runpy
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -252,12 +257,50 @@ def test_nothing_is_rounded_or_moved_silently() -> None:
 
 
 def test_float32_leaves_jax_at_32_bits() -> None:
-    import subprocess
-    import sys
-
     code = (
         "import iresnet_backends as b, jax\n"
         "b.get('jax', 'float32'); b.available(); assert not jax.config.jax_enable_x64\n"
         "x = b.get('jax', 'float64').asarray([1.0]); assert str(x.dtype) == 'float64' and jax.config.jax_enable_x64\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+# -- what is generated from the table, and the example
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_docs_table_is_current() -> None:
+    text = (ROOT / "docs/backends.md").read_text("utf-8")
+    generated = text.partition("<!-- generated: capabilities -->\n")[2].partition("<!-- end -->")[0]
+    assert generated == capabilities.markdown(), "paste capabilities.markdown() between the marks"
+
+
+def test_the_docs_example_runs() -> None:
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs/backends.md").read_text("utf-8"), re.DOTALL)
+    assert code is not None
+    found: dict[str, Any] = {}
+    exec(code[1], found)
+    assert found["y"].shape == (1, 2)
+
+
+def test_every_backend_is_a_short_file() -> None:
+    files = [ROOT / f"backends/iresnet_backends/{r.module}.py" for r in TABLE.values()]
+    lines = {p.name: p.read_text("utf-8").count("\n") for p in [*files, ROOT / "examples/dask_backend.py"]}
+    assert max(lines.values()) <= 80, lines
+
+
+def test_the_example_of_a_new_backend_runs_the_forward_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples/dask_backend.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert "forward pass on dask: 0.0e+00 from NumPy's" in said
+    assert "missing from array_api_compat.dask.array: linalg.slogdet" in said
+
+
+def test_importing_the_reference_is_quick_and_imports_no_framework() -> None:
+    code = (
+        "import sys, time, numpy; start = time.process_time(); import iresnet_ref; spent = time.process_time() - start\n"
+        "found = {'torch', 'jax', 'cupy', 'mparray', 'dask', 'array_api_strict', 'scipy'} & set(sys.modules)\n"
+        "assert not found, found\nprint(spent)"
+    )
+    spent = [float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) for _ in range(3)]
+    assert min(spent) <= 0.25, "seconds of the processor, beyond import numpy"
