@@ -54,6 +54,12 @@ def spectral_norm(b: Any) -> None:
     assert abs(float(to_host(ir.spectral_norm(weight))) - 4.0) <= 16 * unit_roundoff(weight)
 
 
+def sorting(b: Any) -> None:
+    F = ir.ResidualBlock(ir.mlp((2, 4, 2), activation="maxmin", lipschitz=0.5, like=b.asarray(np.zeros(1))))
+    y, chain = F.branch.linearize(block(b)[1])
+    assert chain.rmatvec(y).shape == (3, 2)
+
+
 def logdet(method: Any, **options: Any) -> Callable[[Any], None]:
     def exercise(b: Any) -> None:
         F, x = block(b)
@@ -125,7 +131,7 @@ def memory(b: Any) -> None:
 EXERCISES: dict[str, Callable[[Any], None]] = {
     "forward": forward, "certificate": certificate, "spectral norm": spectral_norm,
     "series logdet": logdet("series", terms=3), "roulette logdet": logdet("roulette"), "exact logdet": logdet("exact"),
-    "inverse": inverse, "compile": compiled, "vmap": vmapped, "share": share, "generator": generator, "memory": memory,
+    "inverse": inverse, "sorting": sorting, "compile": compiled, "vmap": vmapped, "share": share, "generator": generator, "memory": memory,
 }
 
 
@@ -165,7 +171,7 @@ def test_claims_are_exercised_and_gaps_are_real(name: str, dtype: str, feature: 
         if capabilities.gap(name, feature, dtype) is None:
             EXERCISES[feature](b)
         else:
-            with pytest.raises((ir.IResNetError, AttributeError, RuntimeError, TypeError, NotImplementedError)):
+            with pytest.raises((ir.IResNetError, AttributeError, RuntimeError, TypeError, ValueError, NotImplementedError)):
                 EXERCISES[feature](b)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iresnet_verify.catalogue import map_measures as measures
+from iresnet_verify.catalogue.behaviour import warm_up
 from iresnet_verify.catalogue.lipschitz_search import rounding_of_claim
 from iresnet_verify.catalogue.map_errors import distance
 from iresnet_verify.check import Counterexample, Outcome, check
@@ -30,6 +31,7 @@ def all_magnitudes(ctx: Context) -> Outcome:
     assert L is not None
     if ctx.subject.inputs is not None:
         return Outcome("passed", "the promises are confined to the subject's own inputs", {"scales": 0})
+    warm_up(ctx)  # layers may initialise themselves from the first batch, which must not be the origin
     if ctx.subject.refresh is not None and ctx.subject.lipschitz_holds == "after-refresh":
         ctx.subject.refresh()
     n = ctx.budget.rows

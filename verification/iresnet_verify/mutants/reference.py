@@ -52,7 +52,7 @@ def roulette(coefficient: Callable[[laws.Table, int], float], *, shared: bool = 
     """The reference's roulette, written out once more with these coefficients."""
 
     def log_det(F: ir.ResidualBlock) -> Kernel:
-        table_of = laws.table(laws.near_optimal(L), L)
+        table_of = laws.table(laws.geometric(L), L)
 
         def value(x: Any, seed: int = 0) -> Any:
             probes = ir.Probes(seed=seed)
