@@ -27,7 +27,8 @@ class Activation:
 
     `both(z)` is (φ(z), φ′(z)) sharing the work, `second(z)` is φ″(z), `lipschitz` ≥ sup|φ′|, and `error` the constant in
     |fl φ(z) − φ(z)| ≤ error·u·(|φ(z)| + 1), and likewise for φ′. At the kink of ReLU φ′(0) = 0. `curvature` and `jump`
-    bound |φ′(a) − φ′(b)| ≤ curvature·|a − b| + jump·[0 lies between a and b]; inf where they are not stated.
+    bound |φ′(a) − φ′(b)| ≤ curvature·|a − b| + jump·[0 lies between a and b]; inf where they are not stated. `made` is
+    (family, argument) of a member of a family, such as ("elu", 2.0): what saving and interchange need to make it again.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Activation:
     error: float = rounding.ELEMENTARY
     curvature: float = math.inf
     jump: float = 0.0
+    made: tuple[str, float] | None = None
 
 
 def sigmoid(z: Array) -> tuple[Any, Any]:
@@ -165,8 +167,8 @@ def elu(alpha: float = 1.0) -> Activation:
     def second(z: Array) -> Any:
         return alpha * _elu_second(z)
 
-    error = rounding.ELEMENTARY
-    return Activation(f"elu α={alpha:.6g}", lambda z: both(z)[0], both, second, max(1.0, alpha), error, alpha, abs(1.0 - alpha))
+    name, lipschitz, jump = f"elu α={alpha:.6g}", max(1.0, alpha), abs(1.0 - alpha)
+    return Activation(name, lambda z: both(z)[0], both, second, lipschitz, rounding.ELEMENTARY, alpha, jump, ("elu", alpha))
 
 
 def leaky_relu(slope: float = 0.01) -> Activation:
@@ -186,10 +188,13 @@ def leaky_relu(slope: float = 0.01) -> Activation:
         return namespace(z).zeros_like(z)
 
     name = "leaky relu" if slope == 0.01 else f"leaky relu {slope:.6g}"
-    return Activation(name, lambda z: both(z)[0], both, second, max(1.0, abs(slope)), 1.0, 0.0, abs(1.0 - slope))
+    made = ("leaky relu", slope)
+    return Activation(name, lambda z: both(z)[0], both, second, max(1.0, abs(slope)), 1.0, 0.0, abs(1.0 - slope), made)
 
 
 ACTIVATIONS["leaky relu"] = leaky_relu()
+FAMILIES: dict[str, Callable[[float], Activation]] = {"elu": elu, "leaky relu": leaky_relu}
+"""Constructors of activations with one argument, by the first entry of `made`."""
 
 
 def get(name: str, more: tuple[str, ...] = ()) -> Activation:

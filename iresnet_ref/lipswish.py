@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.activations import ACTIVATIONS, Activation, get, sigmoid
+from iresnet_ref.activations import ACTIVATIONS, FAMILIES, Activation, get, sigmoid
 from iresnet_ref.arrays import Array, namespace, to_host
 from iresnet_ref.factor_error import FactorError
 from iresnet_ref.layers import Pointwise, Pullback, Spread, sum_probes
@@ -72,6 +72,7 @@ def _activation(beta: float, scale: float) -> Activation:
         1.0,
         _error(beta),
         curvature=0.5 * beta / scale * (1.0 + 2.0**-50),
+        made=("lipswish", beta) if scale == LIPSWISH else None,
     )
 
 
@@ -90,6 +91,7 @@ def _error(beta: float) -> float:
 
 
 ACTIVATIONS[HALF] = _activation(1.0, CLIPSWISH)
+FAMILIES["lipswish"] = lipswish
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import iresnet_ref as ir
 from iresnet_backends.backend import Backend, HostArray
 from iresnet_ref import rounding
-from iresnet_ref.activations import ACTIVATIONS, Activation
+from iresnet_ref.activations import ACTIVATIONS, FAMILIES, Activation
 from iresnet_ref.arrays import from_host, namespace, to_host
 from iresnet_ref.bijections import Residual
 from iresnet_ref.concatenation import Concatenation
@@ -109,6 +109,8 @@ def _encoded(value: Any, path: str, arrays: dict[str, HostArray]) -> Any:
     if isinstance(value, tuple | list):
         return {"tuple": [_encoded(v, _below(path, i), arrays) for i, v in enumerate(value)]}
     if isinstance(value, Activation):
+        if value.made is not None and value.made[0] in FAMILIES:
+            return {"activation": value.made[0], "argument": value.made[1]}
         if ACTIVATIONS.get(value.name) != value:
             raise DTypeError(f"save: expected a named activation at {path}, got {value.name!r}, which is not in ACTIVATIONS")
         return {"activation": value.name}
@@ -184,6 +186,10 @@ def _decoded(node: Any, arrays: dict[str, HostArray], convert: Callable[..., Any
         if node["activation"] not in ACTIVATIONS:
             raise FormatError(f"expected an activation of {', '.join(ACTIVATIONS)}, got {node['activation']!r}")
         return ACTIVATIONS[node["activation"]]
+    if keys == {"activation", "argument"}:
+        if node["activation"] not in FAMILIES or not isinstance(node["argument"], float):
+            raise FormatError(f"expected an activation of {', '.join(FAMILIES)} with a number, got {node}")
+        return FAMILIES[node["activation"]](node["argument"])
     if keys in ({"array"}, {"array", "dtype"}):
         name = node["array"]
         if name not in arrays:

@@ -31,7 +31,7 @@ def from_torch(
     """Return g with the weights of a torch module: an nn.Sequential (nested ones too) of linear layers and activations.
 
     Understood: Linear; Conv2d of stride 1, odd kernel and "same" padding, zeros or circular (then `event_shape` =
-    (channels, height, width) is needed: norms belong to an image size); ELU (alpha 1), Tanh, Softplus (beta 1), ReLU, Identity;
+    (channels, height, width) is needed: norms belong to an image size); ELU, Tanh, Softplus (beta 1), ReLU, LeakyReLU, Identity;
     what `to_torch` returns; and your own activation classes by `activation_modules`, {MySine: "sine"}. Weights under
     `parametrizations.spectral_norm` and other parametrisations are the effective ones of evaluation mode, read without
     touching buffers or modes. Missing biases become 0.
@@ -66,7 +66,7 @@ def from_torch(
             layer = _convolution(name, part, (shape[1], shape[2]), torch)
             start, shape = _next(name, start, shape, (part.in_channels, *shape[1:]), (part.out_channels, *shape[1:]))
         else:
-            layer = Pointwise(activations.get(_activation(name, part, known, torch)))
+            layer = Pointwise(_activation(name, part, known, torch))
         layers.append(layer)
     if shape is None or start is None:
         raise SubjectError("from_torch: expected at least one Linear or Conv2d, got none; give nn.Sequential(nn.Linear(…), …)")
@@ -106,7 +106,7 @@ def to_torch(branch: ir.Branch) -> Any:
                 module.weight.copy_(weight)
                 module.bias.copy_(bias)
         elif isinstance(layer, Pointwise):
-            module = _torch_activation(layer.name, torch)
+            module = _torch_activation(layer.activation, torch)
         else:
             raise SubjectError(f"to_torch: expected dense, convolutional and pointwise layers, got {layer.name}")
         modules.append(module)
@@ -125,7 +125,7 @@ def _torch() -> Any:
 
 def _activation_classes(torch: Any) -> dict[type, str]:
     nn = torch.nn
-    return {nn.ELU: "elu", nn.Tanh: "tanh", nn.Softplus: "softplus", nn.ReLU: "relu", nn.Identity: "identity"}
+    return {nn.ELU: "elu", nn.Tanh: "tanh", nn.Softplus: "softplus", nn.ReLU: "relu", nn.Identity: "identity", nn.LeakyReLU: "leaky relu"}
 
 
 def _parts(module: Any, torch: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -196,26 +196,31 @@ def _convolution(name: str, module: Any, image: tuple[int, int], torch: Any) -> 
     return Conv(*_weights(module, torch), image, "circular" if module.padding_mode == "circular" else "zero")
 
 
-def _activation(name: str, module: Any, known: Mapping[type, str], torch: Any) -> str:
-    """Return the name of the activation that a module computes."""
+def _activation(name: str, module: Any, known: Mapping[type, str], torch: Any) -> activations.Activation:
+    """Return the activation that a module computes."""
     if isinstance(getattr(module, MARK, None), str):
-        return str(getattr(module, MARK))
+        return activations.get(str(getattr(module, MARK)))
     found = known.get(type(module))
     if found is None:
         raise SubjectError(
             f"from_torch: expected Linear, Conv2d, {', '.join(sorted(c.__name__ for c in known))}, got {type(module).__name__} at "
             f"{name}; an activation of your own goes into activation_modules={{{type(module).__name__}: name}}"
         )
-    for setting, value in (("alpha", 1.0), ("beta", 1.0)):
-        got = getattr(module, setting, value)
-        if isinstance(module, torch.nn.ELU | torch.nn.Softplus) and got != value:
-            raise SubjectError(f"from_torch: expected {name}, {type(module).__name__}, with {setting}=1, got {got}")
-    return found
+    if isinstance(module, torch.nn.ELU):
+        return activations.elu(module.alpha)
+    if isinstance(module, torch.nn.LeakyReLU):
+        return activations.leaky_relu(module.negative_slope)
+    if isinstance(module, torch.nn.Softplus) and module.beta != 1.0:
+        raise SubjectError(f"from_torch: expected {name}, Softplus, with beta=1, got {module.beta}")
+    return activations.get(found)
 
 
-def _torch_activation(name: str, torch: Any) -> Any:
-    """Return a torch module that computes the activation of this name."""
-    nn = torch.nn
+def _torch_activation(activation: activations.Activation, torch: Any) -> Any:
+    """Return a torch module that computes the activation."""
+    nn, name = torch.nn, activation.name
+    family, argument = activation.made or ("", 0.0)
+    if family in ("elu", "leaky relu"):
+        return nn.ELU(argument) if family == "elu" else nn.LeakyReLU(argument)
     formulas: dict[str, Callable[[Any], Any]] = {"lipswish": lambda x: x * torch.sigmoid(x) / 1.1, "sine": torch.sin}
     if name in formulas:
         body = {"forward": lambda _, x: formulas[name](x), MARK: name, "extra_repr": lambda _: name}
