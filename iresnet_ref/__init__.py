@@ -27,6 +27,7 @@ from iresnet_ref.density import BitsPerDimension, DiagonalGaussian, LogProb, Sta
 from iresnet_ref.errors import (
     BackendUnavailableError,
     ConvergenceError,
+    DivergedError,
     DTypeError,
     FormatError,
     InfiniteVarianceError,
@@ -87,6 +88,7 @@ __all__ = [
     "ConvergenceError",
     "DTypeError",
     "DiagonalGaussian",
+    "DivergedError",
     "EarlyGradient",
     "FactorOut",
     "Flow",

@@ -50,3 +50,11 @@ class ConvergenceError(IResNetError, RuntimeError):
         super().__init__(message)
         self.result = result
         self.floor = floor
+
+
+class DivergedError(NonFiniteError):
+    """A training met a loss or gradient that is not finite; `state` is the one before that step."""
+
+    def __init__(self, message: str, state: object = None) -> None:
+        super().__init__(message)
+        self.state = state

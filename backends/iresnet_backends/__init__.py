@@ -12,6 +12,7 @@ from types import ModuleType
 
 from iresnet_backends.backend import Backend, allocate
 from iresnet_backends.capabilities import DEFAULT_DEVICE, FAMILIES, row
+from iresnet_backends.checkpoint import checkpoint, resume
 from iresnet_backends.conversion import convert
 from iresnet_backends.saving import load, save
 from iresnet_backends.torch_modules import from_torch, to_torch
@@ -91,4 +92,17 @@ def _install(family: str) -> str:
     return f'pip install "iresnet-ref[{extra}]"' if extra else 'get("numpy")'
 
 
-__all__ = ["FAMILIES", "Backend", "available", "convert", "devices", "from_torch", "get", "load", "save", "to_torch"]
+__all__ = [
+    "FAMILIES",
+    "Backend",
+    "available",
+    "checkpoint",
+    "convert",
+    "devices",
+    "from_torch",
+    "get",
+    "load",
+    "resume",
+    "save",
+    "to_torch",
+]

@@ -27,6 +27,7 @@ from iresnet_ref.errors import BackendUnavailableError, DTypeError, FormatError,
 from iresnet_ref.layers import Affine, Pointwise
 from iresnet_ref.lipswish import CLipSwish, LipSwish
 from iresnet_ref.sorting import GroupSort
+from iresnet_ref.training import Classifier, Moments, NormalisedModel, Settings, State
 
 FORMAT = "iresnet-ref"
 VERSION = 1
@@ -35,14 +36,15 @@ TYPES: dict[str, Any] = {
     for cls in (
         ir.ActNorm, ir.Branch, ir.Composition, ir.DiagonalGaussian, ir.FactorOut, ir.Flow, ir.Logit, ir.Mixing, ir.Normalised,
         ir.Options, ir.Pad, ir.Permutation, ir.Probes, ir.ResidualBlock, ir.Squeeze, ir.StandardGaussian,
+        Classifier, Moments, NormalisedModel, Settings, State,
         Affine, CLipSwish, Concatenation, Conv, GroupSort, LipSwish, Pointwise, Residual,
     )
 }  # fmt: skip
-"""What can be saved; every field of these is an array, a number, a name, one of these, or a tuple of such."""
+"""What can be saved; every field of these is an array, a number, a name, one of these, or a tuple or dictionary of such."""
 
 
 def save(path: str | Path, subject: Any) -> None:
-    """Write a flow, a residual block, a branch or a bijection to `path`, bit for bit.
+    """Write a flow, a residual block, a branch, a bijection or the state of a training to `path`, bit for bit.
 
     The file is replaced as a whole: it never holds half of a subject. Raises: DTypeError for arrays of more than 53 bits
     (their values would be rounded) and for objects that are not in `TYPES`, BackendUnavailableError without safetensors.
@@ -108,12 +110,10 @@ def _encoded(value: Any, path: str, arrays: dict[str, HostArray]) -> Any:
         return value
     if isinstance(value, tuple | list):
         return {"tuple": [_encoded(v, _below(path, i), arrays) for i, v in enumerate(value)]}
+    if isinstance(value, dict):
+        return {"dictionary": {name: _encoded(v, _below(path, name), arrays) for name, v in value.items()}}
     if isinstance(value, Activation):
-        if value.made is not None and value.made[0] in FAMILIES:
-            return {"activation": value.made[0], "argument": value.made[1]}
-        if ACTIVATIONS.get(value.name) != value:
-            raise DTypeError(f"save: expected a named activation at {path}, got {value.name!r}, which is not in ACTIVATIONS")
-        return {"activation": value.name}
+        return _encoded_activation(value, path)
     if TYPES.get(type(value).__name__) is type(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         encoded = {name: _encoded(v, _below(path, name), arrays) for name, v in fields.items()}
@@ -123,6 +123,14 @@ def _encoded(value: Any, path: str, arrays: dict[str, HostArray]) -> Any:
             f"save: expected arrays, numbers, names and {', '.join(TYPES)}, got {type(value).__name__} at {path or 'the top'}"
         )
     return _encoded_array(value, path, arrays)
+
+
+def _encoded_activation(value: Activation, path: str) -> dict[str, Any]:
+    if value.made is not None and value.made[0] in FAMILIES:
+        return {"activation": value.made[0], "argument": value.made[1]}
+    if ACTIVATIONS.get(value.name) != value:
+        raise DTypeError(f"save: expected a named activation at {path}, got {value.name!r}, which is not in ACTIVATIONS")
+    return {"activation": value.name}
 
 
 def _encoded_array(value: Any, path: str, arrays: dict[str, HostArray]) -> dict[str, Any]:
@@ -182,14 +190,10 @@ def _decoded(node: Any, arrays: dict[str, HostArray], convert: Callable[..., Any
     keys = set(node)
     if keys == {"tuple"} and isinstance(node["tuple"], list):
         return tuple(_decoded(v, arrays, convert, used) for v in node["tuple"])
-    if keys == {"activation"}:
-        if node["activation"] not in ACTIVATIONS:
-            raise FormatError(f"expected an activation of {', '.join(ACTIVATIONS)}, got {node['activation']!r}")
-        return ACTIVATIONS[node["activation"]]
-    if keys == {"activation", "argument"}:
-        if node["activation"] not in FAMILIES or not isinstance(node["argument"], float):
-            raise FormatError(f"expected an activation of {', '.join(FAMILIES)} with a number, got {node}")
-        return FAMILIES[node["activation"]](node["argument"])
+    if keys == {"dictionary"} and isinstance(node["dictionary"], dict):
+        return {name: _decoded(v, arrays, convert, used) for name, v in node["dictionary"].items()}
+    if keys in ({"activation"}, {"activation", "argument"}):
+        return _decoded_activation(node)
     if keys in ({"array"}, {"array", "dtype"}):
         name = node["array"]
         if name not in arrays:
@@ -205,6 +209,17 @@ def _decoded(node: Any, arrays: dict[str, HostArray], convert: Callable[..., Any
             raise FormatError(f"{node['type']}: expected the fields {sorted(wanted)}, got {sorted(node['fields'])}")
         return cls(**{name: _decoded(v, arrays, convert, used) for name, v in node["fields"].items()})
     raise FormatError(f"expected a tuple, activation, array or type in the structure, got the keys {sorted(keys)}")
+
+
+def _decoded_activation(node: dict[str, Any]) -> Any:
+    name = node["activation"]
+    if "argument" in node:
+        if name not in FAMILIES or not isinstance(node["argument"], float):
+            raise FormatError(f"expected an activation of {', '.join(FAMILIES)} with a number, got {node}")
+        return FAMILIES[name](node["argument"])
+    if name not in ACTIVATIONS:
+        raise FormatError(f"expected an activation of {', '.join(ACTIVATIONS)}, got {name!r}")
+    return ACTIVATIONS[name]
 
 
 def _converter(arrays: dict[str, HostArray], like: Any, backend: Backend | str | None) -> Callable[..., Any]:

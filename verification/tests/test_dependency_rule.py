@@ -98,6 +98,7 @@ HOST_SIDE = {
     "logdet/roulette.py": "draws series lengths on the host by integer thresholds",
     "logdet/variance.py": "a bound from the law of the series length alone",
     "probes.py": "draws random bits on the host",
+    "training/minibatch.py": "draws the indices of a step's rows",
 }
 
 

@@ -1,0 +1,31 @@
+"""Training without autodiff, on any backend: losses with their gradients, AdamW as pure functions, one loop.
+
+A run is a value: `start` makes the first state, `fit` returns later ones, and a state determines everything that follows.
+"""
+
+from iresnet_ref.training.classifier import Classifier
+from iresnet_ref.training.loop import Settings, State, fit, start
+from iresnet_ref.training.losses import Loss, classification, cross_entropy, maximum_likelihood
+from iresnet_ref.training.minibatch import minibatch
+from iresnet_ref.training.normalised import NormalisedModel
+from iresnet_ref.training.optimiser import Moments, adamw, averaged, clip, global_norm, warm_up
+
+__all__ = [
+    "Classifier",
+    "Loss",
+    "Moments",
+    "NormalisedModel",
+    "Settings",
+    "State",
+    "adamw",
+    "averaged",
+    "classification",
+    "clip",
+    "cross_entropy",
+    "fit",
+    "global_norm",
+    "maximum_likelihood",
+    "minibatch",
+    "start",
+    "warm_up",
+]

@@ -1,0 +1,94 @@
+"""A classifier on invertible features: logits = W F(x) + b, F a composition of bijections ([B19] §5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from iresnet_ref.arrays import Array, device, flatten_events, namespace, product, require_alike, require_batch, size
+from iresnet_ref.bijections.composition import Composition
+from iresnet_ref.bijections.protocol import DEFAULT
+from iresnet_ref.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Logits W F(x) + b of shape (batch, classes): W = `weight` (classes, d), b = `bias` (classes,), d the features' number.
+
+    `steps` are residual blocks and bijections, as those of `ir.Flow`. Raises: ShapeError, DTypeError.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> model = Classifier.fresh([ir.ResidualBlock(ir.mlp((2, 8, 2)))], 3)
+    >>> model(np.ones((4, 2))).shape
+    (4, 3)
+    """
+
+    steps: Any
+    weight: Array
+    bias: Array
+
+    def __post_init__(self) -> None:
+        steps = self.steps if isinstance(self.steps, Composition) else Composition(tuple(self.steps))
+        object.__setattr__(self, "steps", steps)
+        d, classes = size(steps.out_shape), tuple(self.bias.shape)
+        if len(classes) != 1 or tuple(self.weight.shape) != (*classes, d):
+            raise ShapeError(
+                f"classifier: expected weight (classes, {d}) and bias (classes,), got {tuple(self.weight.shape)} and {classes}"
+            )
+        for array in (*steps.parameters().values(), self.bias):
+            require_alike(array, self.weight, "classifier")
+
+    @classmethod
+    def fresh(cls, steps: Any, classes: int) -> Classifier:
+        """Return one whose head is zero: every class is as likely, and the first step moves the head alone."""
+        composition = steps if isinstance(steps, Composition) else Composition(tuple(steps))
+        arrays = list(composition.parameters().values())
+        if not arrays:
+            raise ShapeError("classifier: expected steps with parameters, got none; try [ir.ResidualBlock(ir.mlp((2, 8, 2)))]")
+        xp, like = namespace(arrays[0]), arrays[0]
+        shapes = ((classes, size(composition.out_shape)), (classes,))
+        weight, bias = (xp.zeros(shape, dtype=like.dtype, device=device(like)) for shape in shapes)
+        return cls(composition, weight, bias)
+
+    def __call__(self, x: Any, *, check: bool = True) -> Any:
+        """Return the logits of x (batch, *event). Raises ShapeError, DTypeError, NonFiniteError."""
+        require_batch(x, self.steps.in_shape, "x", check=check)
+        require_alike(x, self.weight, "x")
+        return self.logits(self.features(x))
+
+    def features(self, x: Any) -> Any:
+        """Return F(x), flat: (batch, d)."""
+        y = self.steps.value(x)
+        return flatten_events(y, y.ndim - 1)
+
+    def logits(self, features: Any) -> Any:
+        """Return W·features + b."""
+        return product(features, namespace(features).permute_dims(self.weight, (1, 0))) + self.bias
+
+    def initialise(self, x: Any) -> Classifier:
+        """Return it with the steps' data-dependent state set from the batch x."""
+        return replace(self, steps=self.steps.initialise(x))
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters of the steps, "head.weight" and "head.bias"."""
+        return {**self.steps.parameters(), "head.weight": self.weight, "head.bias": self.bias}
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Classifier:
+        """Return it with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
+        rest = dict(parameters)
+        try:
+            weight, bias = rest.pop("head.weight"), rest.pop("head.bias")
+        except KeyError as missing:
+            raise ShapeError(f"parameters: expected head.weight and head.bias, got no {missing}") from None
+        return Classifier(self.steps.with_parameters(rest), weight, bias)
+
+    def pullback(self, x: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
+        """Return (x̄, gradients) of Σ ⟨logits_bar, logits(x)⟩."""
+        xp = namespace(x)
+        y = self.steps.value(x)
+        features = flatten_events(y, y.ndim - 1)
+        y_bar = xp.reshape(product(logits_bar, self.weight), y.shape)
+        x_bar, gradients = self.steps.pullback(x, y_bar, None, DEFAULT)
+        weight = product(xp.permute_dims(logits_bar, (1, 0)), features)
+        return x_bar, {**gradients, "head.weight": weight, "head.bias": xp.sum(logits_bar, axis=0)}

@@ -1,0 +1,133 @@
+"""One loop: loss, gradient, clipped step of AdamW, and the certified model of the new weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from iresnet_ref.arrays import namespace, to_host
+from iresnet_ref.errors import DivergedError
+from iresnet_ref.training import optimiser
+from iresnet_ref.training.losses import Loss
+from iresnet_ref.training.normalised import NormalisedModel
+from iresnet_ref.training.optimiser import Moments
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`clip` bounds the gradient's global norm, `warm_up` counts steps, `average` is the decay of the moving average (0: none)."""
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float = math.inf
+    warm_up: int = 0
+    average: float = 0.0
+
+    def __post_init__(self) -> None:
+        decays = (*self.betas, self.average)
+        if not (0.0 < self.learning_rate < math.inf and self.epsilon > 0.0 and self.clip > 0.0 and self.weight_decay >= 0.0
+                and self.warm_up >= 0 and len(self.betas) == 2 and all(0.0 <= b < 1.0 for b in decays)):
+            raise ValueError(
+                "settings: expected learning_rate, epsilon, clip > 0, weight_decay, warm_up ≥ 0, betas and average in [0, 1), "
+                f"got {self}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A run after `step` steps: raw weights and certified model, moments, average. It determines the rest of the run.
+
+    `iresnet_backends.save` writes it bit for bit.
+    """
+
+    normalised: NormalisedModel
+    settings: Settings
+    moments: Moments
+    average: dict[str, Any]
+    step: int = 0
+
+    @property
+    def model(self) -> Any:
+        """The certified flow or classifier."""
+        return self.normalised.model
+
+    @property
+    def averaged(self) -> Any:
+        """The certified model of the averaged raw weights; `model` where no average is kept."""
+        return self.normalised.with_parameters(self.average).model if self.average else self.model
+
+
+def start(model: Any, *, lipschitz: float = 0.9, settings: Settings | None = None) -> State:
+    """Return the state before the first step of training a flow or `Classifier`, already initialised (ActNorm).
+
+    `lipschitz` bounds Lip(g) of every residual branch, by certificate, after every step. Raises NotContractiveError.
+    """
+    settings = Settings() if settings is None else settings
+    normalised = NormalisedModel(model, lipschitz)
+    assert normalised.model is not None  # certified here, so that a mistake shows before the first step
+    parameters = normalised.parameters()
+    return State(normalised, settings, Moments.zero(parameters), parameters if settings.average else {})
+
+
+def fit(
+    state: State,
+    loss: Callable[[Any, int], Loss],
+    steps: int,
+    *,
+    callback: Callable[[State, float], object] | None = None,
+) -> State:
+    """Return the state after `steps` more steps on loss(model, step), `step` counted from the start of the run.
+
+    If `loss` draws its rows and probes from `step` (`minibatch`, `maximum_likelihood(step=)`), two calls of n steps
+    are one of 2n, bit for bit. `callback(state, loss)` is called after each step with the loss before it: progress bars,
+    checkpoints and early stops (raise) belong there. One number pair per step goes to the host.
+
+    Raises: DivergedError where the loss or its gradient is not finite; its `state` is the last good one.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> from iresnet_ref.training import Settings, fit, maximum_likelihood, start
+    >>> x = np.random.default_rng(0).normal(3.0, 2.0, (64, 2))
+    >>> state = start(ir.Flow([ir.ResidualBlock(ir.mlp((2, 8, 2)))], None), settings=Settings(learning_rate=0.05))
+    >>> losses = []
+    >>> state = fit(state, lambda flow, step: maximum_likelihood(flow, x), 5, callback=lambda s, loss: losses.append(loss))
+    >>> losses[-1] < losses[0], state.step
+    (True, 5)
+    """
+    for _ in range(steps):
+        state, value = _stepped(state, loss)
+        if callback is not None:
+            callback(state, value)
+    return state
+
+
+def _stepped(state: State, loss: Callable[[Any, int], Loss]) -> tuple[State, float]:
+    """Return the state after one more step, and the loss before it."""
+    found = loss(state.model, state.step)
+    gradients = state.normalised.pullback(found.gradients)
+    norm = optimiser.global_norm(gradients)
+    value, size = (float(v) for v in to_host(namespace(norm).stack([found.value, norm])))
+    if not (math.isfinite(value) and math.isfinite(size)):
+        raise DivergedError(
+            f"training: expected a finite loss and gradient, got loss {value} and gradient norm {size} at step {state.step}; "
+            "try a smaller learning_rate, clip= or warm_up=, and look at this step's rows; .state is the last good one",
+            state,
+        )
+    settings = state.settings
+    if settings.clip < math.inf:
+        gradients = optimiser.clip(gradients, settings.clip, norm)
+    parameters, moments = optimiser.adamw(
+        state.normalised.parameters(),
+        gradients,
+        state.moments,
+        learning_rate=settings.learning_rate * optimiser.warm_up(state.step, settings.warm_up),
+        betas=settings.betas,
+        epsilon=settings.epsilon,
+        weight_decay=settings.weight_decay,
+    )
+    average = optimiser.averaged(state.average, parameters, settings.average) if settings.average else {}
+    normalised = state.normalised.with_parameters(parameters)
+    return replace(state, normalised=normalised, moments=moments, average=average, step=state.step + 1), value

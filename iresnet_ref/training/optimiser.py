@@ -1,0 +1,104 @@
+"""AdamW, clipping, warm-up and the exponential moving average, as pure functions of dictionaries of arrays.
+
+Loshchilov, Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019, arXiv 1711.05101; Kingma, Ba, arXiv 1412.6980.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from iresnet_ref.arrays import namespace, stack_norm
+
+Arrays = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Running means of the gradient (`first`) and its square (`second`) after `step` steps."""
+
+    first: dict[str, Any]
+    second: dict[str, Any]
+    step: int = 0
+
+    @classmethod
+    def zero(cls, parameters: Arrays) -> Moments:
+        """Return the moments before the first step."""
+        first, second = ({k: namespace(p).zeros_like(p) for k, p in parameters.items()} for _ in range(2))
+        return cls(first, second)
+
+
+def adamw(
+    parameters: Arrays,
+    gradients: Arrays,
+    moments: Moments,
+    *,
+    learning_rate: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> tuple[dict[str, Any], Moments]:
+    """Return (parameters, moments) after one step of AdamW, of Adam where `weight_decay` is 0.
+
+    m ← β₁m + (1 − β₁)g, s ← β₂s + (1 − β₂)g², θ ← θ(1 − ηλ) − η m̂/(√ŝ + ε), with m̂ = m/(1 − β₁ᵗ) and ŝ = s/(1 − β₂ᵗ).
+    A parameter without a gradient raises KeyError: nothing is skipped silently.
+
+    >>> import numpy as np
+    >>> p = {"a": np.asarray([1.0, -2.0])}
+    >>> moved, _ = adamw(p, {"a": np.asarray([3.0, -0.1])}, Moments.zero(p), learning_rate=0.5)
+    >>> moved["a"].round(6).tolist()
+    [0.5, -1.5]
+    """
+    step = moments.step + 1
+    b1, b2 = betas
+    first = {k: b1 * moments.first[k] + (1.0 - b1) * gradients[k] for k in parameters}
+    second = {k: b2 * moments.second[k] + (1.0 - b2) * (gradients[k] * gradients[k]) for k in parameters}
+    rate, root, keep = learning_rate / (1.0 - b1**step), (1.0 - b2**step) ** 0.5, 1.0 - learning_rate * weight_decay
+    moved = {
+        k: keep * p - rate * first[k] / (namespace(p).sqrt(second[k]) / root + epsilon) for k, p in parameters.items()
+    }
+    return moved, Moments(first, second, step)
+
+
+def global_norm(gradients: Arrays) -> Any:
+    """Return the 2-norm of all gradients together, a 0-d array; it overflows only where the norm itself does.
+
+    >>> import numpy as np
+    >>> float(global_norm({"a": np.asarray([3.0]), "b": np.asarray([[4.0]])}))
+    5.0
+    """
+    arrays = list(gradients.values())
+    xp = namespace(*arrays)
+    return stack_norm(xp.concat([xp.reshape(g, (-1,)) for g in arrays], axis=0))
+
+
+def clip(gradients: Arrays, largest: float, norm: Any = None) -> dict[str, Any]:
+    """Return the gradients times min(1, largest/‖g‖), ‖g‖ = `norm`, by default `global_norm`: the direction stays.
+
+    >>> import numpy as np
+    >>> clip({"a": np.asarray([3.0, 4.0])}, 1.0)["a"].round(3).tolist()
+    [0.6, 0.8]
+    """
+    norm = global_norm(gradients) if norm is None else norm
+    xp = namespace(norm)
+    factor = largest / xp.maximum(norm, xp.full_like(norm, largest))
+    return {k: factor * g for k, g in gradients.items()}
+
+
+def warm_up(step: int, steps: int) -> float:
+    """Return the factor of the learning rate at step 0, 1, …: (step + 1)/steps up to 1.
+
+    >>> [warm_up(k, 4) for k in (0, 1, 3, 9)]
+    [0.25, 0.5, 1.0, 1.0]
+    """
+    return min(1.0, (step + 1) / steps) if steps > 0 else 1.0
+
+
+def averaged(average: Arrays, parameters: Arrays, decay: float) -> dict[str, Any]:
+    """Return decay·average + (1 − decay)·parameters.
+
+    >>> averaged({"a": 1.0}, {"a": 3.0}, 0.75)
+    {'a': 1.5}
+    """
+    return {k: decay * average[k] + (1.0 - decay) * p for k, p in parameters.items()}

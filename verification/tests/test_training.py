@@ -1,0 +1,344 @@
+"""Laws of training: exact gradients, certified weights at every step, the same run on every backend and after a kill."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from autodiff_oracles import assert_gradients, torch_branch, torch_layers, torch_logdets
+from tables import backend
+
+import iresnet_ref as ir
+from iresnet_backends import checkpoint, load, resume, save
+from iresnet_ref.arrays import from_host, to_host
+from iresnet_ref.training import (
+    Classifier,
+    Loss,
+    Moments,
+    Settings,
+    State,
+    adamw,
+    classification,
+    clip,
+    cross_entropy,
+    fit,
+    global_norm,
+    maximum_likelihood,
+    minibatch,
+    start,
+    warm_up,
+)
+
+LIPSCHITZ = 0.8
+DATA = np.random.default_rng(3).standard_normal((256, 2)) * np.asarray([2.0, 0.3]) + np.asarray([1.0, -1.0])
+FULL = Settings(learning_rate=0.02, weight_decay=1e-3, clip=1.0, warm_up=4, average=0.9)
+
+
+def steps(like: Any) -> list[Any]:
+    """An ActNorm and two blocks with raw weights: of the first one layer is above its share, of the second both."""
+    first = ir.mlp((2, 8, 2), lipschitz=0.7, seed=1, like=like)
+    first = first.with_parameters({k: (2.0 if k == "0.weight" else 1.0) * p for k, p in first.parameters().items()})
+    second = ir.mlp((2, 6, 2), activation="tanh", lipschitz=0.9, seed=2, like=like)
+    second = second.with_parameters({k: 1.7 * p for k, p in second.parameters().items()})
+    return [ir.ActNorm.fresh((2,), like), ir.ResidualBlock(first), ir.ResidualBlock(second)]
+
+
+def flow(like: Any) -> ir.Flow:
+    base = ir.DiagonalGaussian(from_host([0.2, -0.1], like), from_host([-0.3, 0.2], like))
+    return ir.Flow(steps(like), base).initialise(from_host(DATA[:32], like))
+
+
+def loss(model: ir.Flow, step: int) -> Loss:
+    rows = DATA[minibatch(len(DATA), 32, step, seed=5)]
+    return maximum_likelihood(model, from_host(rows, model.base.like), step=step)
+
+
+def history(like: Any, n: int) -> tuple[State, list[float]]:
+    losses: list[float] = []
+    state = fit(start(flow(like), lipschitz=LIPSCHITZ, settings=FULL), loss, n, callback=lambda s, value: losses.append(value))
+    return state, losses
+
+
+def torch_truth(raw: Any, x: Any, objective: Any) -> tuple[Any, dict[str, Any]]:
+    """Gradients of objective(features, Σ log-determinants, parameters) with respect to x and the raw parameters by autograd."""
+    import torch
+
+    leaves = {k: torch.tensor(to_host(p), requires_grad=True) for k, p in raw.parameters().items()}
+    inputs = torch.tensor(x, requires_grad=True)
+    z = (inputs + leaves["0.shift"]) * torch.exp(leaves["0.log_scale"])
+    total = leaves["0.log_scale"].sum()
+    for i in (1, 2):
+        branch = raw.steps.steps[i].block.branch
+        own = {k.removeprefix(f"{i}."): p for k, p in leaves.items() if k.startswith(f"{i}.")}
+        for k in ("0.weight", "2.weight"):  # Ŵ = W·min(1, c/σ), c = L^{1/2}
+            share, sigma = LIPSCHITZ**0.5, torch.linalg.matrix_norm(own[k], 2)
+            own[k] = own[k] * torch.clamp(share / sigma, max=1.0)
+        g = torch_branch(torch_layers(branch, own))
+        total = total + torch_logdets(g, z)
+        z = z + g(z)
+    found = torch.autograd.grad(objective(z, total, leaves), [inputs, *leaves.values()], allow_unused=True)
+    arrays = [np.zeros(tuple(a.shape)) if d is None else d.numpy() for a, d in zip([inputs, *leaves.values()], found, strict=True)]
+    return arrays[0], dict(zip(leaves, arrays[1:], strict=True))
+
+
+# ∇ of −Σ w log p through flow, log-determinants and spectral normalisation agrees with autograd of the same written anew.
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradient_of_the_likelihood_is_autograds(weighted: bool) -> None:
+    x = DATA[:7]
+    w = np.linspace(-0.5, 1.0, 7) if weighted else np.full(7, 1.0 / 7.0)
+    state = start(flow(np.zeros(1)), lipschitz=LIPSCHITZ)
+    found = maximum_likelihood(state.model, x, weights=w if weighted else None)
+    values: list[float] = []
+
+    def objective(z: Any, log_det: Any, p: Any) -> Any:
+        import torch
+
+        base = torch.distributions.Normal(p["base.mean"], torch.exp(p["base.log_scale"])).log_prob(z).sum(1)
+        value = -(torch.tensor(w) * (base + log_det)).sum()
+        values.append(value.item())
+        return value
+
+    truth = torch_truth(state.normalised.raw, x, objective)
+    assert_gradients((truth[0], state.normalised.pullback(found.gradients)), truth)
+    assert math.isclose(float(found.value), values[0], rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradient_of_the_classification_is_autograds(weighted: bool) -> None:
+    rng = np.random.default_rng(4)
+    x, labels, w = DATA[:9], rng.integers(3, size=9), rng.uniform(size=9) if weighted else np.full(9, 1.0 / 9.0)
+    raw = Classifier(steps(np.zeros(1)), rng.standard_normal((3, 2)), rng.standard_normal(3)).initialise(x)
+    state = start(raw, lipschitz=LIPSCHITZ)
+    found = classification(state.model, x, labels, weights=w if weighted else None)
+    values: list[float] = []
+
+    def objective(z: Any, log_det: Any, p: Any) -> Any:
+        import torch
+
+        del log_det
+        logits = z @ p["head.weight"].T + p["head.bias"]
+        each = torch.nn.functional.cross_entropy(logits, torch.tensor(labels), reduction="none")
+        values.append((torch.tensor(w) * each).sum().item())
+        return (torch.tensor(w) * each).sum()
+
+    truth = torch_truth(raw, x, objective)
+    assert_gradients((truth[0], state.normalised.pullback(found.gradients)), truth)
+    assert math.isclose(float(found.value), values[0], rel_tol=1e-12)
+    assert_gradients((state.model.pullback(x, cross_entropy(state.model(x), labels, weights=w)[1])[0], {"": np.ones(1)}),
+                     (truth[0], {"": np.ones(1)}))
+
+
+def test_a_classifier_learns() -> None:
+    u, v = ((DATA - DATA.mean(0)) / DATA.std(0)).T
+    labels = (v > u * u - 1.0).astype(np.int64)  # no line separates them
+    state = start(Classifier.fresh(steps(np.zeros(1)), 2).initialise(DATA), settings=Settings(learning_rate=0.03))
+    state = fit(state, lambda model, step: classification(model, DATA, labels), 150)
+    assert (state.model(DATA).argmax(1) == labels).mean() > 0.95
+
+
+# torch.optim is an independent AdamW, clip_grad_norm_ an independent clipping (it adds 1e-6 to the norm).
+def test_steps_are_those_of_torch() -> None:
+    import torch
+
+    rng = np.random.default_rng(6)
+    ours: dict[str, Any] = {"a": rng.standard_normal((3, 2)), "b": rng.standard_normal(4)}
+    theirs = {k: torch.tensor(p, requires_grad=True) for k, p in ours.items()}
+    optimiser = torch.optim.AdamW(list(theirs.values()), lr=0.1, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.05)
+    moments = Moments.zero(ours)
+    for _ in range(5):
+        gradients = {k: 3.0 * rng.standard_normal(p.shape) for k, p in ours.items()}
+        for k, p in theirs.items():
+            p.grad = torch.tensor(gradients[k])
+        norm = torch.nn.utils.clip_grad_norm_(list(theirs.values()), 1.5)
+        assert math.isclose(float(global_norm(gradients)), float(norm), rel_tol=1e-14)
+        clipped = {k: g * 1.5 / (float(norm) + 1e-6) for k, g in gradients.items()}
+        assert all(np.allclose(c, clipped[k], rtol=1e-6) for k, c in clip(gradients, 1.5).items())
+        optimiser.step()
+        ours, moments = adamw(ours, clipped, moments, learning_rate=0.1, betas=(0.8, 0.95), epsilon=1e-3, weight_decay=0.05)
+        assert all(np.allclose(ours[k], p.detach().numpy(), rtol=1e-13, atol=1e-15) for k, p in theirs.items())
+
+
+def test_clipping_leaves_short_gradients_and_large_ones_finite() -> None:
+    small = {"a": np.asarray([0.3, 0.4])}
+    assert np.array_equal(clip(small, 1.0)["a"], small["a"])
+    huge = clip({"a": np.asarray([3e30, 4e30], dtype=np.float32)}, 1.0)["a"]  # their squares overflow
+    assert np.allclose(huge, [0.6, 0.8], rtol=1e-6)
+
+
+def test_settings_are_used_as_they_say() -> None:
+    state = start(flow(np.zeros(1)), settings=Settings(learning_rate=0.1, warm_up=10, clip=1e-3, average=0.75))
+    before, after = state.normalised.parameters(), fit(state, loss, 1)
+    moved = after.normalised.parameters()
+    # Adam's first step is η·sign(g) where |g| ≫ ε, whatever the clipping; here η = .1/10.
+    largest = max(np.abs(moved[k] - before[k]).max() for k in before)
+    assert 0.0099 < largest <= 0.01 * (1.0 + 1e-9)
+    assert math.isclose(float(global_norm(after.moments.first)), 0.1 * 1e-3, rel_tol=1e-9)
+    for k, p in after.average.items():
+        assert np.allclose(p, 0.75 * before[k] + 0.25 * moved[k], rtol=1e-14)
+    assert after.averaged.log_prob(DATA[:2]).value.tolist() != after.model.log_prob(DATA[:2]).value.tolist()
+    assert [warm_up(k, 4) for k in (0, 3, 4)] == [0.25, 1.0, 1.0]
+
+
+# After every step, and at the start: the stored weights of the model keep Lip(g) ≤ L by certificate; the raw ones do not.
+def test_every_step_is_certified() -> None:
+    bounds: list[float] = []
+
+    def watch(state: State, value: float) -> None:
+        del value
+        bounds.extend(s.block.certificate.bound for s in state.model.steps.steps[1:])
+
+    state = start(flow(np.zeros(1)), lipschitz=LIPSCHITZ, settings=Settings(learning_rate=0.2))
+    watch(state, 0.0)
+    state = fit(state, loss, 10, callback=watch)
+    watch(replace_model := start(state.normalised.raw, lipschitz=LIPSCHITZ), 0.0)
+    assert len(bounds) == 24
+    assert max(bounds) <= LIPSCHITZ
+    assert max(s.block.certificate.bound for s in replace_model.normalised.raw.steps.steps[1:]) > LIPSCHITZ
+
+
+def test_blocks_inside_a_factor_out_are_normalised_and_trained() -> None:
+    branch = ir.mlp((2, 6, 2), seed=3)
+    loud = branch.with_parameters({k: 3.0 * p for k, p in branch.parameters().items()})
+    raw = ir.Flow([ir.FactorOut((4,), [ir.ResidualBlock(loud, 0.95)])])
+    state = start(raw, lipschitz=0.7, settings=Settings(learning_rate=0.05))
+    block = state.model.steps.steps[0].rest.steps[0].block
+    assert block.contraction() <= 0.7  # what the raw block states is not believed
+    assert block.lipschitz is None
+    x = np.random.default_rng(7).standard_normal((32, 4)) * 2.0
+    values: list[float] = []
+    after = fit(state, lambda model, step: maximum_likelihood(model, x), 8, callback=lambda s, v: values.append(v))
+    assert values[-1] < values[0]
+    assert all(not np.array_equal(p, raw.parameters()[k]) for k, p in after.normalised.parameters().items())
+
+
+def same(a: State, b: State) -> None:
+    assert (a.step, a.moments.step, a.settings) == (b.step, b.moments.step, b.settings)
+    pairs = [(a.normalised.parameters(), b.normalised.parameters()), (a.average, b.average),
+             (a.moments.first, b.moments.first), (a.moments.second, b.moments.second)]
+    for one, other in pairs:
+        assert one.keys() == other.keys()
+        assert all(to_host(p).tobytes() == to_host(other[k]).tobytes() for k, p in one.items())
+
+
+class Killed(Exception):  # noqa: N818 - no error: the run is stopped from outside
+    pass
+
+
+# Killed after step k and resumed from its file, a run ends in the bits of the run that was left alone, estimated log-dets
+# included; the last checkpoint may be older than the kill.
+@pytest.mark.parametrize("key", ["numpy-f64", "torch-f32"])
+def test_a_killed_run_continues_bit_for_bit(key: str, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    like = backend(key).asarray(np.zeros(1))
+    options = ir.Options(method="roulette", probes=ir.Probes(seed=9, count=8))
+
+    def estimated(model: ir.Flow, step: int) -> Loss:
+        rows = from_host(DATA[minibatch(len(DATA), 16, step, seed=5)], like)
+        return maximum_likelihood(model, rows, options=options, step=step)
+
+    fresh = start(flow(like), lipschitz=LIPSCHITZ, settings=FULL)
+    whole = fit(fresh, estimated, 8)
+    path = tmp_path / "run.safetensors"
+    keep = checkpoint(path, every=3)
+
+    def until_killed(state: State, value: float) -> None:
+        keep(state, value)
+        if state.step == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(resume(path, fresh), estimated, 8, callback=until_killed)
+    again = resume(path, fresh)
+    assert again.step == 3
+    assert list(tmp_path.iterdir()) == [path]
+    same(fit(again, estimated, 5), whole)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    path, fresh = tmp_path / "run.safetensors", start(flow(np.zeros(1)), lipschitz=LIPSCHITZ)
+    save(path, fresh)
+    same(load(path), fresh)
+    with pytest.raises(ir.FormatError, match="expected a training of the same parameters"):
+        resume(path, start(flow(np.zeros(1)), lipschitz=0.7))
+    with pytest.raises(ir.FormatError, match=r"learning_rate=0\.001"):
+        resume(path, start(flow(np.zeros(1)), lipschitz=LIPSCHITZ, settings=FULL))
+    with pytest.raises(ir.FormatError, match=r"differ in \['0\.0\.bias', '0\.0\.weight', '0\.log_scale'"):
+        resume(path, start(ir.Flow([ir.ResidualBlock(ir.mlp((3, 3)))]), lipschitz=LIPSCHITZ))
+    save(path, fresh.model)
+    with pytest.raises(ir.FormatError, match="state of a training, got Flow"):
+        resume(path, fresh)
+    with pytest.raises(ValueError, match="every ≥ 1"):
+        checkpoint(path, every=0)
+
+
+# The same seed follows the same curve: rows, probes and initial weights are those of the host on every backend.
+@pytest.mark.parametrize(
+    ("key", "n"),
+    [("torch-f64", 20), ("strict-device2-f64", 4), ("strict-bare-f64", 3), ("cupy-contract-1-f64", 3),
+     pytest.param("jax-f64", 10, marks=pytest.mark.thorough), pytest.param("torch-f64", 100, marks=pytest.mark.thorough)],
+)
+def test_every_backend_follows_the_same_loss_curve(key: str, n: int) -> None:
+    ours, theirs = (history(like, n)[1] for like in (np.zeros(1), backend(key).asarray(np.zeros(1))))
+    assert np.abs(np.asarray(ours) - np.asarray(theirs)).max() <= 1e-8
+    assert n < 20 or np.mean(ours[-5:]) < np.mean(ours[:5])
+
+
+@pytest.mark.parametrize("key", ["numpy-f32", "torch-f32", "strict-no_x64-f32"])
+def test_dtype_and_namespace_stay(key: str) -> None:
+    like = backend(key).asarray(np.zeros(1))
+    state, _ = history(like, 2)
+    for p in (*state.normalised.parameters().values(), *state.moments.second.values(), *state.average.values()):
+        assert (type(p), p.dtype) == (type(like), like.dtype)
+
+
+@pytest.mark.parametrize("where", ["value", "gradient"])
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_last_good_state(where: str) -> None:
+    seen: list[State] = []
+
+    def breaking(model: ir.Flow, step: int) -> Loss:
+        found = loss(model, step)
+        if step < 3:
+            return found
+        if where == "value":
+            return Loss(found.value * np.nan, found.gradients)
+        return Loss(found.value, {k: g * np.inf if k == "0.shift" else g for k, g in found.gradients.items()})
+
+    with pytest.raises(ir.DivergedError, match=r"expected a finite loss and gradient, got .* at step 3; try a smaller") as error:
+        fit(start(flow(np.zeros(1))), breaking, 9, callback=lambda s, v: seen.append(s))
+    assert error.value.state is seen[-1]
+    assert len(seen) == 3
+
+
+def test_bad_input_is_refused() -> None:
+    model, x = flow(np.zeros(1)), DATA[:4]
+    with pytest.raises(ir.ShapeError, match="one for each of 4 rows, got 3"):
+        maximum_likelihood(model, x, weights=np.ones(3))
+    with pytest.raises(ir.ShapeError, match="batch with rows"):
+        maximum_likelihood(model, x[:0])
+    with pytest.raises(ir.NonFiniteError, match="x: expected finite"):
+        maximum_likelihood(model, x * np.nan)
+    with pytest.raises(ir.DTypeError, match="integer labels"):
+        cross_entropy(np.zeros((2, 3)), np.zeros(2))
+    with pytest.raises(ir.ShapeError, match=r"labels \(batch,\)"):
+        cross_entropy(np.zeros((2, 3)), np.zeros(3, dtype=np.int64))
+    with pytest.raises(ValueError, match="labels from 0 to 2"):
+        cross_entropy(np.zeros((2, 3)), np.asarray([0, 3]))
+    with pytest.raises(ValueError, match="settings: expected learning_rate"):
+        Settings(learning_rate=-1.0)
+    with pytest.raises(ir.ShapeError, match=r"no 'head\.weight'"):
+        Classifier.fresh(steps(np.zeros(1)), 2).with_parameters({})
+    with pytest.raises(ir.NotContractiveError):
+        start(model, lipschitz=1.0)
+
+
+def test_minibatches_cover_the_rows_evenly_and_differ_by_step_and_seed() -> None:
+    drawn = np.concatenate([minibatch(10, 500, step) for step in range(20)])
+    counts = np.bincount(drawn, minlength=10)  # sd 30 of each of 10 counts around 1000
+    assert counts.size == 10
+    assert np.abs(counts - 1000).max() < 6 * 30
+    assert not np.array_equal(minibatch(10, 500, 0), minibatch(10, 500, 1))
+    assert not np.array_equal(minibatch(10, 500, 0), minibatch(10, 500, 0, seed=1))
