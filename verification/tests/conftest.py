@@ -1,6 +1,6 @@
 """Hypothesis profiles, the CuPy of the tests, and what of the slow backends runs in CI.
 
-Profiles: `ci` is deterministic, `thorough` random and long, `short` for a first look at a backend that compiles every
+Profiles: `ci` is deterministic, `thorough` random and longer, on the whole table, `short` for a first look at a backend that compiles every
 operation; chosen by HYPOTHESIS_PROFILE. `import cupy` gives the contract
 stand-in of cupy_contract/ in this process, unless IRESNET_GPU=1 asks for the real one.
 """
@@ -23,7 +23,7 @@ settings.register_profile(
     "ci", derandomize=True, deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("short", settings.get_profile("ci"), max_examples=2)
-settings.register_profile("thorough", deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 if not os.environ.get("IRESNET_GPU"):
