@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import signal
+import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +30,8 @@ from iresnet_verify.worker import Failure, Job
 
 GRACE = 20.0
 """Seconds after the worker's own time limit at which the parent ends it."""
+STARTING = 10.0
+"""Seconds within which a worker has opened its log."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -101,7 +104,10 @@ class WorkerPool:
         return f"the process ended with exit code {code}{place}"
 
     def close(self) -> None:
-        """End the workers, busy or not."""
+        """End the workers, busy or not; one that is still starting is let start, or it would complain on standard error."""
+        until = time.monotonic() + STARTING
+        while self.pool.active and len(list(Path(self.logs.name).glob("*.txt"))) < self.count and time.monotonic() < until:
+            time.sleep(0.02)
         self.pool.stop()
         self.pool.join()
         self.logs.cleanup()
