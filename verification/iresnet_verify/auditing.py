@@ -154,8 +154,9 @@ def skip_reason(context: Context, check: Check) -> str | None:
         if name in broken:
             return f"{broken[name]} [see {READABLE}]"
     for name in check.needs:
-        if name == "torch":
-            if not context.framework.differentiable:
+        if name in ("torch", "autodiff"):
+            jax = name == "autodiff" and context.framework.name.startswith("jax")
+            if not context.framework.differentiable and not jax:
                 return f"needs autograd; framework {context.framework.name} has none here"
         elif name in ("log_det", "inverse_log_det"):
             if getattr(context.f, name) is None:

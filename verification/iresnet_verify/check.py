@@ -66,7 +66,8 @@ class Check:
     kind: Kind
     run: Callable[[Context], Outcome]
     needs: tuple[str, ...] = ()
-    """`Subject` fields without which it is skipped, e.g. ("inverse",); "torch" for checks that need autograd."""
+    """`Subject` fields without which it is skipped, e.g. ("inverse",); "torch" for checks that need its autograd,
+    "autodiff" for those that JAX serves as well."""
     modes: bool = True
     """Whether it runs once in each of the subject's modes (True) or once in the last of them (False)."""
     statistical: bool = False

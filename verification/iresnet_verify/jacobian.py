@@ -2,8 +2,9 @@
 
 The first of these that works *and* agrees with a directional difference of F in a random direction:
 rows of g by autograd (J_F = I + J_g) · rows of F by autograd · rows of F by `.backward()`, one fresh forward each ·
-Richardson differences. No function transforms: several published layers do not survive them, and memory-efficient
-ones answer only `.backward()`. The subject's own log-det or series is never used.
+Richardson differences. JAX subjects: rows by `jax.vjp` or columns by `jax.jvp` in place of autograd. Elsewhere no
+function transforms: several published layers do not survive them, and memory-efficient ones answer only
+`.backward()`. The subject's own log-det or series is never used.
 
 Error bound (2-norm, per row). Autograd: K·u·√d·(‖J‖₂ + 1) with K = `OPERATIONS`, plus four times the change of J
 when x moves by a few roundings (x(1 ± 4u)), which sees ill-conditioning inside F that the first term cannot. Differences:
@@ -77,12 +78,12 @@ class Oracle:
                 continue
             norm = np.linalg.norm(J, 2, axis=(1, 2)) if x.shape[0] else np.zeros(0)
             change = np.linalg.norm(moved - J, axis=(1, 2))
-            bound = OPERATIONS * self.u * np.sqrt(self._d(x)) * (norm + (source != "rows of g by autograd"))
+            of_residual = " of g by " in source
+            bound = OPERATIONS * self.u * np.sqrt(self._d(x)) * (norm + (not of_residual))
             error_bound = bound + 4 * np.where(np.isfinite(change), change, np.inf) + self.accuracy * norm
-            is_residual = source.startswith("rows of g")
-            verdict = self._judge(x, J + np.eye(J.shape[1]) if is_residual else J, error_bound, seed)
+            verdict = self._judge(x, J + np.eye(J.shape[1]) if of_residual else J, error_bound, seed)
             if verdict is not None:
-                return self._answer(J, is_residual, source, verdict, rejected)
+                return self._answer(J, of_residual, source, verdict, rejected)
             rejected.append(f"{source}: disagrees with a directional difference")
         J, error_bound = differences.full_jacobian(self._evaluate(seed), self._flat(x), self.noise, self.u)
         verdict = self._judge(x, J, error_bound, seed) if np.isfinite(J).all() else None
@@ -93,9 +94,7 @@ class Oracle:
 
     def _answer(self, J: Array, is_residual: bool, source: str, error: Array, rejected: list[str]) -> Jacobian:
         eye = np.eye(J.shape[1])
-        names = {"rows of g by autograd", "rows of F by autograd", "rows by .backward()"}
-        why = [r for r in rejected if self.caller.framework.differentiable and r.split(":")[0] in names]
-        note = f" ({'; '.join(why)})" if why else ""
+        note = f" ({'; '.join(rejected)})" if rejected else ""
         full, residual = (J + eye, J) if is_residual else (J, J - eye)
         return Jacobian(full, source + note, error, residual)
 
@@ -114,6 +113,8 @@ class Oracle:
         return np.where(agrees, error, np.maximum(error, 8 * np.sqrt(self._d(x)) * gap))
 
     def _methods(self, seed: int) -> list[tuple[str, Callable[[HostArray], Array]]]:
+        if self.caller.framework.name.startswith("jax"):
+            return self._jax_methods(seed)
         if not self.caller.framework.differentiable:
             return []
         methods: list[tuple[str, Callable[[HostArray], Array]]] = []
@@ -122,6 +123,18 @@ class Oracle:
         methods.append(("rows of F by autograd", lambda x: self._grad_rows("forward", x, seed)))
         methods.append(("rows by .backward()", lambda x: self._backward_rows(x, seed)))
         return methods
+
+    def _jax_methods(self, seed: int) -> list[tuple[str, Callable[[HostArray], Array]]]:
+        from functools import partial
+
+        from iresnet_verify import autodiff_jax
+
+        caller = self.caller
+        names = (["residual"] if caller.subject.residual is not None else []) + ["forward"]
+        return [
+            (f"{what} of {'g' if name == 'residual' else 'F'} by jax.{how}", partial(_swapped, made, caller, name, seed))
+            for name in names for what, how, made in (("rows", "vjp", autodiff_jax.rows), ("columns", "jvp", autodiff_jax.columns))
+        ]
 
     def _grad_rows(self, name: str, x: HostArray, seed: int) -> Array:
         import torch
@@ -175,3 +188,7 @@ class Oracle:
     @staticmethod
     def _flat(x: HostArray) -> Array:
         return flat(x).astype(np.float64)
+
+
+def _swapped(made: Callable[..., Array], caller: Caller, name: str, seed: int, x: HostArray) -> Array:
+    return made(caller, name, x, seed)

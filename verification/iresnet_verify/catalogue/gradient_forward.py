@@ -57,7 +57,7 @@ def forward_gradient(ctx: Context) -> Outcome:
 
     h = ctx.u**0.2
     wide, narrow = ((value(s) - value(-s)) / (2.0 * s) for s in (h, h / 2.0))
-    slope, noise = narrow + (narrow - wide) / 3.0, 64.0 * ctx.u * float(np.abs(c).sum() * (1.0 + np.abs(x).max())) / h
+    slope, noise = narrow + (narrow - wide) / 3.0, (64.0 * ctx.u + ctx.accuracy) * float(np.abs(c).sum() * (1.0 + np.abs(x).max())) / h
     error = 4.0 * (abs(narrow - wide) + noise)
     evidence = {"largest_input_gap": float(gap.max()), "parameter_gap": abs(along - slope), "parameter_error": error, "rows": ROWS}
     tolerance = f"input {allowed[worst]:.2e} (oracle's error and 64·u·√d·(‖J‖+1)), parameters {error:.2e} (differences)"

@@ -12,6 +12,7 @@ from iresnet_verify.check import Counterexample, Outcome, check
 
 if TYPE_CHECKING:
     from iresnet_verify.context import Context
+    from iresnet_verify.subject import HostArray
 
 UNROLLED = 1000.0
 """An iteration stopped at a relative error τ after k steps has a derivative right to about kτ/(1 − L): at most this × τ."""
@@ -21,24 +22,18 @@ UNROLLED = 1000.0
     "gradient.through-inverse",
     claim="Where inverse(y) can be differentiated, its derivative is that of the inverse map: Jᵀ ∂(c·x)/∂y = c at x = F⁻¹(y).",
     reference="implicit function theorem; Behrmann et al. 2019 (arXiv 1811.00995), Section 2", kind="search",
-    needs=("inverse", "torch"),
+    needs=("inverse", "autodiff"),
     catches="straight-through steps, iterations cut from the graph but for the last, a wrong sign of the implicit gradient",
 )
 def through_inverse(ctx: Context) -> Outcome:
     """One backward pass through the inverse, multiplied by the oracle's Jacobian of forward."""
-    import torch
-
     x = ctx.inputs(ROWS)
     y = ctx.f.forward(x)
     c = ctx.rng.standard_normal(y.shape)
-    with ctx.guard(), ctx.framework.calling():
-        leaf = ctx.native(y, requires_grad=True)
-        back = ctx.raw_inverse(leaf.clone())
-        if not back.requires_grad:
-            return Outcome("passed", "inverse(y) carries no gradient: none is claimed", {"rows": ROWS}, oracle="autograd")
-        gradient = torch.autograd.grad(back, leaf, torch.tensor(c).to(back), allow_unused=True)[0]
-        found = np.zeros_like(c) if gradient is None else gradient.detach().cpu().double().numpy()
-        at = ctx.host(back.detach())
+    taken = _by_jax(ctx, y, c) if ctx.framework.name.startswith("jax") else _by_torch(ctx, y, c)
+    if taken is None:
+        return Outcome("passed", "inverse(y) carries no gradient: none is claimed", {"rows": ROWS}, oracle="autograd")
+    at, found = taken
     J = ctx.jacobian(at.astype(x.dtype))
     rows = (len(x), -1)
     gap = np.linalg.norm(np.einsum("nij,ni->nj", J.matrix, found.reshape(rows)) - c.reshape(rows), axis=1)
@@ -55,6 +50,30 @@ def through_inverse(ctx: Context) -> Outcome:
                        "size; differentiate by the implicit function theorem, or return a result without a graph", evidence, text,
                        J.source, Counterexample({"x": x}))
     return Outcome("passed", f"right to {evidence['relative']:.2g} of its size", evidence, text, J.source)
+
+
+def _by_torch(ctx: Context, y: HostArray, c: HostArray) -> tuple[HostArray, HostArray] | None:
+    """(inverse(y), its derivative of c·x) by `.backward()`, which memory-efficient layers answer too; None: no graph."""
+    import torch
+
+    with ctx.guard(), ctx.framework.calling():
+        leaf = ctx.native(y, requires_grad=True)
+        back = ctx.raw_inverse(leaf.clone())
+        if not back.requires_grad:
+            return None
+        back.backward(torch.tensor(c).to(back))
+        gradient = np.zeros_like(c) if leaf.grad is None else leaf.grad.detach().cpu().double().numpy()
+        return ctx.host(back.detach()), gradient
+
+
+def _by_jax(ctx: Context, y: HostArray, c: HostArray) -> tuple[HostArray, HostArray] | None:
+    """The same by `jax.vjp`; None where JAX refuses (a loop of unknown length, code that leaves JAX)."""
+    from iresnet_verify import autodiff_jax
+
+    try:
+        return autodiff_jax.pullback(ctx.caller, "inverse", y, c)
+    except (TypeError, ValueError, NotImplementedError, RuntimeError):
+        return None
 
 
 @check(

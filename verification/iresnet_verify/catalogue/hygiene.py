@@ -210,7 +210,7 @@ def _saturates(ctx: Context, clean: HostArray, row: int, y: HostArray, fill: flo
 
 @check(
     "hygiene.wrong-event-shape",
-    claim="Events of another shape are refused, or mapped to events of that shape; never cut or broadcast silently.",
+    claim="Events of another shape are refused, or mapped to events of that shape, or one of length 1 is broadcast; never cut.",
     reference="the contract of Subject: y has the shape of x",
     kind="search", modes=False,
     catches="slices and broadcasts that accept any width",
@@ -230,10 +230,19 @@ def wrong_event_shape(ctx: Context) -> Outcome:
             seen[str(x.shape[1:])] = f"refused: {type(error).__name__}"
             continue
         got = tuple(getattr(y, "shape", ()))
+        if k == 1 and got == (3, first, *rest) and _is_broadcast(ctx, x, ctx.host(y)):
+            seen[str(x.shape[1:])] = "broadcast, as arrays are"
+            continue
         if got != x.shape:
             return _wrong_shape("forward", x.shape, got, x)
         seen[str(x.shape[1:])] = "accepted"
     return Outcome("passed", "other event shapes are refused or kept", seen, "shapes are exact")
+
+
+def _is_broadcast(ctx: Context, x: Any, y: Any) -> bool:
+    """Whether y is what forward gives for x repeated along its axis of length 1: the rule of every array library."""
+    full = np.ascontiguousarray(np.broadcast_to(x, (len(x), *ctx.subject.event_shape)))
+    return bool((gap(y, ctx.f.forward(full)) <= forward_tolerance(ctx, full, y)).all())
 
 
 @check(
