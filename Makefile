@@ -18,6 +18,7 @@ help:
 	@echo 'make test                             lint, types and tests'
 	@echo 'make test-gpu                         parity, times and every law on the GPUs of this machine'
 	@echo 'make test-thorough                    the long searches as well'
+	@echo 'make examples                         densities in the plane, trained without autodiff; writes reports/examples/'
 	@echo 'make bench                            speed beside what people use today, as ratios'
 	@echo 'make lint                             ruff and mypy --strict'
 	@echo 'make clean                            remove .venv, reports and caches'
@@ -59,6 +60,9 @@ CUPY ?= cupy12x
 test-gpu: $(VENV)/.installed-test
 	$(BIN)/iresnet-verify doctor --gpu --json reports/gpu.json
 	IRESNET_GPU=1 $(BIN)/python -m pytest verification/tests -k 'cupy: or cuda or gpu' --timeout=3600
+
+examples: $(VENV)/.installed-audit
+	$(BIN)/python examples/densities_2d.py
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet

@@ -179,6 +179,9 @@ def test_settings_are_used_as_they_say() -> None:
     for k, p in after.average.items():
         assert np.allclose(p, 0.75 * before[k] + 0.25 * moved[k], rtol=1e-14)
     assert after.averaged.log_prob(DATA[:2]).value.tolist() != after.model.log_prob(DATA[:2]).value.tolist()
+    decayed = fit(start(flow(np.zeros(1)), settings=Settings(learning_rate=0.1, weight_decay=0.5)), loss, 1).normalised.parameters()
+    plain = fit(start(flow(np.zeros(1)), settings=Settings(learning_rate=0.1)), loss, 1).normalised.parameters()
+    assert all(np.allclose(plain[k] - decayed[k], 0.05 * before[k], rtol=1e-9, atol=1e-15) for k in before)
     assert [warm_up(k, 4) for k in (0, 3, 4)] == [0.25, 1.0, 1.0]
 
 
@@ -212,6 +215,17 @@ def test_blocks_inside_a_factor_out_are_normalised_and_trained() -> None:
     after = fit(state, lambda model, step: maximum_likelihood(model, x), 8, callback=lambda s, v: values.append(v))
     assert values[-1] < values[0]
     assert all(not np.array_equal(p, raw.parameters()[k]) for k, p in after.normalised.parameters().items())
+
+
+# (seed, step) determine the probes of a step: another step draws others, unless the log-determinant is exact.
+def test_every_step_draws_its_own_probes() -> None:
+    model, roulette = start(flow(np.zeros(1))).model, ir.Options(method="roulette")
+    first, again, other = (maximum_likelihood(model, DATA[:8], options=roulette, step=k) for k in (1, 1, 2))
+    assert first.value == again.value
+    assert first.value != other.value
+    assert all(np.array_equal(g, again.gradients[k]) for k, g in first.gradients.items())
+    assert not np.array_equal(first.gradients["1.0.weight"], other.gradients["1.0.weight"])
+    assert maximum_likelihood(model, DATA[:8], step=1).value == maximum_likelihood(model, DATA[:8], step=2).value
 
 
 def same(a: State, b: State) -> None:
