@@ -22,7 +22,8 @@ def exact_logdet(chain: Chain) -> Any:
     rows = max(1, CHUNK // size(chain.in_shape) ** 2)
     if rows >= chain.batch:
         return _logdet_of(chain.dense())
-    parts = [_logdet_of(chain.take(slice(i, i + rows)).dense()) for i in range(0, chain.batch, rows)]
+    cuts = [slice(i, min(i + rows, chain.batch)) for i in range(0, chain.batch, rows)]
+    parts = [_logdet_of(chain.take(cut).dense()) for cut in cuts]
     return namespace(chain.like).concat(parts, axis=0)
 
 

@@ -549,3 +549,15 @@ def test_options_reach_the_logdet_of_the_inverse() -> None:
         ir.logdet_of_inverse(block, y, rtol=1e-19)
     with pytest.raises(ir.ShapeError, match="expected shape"):
         ir.logdet_of_inverse(block, y[:, :1])
+
+
+@pytest.mark.parametrize("key", ["numpy-f64", "strict-device2-f64", "torch-f64"])
+def test_a_batch_that_no_chunk_divides_gives_each_row_its_value(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["iresnet_ref.logdet.exact"], "CHUNK", 3 * 4 * 4)  # three rows at a time
+    b = backend(key)
+    block = ir.ResidualBlock(ir.mlp((4, 8, 4), lipschitz=0.9, like=b.asarray(np.zeros(1))))
+    x = inputs(b, 4, 0, rows=8)
+    whole = to_host(ir.logdet(block, x, method="exact").value)
+    alone = [float(to_host(ir.logdet(block, x[i : i + 1, :], method="exact").value)[0]) for i in range(8)]
+    # Matrices of one row or three: the same products in another order, 8·d·u/(1 − L) each.
+    assert np.abs(whole - np.asarray(alone)).max() <= 2 * logdet_rounding(4, 2.0**-53, 0.9)
