@@ -18,7 +18,7 @@ help:
 	@echo 'make test                             lint, types and tests'
 	@echo 'make test-gpu                         parity, times and every law on the GPUs of this machine'
 	@echo 'make test-thorough                    the long searches as well'
-	@echo 'make examples                         densities in the plane, trained without autodiff; writes reports/examples/'
+	@echo 'make examples                         the paper\'s tasks on real data, trained without autodiff; writes reports/examples/'
 	@echo 'make bench                            speed beside what people use today, as ratios'
 	@echo 'make lint                             ruff and mypy --strict'
 	@echo 'make clean                            remove .venv, reports and caches'
@@ -32,9 +32,9 @@ $(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,gallery]' \
+	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,gallery,examples]' \
 		dask hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy
-	@touch $@ $(VENV)/.installed-audit
+	@touch $@ $(VENV)/.installed-audit $(VENV)/.installed-examples
 
 ifdef SUBJECT
 audit: $(VENV)/.installed-audit
@@ -55,14 +55,18 @@ test: lint
 test-thorough: lint
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --timeout=3600
 
+$(VENV)/.installed-examples: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[torch,strict,verify,saving,gallery,examples]'
+	@touch $@ $(VENV)/.installed-audit
+
 # On a machine with a GPU: one page of parity and times, then every law on every device. CUPY=cupy13x for CUDA 13.
 CUPY ?= cupy12x
 test-gpu: $(VENV)/.installed-test
 	$(BIN)/iresnet-verify doctor --gpu --json reports/gpu.json
 	IRESNET_GPU=1 $(BIN)/python -m pytest verification/tests -k 'cupy: or cuda or gpu' --timeout=3600
 
-examples: $(VENV)/.installed-audit
-	$(BIN)/python examples/densities_2d.py
+examples: $(VENV)/.installed-examples
+	$(BIN)/python examples/paper/densities_2d.py
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet

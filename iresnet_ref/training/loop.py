@@ -61,10 +61,11 @@ class State:
         return self.normalised.with_parameters(self.average).model if self.average else self.model
 
 
-def start(model: Any, *, lipschitz: float = 0.9, settings: Settings | None = None) -> State:
+def start(model: Any, *, lipschitz: float | None = 0.9, settings: Settings | None = None) -> State:
     """Return the state before the first step of training a flow or `Classifier`, already initialised (ActNorm).
 
-    `lipschitz` bounds Lip(g) of every residual branch, by certificate, after every step. Raises NotContractiveError.
+    `lipschitz` bounds Lip(g) of every residual branch, by certificate, after every step; None trains the raw weights as
+    they are: a standard ResNet. Raises NotContractiveError.
     """
     settings = Settings() if settings is None else settings
     normalised = NormalisedModel(model, lipschitz)

@@ -18,6 +18,7 @@ class NormalisedModel:
 
     Bijections without a branch are used as they are, blocks inside `ir.FactorOut` are found; a Lipschitz constant that a
     raw block states is dropped, the certificate takes its place. Raises as `ir.Normalised`.
+    With `lipschitz` None nothing is divided: a standard ResNet, the unconstrained twin to compare with. It has no inverse.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> raw = ir.Flow([ir.ResidualBlock(ir.mlp((2, 8, 2)))])
@@ -28,17 +29,19 @@ class NormalisedModel:
     """
 
     raw: Any
-    lipschitz: float = 0.9
+    lipschitz: float | None = 0.9
 
     @cached_property
     def _made(self) -> tuple[Any, dict[str, Normalised]]:
         branches: dict[str, Normalised] = {}
+        if self.lipschitz is None:
+            return self.raw, branches
         steps = _certified(self.raw.steps, "", self.lipschitz, branches)
         return replace(self.raw, steps=steps), branches
 
     @property
     def model(self) -> Any:
-        """The certified model."""
+        """The certified model; the raw one where `lipschitz` is None."""
         return self._made[0]
 
     def parameters(self) -> dict[str, Any]:

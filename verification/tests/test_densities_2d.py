@@ -1,27 +1,21 @@
-"""A smoke run of examples/densities_2d.py: it learns, its density integrates to one, it draws, it continues."""
+"""A smoke run of examples/paper/densities_2d.py: it learns, its density integrates to one, it draws, it continues."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from examples_of_the_paper import paper
 
 SMALL = ["--blocks", "2", "--width", "8", "--batch", "64", "--learning-rate", "0.02", "--samples", "200", "--panels", "16"]
 
 
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "examples" / "densities_2d.py"
-    spec = importlib.util.spec_from_file_location("densities_2d", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return paper("densities_2d")
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch:cpu"])

@@ -356,3 +356,15 @@ def test_minibatches_cover_the_rows_evenly_and_differ_by_step_and_seed() -> None
     assert np.abs(counts - 1000).max() < 6 * 30
     assert not np.array_equal(minibatch(10, 500, 0), minibatch(10, 500, 1))
     assert not np.array_equal(minibatch(10, 500, 0), minibatch(10, 500, 0, seed=1))
+
+
+def test_without_a_constant_the_raw_weights_are_trained() -> None:
+    """The unconstrained twin: gradients of the raw weights themselves, and no certificate below one."""
+    raw = flow(np.zeros(1))
+    plain, labels = Classifier(raw.steps, np.ones((2, 2)), np.zeros(2)), np.arange(32) % 2
+    state = start(plain, lipschitz=None, settings=Settings(learning_rate=0.02))
+    found = classification(plain, DATA[:32], labels)
+    wanted, _ = adamw(plain.parameters(), found.gradients, Moments.zero(plain.parameters()), learning_rate=0.02)
+    after = fit(state, lambda model, step: classification(model, DATA[:32], labels), 1)
+    assert all(np.array_equal(after.model.parameters()[k], p) for k, p in wanted.items())
+    assert after.model.steps.steps[1].block.certificate.bound > 1.0

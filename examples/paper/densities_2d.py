@@ -28,7 +28,7 @@ from iresnet_ref.training import Loss, Settings, State, fit, maximum_likelihood,
 from iresnet_verify.catalogue.quadrature import integrate
 
 Points = NDArray[np.float64]
-FOLDER = Path(__file__).resolve().parents[1] / "reports" / "examples"
+FOLDER = Path(__file__).resolve().parents[2] / "reports" / "examples"
 LIPSCHITZ = 0.97
 
 
