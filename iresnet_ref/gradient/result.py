@@ -47,9 +47,10 @@ class SequenceGradient:
     """The gradient of a sequence of blocks whose activations were rebuilt by inversion, first block first.
 
     `parameters` one {name: gradient} for each block; `x_bar` (batch, *event) the cotangent of the first block's input, and
-    `x` that input as rebuilt. `reconstructions` one `Inverse` for each block: residual, and radius about the preimage of
-    the y that was itself rebuilt. `radius`, one array of rows for each block, bounds the distance from the rebuilt input
-    to the one that the forward pass had: it carries on the radii of all later blocks, times 1/(1 − L) each.
+    `x` that input as rebuilt. `reconstructions` one `Inverse` for each block, its `x` dropped (None): residual, and radius
+    about the preimage of the y that was itself rebuilt. `radius`, one array of rows for each block, bounds the distance
+    from the rebuilt input to the one that the forward pass had: it carries on the radii of all later blocks, times
+    1/(1 − L) each.
     """
 
     parameters: tuple[dict[str, Any], ...]

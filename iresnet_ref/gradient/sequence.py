@@ -7,6 +7,7 @@ rounding and rtol, amplified by at most 1/(1 − L) at every block.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from iresnet_ref import rounding
@@ -32,7 +33,7 @@ def sequence_gradient(
 
     y and ȳ are (batch, *event), `weights` (batch,) the cotangents of the summed log-determinants (default: none of
     them). Each block's input is rebuilt by `ir.invert` to `rtol` (default u^(3/4)), then one reverse pass of the block is
-    taken there; memory is that of one block, whatever their number. `method` and `probes` are those of
+    taken there; memory is that of one block, whatever their number, beside the gradients. `method` and `probes` are those of
     `logdet_gradient`; block k draws from stream probes.stream + k.
 
     Limits: an error δ of a rebuilt input moves that block's gradient by O(δ). The result's `radius` bounds δ on each row; its
@@ -79,7 +80,7 @@ def sequence_gradient(
             y_bar, gradients = found.x, found.parameters
         y = inverse.x
         parameters.append(gradients)
-        reconstructions.append(inverse)
+        reconstructions.append(replace(inverse, x=None))  # else every activation would be stored after all
         radii.append(radius)
     return SequenceGradient(
         tuple(reversed(parameters)), y_bar, y, tuple(reversed(reconstructions)), tuple(reversed(radii))
