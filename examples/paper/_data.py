@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import pickle
 import struct
 import tarfile
@@ -61,21 +62,25 @@ def mnist_5k() -> Images:
 
         x, labels = mnist_data()
         CACHE.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(".unfinished.npz")
+        unfinished = file.with_suffix(f".{os.getpid()}.npz")  # others may be writing theirs
         np.savez_compressed(unfinished, x=x.astype(np.uint8), labels=labels.astype(np.uint8))
         unfinished.replace(file)
     with np.load(file) as kept:
         return Images(kept["x"].reshape(-1, 1, 28, 28) / 255.0, kept["labels"].astype(np.int64), 256)
 
 
-def patches(n: int, size: int, rng: np.random.Generator) -> Array:
-    """(n, 3, size, size): patches at random places of scikit-learn's two photographs, half of the patches from each."""
+def patches(n: int, size: int, rng: np.random.Generator, part: tuple[float, float] = (0.0, 1.0)) -> Array:
+    """(n, 3, size, size): patches at random places of scikit-learn's two photographs, half of the patches from each.
+
+    `part` is the strip of each photograph, as fractions of its width, that they lie in: strips apart share no pixel.
+    """
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images
     found = []
     for i in range(n):
         photograph = photographs[i % len(photographs)]
+        photograph = photograph[:, slice(*(round(edge * photograph.shape[1]) for edge in part))]
         top, left = (int(rng.integers(side - size + 1)) for side in photograph.shape[:2])
         found.append(photograph[top : top + size, left : left + size])
     return np.moveaxis(np.stack(found), 3, 1) / 255.0

@@ -60,6 +60,16 @@ def test_patches_are_parts_of_the_photographs(data: ModuleType) -> None:
     assert np.array_equal(patches, data.patches(6, 8, np.random.default_rng(0)))
 
 
+def test_patches_are_cut_from_the_columns_asked_for(data: ModuleType) -> None:
+    pytest.importorskip("PIL")
+    from sklearn.datasets import load_sample_images
+
+    wide = data.patches(2, 160, np.random.default_rng(0), (0.75, 1.0))  # as wide as a quarter: one place from left to right
+    for patch, photograph in zip(wide, load_sample_images().images, strict=True):
+        right = np.moveaxis(photograph[:, 480:] / 255.0, 2, 0)
+        assert any(np.array_equal(patch, right[:, top : top + 160]) for top in range(right.shape[1] - 159))
+
+
 def test_the_full_mnist_is_verified_and_read(data: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = np.arange(2 * 784, dtype=np.uint8).reshape(2, 28, 28), np.asarray([3, 7], np.uint8)
     sums = {}
