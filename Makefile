@@ -67,6 +67,9 @@ test-gpu: $(VENV)/.installed-test
 
 examples: $(VENV)/.installed-examples
 	$(BIN)/python examples/paper/densities_2d.py
+	$(BIN)/python examples/paper/misnormalised.py
+	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget quick \
+		--html reports/examples/audit.html --json reports/examples/audit.json
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet

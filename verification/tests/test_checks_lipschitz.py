@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import correct_maps as maps
 import numpy as np
@@ -86,3 +87,20 @@ def test_layer_norms_are_shown() -> None:
     evidence = results(subject, ["lipschitz.bounds-jacobian"])["lipschitz.bounds-jacobian"].evidence
     assert evidence["largest_layer"] == "double"
     assert abs(evidence["product_of_layer_norms"] - 1.0) < 1e-12  # 2 · ½, eight roundings
+
+
+def test_the_iteration_is_followed_where_the_claim_is_made() -> None:
+    """Inputs of a narrow box: x₀ = y lies outside, so the iteration starts beside a preimage and stays among them."""
+
+    def inputs(n: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.uniform(size=(n, 3)) * np.array([1.0, 1e-3, 0.1]) + 5.0
+
+    right = results(maps.mlp(3, inputs=inputs), ["convergence.banach-rate"])["convergence.banach-rate"]
+    assert right.status == "passed"
+    assert right.evidence["steps_compared"] > 0
+    wrong = replace(maps.linear(3, 0, 0.9), lipschitz=0.3, inputs=inputs)
+    found = results(wrong, ["convergence.banach-rate"])["convergence.banach-rate"]
+    assert found.status == "failed", found.message
+    point = maps.mlp(3, inputs=lambda n, rng: np.full((n, 3), 5.0))
+    found = results(point, ["convergence.banach-rate"])["convergence.banach-rate"]
+    assert found.status == "inconclusive", found.message

@@ -1,0 +1,96 @@
+"""The audit of what the other tasks trained: a subject for every model in reports/examples/models.
+
+    iresnet-verify audit examples/paper/audited.py:models --html reports/examples/audit.html
+
+Of a flow: inverse, exact log-determinant, density and samples, on held-out-like rows of the data it was trained on. Of a
+classifier: the same of its invertible features. Of both: the residual branch with the largest proved Lipschitz constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _data import digits, mnist_5k
+from _running import FOLDER
+
+import iresnet_ref as ir
+from iresnet_backends import load
+from iresnet_ref.arrays import size
+from iresnet_ref.bijections.residual import Residual
+from iresnet_ref.training import State
+from iresnet_verify import Subject
+
+MODELS = FOLDER / "models"
+OPTIONS = ir.Options(method="exact", rtol=1e-12)
+
+
+def models(folder: Path = MODELS) -> list[Subject]:
+    """The subjects of every file. Raises FileNotFoundError where no task has left one."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"audited: expected models in {folder}, got none; run make examples first")
+    return [subject for file in files for subject in subjects(file.stem, load(file))]
+
+
+def subjects(name: str, model: Any) -> list[Subject]:
+    """The whole model, and the block with the largest Lipschitz constant."""
+    model = model.averaged if isinstance(model, State) else model
+    steps = model.steps
+    if isinstance(steps.steps[0], ir.Pad):  # what follows is onto
+        steps = ir.Composition(steps.steps[1:])
+    density = isinstance(model, ir.Flow) and steps is model.steps
+    whole = _of_flow(f"{name}: flow", model) if density else _of_map(f"{name}: features", steps)
+    tightest = max(_blocks(steps), key=lambda block: block.certificate.bound)
+    return [whole, _of_block(f"{name}: block with the largest constant", tightest)]
+
+
+def rows(shape: tuple[int, ...]) -> Any:
+    """(n, rng) -> dequantised rows of digits or MNIST, in (0, 1), where the shape is theirs; None elsewhere."""
+    data = {64: digits, 784: mnist_5k}.get(size(shape))
+    if data is None:
+        return None
+
+    def inputs(n: int, rng: np.random.Generator) -> Any:
+        found = data()
+        x = found.x[rng.integers(len(found), size=n)].reshape(n, *shape)
+        return (x * (found.levels - 1) + rng.uniform(size=x.shape)) / found.levels
+
+    return inputs
+
+
+def _of_map(name: str, steps: ir.Composition) -> Subject:
+    """y = F(x) with its inverse and log-determinant."""
+    return Subject(
+        name=name, event_shape=steps.in_shape, framework="numpy", inputs=rows(steps.in_shape),
+        forward=steps.value, inverse=lambda y: steps.preimage(y, OPTIONS).x,
+        log_det=lambda x: steps.forward(x, OPTIONS)[1].value, inverse_log_det=lambda y: steps.inverse(y, OPTIONS)[1].value,
+    )
+
+
+def _of_flow(name: str, flow: ir.Flow) -> Subject:
+    """The same, with the density and its samples."""
+    flow = replace(flow, options=OPTIONS)
+    return replace(
+        _of_map(name, flow.steps), log_prob=lambda x: flow.log_prob(x).value, base_log_prob=flow.base.log_prob,
+        sample=lambda n, seed=0: flow.sample(n, seed=seed),
+    )
+
+
+def _of_block(name: str, block: ir.ResidualBlock) -> Subject:
+    """F = id + g with the proved Lip(g), everywhere."""
+    shape = block.branch.event_shape
+    return Subject(
+        name=name, event_shape=shape, framework="numpy", forward=block, residual=block.branch, lipschitz=block.certificate.bound,
+        inverse=lambda y: ir.invert(block, y, rtol=1e-12).x, log_det=lambda x: ir.logdet(block, x, method="exact").value,
+    )
+
+
+def _blocks(step: Any) -> Iterator[ir.ResidualBlock]:
+    if isinstance(step, Residual):
+        yield step.block
+    for inner in (*getattr(step, "steps", ()), *([step.rest] if hasattr(step, "rest") else [])):
+        yield from _blocks(inner)

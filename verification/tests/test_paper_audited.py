@@ -1,0 +1,63 @@
+"""The trained models are audited; a training that divides by the wrong norm is caught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from examples_of_the_paper import paper
+
+import iresnet_ref as ir
+from iresnet_ref.training import Classifier, fit, maximum_likelihood, start
+from iresnet_verify import audit
+
+pytest.importorskip("sklearn")
+CHECKS = ["inverse.keeps-tolerance", "lipschitz.bounds-jacobian", "logdet.matches-determinant", "density.change-of-variables"]
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    module = paper("misnormalised")
+    setattr(module, "CACHE", tmp_path_factory.mktemp("cache"))  # noqa: B010  a name of a module
+    setattr(module, "STEPS", 40)  # noqa: B010
+    return module
+
+
+def test_the_audit_tells_the_believed_norm_from_the_proved_one(wrong: ModuleType) -> None:
+    for make, status in ((wrong.misnormalised, "failed"), (wrong.certified, "passed")):
+        (found,) = audit(make(), budget="quick", select=["lipschitz.bounds-stretch"]).checks
+        assert found.status == status, found.message
+
+
+def test_both_learn_and_one_inverts(wrong: ModuleType, tmp_path: Path) -> None:
+    believed, proved = wrong.main(["--folder", str(tmp_path), "--steps", str(wrong.STEPS)])
+    for row in (believed, proved):
+        assert float(row["training accuracy"].split()[0]) > 80.0
+    assert believed["largest ‖J_g(x)‖₂ seen"] > 1.0 > wrong.CLAIMED >= proved["largest ‖J_g(x)‖₂ seen"]
+    assert believed["largest error of the inverse"] > 1.0 > 1e9 * proved["largest error of the inverse"]
+    assert (tmp_path / "misnormalised.json").exists()
+
+
+def test_every_saved_model_becomes_subjects_that_pass(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    from iresnet_backends import save
+
+    audited = paper("audited")
+    with pytest.raises(FileNotFoundError, match=r"expected models in .* run make examples"):
+        audited.models(tmp_path)
+    flow = ir.Flow([ir.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))]).initialise(np.eye(2))
+    state = fit(start(flow), lambda model, step: maximum_likelihood(model, np.eye(2)), 2)
+    save(tmp_path / "a.safetensors", state)
+    steps = [ir.Pad((1,), 2), ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.5))]
+    save(tmp_path / "b.safetensors", Classifier.fresh(steps, 4))
+    found = audited.models(tmp_path)
+    assert [s.name for s in found] == [
+        "a: flow", "a: block with the largest constant", "b: features", "b: block with the largest constant",
+    ]
+    assert [s.event_shape for s in found] == [(2,), (2,), (3,), (3,)]
+    for subject in found:
+        checks = audit(subject, budget="quick", select=CHECKS).checks
+        assert {c.status for c in checks} <= {"passed", "skipped"}, {c.id: c.message for c in checks}
+        assert sum(c.status == "passed" for c in checks) >= 2
