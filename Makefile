@@ -67,6 +67,8 @@ test-gpu: $(VENV)/.installed-test
 
 examples: $(VENV)/.installed-examples
 	$(BIN)/python examples/paper/densities_2d.py
+	$(BIN)/python examples/paper/reconstruction.py
+	$(BIN)/python examples/paper/memory.py
 	$(BIN)/python examples/paper/misnormalised.py
 	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget quick \
 		--html reports/examples/audit.html --json reports/examples/audit.json
