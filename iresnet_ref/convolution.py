@@ -6,12 +6,14 @@ the cross-correlation that the frameworks call convolution; x outside of the ima
 the convolution with the kernel reversed and its channels swapped.
 
 Both formulations are one matrix product per piece of the batch and differ in the side that is expanded by the kh·kw taps:
-`gather` the input (im2col), `scatter` the output, whichever has fewer channels. A piece is as large as a cache.
+`gather` the input (im2col), `scatter` the output, whichever has fewer channels, along one axis of the image after the other. A
+piece is as large as a cache.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
 from iresnet_ref.arrays import Array, device, namespace, size
@@ -64,10 +66,14 @@ class Convolution:
 
     def transpose(self, u: Array) -> Any:
         """Return Kᵀ u, the convolution with the reversed kernel."""
-        return self.adjoint().apply(u)
+        return self._adjoint.apply(u)
 
     def adjoint(self) -> Convolution:
         """Return the operator Kᵀ."""
+        return self._adjoint
+
+    @cached_property
+    def _adjoint(self) -> Convolution:
         return replace(self, weight=_reversed(self.weight))
 
     def weight_gradient(self, u: Array, v: Array) -> Any:
@@ -101,6 +107,8 @@ class Convolution:
     def matrix(self) -> Any:
         """Return the operator as a matrix (out·h·w, in·h·w); its entries are those of K, exactly."""
         xp = namespace(self.weight)
+        if self.weight.shape[0] < self.weight.shape[1]:  # fewer rows than columns
+            return xp.matrix_transpose(self.adjoint().matrix())
         n = size(self.in_shape)
         identity = xp.eye(n, dtype=self.weight.dtype, device=device(self.weight))
         columns = self.apply(xp.reshape(identity, (n, *self.in_shape)))
@@ -110,18 +118,14 @@ class Convolution:
         """Entries of one event with this many channels, once for each tap."""
         return channels * size((*self.weight.shape[2:], *self.image))
 
-    def _windows(self, height: int, width: int) -> list[tuple[slice, slice]]:
-        """Where the image lies in the padded one, seen from each tap."""
-        kh, kw = self.weight.shape[2:]
-        return [(slice(a, a + height), slice(b, b + width)) for a in range(kh) for b in range(kw)]
-
     def _columns(self, x: Array) -> Any:
-        """im2col: (rows, in, h, w) → (rows, kh·kw·in, h·w)."""
+        """im2col: (rows, in, h, w) → (rows, kh·kw·in, h·w), first along each row of the image, then from row to row."""
         xp = namespace(x)
-        padded = self._pad(x)
-        shifted = [padded[:, :, i, j] for i, j in self._windows(*self.image)]
-        columns = xp.concat(shifted, axis=1) if len(shifted) > 1 else padded
-        return xp.reshape(columns, (x.shape[0], self.terms, size(self.image)))
+        for axis, taps in ((3, self.weight.shape[3]), (2, self.weight.shape[2])):
+            if taps > 1:
+                padded = _pad(x, axis, taps // 2, self.padding)
+                x = xp.concat([_shifted(padded, axis, t, self.image) for t in range(taps)], axis=1)
+        return xp.reshape(x, (x.shape[0], self.terms, size(self.image)))
 
     def _gather(self, x: Array) -> Any:
         xp = namespace(x)
@@ -130,22 +134,23 @@ class Convolution:
         return xp.reshape(xp.matmul(matrix, self._columns(x)), (x.shape[0], *self.out_shape))
 
     def _scatter(self, x: Array) -> Any:
+        """One product for all taps, whose results are moved to their places: from row to row, then along each row."""
         xp = namespace(x)
         outputs, inputs, kh, kw = self.weight.shape
         matrix = xp.reshape(xp.permute_dims(self.weight, (2, 3, 0, 1)), (kh * kw * outputs, inputs))
-        padded = self._pad(x)
-        rows, grid = x.shape[0], padded.shape[2:]
-        z = xp.matmul(matrix, xp.reshape(padded, (rows, inputs, size(grid))))
-        z = xp.reshape(z, (rows, kh * kw, outputs, *grid))
-        first, *others = (z[:, t, :, i, j] for t, (i, j) in enumerate(self._windows(*self.image)))
-        total = first
-        for term in others:
-            total = total + term
-        return total
-
-    def _pad(self, x: Array) -> Any:
-        kh, kw = self.weight.shape[2:]
-        return _pad_axis(_pad_axis(x, 2, kh // 2, self.padding), 3, kw // 2, self.padding)
+        rows, pixels = x.shape[0], size(self.image)
+        z = xp.reshape(xp.matmul(matrix, xp.reshape(x, (rows, inputs, pixels))), (rows, -1, *self.image))
+        for axis, taps in ((2, kh), (3, kw)):
+            if taps > 1:
+                padded = _pad(z, axis, taps // 2, self.padding)
+                width = padded.shape[1] // taps
+                first, *others = (
+                    _shifted(padded[:, t * width : (t + 1) * width, ...], axis, t, self.image) for t in range(taps)
+                )
+                z = first
+                for term in others:
+                    z = z + term
+        return z
 
 
 def require_convolution(
@@ -181,9 +186,13 @@ def _pieces(count: int, entries: int) -> list[slice]:
     return [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
 
-def _pad_axis(x: Array, axis: int, width: int, padding: Padding) -> Any:
-    if width == 0:
-        return x
+def _shifted(padded: Array, axis: int, tap: int, image: tuple[int, int]) -> Any:
+    """Return the image as this tap sees it in what is padded along one axis."""
+    window = slice(tap, tap + image[axis - 2])
+    return padded[:, :, window, :] if axis == 2 else padded[:, :, :, window]
+
+
+def _pad(x: Array, axis: int, width: int, padding: Padding) -> Any:
     xp = namespace(x)
     if padding == "circular":
         before, after = slice(x.shape[axis] - width, None), slice(0, width)
@@ -195,5 +204,7 @@ def _pad_axis(x: Array, axis: int, width: int, padding: Padding) -> Any:
 
 
 def _reversed(kernel: Array) -> Any:
+    """Return the kernel of the adjoint, contiguous in memory: matrix products with negative strides are slow."""
     xp = namespace(kernel)
-    return xp.flip(xp.permute_dims(kernel, (1, 0, 2, 3)), axis=(2, 3))
+    turned = xp.flip(xp.permute_dims(kernel, (1, 0, 2, 3)), axis=(2, 3))
+    return xp.reshape(xp.reshape(turned, (-1,)), turned.shape)
