@@ -134,6 +134,7 @@ class Table:
         return int(self.thresholds[k - self.sure - 1]) / 2.0**64 if k <= self.last else 0.0
 
 
+@lru_cache(maxsize=256)
 def table(law: Law, lipschitz: float) -> Table:
     """Return the 64-bit table of a law, long enough that what it leaves out is below 2⁻⁶⁴ per dimension.
 
