@@ -47,7 +47,7 @@ class Certificate:
 
 
 def proves_norm_at_most(weight: Matrix, c: float) -> bool:
-    """Return whether float64 arithmetic proves ‖W‖₂ ≤ c; False means "not proved", not "false".
+    """Return whether float64 arithmetic proves ‖W‖₂ ≤ c, for every one of a stack; False means "not proved", not "false".
 
     Slack: succeeds for c ≥ ‖W‖₂(1 + n²u), n the smaller side, except for the smallest matrices (a few u).
 
@@ -81,7 +81,7 @@ def norm_bound(weight: Matrix) -> float:
     exponent = math.frexp(magnitude)[1]
     gram = _Gram.of(np.ldexp(w, -exponent))
     top = float(np.linalg.eigvalsh(gram.matrix)[-1])
-    excess = gram.shift(math.sqrt(top))[1] + 8.0 * math.sqrt(gram.matrix.shape[0]) * _U * top
+    excess = float(gram.shift(math.sqrt(top))[1]) + 8.0 * math.sqrt(gram.matrix.shape[0]) * _U * top
     for _ in range(100):  # the first candidate nearly always; far above the norm every proof succeeds
         c = math.sqrt(top + excess) * (1.0 + 4.0 * _U)
         if gram.below(c):
@@ -92,47 +92,50 @@ def norm_bound(weight: Matrix) -> float:
 
 @dataclass(frozen=True)
 class _Gram:
-    """Ĝ = fl(WᵀW) and ‖Ĝ − WᵀW‖₂ ≤ `error`, for W with `rows` ≥ columns and entries of size at most 1."""
+    """Ĝ = fl(WᵀW) and ‖Ĝ − WᵀW‖₂ ≤ `error`, for W with `rows` ≥ columns and entries of size at most 1, or a stack of such."""
 
     matrix: Matrix
-    error: float
+    error: Matrix
     rows: int
 
     @staticmethod
     def of(w: Matrix) -> _Gram:
         """Return Ĝ of the smaller side of W."""
-        if w.shape[0] < w.shape[1]:
-            w = w.T
-        m, n = w.shape
+        if w.shape[-2] < w.shape[-1]:
+            w = w.swapaxes(-1, -2)
+        m, n = w.shape[-2:]
         block = max(_BLOCK, n // 4, math.isqrt(m))
-        gram = w[:block].T @ w[:block]
+        transposed = w.swapaxes(-1, -2)
+        gram = transposed[..., :block] @ w[..., :block, :]
         for start in range(block, m, block):
-            gram = gram + w[start : start + block].T @ w[start : start + block]
+            gram = gram + transposed[..., start : start + block] @ w[..., start : start + block, :]
         absolute = np.abs(w)
         terms = min(m, block) + math.ceil(m / block) - 1
-        return _Gram(gram, gamma(terms, _U) * float((absolute.T @ (absolute @ np.ones(n))).max()), m)
+        sums = absolute.swapaxes(-1, -2) @ (absolute @ np.ones((n, 1)))
+        return _Gram(gram, gamma(terms, _U) * sums.max(axis=(-2, -1)), m)
 
-    def shift(self, c: float) -> tuple[Matrix, float]:
+    def shift(self, c: float) -> tuple[Matrix, Matrix]:
         """Return (fl(c₂ − ĝ_ii), s), s ≥ κ tr Ã + ‖Ĝ − G‖₂ + δ with its own rounding, and all underflow, included."""
-        n = self.matrix.shape[0]
+        n = self.matrix.shape[-1]
         c_squared = c * c * (1.0 - 2.0 * _U)
-        squares = np.diag(self.matrix)
+        squares = np.diagonal(self.matrix, axis1=-2, axis2=-1)
         diagonal = c_squared - squares
         kappa = gamma(n + 1, _U) / (1.0 - gamma(n + 1, _U))
-        delta = 4.0 * _U * (c_squared + float(squares.max()))
-        total = kappa * float(np.abs(diagonal).sum()) + self.error + delta
+        delta = 4.0 * _U * (c_squared + squares.max(axis=-1))
+        total = kappa * np.abs(diagonal).sum(axis=-1) + self.error + delta
         return diagonal, total * (1.0 + 2.0 * (self.rows + 2 * n + 16) * _U)
 
     def below(self, c: float) -> bool:
         """Return whether c²I − WᵀW ⪰ 0 is proved."""
         diagonal, s = self.shift(c)
         shifted = -self.matrix
-        np.fill_diagonal(shifted, diagonal - s)
+        places = np.arange(shifted.shape[-1])
+        shifted[..., places, places] = diagonal - np.expand_dims(s, -1)
         try:
             factor = np.linalg.cholesky(shifted)
         except np.linalg.LinAlgError:
             return False
-        return bool(np.isfinite(factor).all() and (np.diag(factor) > 0.0).all())
+        return bool(np.isfinite(factor).all() and (np.diagonal(factor, axis1=-2, axis2=-1) > 0.0).all())
 
 
 def times_power_of_two(value: float, exponent: int) -> float:

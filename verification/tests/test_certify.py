@@ -194,6 +194,17 @@ def test_a_proof_that_forgets_the_rounding_of_the_gram_matrix_proves_something_f
     assert not exceeds_norm(norm_bound(w), w)
 
 
+def test_a_stack_is_proved_where_every_matrix_of_it_is() -> None:
+    rng = np.random.default_rng(7)
+    stack = rng.standard_normal((5, 6, 9))
+    stack = stack / np.linalg.norm(stack, 2, axis=(1, 2))[:, None, None]
+    assert proves_norm_at_most(stack, 1.0 + 1e-12)
+    for i in range(5):
+        one_above = np.concatenate([stack[:i], stack[i : i + 1] * (1.0 + 1e-9), stack[i + 1 :]])
+        assert not proves_norm_at_most(one_above, 1.0 + 1e-12)
+    assert not proves_norm_at_most(np.where(np.arange(5)[:, None, None] == 3, np.nan, stack), 2.0)
+
+
 # ── certificates that cannot be given ─────────────────────────────────────────────────────────────────────────────────
 
 
