@@ -72,6 +72,8 @@ class Check:
     """Whether it runs once in each of the subject's modes (True) or once in the last of them (False)."""
     statistical: bool = False
     """Whether it takes a share of alpha."""
+    cost: str = ""
+    """What it takes, in evaluations of the subject."""
     catches: str = ""
     """The mistakes it exists to catch."""
 
@@ -86,14 +88,14 @@ CATALOGUE: dict[str, Check] = {}
 
 def check(
     id: str, *, claim: str, reference: str, kind: Kind, needs: tuple[str, ...] = (), modes: bool = True,
-    statistical: bool = False, catches: str = "",
+    statistical: bool = False, cost: str = "", catches: str = "",
 ) -> Callable[[Callable[[Context], Outcome]], Callable[[Context], Outcome]]:
     """Register a check under a stable id `family.claim`."""
     if id in CATALOGUE or id.split(".", 1)[0] not in FAMILIES:
         raise ValueError(f"check id {id!r}: expected a new `family.claim` with family in {FAMILIES}")
 
     def register(run: Callable[[Context], Outcome]) -> Callable[[Context], Outcome]:
-        CATALOGUE[id] = Check(id, claim, reference, kind, run, needs, modes, statistical, catches)
+        CATALOGUE[id] = Check(id, claim, reference, kind, run, needs, modes, statistical, cost, catches)
         return run
 
     return register

@@ -175,14 +175,18 @@ def exit_code(reports: Sequence[Report], errors: Sequence[SubjectError] = ()) ->
 
 @main.command()
 @click.argument("patterns", nargs=-1)
-def checks(patterns: tuple[str, ...]) -> None:
-    """List the catalogue: what each check claims, how, by what reference, and what it catches."""
-    from iresnet_verify import catalogue
+@click.option("--markdown", is_flag=True, help="Print the page docs/checks.md instead of a table.")
+def checks(patterns: tuple[str, ...], markdown: bool) -> None:
+    """List the catalogue: what each check claims, how, by what reference, what it costs and what it catches."""
+    from iresnet_verify import catalogue, report_catalogue
 
     found = [c for c in catalogue.load().values() if not patterns or any(c.family == p or fnmatch(c.id, p) for p in patterns)]
     if not found:
         raise click.UsageError(f"no check matches {' '.join(patterns)!r}; `iresnet-verify checks` lists them all")
-    report_terminal.catalogue_table(found)
+    if markdown:
+        click.echo(report_catalogue.markdown(found), nl=False)
+    else:
+        report_terminal.catalogue_table(found)
 
 
 @main.command()

@@ -17,7 +17,7 @@ from iresnet_verify.subject import Subject
 
 READABLE = "hygiene.readable"
 """The check whose evidence holds what was read of the subject."""
-GIVES = ("inverse", *LOG_DETS, "residual", "log_prob", "base_log_prob", "sample", "module", "fresh", "refresh",
+GIVES = ("inverse", *LOG_DETS, "residual", "standard_error", "log_prob", "base_log_prob", "sample", "module", "fresh", "refresh",
          "linear_maps", "randomness")
 
 

@@ -20,7 +20,7 @@ from iresnet_verify.catalogue import volume_measures as measures
 from iresnet_verify.check import Counterexample, Outcome
 from iresnet_verify.enumeration import Box, Enumerator, NotEnumerableError
 from iresnet_verify.implied import implied_law
-from iresnet_verify.injection import calling
+from iresnet_verify.injection import Vector, calling
 from iresnet_verify.sampling import CALLS, Claim, Evaluate, draws_of, replicates, sample
 
 if TYPE_CHECKING:
@@ -95,13 +95,10 @@ def _confirmed(
     row = claim.x[worst : worst + 1]
     expected, truth = float(found.value[worst]), float(claim.truth[worst])
     random = bool(plan.probe_laws) or plan.length is not None
-    means = draws_of(ctx, evaluate, row)[:, 0] if random else evaluate(np.repeat(row, 2, axis=0), plan.seed)
-    error = float(means.std(ddof=1) / math.sqrt(means.size))
-    allowed = CONFIRM * error + float(found.rounding[worst] + found.remainder[worst])
-    missed = abs(float(means.mean()) - expected)
+    means, error, agree = _real_draws(ctx, evaluate, plan, found, claim.x, worst)
     evidence = {**failed.evidence, "real_mean": float(means.mean()), "real_standard_error": error,
                 "real_draws": means.size * (replicates(ctx) if random else 1)}
-    if not missed <= allowed:
+    if not agree:
         return Outcome("inconclusive", f"enumeration gives E[{claim.what}] = {expected:.6g}, real draws give {means.mean():.6g} "
                        f"± {error:.2g}: not all randomness is seen, so neither is believed", evidence, failed.tolerance, failed.oracle)
     gap = expected - truth
@@ -114,6 +111,23 @@ def _confirmed(
               "copies": replicates(ctx) if random else 1}
     return Outcome("failed", message, evidence, failed.tolerance, failed.oracle,
                    Counterexample(inputs if measure else {"x": row}, measure))
+
+
+def _real_draws(
+    ctx: Context, evaluate: Evaluate, plan: Enumerator, found: Expectation, x: HostArray, row: int
+) -> tuple[Vector, float, bool]:
+    """(means of real draws at one row, their standard error, whether they agree with the enumerated expectation)."""
+    at = x[row : row + 1]
+    random = bool(plan.probe_laws) or plan.length is not None
+    means = draws_of(ctx, evaluate, at)[:, 0] if random else evaluate(np.repeat(at, 2, axis=0), plan.seed)
+    error = float(means.std(ddof=1) / math.sqrt(means.size))
+    allowed = CONFIRM * error + float(found.rounding[row] + found.remainder[row])
+    return means, error, abs(float(means.mean()) - float(found.value[row])) <= allowed
+
+
+def confirmed_total(ctx: Context, evaluate: Evaluate, plan: Enumerator, found: Expectation, x: HostArray, row: int) -> bool:
+    """Whether real draws have the enumerated mean."""
+    return _real_draws(ctx, evaluate, plan, found, x, row)[2]
 
 
 def _diagnosis(ctx: Context, claim: Claim, plan: Enumerator, found: Expectation, row: int) -> str:
@@ -134,14 +148,9 @@ def _diagnosis(ctx: Context, claim: Claim, plan: Enumerator, found: Expectation,
             return f"; it is {name}"
     if plan.length is None or claim.spectrum is None:
         return ""
-    power, terms = eye, []
-    for k in range(1, 60):
-        power = power @ J
-        terms.append((-1.0) ** (k + 1) * float(np.trace(power)) / k)
-    sure = 1
-    if plan.start == 1:  # N = 1 may already bring some terms that are always taken
-        sure = next((s for s in range(1, 30) if abs(sum(terms[:s]) - found.increments[1][row]) <= near), 1)
-    for n in range(plan.start, min(max(found.increments), 30) + 1):
+    terms = series_terms(J, 60)
+    sure = terms_always_taken(plan, found, terms, row, near)
+    for n in range(plan.start, min(max(found.increments), 58 + plan.start - sure) + 1):
         first = n == plan.start
         right = sum(terms[:sure]) if first else terms[n - plan.start + sure - 1]
         got = float(found.increments[n][row])
@@ -150,4 +159,27 @@ def _diagnosis(ctx: Context, claim: Claim, plan: Enumerator, found: Expectation,
     return ""
 
 
-__all__ = ["CALLS", "Claim", "judge", "prepare", "replicates"]
+def series_terms(J: Vector, longest: int) -> list[float]:
+    """(−1)^{k+1} tr Jᵏ/k for k = 1, …, longest − 1."""
+    power, terms = np.eye(len(J)), []
+    for k in range(1, longest):
+        power = power @ J
+        terms.append((-1.0) ** (k + 1) * float(np.trace(power)) / k)
+    return terms
+
+
+def terms_always_taken(plan: Enumerator, found: Expectation, terms: list[float], row: int, near: float) -> int:
+    """How many terms the shortest series holds: the number with which most increments are what they should be."""
+
+    def right(taken: int) -> int:
+        later = [(n, taken + n - plan.start - 1) for n in found.increments if n > plan.start]
+        good = sum(abs(terms[k] - found.increments[n][row]) <= near < abs(terms[k]) for n, k in later if k < len(terms))
+        return good + (abs(sum(terms[:taken]) - found.increments[plan.start][row]) <= near)
+
+    usual = max(1, plan.start)
+    return max((usual, *range(1, 30)), key=right)
+
+
+__all__ = [
+    "CALLS", "Claim", "confirmed_total", "judge", "prepare", "replicates", "series_terms", "terms_always_taken",
+]

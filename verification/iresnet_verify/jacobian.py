@@ -25,6 +25,7 @@ import numpy as np
 
 from iresnet_verify import differences
 from iresnet_verify.calls import Caller, flat
+from iresnet_verify.singular import norm_bound
 from iresnet_verify.subject import HostArray, Native
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -76,7 +77,7 @@ class Oracle:
             except Exception as error:
                 rejected.append(f"{source}: {type(error).__name__}")
                 continue
-            norm = np.linalg.norm(J, 2, axis=(1, 2)) if x.shape[0] else np.zeros(0)
+            norm = norm_bound(J)
             change = np.linalg.norm(moved - J, axis=(1, 2))
             of_residual = " of g by " in source
             bound = OPERATIONS * self.u * np.sqrt(self._d(x)) * (norm + (not of_residual))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from iresnet_verify import singular
 from iresnet_verify.jacobian import Jacobian
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -25,8 +26,8 @@ def log_det_truth(jacobian: Jacobian, u: float) -> tuple[Array, Array, str]:
     if J.shape[0] == 0:
         return np.zeros(0), np.zeros(0), source
     value = np.linalg.slogdet(J)[1]
-    singular = np.linalg.svd(J, compute_uv=False)
-    smallest, largest = singular[:, -1], singular[:, 0]
+    sigma = singular.values(J)
+    smallest, largest = sigma[:, -1], sigma[:, 0]
     with np.errstate(divide="ignore", invalid="ignore"):
         perturbation = (jacobian.error + 8 * d * 2.0**-53 * largest) / smallest
         first = np.where(perturbation < 1, -d * np.log1p(-np.minimum(perturbation, 1.0)), np.inf)

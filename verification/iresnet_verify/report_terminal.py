@@ -74,16 +74,17 @@ def gallery_table(reports: Sequence[Report], console: Console | None = None) -> 
 
 
 def catalogue_table(checks: Sequence[Check], console: Console | None = None) -> None:
-    """Print the catalogue: what each check claims, how it decides, by what reference, and the mistakes it catches."""
+    """Print the catalogue: what each check claims, how it decides, by what reference, its cost, and the mistakes it catches."""
     console = console or Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_lines=False)
     table.add_column("check", no_wrap=console.width >= WIDE, overflow="fold", ratio=2)
-    table.add_column("claim, reference and what it catches", overflow="fold", ratio=5)
+    table.add_column("claim, reference, what it catches and costs", overflow="fold", ratio=5)
     for check in checks:
         needs = f"\nneeds {', '.join(check.needs)}" if check.needs else ""
         about = Text(check.claim)
         about.append(f"\n{check.reference}", "dim")
         about.append(f"\ncatches: {check.catches}" if check.catches else "")
+        about.append(f"\ncosts: {check.cost}" if check.cost else "", "dim")
         table.add_row(Text.assemble((check.id, "bold"), (f"\n{check.kind}{needs}", "dim")), about, end_section=True)
     console.print(table)
     console.print(f"{len(checks)} checks")

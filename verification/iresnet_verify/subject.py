@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +35,8 @@ class Subject:
     """y -> log|det dF⁻¹/dy|."""
     residual: Callable[..., Any] | None = None
     """g, where F = id + g."""
+    standard_error: Callable[..., Any] | None = None
+    """x -> (log_det, its standard error), of the same draws."""
 
     # -- what is claimed
     lipschitz: float | None = None
@@ -52,6 +54,7 @@ class Subject:
     inputs: Callable[[int, np.random.Generator], HostArray] | None = None
     """(n, rng) -> NumPy array (n, *event_shape); default normal at scales .1, 1, 3."""
     other_shapes: tuple[EventShape, ...] = ()
+    """Further event shapes at which forward, inverse, log_det and residual keep their promises (convolutions)."""
     context_shape: EventShape | None = None
     log_prob: Callable[..., Any] | None = None
     """Density of forward's input."""
@@ -69,8 +72,8 @@ class Subject:
     """(dtype=None, device=None) -> a newly built Subject."""
     refresh: Callable[[], None] | None = None
     """The call that re-normalises."""
-    linear_maps: Callable[[], list[tuple[str, Callable[..., Any], EventShape]]] | None = None
-    """() -> [(name, apply, in_shape)]: effective linear operators."""
+    linear_maps: Callable[[], Sequence[tuple[Any, ...]]] | None = None
+    """() -> [(name, apply, in_shape)] or, with the norm claimed for it, (name, apply, in_shape, norm): effective operators."""
     randomness: Callable[..., AbstractContextManager[Any]] | None = None
     """randomness(draw) -> context manager; draw(kind, shape) gives the next array."""
     modes: tuple[str, ...] = ("train", "eval")

@@ -11,7 +11,7 @@ from iresnet_verify.frameworks import UNIT_ROUNDOFF
 from iresnet_verify.module_state import has_modes
 from iresnet_verify.subject import Subject
 
-CALLABLES = ("forward", "inverse", "log_det", "inverse_log_det", "residual", "inputs", "log_prob", "sample",
+CALLABLES = ("forward", "inverse", "log_det", "inverse_log_det", "residual", "inputs", "log_prob", "sample", "standard_error",
              "base_log_prob", "from_parameters", "fresh", "refresh", "linear_maps", "randomness")
 CLAIMS = ("exact", "unbiased", "gradient-only")
 HOLDS = ("now", "after-refresh", "always")

@@ -12,7 +12,7 @@ from map_cases import OF_INVERSE, accepted, rejected, results
 
 from iresnet_verify import Subject
 from iresnet_verify.auditing import Prepared
-from iresnet_verify.catalogue.map_errors import Domain, floors, sensitivity, shrink
+from iresnet_verify.catalogue.map_errors import Domain, floors, sensitivity
 from iresnet_verify.check import BUDGETS
 from iresnet_verify.context import Context
 from iresnet_verify.mutants import inverses
@@ -60,6 +60,17 @@ WRONG: dict[str, tuple[Callable[[int], Subject], str, tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", CORRECT)
 def test_correct_map_is_accepted(name: str, seed: int) -> None:
     accepted(CORRECT[name](seed), OF_INVERSE, seed)
+
+
+FURTHER = [
+    "inverse.unique-preimage", "inverse.odd-inputs", "lipschitz.layers", "lipschitz.newly-built", "lipschitz.after-optimiser-step",
+    "hygiene.non-contiguous", "gradient.masked-rows",
+]
+
+
+@pytest.mark.parametrize("name", CORRECT)
+def test_correct_map_is_accepted_by_further_checks(name: str) -> None:
+    accepted(CORRECT[name](2), FURTHER, 2)
 
 
 @pytest.mark.thorough
@@ -121,9 +132,3 @@ def test_domain_keeps_a_search_where_the_promises_hold() -> None:
     assert domain.contains(moved).all()
     assert not domain.contains(x).all()
     assert Domain.of(context(maps.linear())).clip(x) is x
-
-
-def test_shrinking_ends_in_one_row_of_few_digits() -> None:
-    rows = np.array([[0.0, 0.0], [1.23456, 3.98765], [2.0, 7.0]])
-    assert shrink(rows, lambda r: bool((r[:, 1] > 3.5).any())).tolist() == [[0.0, 4.0]]
-    assert len(shrink(rows, lambda r: len(r) == 3)) == 3  # a fault that needs its batch keeps it

@@ -84,9 +84,51 @@ def test_small_region_is_not_met_by_random_inputs() -> None:
 
 def test_layer_norms_are_shown() -> None:
     subject = maps.mlp(3, linear_maps=lambda: [("double", lambda x: 2 * x, (3,)), ("half", lambda x: x / 2 + 1, (3,))])
-    evidence = results(subject, ["lipschitz.bounds-jacobian"])["lipschitz.bounds-jacobian"].evidence
-    assert evidence["largest_layer"] == "double"
-    assert abs(evidence["product_of_layer_norms"] - 1.0) < 1e-12  # 2 · ½, eight roundings
+    evidence = results(subject, ["lipschitz.layers"])["lipschitz.layers"].evidence
+    assert evidence["double"] == pytest.approx(2.0, abs=1e-14)
+    assert evidence["product"] == pytest.approx(1.0, abs=1e-12)  # 2 · ½, eight roundings
+
+
+def test_layers_of_a_torch_module_are_found_at_the_grid_where_they_are_used() -> None:
+    import torch
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3, stride=2, padding=1), torch.nn.Flatten(), torch.nn.Linear(2 * 4, 36))
+    net = net.double()
+
+    def g(x: torch.Tensor) -> torch.Tensor:
+        return 0.01 * net(x).reshape(x.shape) if x.shape[-1] == 6 and x.shape[-2] == 4 else 0 * x
+
+    net[2] = torch.nn.Linear(2 * 2 * 3, 24).double()
+    subject = Subject(name="strided", event_shape=(1, 4, 6), forward=lambda x: x + g(x), residual=g, lipschitz=0.9, module=net,
+                      modes=("eval",))
+    evidence = results(subject, ["lipschitz.layers"])["lipschitz.layers"].evidence
+    basis = torch.eye(24, dtype=torch.float64).reshape(24, 1, 4, 6)
+    with torch.no_grad():
+        matrix = (net[0](basis) - net[0](0 * basis)).reshape(24, -1)
+    assert evidence["0 at (1, 4, 6)"] == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=1e-12)
+    assert evidence["2 at (12,)"] == pytest.approx(float(torch.linalg.matrix_norm(net[2].weight.detach(), 2)), rel=1e-12)
+    kernel = net[0].weight.detach().reshape(2, -1)
+    assert abs(evidence["0 at (1, 4, 6)"] - float(torch.linalg.matrix_norm(kernel, 2))) > 1e-3  # the reshaped kernel's is another
+
+
+def test_the_norm_of_a_large_layer_is_a_lower_bound_that_power_iteration_reaches() -> None:
+    import torch
+
+    from iresnet_verify.auditing import Prepared
+    from iresnet_verify.catalogue.layers import DENSE, Layer, operator_norm
+    from iresnet_verify.check import BUDGETS
+    from iresnet_verify.context import Context
+
+    n = DENSE + 76
+    diagonal = torch.linspace(1.0, 3.0, n, dtype=torch.float64)
+    diagonal[5] = 4.0
+    prepared = Prepared(maps.mlp(3), 0)
+    ctx = Context(prepared.subject, "lipschitz.layers", "eval", 0, BUDGETS["quick"], 0.0, prepared.framework, prepared.reading("eval"))
+    norm = operator_norm(ctx, Layer("diagonal", lambda v: v * diagonal + 1.0, (n,)))
+    assert not norm.exact
+    assert 3.99 < norm.value <= 4.0 + 1e-12
+
 
 
 def test_the_iteration_is_followed_where_the_claim_is_made() -> None:

@@ -27,6 +27,14 @@ def test_docstring_examples(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
+def test_the_page_of_the_checks_is_the_catalogue() -> None:
+    from iresnet_verify import catalogue
+    from iresnet_verify.report_catalogue import markdown
+
+    page = markdown(list(catalogue.load().values()))
+    assert (ROOT / "docs/checks.md").read_text(encoding="utf-8") == page, "run: iresnet-verify checks --markdown > docs/checks.md"
+
+
 def test_every_public_name_of_the_reference_has_an_example() -> None:
     functions = [n for n in iresnet_ref.__all__ if n[0].islower()]
     missing = [n for n in functions if ">>>" not in (getattr(iresnet_ref, n).__doc__ or "")]

@@ -25,10 +25,10 @@ from iresnet_verify.catalogue.map_errors import (
     promised,
     refreshed,
     sensitivity,
-    shrink,
     size,
 )
 from iresnet_verify.check import Counterexample, Outcome, check
+from iresnet_verify.shrinking import shrink
 
 if TYPE_CHECKING:
     from iresnet_verify.context import Context
@@ -95,6 +95,7 @@ def demanding(ctx: Context, domain: Domain) -> tuple[HostArray, dict[str, int]]:
     "returns non-finite rows.",
     reference="Behrmann et al. 2019 (arXiv 1811.00995), Algorithm 1: the fixed-point iteration and its number of steps",
     kind="search", needs=("inverse",),
+    cost="5 (quick) to 75 batches of inversions",
     catches="a fixed number of steps, a maximum of steps reached in silence, garbage for far-away y",
 )
 def is_reported(ctx: Context) -> Outcome:
@@ -154,6 +155,7 @@ def is_reported(ctx: Context) -> Outcome:
     "convergence.worst-input",
     claim="No input found by search makes the inverse break its promise: ‖inverse(F(x)) − x‖₂ ≤ tol·max(1, ‖x‖₂).",
     reference="inverse_tolerance of the subject", kind="search", needs=("inverse",),
+    cost="20 (quick) to 300 batches of round trips",
     catches="an inverse that converges on typical inputs only",
 )
 def worst_input(ctx: Context) -> Outcome:
@@ -226,6 +228,7 @@ def worst_input(ctx: Context) -> Outcome:
     "convergence.banach-rate",
     claim="Along x ← y − g(x) every residual shrinks at least by the claimed L: ‖r_{k+1}‖ ≤ L‖r_k‖, r_k = y − x_k − g(x_k).",
     reference="Behrmann et al. 2019 (arXiv 1811.00995), Theorem 1", kind="search", needs=("lipschitz",),
+    cost="20 (quick) to 300 evaluations of g",
     catches="a Lipschitz claim below the true rate, a residual that is not F − id",
 )
 def banach_rate(ctx: Context) -> Outcome:

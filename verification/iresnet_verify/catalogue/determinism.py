@@ -36,6 +36,7 @@ ROUNDING = "twice the rounding of one evaluation"
     "it does from the same state.",
     reference="a network is a function of its input, its generators and, in training, its state",
     kind="search",
+    cost="ten evaluations",
     catches="values that depend on the number of calls, statistics updated in evaluation",
 )
 def determinism(ctx: Context) -> Outcome:
@@ -74,6 +75,7 @@ def determinism(ctx: Context) -> Outcome:
     claim="Outside training y is not random: F(x) is the same under every seed, to rounding.",
     reference="an invertible map is a function; dropout belongs to training mode",
     kind="search",
+    cost="two evaluations",
     catches="dropout active in eval, dequantisation noise inside forward",
 )
 def forward_not_random(ctx: Context) -> Outcome:
@@ -92,6 +94,7 @@ def forward_not_random(ctx: Context) -> Outcome:
     claim="A log-det that is declared exact is the same under every seed, to rounding.",
     reference='log_det_is="exact" of the subject',
     kind="search",
+    cost="two evaluations",
     catches="stochastic estimates declared exact",
 )
 def exact_log_det_not_random(ctx: Context) -> Outcome:
@@ -129,6 +132,7 @@ def _same_under_seeds(x: Any, apart: Any, bound: Any, name: str, remedy: str) ->
     reference="torch.no_grad changes what is recorded, not what is computed",
     kind="search",
     needs=("torch",),
+    cost="four evaluations",
     catches="log-dets by autograd that silently become zero",
 )
 def no_grad(ctx: Context) -> Outcome:
@@ -143,6 +147,7 @@ def no_grad(ctx: Context) -> Outcome:
     reference="torch.inference_mode changes what is recorded, not what is computed",
     kind="search",
     needs=("torch",),
+    cost="four evaluations",
     catches="log-dets by autograd that silently become zero",
 )
 def inference_mode(ctx: Context) -> Outcome:

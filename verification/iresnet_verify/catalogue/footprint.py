@@ -26,6 +26,7 @@ GENERATORS = ("random", "numpy.random", "torch.random", "torch.cuda.random")
     claim="A call changes no bit of its argument and does not free its memory.",
     reference="functions of arrays are functions: callers use x again",
     kind="search",
+    cost="one call of each callable",
     catches="in-place updates, memory-efficient layers that free their input",
 )
 def input_kept(ctx: Context) -> Outcome:
@@ -59,6 +60,7 @@ def input_kept(ctx: Context) -> Outcome:
     claim="Arrays come back in the dtype, and on the device, of the argument.",
     reference="the contract of Subject: one dtype and one device per call",
     kind="proof",
+    cost="one call of each callable",
     catches="float32 constants and buffers, default dtypes, .float(), results left on another device",
 )
 def dtype_kept(ctx: Context) -> Outcome:
@@ -94,6 +96,7 @@ def dtype_kept(ctx: Context) -> Outcome:
     claim="Deterministic calls leave the global random generators alone, and no call resets them.",
     reference="reproducibility of the caller's program",
     kind="search",
+    cost="two calls of each callable",
     catches="manual_seed inside forward, draws for power iteration from the global generator in evaluation",
 )
 def global_randomness_kept(ctx: Context) -> Outcome:
@@ -145,6 +148,7 @@ def global_randomness_kept(ctx: Context) -> Outcome:
     claim="Calls leave the default dtype, the gradient mode, determinism switches and the module's mode as found.",
     reference="settings of the process and of the module belong to the caller",
     kind="search",
+    cost="one call of each callable",
     catches="set_default_dtype, set_grad_enabled(False), set_num_threads, self.eval() inside inverse",
 )
 def global_settings_kept(ctx: Context) -> Outcome:
@@ -196,6 +200,7 @@ def global_settings_kept(ctx: Context) -> Outcome:
     reference="torch: autograd state of a leaf belongs to its owner",
     kind="search",
     needs=("torch",),
+    cost="two calls of each callable",
     catches="x.requires_grad_() on the argument, .backward() inside forward that fills .grad",
 )
 def caller_tensors_kept(ctx: Context) -> Outcome:

@@ -13,6 +13,7 @@ import numpy as np
 
 from iresnet_verify.accumulation import Expectation, accumulate
 from iresnet_verify.catalogue.gradient_oracle import Sketch, own
+from iresnet_verify.catalogue.volume_truth import moduli
 from iresnet_verify.enumeration import Enumerator, NotEnumerableError
 from iresnet_verify.expectation import prepare
 from iresnet_verify.injection import Feed
@@ -50,7 +51,7 @@ def expected_gradient(ctx: Context, x: HostArray, weights: Vector, chosen: Sketc
     scale = float(np.abs(_gradient(ctx, plan, x, np.ones((len(x), ctx.d)), plan.start, weights, chosen)).max())
 
     single = ctx.subject.residual is not None or ctx.subject.lipschitz is not None
-    radius = float(np.abs(np.linalg.eigvals(ctx.residual_jacobian(x).matrix)).max()) if single else 0.0
+    radius = float(moduli(ctx.residual_jacobian(x).matrix).max()) if single else 0.0
 
     def means(n: int) -> tuple[Vector, Vector]:
         numbers = _gradient(ctx, plan, many, z, n, w, chosen)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     "gradient.forward",
     claim="Backward through forward gives Jᵀc with respect to x, and the derivative of c·F along any direction of the parameters.",
     reference="chain rule; Behrmann et al. 2019 (arXiv 1811.00995), Section 2", kind="proof", needs=("module", "torch"),
+    cost="one backward pass, four evaluations, 4 Jacobians",
     catches="detached outputs, gradients lost in memory-efficient or iterative layers",
 )
 def forward_gradient(ctx: Context) -> Outcome:
@@ -78,6 +79,7 @@ def forward_gradient(ctx: Context) -> Outcome:
     "gradient.frozen-parameters",
     claim="A parameter with requires_grad = False gets no gradient, and no backward pass changes any parameter's value.",
     reference="torch.nn.Parameter.requires_grad", kind="proof", needs=("module", "torch"),
+    cost="two backward passes",
     catches="hand-written backward passes that touch frozen or all parameters",
 )
 def frozen_parameters(ctx: Context) -> Outcome:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from iresnet_verify import singular
 from iresnet_verify.catalogue import gradient_measures as measures
 from iresnet_verify.catalogue.gradient_oracle import ROWS
 from iresnet_verify.check import Counterexample, Outcome, check
@@ -23,6 +24,7 @@ UNROLLED = 1000.0
     claim="Where inverse(y) can be differentiated, its derivative is that of the inverse map: Jᵀ ∂(c·x)/∂y = c at x = F⁻¹(y).",
     reference="implicit function theorem; Behrmann et al. 2019 (arXiv 1811.00995), Section 2", kind="search",
     needs=("inverse", "autodiff"),
+    cost="one backward pass through the inverse, 4 Jacobians",
     catches="straight-through steps, iterations cut from the graph but for the last, a wrong sign of the implicit gradient",
 )
 def through_inverse(ctx: Context) -> Outcome:
@@ -38,7 +40,7 @@ def through_inverse(ctx: Context) -> Outcome:
     rows = (len(x), -1)
     gap = np.linalg.norm(np.einsum("nij,ni->nj", J.matrix, found.reshape(rows)) - c.reshape(rows), axis=1)
     tolerance = ctx.subject.inverse_tolerance if ctx.subject.inverse_tolerance is not None else ctx.u ** (1 / 3)
-    norms = np.linalg.norm(J.matrix, 2, axis=(1, 2)), np.linalg.norm(J.matrix, -2, axis=(1, 2))
+    norms = singular.norm_bound(J.matrix), singular.smallest(J.matrix)[1]
     condition = norms[0] / np.maximum(norms[1], 1e-300)
     size = np.linalg.norm(c.reshape(rows), axis=1)
     allowed = size * condition * (UNROLLED * max(tolerance, 64.0 * ctx.u) + J.error / np.maximum(norms[1], 1e-300))
@@ -81,6 +83,7 @@ def _by_jax(ctx: Context, y: HostArray, c: HostArray) -> tuple[HostArray, HostAr
     claim="A second backward pass over the same graph gives the same gradients, and two passes add up.",
     reference="torch.autograd: gradients accumulate; retain_graph=True keeps the graph as it is", kind="proof",
     needs=("module", "torch"),
+    cost="two backward passes",
     catches="backward passes that change what they saved, free it, or write into .grad themselves",
 )
 def repeated_backward(ctx: Context) -> Outcome:

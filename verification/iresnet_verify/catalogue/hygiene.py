@@ -36,6 +36,7 @@ RANDOM_FORWARD = "y differs between seeds in this mode, so evaluations of differ
     claim="Each row's y and log-det do not depend on the other rows: F(x)[i] = F(x[S])[j] where S[j] = i.",
     reference="F is a map of single events; a log-det per row is that of a block-diagonal Jacobian",
     kind="search",
+    cost="12 batches of evaluations",
     catches="batch statistics, statistics over the wrong axis, a log-det averaged over the batch",
 )
 def batch_independence(ctx: Context) -> Outcome:
@@ -91,6 +92,7 @@ def _same_rows(ctx: Context, x: HostArray, subsets: list[HostArray], with_log_de
     claim="A batch of one row is answered with one row, equal to the same row within a larger batch.",
     reference="the contract of Subject: (batch, *event) in, (batch, *event) out, for every batch",
     kind="search",
+    cost="six evaluations of one row",
     catches="squeeze() without an axis, statistics that need two rows",
 )
 def single_row(ctx: Context) -> Outcome:
@@ -113,6 +115,7 @@ def single_row(ctx: Context) -> Outcome:
     claim="An empty batch is answered with an empty batch of the same event shape, or refused by an exception.",
     reference="the contract of Subject: (0, *event) in, (0, *event) out, or an exception",
     kind="proof",
+    cost="one call of each callable",
     catches="reductions over nothing that invent a row",
 )
 def empty_batch(ctx: Context) -> Outcome:
@@ -154,6 +157,7 @@ def _wrong_shape(name: str, expected: tuple[int, ...], got: tuple[int, ...], x: 
     claim="A row with NaN or inf never gives a finite y and never changes other rows (an exception is an answer too).",
     reference="non-finite input is an error or stays visible: never silent garbage",
     kind="search",
+    cost="five batches of evaluations",
     catches="nan_to_num, clamps that hide NaN, reductions over the batch that spread it",
 )
 def non_finite_rows(ctx: Context) -> Outcome:
@@ -213,6 +217,7 @@ def _saturates(ctx: Context, clean: HostArray, row: int, y: HostArray, fill: flo
     claim="Events of another shape are refused, or mapped to events of that shape, or one of length 1 is broadcast; never cut.",
     reference="the contract of Subject: y has the shape of x",
     kind="search", modes=False,
+    cost="three calls",
     catches="slices and broadcasts that accept any width",
 )
 def wrong_event_shape(ctx: Context) -> Outcome:
@@ -243,37 +248,3 @@ def _is_broadcast(ctx: Context, x: Any, y: Any) -> bool:
     """Whether y is what forward gives for x repeated along its axis of length 1: the rule of every array library."""
     full = np.ascontiguousarray(np.broadcast_to(x, (len(x), *ctx.subject.event_shape)))
     return bool((gap(y, ctx.f.forward(full)) <= forward_tolerance(ctx, full, y)).all())
-
-
-@check(
-    "hygiene.non-contiguous",
-    claim="A strided view gives the same y as a contiguous copy of the same numbers, or is refused by an exception.",
-    reference="an array is its numbers, not its memory layout",
-    kind="search", modes=False,
-    catches="raw pointers, as_strided and views that assume a layout",
-)
-def non_contiguous(ctx: Context) -> Outcome:
-    """Every second entry of an array that holds other numbers in between."""
-    warm_up(ctx)
-    x = ctx.inputs(ctx.budget.rows)
-    if not steady_forward(ctx, x):
-        return Outcome("inconclusive", RANDOM_FORWARD)
-    y = ctx.f.forward(x, seed=0)
-    strided = ctx.native(np.stack([x, x[::-1] + 1], axis=-1))[..., 0]
-    try:
-        with ctx.guard():
-            other = ctx.host(ctx.raw_forward(strided, seed=0)[0])
-    except Exception as error:
-        return Outcome("passed", f"strided input is refused: {explain('forward', error)}",
-                       {"exception": type(error).__name__})
-    apart, bound = gap(other, y), forward_tolerance(ctx, x, y)
-    at = worst(apart, bound)
-    evidence = {"largest_ratio": float(apart[at] / bound[at])}
-    if (apart <= bound).all():
-        return Outcome("passed", "the same values from strided memory", evidence, ROUNDING, "a contiguous copy")
-    measure = measures.depends_on_strides if ctx.framework.name == "torch" else None
-    return Outcome(
-        "failed", f"expected the same y from a strided view as from a contiguous copy, got a difference of "
-        f"{apart[at]:.2e}; call .contiguous() before reading memory directly", evidence,
-        f"{bound[at]:.2e} = {ROUNDING}", "a contiguous copy", Counterexample({"x": x, "bound": float(bound[at])}, measure),
-    )

@@ -20,10 +20,10 @@ from iresnet_verify.catalogue.map_errors import (
     promised,
     refreshed,
     sensitivity,
-    shrink,
     size,
 )
 from iresnet_verify.check import Counterexample, Outcome, check
+from iresnet_verify.shrinking import shrink
 
 if TYPE_CHECKING:
     from iresnet_verify.context import Context
@@ -50,6 +50,7 @@ def bounds(ctx: Context, x: HostArray, back: HostArray, error: Rows, tol: float)
     "inverse.recovers-input",
     claim="The inverse undoes the map: inverse(F(x)) = x up to the conditioning of x.",
     reference=BANACH, kind="search", needs=("inverse",),
+    cost="one round trip of a batch; a Jacobian for each row over its tolerance",
     catches="wrong direction or order of blocks, wrong sign, stale caches, too few iterations, NaN",
 )
 def recovers_input(ctx: Context) -> Outcome:
@@ -106,6 +107,7 @@ def recovers_input(ctx: Context) -> Outcome:
     "inverse.recovers-output",
     claim="The inverse is a right inverse too: F(inverse(y)) = y up to the conditioning of y.",
     reference=BANACH, kind="search", needs=("inverse",),
+    cost="one round trip of a batch; a Jacobian for each row over its tolerance",
     catches="an inverse that answers from the last forward call, a left inverse only, values outside the domain",
 )
 def recovers_output(ctx: Context) -> Outcome:
@@ -160,6 +162,7 @@ def recovers_output(ctx: Context) -> Outcome:
     "inverse.keeps-tolerance",
     claim="The inverse keeps its promised tolerance: ‖inverse(F(x)) − x‖₂ ≤ tol·max(1, ‖x‖₂) on every row.",
     reference="inverse_tolerance of the subject", kind="search", needs=("inverse",),
+    cost="four round trips of a batch; a Jacobian for each row over its tolerance",
     catches="stopping on the squared step or on the step alone, a fixed number of iterations, lower precision inside",
 )
 def keeps_tolerance(ctx: Context) -> Outcome:
@@ -209,6 +212,7 @@ def keeps_tolerance(ctx: Context) -> Outcome:
     "inverse.keeps-precision",
     claim="The inverse works in the precision of its argument: its values are not all numbers of a narrower dtype.",
     reference="the dtype the subject declares", kind="proof", needs=("inverse",),
+    cost="one round trip",
     catches="a float32 (or TF32, float16) computation inside a float64 (float32) inverse",
 )
 def keeps_precision(ctx: Context) -> Outcome:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from iresnet_verify import singular
 from iresnet_verify.catalogue.map_errors import Domain, Rows, distance, norms, size
 from iresnet_verify.jacobian import Undecided
 
@@ -105,9 +106,8 @@ def top_singular(ctx: Context, x: HostArray) -> tuple[Rows, Rows, HostArray, Hos
         source = oracle.source
         good = np.flatnonzero(np.isfinite(oracle.matrix).all(axis=(1, 2)))
         if len(good):
-            left, sigma, right = np.linalg.svd(oracle.matrix[good])
-            value[start + good], error[start + good] = sigma[:, 0], oracle.error[good]
-            u[start + good], v[start + good] = left[:, :, 0], right[:, 0, :]
+            value[start + good], u[start + good], v[start + good] = singular.largest(oracle.matrix[good])
+            error[start + good] = oracle.error[good]
     return value, error, u, v, source
 
 

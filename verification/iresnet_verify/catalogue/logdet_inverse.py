@@ -26,6 +26,7 @@ SLACK = "oracle's error + K·u·√d·(‖J‖+1)·Σ1/σᵢ + K·u·(Σ|log σ�
     "logdet.of-the-inverse",
     claim="log|det dF⁻¹/dy| at y = F(x) is −log|det dF/dx| at x: the inverse's log-det is taken at the right point.",
     reference="inverse function theorem: J_{F⁻¹}(F(x)) = J_F(x)⁻¹", kind="proof", needs=("inverse_log_det",), statistical=True,
+    cost="six Jacobians a row; for random values an enumeration as in estimator.unbiased",
     catches="log-det evaluated at y instead of x, missing minus sign, values of the last call",
 )
 def of_the_inverse(ctx: Context) -> Outcome:

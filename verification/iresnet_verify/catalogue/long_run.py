@@ -27,6 +27,7 @@ THREADS, ROUNDS = 4, 3
     claim="Forward calls from several threads at once give what each gives alone.",
     reference="torch.nn.Module: forward of a network in evaluation mode reads its state and writes none",
     kind="search", modes=False,
+    cost="12 forward calls on four threads",
     catches="intermediate results kept on the module between two lines",
 )
 def threads(ctx: Context) -> Outcome:
@@ -69,6 +70,7 @@ def _state_names(module: Any) -> set[str]:
     "hygiene.memory",
     claim="Memory in use does not grow with the number of calls.",
     reference="a call leaves nothing behind but its result", kind="search", modes=False,
+    cost="20 (quick) or 100 forward calls",
     catches="lists of activations, graphs kept alive by cached tensors, hooks added at every call",
 )
 def memory(ctx: Context) -> Outcome:

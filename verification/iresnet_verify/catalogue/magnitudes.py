@@ -22,6 +22,7 @@ SCALES = (1e-6, 1e-3, 1e2, 1e4, 1e6)
     "lipschitz.all-magnitudes",
     claim="The residual grows no faster than L at any magnitude: ‖g(x) − g(0)‖₂ ≤ L‖x‖₂ for ‖x‖ from 1e-6 to 1e6.",
     reference="Lip(g) ≤ L at the pair (x, 0)", kind="search", needs=("lipschitz", "residual"),
+    cost="5 batches of evaluations of g",
     catches="overflow of exponentials, bounds that were measured near the data only, polynomial tails",
 )
 def all_magnitudes(ctx: Context) -> Outcome:

@@ -1,4 +1,4 @@
-"""What the checks of the map and of its inverse share: errors per row, their rounding floors, the domain, shrinking.
+"""What the checks of the map and of its inverse share: errors per row, their rounding floors, and the domain.
 
 *Rounding floor of an inverse.* Write F̂ for the computed F, ‖F̂(x) − F(x)‖ ≤ η(x). The best answer to y = F̂(x) is
 F⁻¹(y), at distance ‖J⁻¹‖η from x to first order, J = dF/dx; a solver that only sees F̂ adds as much again. A fixed point
@@ -16,11 +16,12 @@ subject's own, or the default ones), and searches stay inside the box and the ba
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from iresnet_verify import singular
 
 if TYPE_CHECKING:
     from iresnet_verify.context import Context
@@ -35,7 +36,7 @@ REPORT = re.compile(r"converg|iteration|tolerance|residual|accura|invert", re.IG
 
 def norms(a: HostArray) -> Rows:
     """Return ‖row‖₂ in float64, (batch,); NaN stays NaN."""
-    flat = np.asarray(a, dtype=np.float64).reshape(len(a), -1)
+    flat = np.asarray(a, dtype=np.float64).reshape(len(a), int(np.prod(a.shape[1:], dtype=int)))
     size: Rows = np.sqrt(np.sum(flat * flat, axis=1))
     return size
 
@@ -71,8 +72,8 @@ def sensitivity(ctx: Context, x: HostArray) -> Rows:
     answer = np.full(len(x), np.inf)
     for i, (matrix, error) in enumerate(zip(oracle.matrix, oracle.error, strict=True)):
         if np.isfinite(matrix).all() and np.isfinite(error):
-            smallest = float(np.linalg.norm(matrix, -2)) - error
-            contraction = float(np.linalg.norm(matrix - np.eye(len(matrix)), 2)) + error
+            smallest = float(singular.smallest(matrix[None])[1][0]) - error
+            contraction = float(singular.norm_bound(matrix[None] - np.eye(len(matrix)))[0]) + error
             inverse = 1.0 / smallest if smallest > 0.0 else np.inf
             answer[i] = max(inverse, 1.0 / (1.0 - contraction) if contraction < 1.0 else 0.0)
     return answer
@@ -81,7 +82,7 @@ def sensitivity(ctx: Context, x: HostArray) -> Rows:
 def gain(ctx: Context, x: HostArray) -> Rows:
     """Return max(1, 2‖J(x)‖₂): how far an error in x may move F(x), with a factor two for the change of J."""
     oracle = ctx.jacobian(x)
-    top = np.array([np.linalg.norm(m, 2) if np.isfinite(m).all() else np.inf for m in oracle.matrix])
+    top = np.array([singular.norm_bound(m[None])[0] if np.isfinite(m).all() else np.inf for m in oracle.matrix])
     answer: Rows = np.maximum(1.0, 2.0 * (top + oracle.error))
     return answer
 
@@ -172,26 +173,3 @@ def attempt(ctx: Context, y: HostArray) -> tuple[HostArray, np.ndarray[Any, np.d
                 back[i] = row[0]
     lost = ~np.isfinite(back.reshape(len(back), -1)).all(axis=1)
     return back, told | lost, how or ("non-finite rows" if lost.any() else "")
-
-
-def shrink(rows: HostArray, refuted: Callable[[HostArray], bool]) -> HostArray:
-    """Return one row, rounded to the fewest decimals that still refute; at most about 30 evaluations.
-
-    `refuted(rows)` says whether the claim still fails on a batch (a pair of points is a batch of one with an extra
-    leading axis). Where no single row fails by itself (the fault needs its batch), the batch is returned as it is.
-    """
-    best = next((rows[i : i + 1] for i in range(len(rows)) if refuted(rows[i : i + 1])), None)
-    if best is None:
-        return rows
-    for decimals in (0, 1, 2, 3, 4, 6):
-        rounded = np.round(best, decimals) + 0.0
-        if refuted(rounded):
-            best = rounded
-            break
-    flat = best.reshape(-1)
-    for i in np.flatnonzero(flat)[:16]:
-        trial = flat.copy()
-        trial[i] = 0.0
-        if refuted(trial.reshape(best.shape)):
-            flat = trial
-    return flat.reshape(best.shape)

@@ -106,3 +106,17 @@ def growth_from_zero(calls: "Any", x: "Any", lipschitz: float, rounding: float) 
     gap = np.asarray(calls.residual(x, seed=0), np.float64) - np.asarray(calls.residual(np.zeros_like(x), seed=0), np.float64)
     value = float(np.nan_to_num(np.linalg.norm(gap), nan=np.inf))
     return value - rounding, lipschitz * float(np.linalg.norm(np.asarray(x, np.float64)))
+
+
+def layer_stretch(calls: "Any", name: str, v: "Any", claimed: float) -> "tuple[float, float]":
+    """‖A(v) − A(0)‖₂ of one linear layer at a unit vector v, against the norm claimed for it."""
+    apply = {entry[0]: entry[1] for entry in calls.subject.linear_maps()}[name]
+    v = np.asarray(v)
+    if str(getattr(calls.subject, "framework", "torch")).startswith("torch"):
+        import torch
+
+        dtype = getattr(torch, calls.subject.dtype)
+        out = [apply(torch.tensor(a, dtype=dtype)).detach().double().numpy() for a in (v, np.zeros_like(v))]
+    else:
+        out = [np.asarray(apply(a), np.float64) for a in (v, np.zeros_like(v))]
+    return float(np.linalg.norm(out[0] - out[1]) / np.linalg.norm(v)), float(claimed)

@@ -34,6 +34,7 @@ ROUNDING = "twice the rounding of one evaluation"
     kind="search",
     modes=False,
     needs=("module",),
+    cost="two evaluations in each mode",
     catches="normalisation in one mode only, batch statistics, another number of terms in evaluation",
 )
 def train_and_eval(ctx: Context) -> Outcome:
@@ -85,6 +86,7 @@ def _claim(ctx: Context, mode: str) -> str:
     "2⁻²³·(1 + |x|) are rounding of that precision, not of a narrower one.",
     reference="the dtype of the subject",
     kind="search",
+    cost="three evaluations",
     catches="a float32 (TF32, float16) computation inside a float64 network",
 )
 def precision(ctx: Context) -> Outcome:
@@ -129,6 +131,7 @@ def precision(ctx: Context) -> Outcome:
     kind="search",
     modes=False,
     needs=("torch", "module", "fresh"),
+    cost="two new networks, one evaluation of each",
     catches="branches and constants that depend on the dtype, eps and clamps that act in one precision only",
 )
 def across_precisions(ctx: Context) -> Outcome:
@@ -178,6 +181,7 @@ def _built(ctx: Context, dtype: str, source: Any) -> Context:
     reference="both are log|det dF/dx|",
     kind="search",
     needs=("log_det",),
+    cost="one evaluation",
     catches="a sign convention in one of them, the log-det of the inverse, a sum over the batch",
 )
 def packed_log_det(ctx: Context) -> Outcome:

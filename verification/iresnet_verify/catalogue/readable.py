@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     "(B, *event), log-dets and densities with one number per row, in floating arrays of the declared framework.",
     reference="the `Subject` contract",
     kind="proof",
+    cost="one call of each callable",
     catches="wrong shapes and packings, arrays of another framework, callables that raise, generators of bad inputs",
 )
 def readable(ctx: Context) -> Outcome:

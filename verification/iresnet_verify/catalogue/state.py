@@ -32,6 +32,7 @@ ROUNDING = "twice the rounding of one evaluation"
     reference="torch: state_dict holds the whole state; an initialisation that has happened is part of it",
     kind="search",
     needs=("torch", "module", "fresh"),
+    cost="a new network, one evaluation of each",
     catches="ActNorm that initialises itself again after loading, norms and statistics kept outside buffers",
 )
 def save_and_load(ctx: Context) -> Outcome:
@@ -87,6 +88,7 @@ def _trained_on(ctx: Context) -> None:
     kind="search",
     modes=False,
     needs=("torch", "module"),
+    cost="a deep copy and a pickled one",
     catches="__deepcopy__ that returns itself, state held outside the object",
 )
 def copies(ctx: Context) -> Outcome:

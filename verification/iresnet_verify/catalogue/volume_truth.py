@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from iresnet_verify import singular
 from iresnet_verify.jacobian import OPERATIONS, Jacobian
 from iresnet_verify.sampling import Claim
 
@@ -39,16 +40,21 @@ class Truth:
         """What the expectation of a log-det should be, on the first `rows` rows."""
         spectrum = None
         if ctx.subject.residual is not None or ctx.subject.lipschitz is not None:
-            spectrum = np.abs(np.linalg.eigvals(self.jacobian.residual[:rows]))
+            spectrum = moduli(self.jacobian.residual[:rows])
         slack = self.slack[:rows]
         return Claim(self.x[:rows], self.value[:rows], slack, bias, self.source, what, spectrum, self.jacobian.residual[:rows])
+
+
+def moduli(J: Vector) -> Vector:
+    """|eigenvalues| of every matrix; above d = LARGE its singular values, whose power sums bound those of the moduli (Weyl 1949)."""
+    return singular.values(J) if J.shape[-1] > singular.LARGE else np.abs(np.linalg.eigvals(J))
 
 
 def truth_at(ctx: Context, x: HostArray) -> Truth:
     """Return the truth on the rows of x."""
     J = ctx.jacobian(x)
     value, error, source = ctx.log_det_truth(x, J)
-    sigma = np.linalg.svd(J.matrix, compute_uv=False)
+    sigma = singular.values(J.matrix)
     with np.errstate(divide="ignore", invalid="ignore"):
         own = OPERATIONS * ctx.u * np.sqrt(ctx.d) * (sigma[:, 0] + 1.0) * (1.0 / sigma).sum(1)
         logs = OPERATIONS * ctx.u * (np.abs(np.log(sigma)).sum(1) + ctx.d)

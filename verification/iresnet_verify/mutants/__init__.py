@@ -6,7 +6,10 @@ import importlib
 
 from iresnet_verify.mutants.mutant import Mutant
 
-GROUPS = ("inverses", "bounds", "convolutions", "log_dets", "estimates", "derivatives", "densities", "hygiene", "state", "reference")
+GROUPS = (
+    "inverses", "bounds", "convolutions", "log_dets", "estimates", "derivatives", "densities", "hygiene", "state", "reference", "layers",
+    "extremes", "lifetime",
+)
 
 
 def load() -> dict[str, Mutant]:

@@ -100,8 +100,8 @@ def subject_of(block: Block, name: str, remake: Callable[..., Subject]) -> Subje
         fresh=remake,
         refresh=block.refresh,
         linear_maps=lambda: [
-            ("w1", lambda v: v @ block.weights()[0].T, (D,)),
-            ("w2", lambda v: v @ block.weights()[1].T, (HIDDEN,)),
+            ("w1", lambda v: v @ block.weights()[0].T, (D,), math.sqrt(LIPSCHITZ)),
+            ("w2", lambda v: v @ block.weights()[1].T, (HIDDEN,), math.sqrt(LIPSCHITZ)),
         ],
         randomness=randomness,
         dtype=str(block.w1.dtype).removeprefix("torch."),
