@@ -100,6 +100,9 @@ class Flow:
     def log_prob(self, x: Any, *, options: Options | None = None, check: bool = True) -> LogProb:
         """Return log p(x) = log p_Z(F(x)) + log|det dF/dx| per row, in nats."""
         z, log_det = self.forward(x, options=options, check=check)
+        return self._log_prob(z, log_det)
+
+    def _log_prob(self, z: Any, log_det: LogDet) -> LogProb:
         value = self.base.log_prob(z) + log_det.value
         return LogProb(value, log_det.standard_error, log_det.bias_bound, log_det)
 
@@ -138,13 +141,29 @@ class Flow:
 
         For a mean negative log-likelihood give −1/batch. Exact, or unbiased, as `ir.logdet_gradient` of each block.
         """
+        weights = self._weights(x, weights, check=check)
+        inputs, z = self.steps.inputs(x)
+        return self._back(inputs, z, weights, options or self.options)
+
+    def log_prob_and_gradient(
+        self, x: Any, *, weights: Any = None, options: Options | None = None, check: bool = True
+    ) -> tuple[LogProb, Any, dict[str, Any]]:
+        """Return `log_prob(x)` and `log_prob_gradient(x, weights=weights)`, from one forward pass."""
+        weights = self._weights(x, weights, check=check)
+        options = options or self.options
+        inputs, z, log_det = self.steps.record(x, options.shared(self.steps.streams))
+        return self._log_prob(z, log_det), *self._back(inputs, z, weights, options)
+
+    def _back(self, inputs: Any, z: Any, weights: Any, options: Options) -> tuple[Any, dict[str, Any]]:
+        """Return (x̄, gradients) at the inputs of the steps and z behind them."""
+        z_bar, of_base = self.base.pullback(z, weights)
+        x_bar, gradients = self.steps.back(inputs, z_bar, weights, options)
+        return x_bar, {**gradients, **{f"base.{name}": g for name, g in of_base.items()}}
+
+    def _weights(self, x: Any, weights: Any, *, check: bool) -> Any:
         self._require(x, check=check)
         xp = namespace(x)
         weights = xp.ones_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) if weights is None else weights
         require_batch(weights, (), "weights", check=check)
         require_alike(weights, x, "weights")
-        z_bar, of_base = self.base.pullback(self.steps.value(x), weights)
-        x_bar, gradients = self.steps.pullback(x, z_bar, weights, options or self.options)
-        return x_bar, {**gradients, **{f"base.{name}": g for name, g in of_base.items()}}
-
-
+        return weights

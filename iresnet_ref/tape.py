@@ -25,6 +25,11 @@ class Tape:
     value: Any
     chain: Chain | None
 
+    def take(self, rows: slice) -> Tape:
+        """Return the record of these rows of the batch."""
+        chain = None if self.chain is None else self.chain.take(rows)
+        return Tape(self.layers, tuple(x[rows, ...] for x in self.inputs), self.value[rows, ...], chain)
+
     def push(self, v: Any, start: int = 0) -> tuple[Any, ...]:
         """Return the tangent in front of each layer, from layer `start` once around, and the last behind all of them."""
         assert self.chain is not None

@@ -112,12 +112,25 @@ class Composition(Bijection):
 
     def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
         """Return the value and the sum of the log-determinants."""
-        total = None
+        return self.record(x, options)[1:]
+
+    def record(self, x: Any, options: Options) -> tuple[list[Any], Any, LogDet]:
+        """Return the input of every step, the value and the sum of the log-determinants."""
+        inputs, total = [], None
         for step, own in self._with_options(options):
+            inputs.append(x)
             x, log_det = step.run(x, own)
             total = log_det if total is None else added(total, log_det)
         assert total is not None
-        return x, total
+        return inputs, x, total
+
+    def inputs(self, x: Any) -> tuple[list[Any], Any]:
+        """Return the input of every step, and the value."""
+        inputs = []
+        for step in self.steps:
+            inputs.append(x)
+            x = step.value(x)
+        return inputs, x
 
     def undo(self, y: Any, options: Options) -> PathInverse:
         """Return the preimage; its residual is that of the whole composition."""
@@ -156,14 +169,15 @@ class Composition(Bijection):
 
     def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
         """The steps' pullbacks, last to first."""
-        inputs = []
-        for step, own in self._with_options(options):
-            inputs.append((step, own, x))
-            x = step.value(x)
+        return self.back(self.inputs(x)[0], y_bar, weights, options)
+
+    def back(self, inputs: Sequence[Any], y_bar: Any, weights: Any, options: Options) -> Pulled:
+        """Return `pullback` at the inputs of the steps."""
+        steps = list(self._with_options(options))
         gradients: dict[str, Any] = {}
-        for i in reversed(range(len(inputs))):
-            step, own, x = inputs[i]
-            y_bar, mine = step.pullback(x, y_bar, weights, own)
+        for i in reversed(range(len(steps))):
+            step, own = steps[i]
+            y_bar, mine = step.pullback(inputs[i], y_bar, weights, own)
             gradients = {**{f"{i}.{name}": g for name, g in mine.items()}, **gradients}
         return y_bar, gradients
 

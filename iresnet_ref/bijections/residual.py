@@ -14,8 +14,9 @@ from iresnet_ref.gradient import logdet_gradient
 from iresnet_ref.gradient.logdet import Method as GradientMethod
 from iresnet_ref.inverse import Inverse, invert
 from iresnet_ref.inverse.composition import amplification
-from iresnet_ref.logdet import LogDet, logdet
+from iresnet_ref.logdet import LogDet
 from iresnet_ref.logdet import Method as LogDetMethod
+from iresnet_ref.logdet.evaluate import logdet_on
 
 GRADIENT: dict[LogDetMethod, GradientMethod] = {
     "auto": "auto", "exact": "exact", "series": "neumann", "roulette": "neumann",
@@ -55,7 +56,9 @@ class Residual(Bijection):
 
     def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
         """Return (F(x), log det(I + J_g(x)))."""
-        log_det = logdet(
+        g, chain = self.block.branch.linearize(x)
+        log_det = logdet_on(
+            chain,
             self.block,
             x,
             method=options.method,
@@ -66,9 +69,8 @@ class Residual(Bijection):
             standard_error=options.standard_error,
             exact_traces=options.exact_traces,
             allow_infinite_variance=options.allow_infinite_variance,
-            check=False,
         )
-        return self.value(x), log_det
+        return x + g, log_det
 
     def undo(self, y: Any, options: Options) -> Inverse:
         """Return `ir.invert` of the block; its error bound in the 2-norm, whatever norm g contracts in."""

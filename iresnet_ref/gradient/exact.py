@@ -9,37 +9,36 @@ from __future__ import annotations
 from typing import Any
 
 from iresnet_ref.arrays import device, expand_rows, namespace, size
-from iresnet_ref.branch import Branch
+from iresnet_ref.chain import Chain
 from iresnet_ref.tape import Tape
 
 CHUNK = 2**18
 """About how many numbers the tangents behind one layer hold: rows are taken in pieces that stay in the cache."""
 
 
-def exact_gradient(branch: Branch, x: Any, weights: Any, y_bar: Any) -> tuple[Any, dict[str, Any], int]:
-    """Return (x̄, gradients, size of the matrix) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x)."""
-    xp = namespace(x)
-    start, n, width = narrowest(branch)
+def exact_gradient(tape: Tape, weights: Any, y_bar: Any) -> tuple[Any, dict[str, Any], int]:
+    """Return (x̄, gradients, size of the matrix) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x), `tape` the record of g at x."""
+    xp, batch = namespace(tape.value), tape.value.shape[0]
+    assert tape.chain is not None
+    start, n, width = narrowest(tape.chain)
     rows = max(1, CHUNK // (n * width))
+    if rows >= batch:
+        return *_of_rows(tape, start, weights, y_bar), n
     pieces, total = [], None
-    for first in range(0, max(x.shape[0], 1), rows):
-        cut = slice(first, min(first + rows, x.shape[0]))
-        tape = branch.record(x[cut, ...])
-        piece, gradients = _of_rows(tape, start, weights[cut], None if y_bar is None else y_bar[cut, ...])
+    for first in range(0, batch, rows):
+        cut = slice(first, min(first + rows, batch))
+        piece, gradients = _of_rows(tape.take(cut), start, weights[cut], None if y_bar is None else y_bar[cut, ...])
         pieces.append(piece)
         total = gradients if total is None else {k: total[k] + gradient for k, gradient in gradients.items()}
     assert total is not None
     return xp.concat(pieces, axis=0), total, n
 
 
-def narrowest(branch: Branch) -> tuple[int, int, int]:
-    """Return the layer in front of which the loop is narrowest, that dimension, and the width of the tangents from there.
+def narrowest(chain: Chain) -> tuple[int, int, int]:
+    """Return the factor in front of which the loop is narrowest, that dimension, and the width of the tangents from there.
 
     The width is that of the widest tangents that differ between rows: those behind the first per-sample factor.
     """
-    like = branch.like
-    origin = namespace(like).zeros((1, *branch.event_shape), dtype=like.dtype, device=device(like))
-    chain = branch.linearize(origin)[1]
     start = chain.waist()
     factors = chain.rotated(start).factors
     own = [i for i, f in enumerate(factors) if not f.shared]

@@ -7,15 +7,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, expand_rows, indices, namespace, require_alike, require_batch
+from iresnet_ref.arrays import HostArray, expand_rows, indices, namespace, require_alike, require_batch, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.gradient.exact import exact_gradient, narrowest
+from iresnet_ref.gradient.exact import exact_gradient
 from iresnet_ref.gradient.neumann import neumann_cotangent, truncation_factor
 from iresnet_ref.gradient.result import LogDetGradient
 from iresnet_ref.logdet import EXACT_UP_TO, laws
 from iresnet_ref.logdet.laws import Law
 from iresnet_ref.probes import Probes
+from iresnet_ref.tape import Tape
 
 Method = Literal["auto", "exact", "neumann"]
 
@@ -69,10 +70,12 @@ def logdet_gradient(
     xp = namespace(x)
     batch = x.shape[0]
     weights = xp.ones_like(xp.reshape(x, (batch, -1))[:, 0]) if weights is None else weights
+    tape = block.branch.record(x)
+    assert tape.chain is not None
     if method == "auto":
-        method = "exact" if narrowest(block.branch)[1] <= EXACT_UP_TO else "neumann"
+        method = "exact" if min(size(f.in_shape) for f in tape.chain.factors) <= EXACT_UP_TO else "neumann"
     if method == "exact":
-        x_bar, gradients, n = exact_gradient(block.branch, x, weights, y_bar)
+        x_bar, gradients, n = exact_gradient(tape, weights, y_bar)
         evaluations, truncation = np.full(batch, n), 0.0
     else:
         probes = Probes() if probes is None else probes
@@ -87,7 +90,7 @@ def logdet_gradient(
             lengths, survival = np.full((probes.count * probes.block, batch), terms), _always
             truncation = truncation_factor(lipschitz, terms)
         v = probes.draw(x)
-        x_bar, gradients = _neumann(block, x, v, weights, y_bar, lengths, survival)
+        x_bar, gradients = _neumann(tape, v, weights, y_bar, lengths, survival)
         evaluations = lengths.sum(axis=0)
     if y_bar is not None:
         x_bar = y_bar + x_bar
@@ -95,12 +98,12 @@ def logdet_gradient(
 
 
 def _neumann(
-    block: ResidualBlock, x: Any, v: Any, weights: Any, y_bar: Any, lengths: HostArray, survival: Any
+    tape: Tape, v: Any, weights: Any, y_bar: Any, lengths: HostArray, survival: Any
 ) -> tuple[Any, dict[str, Any]]:
     """Return (x̄, gradients) of the estimate's mean over the probes."""
-    tape = block.branch.record(x)
     assert tape.chain is not None
-    t_bar = neumann_cotangent(tape.chain, v, lengths, survival) * expand_rows(weights / v.shape[0], x.ndim - 1)
+    weights = expand_rows(weights / v.shape[0], tape.value.ndim - 1)
+    t_bar = neumann_cotangent(tape.chain, v, lengths, survival) * weights
     x_bar, _, gradients = tape.pullback(y_bar, tape.push(v), t_bar)
     return x_bar, gradients
 

@@ -23,8 +23,9 @@ from iresnet_ref.layers import Layer
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """Layer i is used with its weight times `scale`; σ and its gradient `slope` are those of the raw weight."""
+    """Layer i is used with its weight times `scale`, as `layer`; σ and its gradient `slope` are those of the raw weight."""
 
+    layer: Any
     scale: float
     sigma: float
     slope: Any
@@ -73,7 +74,7 @@ class Normalised:
         """The certified branch."""
         return Branch(
             tuple(
-                _scaled(layer, self._scalings[i].scale) if i in self._scalings else layer
+                self._scalings[i].layer if i in self._scalings else layer
                 for i, layer in enumerate(self.raw.layers)
             ),
             self.raw.event_shape,
@@ -90,7 +91,7 @@ class Normalised:
         for i in linear:
             layer = self.raw.layers[i]
             if layer.norm_bound(self.raw.norm) > share:
-                scalings[i] = Scaling(_scale(layer, share, self.raw.norm), *norm_slope(layer, self.raw.norm))
+                scalings[i] = Scaling(*_scaled(layer, share, self.raw.norm), *norm_slope(layer, self.raw.norm))
         return scalings
 
     def pullback(self, gradients: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,21 +106,21 @@ class Normalised:
         return raw
 
 
-def _scaled(layer: Layer, scale: float) -> Any:
-    parameters = dict(layer.parameters)
-    return layer.with_parameters({**parameters, "weight": parameters["weight"] * scale})
+def _scaled(layer: Layer, share: float, p: float) -> tuple[Any, float]:
+    """Return (s·W, s), s just below share/σ, with s·W proved to keep the share after the rounding of the product.
 
-
-def _scale(layer: Layer, share: float, p: float) -> float:
-    """Return s, just below share/σ, with s·W proved to keep the share after the rounding of the product."""
+    The layer that is returned is the one that the proof is about, and carries it.
+    """
     bound = layer.norm_bound(p)
     if not math.isfinite(bound):
         raise ValueError(
             f"Normalised: expected a finite norm of {layer.name}, got {bound}; look for NaN or infinity in its weight"
         )
+    parameters = dict(layer.parameters)
     margin = rounding.unit_roundoff(layer.parameters["weight"])
     while True:
         scale = share / (bound * (1.0 + margin))
-        if _scaled(layer, scale).norm_bound(p) <= share:
-            return scale
+        scaled = layer.with_parameters({**parameters, "weight": parameters["weight"] * scale})
+        if scaled.norm_bound(p) <= share:
+            return scaled, scale
         margin *= 2.0

@@ -70,8 +70,30 @@ def logdet(
     >>> bool(abs(estimate.value - exact)[0] < 0.06), estimate.exact_traces
     (True, 2)
     """
-    _refuse(method, terms, law, expected_terms, standard_error, exact_traces)
     block.require(x, "x", check=check)
+    chain = block.branch.linearize(x)[1]
+    return logdet_on(
+        chain, block, x, method=method, terms=terms, law=law, expected_terms=expected_terms, probes=probes,
+        standard_error=standard_error, exact_traces=exact_traces, allow_infinite_variance=allow_infinite_variance
+    )  # fmt: skip
+
+
+def logdet_on(
+    chain: Chain,
+    block: ResidualBlock,
+    x: Any,
+    *,
+    method: Method,
+    terms: int | None,
+    law: Law | None,
+    expected_terms: float | None,
+    probes: Probes | None,
+    standard_error: float | None,
+    exact_traces: int | None,
+    allow_infinite_variance: bool,
+) -> LogDet:
+    """Return `logdet` of a block whose chain at x is known."""
+    _refuse(method, terms, law, expected_terms, standard_error, exact_traces)
     if method != "series":
         require_full_precision(x, f"logdet, method {method!r}", "method='series' with terms=, or")
     lipschitz, d = block.contraction(), size(block.branch.event_shape)
@@ -79,7 +101,6 @@ def logdet(
         raise ValueError(f"logdet: expected Lip(g) < 1 in the 2-norm for method 'arnoldi', got the {block.norm}-norm; try 'roulette'")
     if method == "arnoldi" and terms is not None and terms > d:
         raise ValueError(f"logdet: expected at most d = {d} terms for method 'arnoldi', got {terms}; try method='exact'")
-    _, chain = block.branch.linearize(x)
     rank = min(size(f.in_shape) for f in chain.factors)
     if method == "auto" and standard_error is None:
         method = "exact" if rank <= EXACT_UP_TO else "roulette"

@@ -44,8 +44,8 @@ def maximum_likelihood(
     options = flow.options if options is None else options
     if flow.steps.streams and step:
         options = replace(options, probes=options.probes.on_stream(options.probes.stream + step * flow.steps.streams))
-    value = -xp.sum(weights * flow.log_prob(x, options=options, check=False).value)
-    return Loss(value, flow.log_prob_gradient(x, weights=-weights, options=options, check=False)[1])
+    log_prob, _, gradients = flow.log_prob_and_gradient(x, weights=-weights, options=options, check=False)
+    return Loss(-xp.sum(weights * log_prob.value), gradients)
 
 
 def cross_entropy(logits: Any, labels: Any, *, weights: Any = None, check: bool = True) -> tuple[Any, Any]:

@@ -19,7 +19,7 @@ import iresnet_backends
 import iresnet_ref as ir
 from iresnet_backends import capabilities, convert
 from iresnet_backends.capabilities import FEATURES, TABLE
-from iresnet_ref.arrays import device, to_host
+from iresnet_ref.arrays import device, namespace, to_host
 from iresnet_ref.rounding import unit_roundoff
 
 HERE = iresnet_backends.available()
@@ -310,3 +310,14 @@ def test_importing_the_reference_is_quick_and_imports_no_framework() -> None:
     )
     spent = [float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) for _ in range(3)]
     assert min(spent) <= 0.25, "seconds of the processor, beyond import numpy"
+
+
+# The namespace is remembered for each type and dtype: JAX's zero gradients are NumPy arrays too, of a dtype of their own.
+def test_the_namespace_of_zero_gradients_is_not_that_of_numpy() -> None:
+    jax = pytest.importorskip("jax")
+    plain = namespace(np.zeros(3))
+    zero = namespace(np.zeros(3, dtype=jax.dtypes.float0))
+    assert namespace(np.ones(2)) is plain
+    assert zero.__name__ == "jax.numpy" != plain.__name__
+    with pytest.raises(TypeError):
+        namespace("no array")  # type: ignore[arg-type]

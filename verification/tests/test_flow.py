@@ -189,6 +189,22 @@ def test_gradient_of_log_prob_agrees_with_autograd() -> None:
         assert float((a - b).norm()) <= 1e-10 * float(b.norm()), key
 
 
+# One forward pass serves value and gradient: they are those of the two calls, estimated with the same draws, bit for bit.
+@pytest.mark.parametrize("options", [None, ir.Options(method="roulette", probes=ir.Probes(seed=4, count=8))])
+def test_log_prob_and_gradient_are_those_of_the_two_calls(options: ir.Options | None) -> None:
+    flow = flow2d(np.zeros(1), True)
+    x, weights = np.random.default_rng(10).standard_normal((5, 2)), np.asarray([1.0, 0.0, -2.0, 0.5, 3.0])
+    log_prob, x_bar, gradients = flow.log_prob_and_gradient(x, weights=weights, options=options)
+    value, apart = flow.log_prob(x, options=options), flow.log_prob_gradient(x, weights=weights, options=options)
+    assert np.array_equal(log_prob.value, value.value)
+    assert np.array_equal(log_prob.standard_error, value.standard_error)
+    assert np.array_equal(x_bar, apart[0])
+    assert gradients.keys() == apart[1].keys() == flow.parameters().keys()
+    assert all(np.array_equal(g, apart[1][k]) for k, g in gradients.items())
+    with pytest.raises(ir.ShapeError, match="weights"):
+        flow.log_prob_and_gradient(x, weights=np.ones((5, 1)))
+
+
 def test_initialise_sets_every_actnorm_once() -> None:
     rng = np.random.default_rng(11)
     x = rng.standard_normal((128, 2)) * [3.0, 0.1] + [10.0, -2.0]

@@ -292,8 +292,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 # The same seed follows the same curve: rows, probes and initial weights are those of the host on every backend.
 @pytest.mark.parametrize(
     ("key", "n"),
-    [("torch-f64", 20), ("strict-device2-f64", 4), ("strict-bare-f64", 3), ("cupy-contract-1-f64", 3),
-     pytest.param("jax-f64", 10, marks=pytest.mark.thorough), pytest.param("torch-f64", 100, marks=pytest.mark.thorough)],
+    [("torch-f64", 100), ("strict-device2-f64", 4), ("strict-bare-f64", 3), ("cupy-contract-1-f64", 3),
+     pytest.param("jax-f64", 100, marks=pytest.mark.thorough)],
 )
 def test_every_backend_follows_the_same_loss_curve(key: str, n: int) -> None:
     ours, theirs = (history(like, n)[1] for like in (np.zeros(1), backend(key).asarray(np.zeros(1))))
