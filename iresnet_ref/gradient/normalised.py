@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import namespace
+from iresnet_ref.arrays import namespace, size
 from iresnet_ref.branch import Branch, lipschitz_shares
 from iresnet_ref.gradient.slopes import norm_slope
 from iresnet_ref.layers import Layer
@@ -23,7 +23,7 @@ from iresnet_ref.layers import Layer
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """Layer i is used with its weight times `scale`, as `layer`; σ and its gradient `slope` are those of the raw weight."""
+    """`layer` is the raw one with its weight times `scale`; σ and its gradient `slope` are those of the raw weight."""
 
     layer: Any
     scale: float
@@ -90,8 +90,9 @@ class Normalised:
         scalings = {}
         for i in linear:
             layer = self.raw.layers[i]
-            if layer.norm_bound(self.raw.norm) > share:
-                scalings[i] = Scaling(*_scaled(layer, share, self.raw.norm), *norm_slope(layer, self.raw.norm))
+            sigma, slope = norm_slope(layer, self.raw.norm)
+            if not sigma <= share or layer.norm_bound(self.raw.norm) > share:  # above its share nothing need be proved of it
+                scalings[i] = Scaling(*_divided(layer, sigma, share, self.raw.norm), sigma, slope)
         return scalings
 
     def pullback(self, gradients: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,21 +107,22 @@ class Normalised:
         return raw
 
 
-def _scaled(layer: Layer, share: float, p: float) -> tuple[Any, float]:
-    """Return (s·W, s), s just below share/σ, with s·W proved to keep the share after the rounding of the product.
+def _divided(layer: Layer, sigma: float, share: float, p: float) -> tuple[Any, float]:
+    """Return the layer with s·W for its weight W, and s just below share/σ: ‖sW‖ ≤ share is proved, the rounding of sW included.
 
     The layer that is returned is the one that the proof is about, and carries it.
     """
-    bound = layer.norm_bound(p)
-    if not math.isfinite(bound):
-        raise ValueError(
-            f"Normalised: expected a finite norm of {layer.name}, got {bound}; look for NaN or infinity in its weight"
-        )
+    if not math.isfinite(sigma):
+        raise ValueError(f"Normalised: expected a norm of {layer.name} within float64, got {sigma}; scale its weight down")
     parameters = dict(layer.parameters)
-    margin = rounding.unit_roundoff(layer.parameters["weight"])
+    weight = parameters["weight"]
+    n, taps = min(weight.shape[:2]), size(tuple(weight.shape[2:]))
+    slack = taps * taps * (n * n + 32) * rounding.FLOAT64_ROUNDOFF  # about that of the proof: too little costs another one
+    margin = rounding.unit_roundoff(weight) + slack
     while True:
-        scale = share / (bound * (1.0 + margin))
-        scaled = layer.with_parameters({**parameters, "weight": parameters["weight"] * scale})
-        if scaled.norm_bound(p) <= share:
+        scale = share / (sigma * (1.0 + margin))
+        scaled = layer.with_parameters({**parameters, "weight": weight * scale})
+        bound = scaled.norm_bound(p)
+        if bound <= share:
             return scaled, scale
-        margin *= 2.0
+        margin = 2.0 * max(margin, min(bound / share - 1.0, 1.0))
