@@ -63,6 +63,7 @@ from iresnet_ref.logdet import (
 )
 from iresnet_ref.logdet.error import logdet_error_bound
 from iresnet_ref.logdet.laws import geometric, near_optimal, poisson
+from iresnet_ref.mixture import GaussianMixture
 from iresnet_ref.probes import Probes
 from iresnet_ref.spectral import (
     SingularTriple,
@@ -93,6 +94,7 @@ __all__ = [
     "FactorOut",
     "Flow",
     "FormatError",
+    "GaussianMixture",
     "IResNetError",
     "InfiniteVarianceError",
     "Inverse",

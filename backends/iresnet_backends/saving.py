@@ -34,8 +34,8 @@ VERSION = 1
 TYPES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        ir.ActNorm, ir.Branch, ir.Composition, ir.DiagonalGaussian, ir.FactorOut, ir.Flow, ir.Logit, ir.Mixing, ir.Normalised,
-        ir.Options, ir.Pad, ir.Permutation, ir.Probes, ir.ResidualBlock, ir.Squeeze, ir.StandardGaussian,
+        ir.ActNorm, ir.Branch, ir.Composition, ir.DiagonalGaussian, ir.FactorOut, ir.Flow, ir.GaussianMixture, ir.Logit,
+        ir.Mixing, ir.Normalised, ir.Options, ir.Pad, ir.Permutation, ir.Probes, ir.ResidualBlock, ir.Squeeze, ir.StandardGaussian,
         Classifier, Moments, NormalisedModel, Settings, State,
         Affine, CLipSwish, Concatenation, Conv, GroupSort, LipSwish, Pointwise, Residual,
     )

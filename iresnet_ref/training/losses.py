@@ -1,7 +1,8 @@
-"""Losses with their gradients: maximum likelihood of a flow, cross-entropy of a classifier. Rows may have weights."""
+"""Losses with their gradients: likelihood of a flow, cross-entropy of a classifier, both of one network. Rows may have weights."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from iresnet_ref.arrays import Array, device, namespace, require_alike, require_
 from iresnet_ref.bijections.protocol import Options
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flow import Flow
+from iresnet_ref.mixture import GaussianMixture, log_softmax, log_sum
 from iresnet_ref.training.classifier import Classifier
 
 
@@ -41,9 +43,7 @@ def maximum_likelihood(
     if x.shape[0] == 0:
         raise ShapeError(f"maximum_likelihood: expected a batch with rows, got {tuple(x.shape)}")
     weights = _weights(x, weights, check=check)
-    options = flow.options if options is None else options
-    if flow.steps.streams and step:
-        options = replace(options, probes=options.probes.on_stream(options.probes.stream + step * flow.steps.streams))
+    options = _of_step(flow, options, step)
     log_prob, _, gradients = flow.log_prob_and_gradient(x, weights=-weights, options=options, check=False)
     return Loss(-xp.sum(weights * log_prob.value), gradients)
 
@@ -95,6 +95,67 @@ def classification(
     """
     value, logits_bar = cross_entropy(model(x, check=check), labels, weights=weights, check=check)
     return Loss(value, model.pullback(x, logits_bar)[1])
+
+
+def hybrid(
+    flow: Flow,
+    x: Any,
+    labels: Any,
+    *,
+    density: float = 1.0,
+    weights: Any = None,
+    label_weights: Any = None,
+    options: Options | None = None,
+    step: int = 0,
+    check: bool = True,
+) -> Loss:
+    """Return −Σ_b (λ a_b log p(x_b) + w_b log p(y_b | x_b)) in nats and its gradient: a density and a classifier in one network.
+
+    λ = `density`; a = `weights` and w = `label_weights` (batch,), default 1/batch; the base is a `GaussianMixture` with one
+    component for each class, which makes p(y | x) the softmax of a linear function of F(x). With λ = 1 and a = w it is the
+    joint likelihood −Σ a_b log p(x_b, y_b). A row without a label has w_b = 0 and any label. With λ = 0 no
+    log-determinant is computed: cross-entropy alone. The blocks run once forward and once back.
+
+    Raises: as `maximum_likelihood` and `cross_entropy`; DTypeError for another base; ValueError unless 0 ≤ λ < ∞.
+    Reference: [C19] §5.4; Nalisnick et al. 2019, arXiv 1902.02767, eq. 5.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> base = ir.GaussianMixture(np.asarray([[-1.0, 0.0], [1.0, 0.0]]), np.zeros(2), np.zeros(2))
+    >>> flow = ir.Flow([ir.ResidualBlock(ir.mlp((2, 8, 2)))], base)
+    >>> loss = hybrid(flow, np.eye(2), np.asarray([1, 0]), density=0.1)
+    >>> sorted(loss.gradients)[-3:]
+    ['base.log_scale', 'base.logits', 'base.means']
+    """
+    flow.steps.require(x, "x", check=check)
+    require_alike(x, flow.base.like, "x")
+    if not isinstance(flow.base, GaussianMixture):
+        raise DTypeError(f"hybrid: expected a flow whose base is a GaussianMixture, got {type(flow.base).__name__}")
+    if not 0.0 <= density < math.inf:
+        raise ValueError(f"hybrid: expected 0 ≤ density < inf, got {density}; try 1/d, d the dimensions of an event")
+    xp = namespace(x)
+    options = _of_step(flow, options, step)
+    if density == 0.0:
+        inputs, z = flow.steps.inputs(x)
+        volume = a = None
+    else:
+        inputs, z, volume = flow.steps.record(x, options.shared(flow.steps.streams))
+        a = density * _weights(x, weights, check=check)
+    joint = flow.base.joint(z)
+    value, joint_bar = cross_entropy(joint, labels, weights=label_weights, check=check)
+    if a is not None and volume is not None:
+        value = value - xp.sum(a * (log_sum(joint)[:, 0] + volume.value))
+        joint_bar = joint_bar - a[:, None] * xp.exp(log_softmax(joint))
+    z_bar, of_base = flow.base.joint_pullback(z, joint_bar)
+    gradients = flow.steps.back(inputs, z_bar, None if a is None else -a, options)[1]
+    return Loss(value, {**gradients, **{f"base.{name}": g for name, g in of_base.items()}})
+
+
+def _of_step(flow: Flow, options: Options | None, step: int) -> Options:
+    """Return the options, the flow's if there are none, with random streams that no other step of a training uses."""
+    options = flow.options if options is None else options
+    if not flow.steps.streams or not step:
+        return options
+    return replace(options, probes=options.probes.on_stream(options.probes.stream + step * flow.steps.streams))
 
 
 def _weights(like: Array, weights: Any, *, check: bool = True) -> Any:
