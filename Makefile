@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help audit test test-gpu test-thorough bench lint clean
+.PHONY: help audit test test-gpu test-thorough examples examples-full bench lint clean
 help:
 	@echo 'make audit                            audit the gallery of real subjects; writes reports/'
 	@echo 'make audit SUBJECT=file.py:factory    audit your own network; writes reports/'
@@ -19,6 +19,7 @@ help:
 	@echo 'make test-gpu                         parity, times and every law on the GPUs of this machine'
 	@echo 'make test-thorough                    the long searches as well'
 	@echo 'make examples                         the paper\'s tasks on real data, trained without autodiff; writes reports/examples/'
+	@echo 'make examples-full                    the same over three seeds and with longer budgets: hours'
 	@echo 'make bench                            speed beside what people use today, as ratios'
 	@echo 'make lint                             ruff and mypy --strict'
 	@echo 'make clean                            remove .venv, reports and caches'
@@ -72,6 +73,10 @@ examples: $(VENV)/.installed-examples
 	$(BIN)/python examples/paper/misnormalised.py
 	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget quick \
 		--html reports/examples/audit.html --json reports/examples/audit.json
+
+# Finished runs are kept: an interrupted one continues.
+examples-full: $(VENV)/.installed-examples
+	$(BIN)/python examples/paper/densities_2d.py --seeds 0,1,2 --seconds 20,300
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet

@@ -1,190 +1,247 @@
-"""Six densities in the plane, each learnt by an i-ResNet flow with our own gradients: no autodiff, any backend.
+"""Six densities in the plane: an i-ResNet flow learnt with our own gradients, beside RealNVP and FFJORD at equal budgets.
 
-    python examples/densities_2d.py                                  all six on NumPy, about two minutes each
-    python examples/densities_2d.py --backend torch:cpu --steps 500 --only moons,rings
+    python examples/paper/densities_2d.py                                one seed, 20 s of CPU time for each model and density
+    python examples/paper/densities_2d.py --seeds 0,1,2 --seconds 20,300
+    python examples/paper/densities_2d.py --backend torch:cpu --models i-ResNet --only moons --steps 500
 
-Writes `densities_2d.png` (data, samples, learnt density) and `densities_2d.json` to reports/examples/. The table: negative
-log-likelihood of held-out data in nats with its standard error, the integral of the density over the plane by quadrature
-and by how much halving the panels changes it, the largest proved Lip(g), and the seconds spent. With `--seconds` training
-stops at the first step after that time; checkpoints make a killed run continue (`--resume`, needs the extra `saving`).
+All models have the same number of parameters, see the same points and get the same budget, CPU seconds of one thread, one
+after the other on each density. Every finished run is a file in reports/examples/densities_2d/ and is not repeated: stop
+when you like, continue with the same command; `--part 1 --parts 2` does every second of them, for two processes. Several
+budgets, `--seconds 20,300`, show what is equal time and what is convergence.
+
+Writes densities_2d.md and .json: the held-out negative log-likelihood in nats with its standard error; the difference of each
+model to the i-ResNet on the same points with a 95 % interval (Student's over seeds, or normal over the points of one
+seed); the integral of each density by quadrature over the whole plane, and how far halving the panels moves it; how often
+each network is evaluated to draw a sample (a block of the i-ResNet, the vector field of FFJORD); the largest proved Lip(g).
+And densities_2d.png: data, samples and densities of the first seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import itertools
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from _learnt import CLIP, Learnt, rates
+from _planar import DENSITIES, Points, drawn
+from _running import Rows, like, parser, progress, pyplot, write
 
 import iresnet_ref as ir
-from iresnet_backends import checkpoint, get, resume
 from iresnet_ref.arrays import from_host, to_host
-from iresnet_ref.training import Loss, Settings, State, fit, maximum_likelihood, minibatch, start
+from iresnet_ref.logdet.student import student_quantile
+from iresnet_ref.training import Loss, Settings, fit, maximum_likelihood, minibatch, start
 from iresnet_verify.catalogue.quadrature import integrate
 
-Points = NDArray[np.float64]
-FOLDER = Path(__file__).resolve().parents[2] / "reports" / "examples"
+OURS = "i-ResNet"
+MODELS = (OURS, "RealNVP", "FFJORD")
 LIPSCHITZ = 0.97
+HELD_OUT = 5_000
+SETTINGS = ("backend", "dtype", "steps", "batch", "blocks", "width", "samples", "panels", "learning_rate", "seconds", "tolerance",
+            "zoom", "activation")  # fmt: skip
+"""What a run depends on beside density, model and seed: its file's name ends with their digest."""
+HALF, PIXELS = 4.0, 160
 
 
-def eight_gaussians(n: int, rng: np.random.Generator) -> Points:
-    angle = rng.integers(8, size=n) * np.pi / 4.0
-    return 2.0 * np.stack([np.cos(angle), np.sin(angle)], 1) + 0.2 * rng.standard_normal((n, 2))
+def flow(data: Points, options: argparse.Namespace, like: Any) -> ir.Flow:
+    """Blocks on standardised data, enlarged `zoom` times; an ActNorm between any two, and one back to variance 1 at the end.
+
+    Curvature is bounded in such a block, |g″| ≤ the norms of its layers to a power: structure as fine as a ring's width needs
+    room. Enlarging costs nothing: Lip(g) does not change, and the ActNorms count it in the log-determinant.
+    """
+    x = from_host(data[:2048], like)
+    first = ir.ActNorm.fresh((2,), like).initialise(x)
+    steps: list[Any] = [replace(first, log_scale=first.log_scale + math.log(options.zoom))]
+    for i in range(options.blocks):
+        sizes = (2, options.width, options.width, 2)
+        branch = ir.mlp(sizes, activation=options.activation, lipschitz=LIPSCHITZ, seed=1000 * options.seed + i, like=like)
+        between = replace(ir.ActNorm.fresh((2,), like), initialised=i + 1 < options.blocks)
+        steps += [ir.ResidualBlock(branch), between]
+    return ir.Flow(steps).initialise(x)
 
 
-def checkerboard(n: int, rng: np.random.Generator) -> Points:
-    x, y = rng.uniform(-2.0, 2.0, n), rng.uniform(0.0, 1.0, n) + rng.integers(2, size=n) * 2.0 - 2.0
-    return np.stack([x, y + np.floor(x) % 2.0], 1)
-
-
-def moons(n: int, rng: np.random.Generator) -> Points:
-    angle, side = rng.uniform(0.0, np.pi, n), rng.integers(2, size=n) * 2.0 - 1.0
-    x, y = side * (np.cos(angle) - 0.5), side * (np.sin(angle) - 0.25)
-    return 1.5 * np.stack([x, y], 1) + 0.12 * rng.standard_normal((n, 2))
-
-
-def rings(n: int, rng: np.random.Generator) -> Points:
-    angle, radius = rng.uniform(0.0, 2.0 * np.pi, n), rng.integers(1, 5, size=n) * 0.6
-    return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1) + 0.06 * rng.standard_normal((n, 2))
-
-
-def two_spirals(n: int, rng: np.random.Generator) -> Points:
-    angle, side = 3.0 * np.pi * np.sqrt(rng.uniform(size=n)), rng.integers(2, size=n) * 2.0 - 1.0
-    radius = side * angle / 4.0
-    return np.stack([-radius * np.cos(angle), radius * np.sin(angle)], 1) + 0.1 * rng.standard_normal((n, 2))
-
-
-def pinwheel(n: int, rng: np.random.Generator) -> Points:
-    radius, across = 1.0 + 0.3 * rng.standard_normal(n), 0.1 * rng.standard_normal(n)
-    angle = rng.integers(5, size=n) * 2.0 * np.pi / 5.0 + 0.25 * np.exp(radius)
-    turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], 1).reshape(n, 2, 2)
-    return 2.0 * np.einsum("ni,nij->nj", np.stack([radius, across], 1), turn) / 1.5
-
-
-DENSITIES: dict[str, Callable[[int, np.random.Generator], Points]] = {
-    f.__name__: f for f in (eight_gaussians, checkerboard, moons, rings, two_spirals, pinwheel)
-}
-
-
-class OutOfTimeError(Exception):
-    """Carries the state at which the time was spent."""
-
-    def __init__(self, state: State) -> None:
-        super().__init__()
-        self.state = state
-
-
-def flow(like: Any, blocks: int, width: int, seed: int) -> ir.Flow:
-    """An ActNorm before every block, and one at the end."""
-    steps: list[Any] = []
-    for i in range(blocks):
-        branch = ir.mlp((2, width, width, 2), lipschitz=LIPSCHITZ, seed=1000 * seed + i, like=like)
-        steps += [ir.ActNorm.fresh((2,), like), ir.ResidualBlock(branch)]
-    return ir.Flow([*steps, ir.ActNorm.fresh((2,), like)])
-
-
-def train(data: Points, options: argparse.Namespace, like: Any, path: Path | None) -> State:
-    """Train on minibatches of the data until the steps or the seconds are spent."""
-    settings = Settings(learning_rate=options.learning_rate, clip=10.0, warm_up=20, average=0.99)
-    model = flow(like, options.blocks, options.width, options.seed).initialise(from_host(data[:512], like))
-    state = start(model, lipschitz=LIPSCHITZ, settings=settings)
-    state = state if path is None else resume(path, state)
-    keep = None if path is None else checkpoint(path, every=100)
-    begun = time.perf_counter()
+def train(data: Points, options: argparse.Namespace, like: Any) -> Learnt:
+    """Train the i-ResNet on minibatches of the data until the budget is spent."""
+    settings = Settings(clip=CLIP)
+    state = start(flow(data, options, like), lipschitz=LIPSCHITZ, settings=settings)
+    begun = time.process_time()
 
     def loss(flow: ir.Flow, step: int) -> Loss:
         rows = data[minibatch(len(data), options.batch, step, seed=options.seed)]
         return maximum_likelihood(flow, from_host(rows, like), step=step)
 
-    def callback(state: State, value: float) -> None:
-        if keep is not None:
-            keep(state, value)
-        if state.step % 200 == 0:
-            print(f"  step {state.step}: {value:.3f} nats", flush=True)
-        if time.perf_counter() - begun > options.seconds:
-            raise OutOfTimeError(state)
+    with progress(OURS, options.steps) as bar:
+        for rate in rates(options):
+            state = fit(replace(state, settings=replace(settings, learning_rate=rate)), loss, 1, callback=bar)
+    seconds, model = time.process_time() - begun, state.model
 
-    try:
-        return fit(state, loss, max(0, options.steps - state.step), callback=callback)
-    except OutOfTimeError as late:
-        return late.state
+    def log_prob(x: Points) -> Points:
+        return to_host(model.log_prob(from_host(x, like)).value).astype(np.float64)
 
+    def sample(n: int, seed: int) -> tuple[Points, float]:
+        found = model.inverse(model.base.sample(n, seed=seed))
+        return to_host(found.x), float(to_host(found.evaluations).mean()) / options.blocks
 
-def evaluate(flow: ir.Flow, data: Points, like: Any, panels: int) -> dict[str, float]:
-    """Return the held-out negative log-likelihood, the integral of the density, and the certificate."""
-    log_p = to_host(flow.log_prob(from_host(data, like)).value)
-
-    def density(x: Points) -> Points:
-        return np.exp(to_host(flow.log_prob(from_host(x, like)).value).astype(np.float64))
-
-    integral, change, _, _ = integrate(density, data.mean(0), 2.0 * data.std(0), panels, 1e-4)
-    bound = max(step.block.certificate.bound for step in flow.steps.steps if hasattr(step, "block"))
-    error = float(log_p.std(ddof=1) / np.sqrt(len(log_p)))
-    return {"nats": -float(log_p.mean()), "standard_error": error, "integral": integral, "change": change, "lipschitz": bound}
+    bound = max(step.block.certificate.bound for step in model.steps.steps if hasattr(step, "block"))
+    return Learnt(size(model), state.step, seconds, log_prob, sample, bound)
 
 
-def draw(pictures: dict[str, tuple[Points, Points, Points]], half: float, path: Path) -> None:
-    """Write data, samples and density of each name side by side."""
-    import matplotlib as mpl
+def size(model: Any) -> int:
+    return sum(math.prod(p.shape) for p in model.parameters().values())
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(3, len(pictures), figsize=(2.2 * len(pictures), 6.6), squeeze=False)
-    for column, (name, panels) in zip(axes.T, pictures.items(), strict=True):
-        for axis, points in zip(column, panels[:2], strict=False):
-            axis.hist2d(points[:, 0], points[:, 1], bins=100, range=[[-half, half]] * 2, cmap="magma")
-        column[2].imshow(panels[2].T, extent=(-half, half, -half, half), origin="lower", cmap="magma")
-        column[0].set_title(name.replace("_", " "))
+def learn(name: str, model: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one model on one density and return all that is reported of it."""
+    data, held_out = drawn(name, options.seed, 20_000, HELD_OUT)
+    if model == OURS:
+        learnt = train(data, options, like(options))
+    else:
+        from _peers import train as train_peer
+
+        parameters = size(flow(data, options, like(options)))
+        learnt = train_peer(model, data, parameters, options)
+    log_p = learnt.log_prob(held_out)
+    integral, change, panels, _ = integrate(
+        lambda x: np.exp(learnt.log_prob(x)), data.mean(0), 2.0 * data.std(0), options.panels, 5e-4
+    )
+    line = (np.arange(PIXELS) + 0.5) * (2.0 * HALF / PIXELS) - HALF
+    screen = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
+    samples, evaluations = learnt.sample(options.samples, options.seed)
+    return {
+        "density": name, "model": model, "seed": options.seed, "nats": -float(log_p.mean()), "integral": integral,
+        "change": change, "panels": panels, "evaluations": evaluations, "lipschitz": learnt.lipschitz, "steps": learnt.steps,
+        "seconds": learnt.seconds, "parameters": learnt.parameters, "log_p": log_p.tolist(),
+        "picture": np.exp(learnt.log_prob(screen)).round(5).tolist(), "samples": samples.round(3).tolist(),
+    }  # fmt: skip
+
+
+def runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield every run that is asked for, from its file where there is one; models of a density follow one another."""
+    folder = options.folder / "densities_2d"
+    folder.mkdir(parents=True, exist_ok=True)
+    budgets = [float(seconds) for seconds in options.seconds.split(",")]
+    cases = list(itertools.product(budgets, map(int, options.seeds.split(",")), options.only.split(",")))
+    for i, (seconds, seed, name) in enumerate(cases):
+        own = argparse.Namespace(**{**vars(options), "seed": seed, "seconds": seconds})
+        settings = json.dumps({key: getattr(own, key) for key in SETTINGS})
+        for model in options.models.split(","):
+            file = folder / f"{name}-{model}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}.json"
+            if i % options.parts == options.part and not file.exists():
+                found = {**learn(name, model, own), "budget": seconds}
+                unfinished = file.with_suffix(".unfinished")
+                unfinished.write_text(json.dumps(found), encoding="utf-8")
+                unfinished.replace(file)
+                print(name, model, f"seed {seed}: {found['nats']:.3f} nats after {found['steps']} steps, "
+                      f"{found['seconds']:.0f} s; ∫ = {found['integral']:.5f}", flush=True)  # fmt: skip
+            if file.exists():
+                yield json.loads(file.read_text("utf-8"))
+
+
+def interval(differences: list[Points]) -> float:
+    """Return the half-width of the 95 % interval of the mean difference, one array of paired differences for each seed."""
+    if len(differences) > 1:
+        means = np.asarray([d.mean() for d in differences])
+        return float(student_quantile(0.975, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means)))
+    return float(1.96 * differences[0].std(ddof=1) / math.sqrt(differences[0].size))
+
+
+def table(found: list[dict[str, Any]]) -> Rows:
+    """One row for each density and model, over the seeds that there are; likelihoods for each budget, the rest for the longest."""
+    rows = []
+    for name in dict.fromkeys(run["density"] for run in found):
+        of_name = [run for run in found if run["density"] == name]
+        for model in dict.fromkeys(run["model"] for run in of_name):
+            row: dict[str, Any] = {"density": name.replace("_", " "), "model": model}
+            counts = []
+            for budget in sorted({run["budget"] for run in found}):
+                in_time = f" in {budget:g} s" if math.isfinite(budget) else ""
+                of_budget = [run for run in of_name if run["budget"] == budget]
+                ours = {run["seed"]: np.asarray(run["log_p"]) for run in of_budget if run["model"] == OURS}
+                mine = [run for run in of_budget if run["model"] == model]
+                counts.append(str(len(mine)))
+                paired = [ours[run["seed"]] - np.asarray(run["log_p"]) for run in mine if run["seed"] in ours]
+                row[f"nats{in_time}"] = f"{np.mean([run['nats'] for run in mine]):.3f}" if mine else "–"
+                row[f"minus {OURS}{in_time}"] = (
+                    f"{np.mean([d.mean() for d in paired]):+.3f} ± {interval(paired):.3f}" if model != OURS and paired else "–"
+                )
+            longest = max(run["budget"] for run in of_name if run["model"] == model)
+            mine = [run for run in of_name if run["model"] == model and run["budget"] == longest]
+            rows.append(row | {
+                "seeds": ", ".join(counts),
+                "|∫p − 1| ≤": f"{max(abs(run['integral'] - 1.0) for run in mine):.0e}",
+                "by quadrature to": f"{max(run['change'] for run in mine):.0e}",
+                "evaluations a sample": f"{np.mean([run['evaluations'] for run in mine]):.1f}",
+                "Lip(g) ≤": max(run["lipschitz"] for run in mine) if model == OURS else "–",
+                "steps": round(float(np.mean([run["steps"] for run in mine]))),
+                "CPU s": round(float(np.mean([run["seconds"] for run in mine]))),
+                "parameters": mine[0]["parameters"],
+            })  # fmt: skip
+    return rows
+
+
+def draw(found: list[dict[str, Any]], path: Path) -> None:
+    """Columns: the densities. Rows: data, samples of the i-ResNet, then the density of each model, after the longest budget."""
+    found = sorted(found, key=lambda run: (run["seed"], -run["budget"]))
+    names = [name for name in DENSITIES if any(run["density"] == name for run in found)]
+    models = [model for model in MODELS if any(run["model"] == model for run in found)]
+    first = {(run["density"], run["model"]): run for run in reversed(found)}
+    plt = pyplot()
+    rows = ["data", *([f"{OURS}\nsamples"] if OURS in models else []), *models]
+    figure, axes = plt.subplots(len(rows), len(names), figsize=(1.55 * len(names), 1.55 * len(rows)), squeeze=False)
+    edges = np.linspace(-HALF, HALF, PIXELS // 2 + 1)
+    for column, name in zip(axes.T, names, strict=True):
+        seed = min(run["seed"] for run in found if run["density"] == name)
+        data = np.histogram2d(*DENSITIES[name](200_000, np.random.default_rng(seed)).T, bins=[edges, edges], density=True)[0]
+        brightest = np.quantile(data, 0.997)
+        for axis, row in zip(column, rows, strict=True):
+            if row == "data":
+                picture = data
+            elif row in models:
+                if (name, row) not in first:
+                    continue
+                picture = np.asarray(first[name, row]["picture"]).reshape(PIXELS, PIXELS)
+            else:
+                samples = np.asarray(first[name, OURS]["samples"])
+                picture = np.histogram2d(*samples.T, bins=[edges, edges], density=True)[0]
+            axis.imshow(picture.T, extent=(-HALF, HALF, -HALF, HALF), origin="lower", cmap="magma", vmin=0.0, vmax=brightest)
+        column[0].set_title(name.replace("_", " "), fontsize=9)
     for axis in axes.ravel():
-        axis.set(xticks=[], yticks=[], aspect="equal")
-    for axis, label in zip(axes[:, 0], ("data", "samples", "density"), strict=True):
-        axis.set_ylabel(label)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+        axis.set(xticks=[], yticks=[], aspect="equal", xlim=(-3.2, 3.2), ylim=(-3.2, 3.2))
+    for axis, label in zip(axes[:, 0], rows, strict=True):
+        axis.set_ylabel(label, fontsize=9)
+    figure.subplots_adjust(left=0.07, right=0.995, top=0.955, bottom=0.005, wspace=0.03, hspace=0.03)
+    figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
-def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
-    parser = argparse.ArgumentParser(description="Six densities in the plane, learnt by i-ResNet flows.")
-    parser.add_argument("--backend", default="numpy")
-    parser.add_argument("--dtype", default="float64")
-    parser.add_argument("--only", default=",".join(DENSITIES), help="names, separated by commas")
-    for name, value in {"steps": 1500, "batch": 256, "blocks": 8, "width": 32, "seed": 0, "samples": 20_000, "panels": 32}.items():
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--seconds", type=float, default=np.inf, help="of training for each density")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
-    parser.add_argument("--resume", action="store_true", help="keep checkpoints in the folder and continue from them")
-    parser.add_argument("--no-figure", action="store_true")
-    options = parser.parse_args(arguments)
-    like = get(options.backend, dtype=options.dtype).asarray(np.zeros(1))
-    options.folder.mkdir(parents=True, exist_ok=True)
-    table: dict[str, dict[str, float]] = {}
-    pictures, half, pixels = {}, 4.0, 160
-    line = (np.arange(pixels) + 0.5) * (2.0 * half / pixels) - half
-    screen = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
-    for name in options.only.split(","):
-        rng = np.random.default_rng([options.seed, list(DENSITIES).index(name)])
-        data, held_out = DENSITIES[name](20_000, rng), DENSITIES[name](5_000, rng)
-        begun = time.perf_counter()
-        state = train(data, options, like, options.folder / f"{name}.safetensors" if options.resume else None)
-        seconds = time.perf_counter() - begun
-        model = state.averaged
-        table[name] = {**evaluate(model, held_out, like, options.panels), "steps": state.step, "seconds": round(seconds, 1)}
-        print(name, *(f"{key} {value:.4g}" for key, value in table[name].items()), sep="  ", flush=True)
+def options_of(arguments: list[str] | None) -> argparse.Namespace:
+    numbers = {"steps": 100_000, "batch": 256, "blocks": 8, "width": 32, "samples": 10_000, "panels": 64, "part": 0, "parts": 1}
+    made = parser("Six densities in the plane, learnt by i-ResNet flows and their peers.",
+                  **numbers, learning_rate=5e-3, tolerance=1e-4, zoom=8.0)  # fmt: skip
+    made.add_argument("--seconds", default="20", help="of CPU time for each run, or several such budgets, separated by commas")
+    made.add_argument("--seeds", default="0", help="separated by commas")
+    made.add_argument("--only", default=",".join(DENSITIES), help="densities, separated by commas")
+    made.add_argument("--models", default=",".join(MODELS), help="separated by commas")
+    made.add_argument("--activation", default="sine")
+    return made.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> Rows:
+    options = options_of(arguments)
+    found = list(runs(options))
+    rows = table(found)
+    if options.part == 0:
+        write(options.folder, "densities_2d", rows)
         if not options.no_figure:
-            picture = np.exp(to_host(model.log_prob(from_host(screen, like)).value)).reshape(pixels, pixels)
-            pictures[name] = (data, to_host(model.sample(options.samples, seed=options.seed)), picture)
-    if pictures:
-        draw(pictures, half, options.folder / "densities_2d.png")
-    (options.folder / "densities_2d.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    return table
+            draw(found, options.folder / "densities_2d.png")
+    return rows
 
 
 if __name__ == "__main__":
