@@ -18,7 +18,7 @@ help:
 	@echo 'make test                             lint, types and tests'
 	@echo 'make test-gpu                         parity, times and every law on the GPUs of this machine'
 	@echo 'make test-thorough                    the long searches as well'
-	@echo 'make examples                         the paper\'s tasks on real data, trained without autodiff; writes reports/examples/'
+	@echo "make examples                         the paper's tasks on real data, trained without autodiff; writes reports/examples/"
 	@echo 'make examples-full                    the same over three seeds and with longer budgets: hours'
 	@echo 'make bench                            speed beside what people use today, as ratios'
 	@echo 'make lint                             ruff and mypy --strict'
@@ -70,6 +70,9 @@ examples: $(VENV)/.installed-examples
 	$(BIN)/python examples/paper/densities_2d.py
 	$(BIN)/python examples/paper/reconstruction.py
 	$(BIN)/python examples/paper/memory.py
+	$(BIN)/python examples/paper/classification.py
+	$(BIN)/python examples/paper/hybrid.py
+	$(BIN)/python examples/paper/semi_supervised.py
 	$(BIN)/python examples/paper/misnormalised.py
 	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget quick \
 		--html reports/examples/audit.html --json reports/examples/audit.json
@@ -77,6 +80,8 @@ examples: $(VENV)/.installed-examples
 # Finished runs are kept: an interrupted one continues.
 examples-full: $(VENV)/.installed-examples
 	$(BIN)/python examples/paper/densities_2d.py --seeds 0,1,2 --seconds 20,300
+	$(BIN)/python examples/paper/classification.py --seeds 3 --folder reports/examples/full
+	$(BIN)/python examples/paper/semi_supervised.py --draws 10 --folder reports/examples/full
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet
