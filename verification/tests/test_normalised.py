@@ -12,6 +12,7 @@ from tables import backend, inputs
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
 from iresnet_ref.branch import lipschitz_shares
+from iresnet_ref.certify_convolution import DENSE_UP_TO
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.layers import Affine
 
@@ -118,7 +119,7 @@ def torch_norm(kernel: Any, image: tuple[int, int], padding: str) -> Any:
     outputs, inputs, kh, kw = kernel.shape
     if (kh, kw) == (1, 1):
         return torch.linalg.svdvals(kernel[:, :, 0, 0])[0]
-    if padding == "zero" and image[0] * image[1] * min(outputs, inputs) <= 512:
+    if padding == "zero" and image[0] * image[1] * min(outputs, inputs) <= DENSE_UP_TO:
         basis = torch.eye(inputs * image[0] * image[1], dtype=kernel.dtype).reshape(-1, inputs, *image)
         matrix = torch.nn.functional.conv2d(basis, kernel, padding=(kh // 2, kw // 2)).reshape(len(basis), -1)
         return torch.linalg.svdvals(matrix)[0]
