@@ -73,6 +73,11 @@ examples: $(VENV)/.installed-examples
 	$(BIN)/python examples/paper/classification.py
 	$(BIN)/python examples/paper/hybrid.py
 	$(BIN)/python examples/paper/semi_supervised.py
+	$(BIN)/python examples/paper/images.py digits
+	$(BIN)/python examples/paper/images.py mnist
+	$(BIN)/python examples/paper/images.py cifar10-small
+	$(BIN)/python examples/paper/images.py cifar10 --cost
+	$(BIN)/python examples/paper/images_bias.py
 	$(BIN)/python examples/paper/misnormalised.py
 	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget quick \
 		--html reports/examples/audit.html --json reports/examples/audit.json

@@ -48,8 +48,10 @@ def subjects(name: str, model: Any) -> list[Subject]:
     return [whole, _of_block(f"{name}: block with the largest constant", tightest)]
 
 
-def rows(shape: tuple[int, ...]) -> Any:
-    """(n, rng) -> dequantised rows of digits or MNIST, in (0, 1), where the shape is theirs; None elsewhere."""
+def rows(steps: ir.Composition) -> Any:
+    """(n, rng) -> dequantised rows of digits or MNIST where the shape is theirs, in (0, 1) or what a logit takes; None elsewhere."""
+    shape = steps.in_shape
+    scale = float(steps.steps[0].levels) if isinstance(steps.steps[0], ir.Logit) else 1.0
     data = {64: digits, 784: mnist_5k}.get(size(shape))
     if data is None:
         return None
@@ -57,17 +59,24 @@ def rows(shape: tuple[int, ...]) -> Any:
     def inputs(n: int, rng: np.random.Generator) -> Any:
         found = data()
         x = found.x[rng.integers(len(found), size=n)].reshape(n, *shape)
-        return (x * (found.levels - 1) + rng.uniform(size=x.shape)) / found.levels
+        return (x * (found.levels - 1) + rng.uniform(size=x.shape)) * (scale / found.levels)
 
     return inputs
 
 
 def _of_map(name: str, steps: ir.Composition) -> Subject:
-    """y = F(x) with its inverse and log-determinant."""
+    """y = F(x) with its inverse and log-determinant, y in the shape of x: a factor-out leaves a vector."""
+
+    def shaped(y: Any) -> Any:
+        return y.reshape(y.shape[0], *steps.in_shape)
+
+    def vector(y: Any) -> Any:
+        return y.reshape(y.shape[0], *steps.out_shape) if tuple(y.shape[1:]) == tuple(steps.in_shape) else y
+
     return Subject(
-        name=name, event_shape=steps.in_shape, framework="numpy", inputs=rows(steps.in_shape),
-        forward=steps.value, inverse=lambda y: steps.preimage(y, OPTIONS).x,
-        log_det=lambda x: steps.forward(x, OPTIONS)[1].value, inverse_log_det=lambda y: steps.inverse(y, OPTIONS)[1].value,
+        name=name, event_shape=steps.in_shape, framework="numpy", inputs=rows(steps),
+        forward=lambda x: shaped(steps.value(x)), inverse=lambda y: steps.preimage(vector(y), OPTIONS).x,
+        log_det=lambda x: steps.forward(x, OPTIONS)[1].value, inverse_log_det=lambda y: steps.inverse(vector(y), OPTIONS)[1].value,
     )
 
 
@@ -75,7 +84,8 @@ def _of_flow(name: str, flow: ir.Flow) -> Subject:
     """The same, with the density and its samples."""
     flow = replace(flow, options=OPTIONS)
     return replace(
-        _of_map(name, flow.steps), log_prob=lambda x: flow.log_prob(x).value, base_log_prob=flow.base.log_prob,
+        _of_map(name, flow.steps), log_prob=lambda x: flow.log_prob(x).value,
+        base_log_prob=lambda y: flow.base.log_prob(y.reshape(y.shape[0], *flow.base.event_shape)),
         sample=lambda n, seed=0: flow.sample(n, seed=seed),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -52,12 +53,26 @@ def test_every_saved_model_becomes_subjects_that_pass(tmp_path: Path) -> None:
     save(tmp_path / "a.safetensors", state)
     steps = [ir.Pad((1,), 2), ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.5))]
     save(tmp_path / "b.safetensors", Classifier.fresh(steps, 4))
+    image = ir.FactorOut((4, 1, 1), [ir.ResidualBlock(ir.convnet((2, 1, 1), channels=3, kernels=(1, 1), lipschitz=0.5))])
+    save(tmp_path / "c.safetensors", ir.Flow([ir.Logit((1, 2, 2), levels=17), ir.Squeeze((1, 2, 2)), image]))
     found = audited.models(tmp_path)
     assert [s.name for s in found] == [
         "a: flow", "a: block with the largest constant", "b: features", "b: block with the largest constant",
+        "c: flow", "c: block with the largest constant",
     ]
-    assert [s.event_shape for s in found] == [(2,), (2,), (3,), (3,)]
+    assert [s.event_shape for s in found] == [(2,), (2,), (3,), (3,), (1, 2, 2), (2, 1, 1)]
+    found[4] = replace(found[4], inputs=lambda n, rng: rng.uniform(0.0, 17.0, (n, 1, 2, 2)))
     for subject in found:
         checks = audit(subject, budget="quick", select=CHECKS).checks
         assert {c.status for c in checks} <= {"passed", "skipped"}, {c.id: c.message for c in checks}
         assert sum(c.status == "passed" for c in checks) >= 2
+
+
+def test_images_are_drawn_at_the_scale_their_logit_takes() -> None:
+    audited = paper("audited")
+    for levels in (1, 17):
+        steps = ir.Composition((ir.Logit((1, 8, 8), levels=levels),))
+        x = audited.rows(steps)(50, np.random.default_rng(0))
+        assert x.shape == (50, 1, 8, 8)
+        assert 0.9 * levels < x.max() < levels
+        assert 0.0 < x.min() < 0.01 * levels
