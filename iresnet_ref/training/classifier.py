@@ -53,9 +53,13 @@ class Classifier:
 
     def __call__(self, x: Any, *, check: bool = True) -> Any:
         """Return the logits of x (batch, *event). Raises ShapeError, DTypeError, NonFiniteError."""
+        self.require(x, check=check)
+        return self.logits(self.features(x))
+
+    def require(self, x: Any, *, check: bool = True) -> None:
+        """Refuse what is no batch of events like the parameters."""
         require_batch(x, self.steps.in_shape, "x", check=check)
         require_alike(x, self.weight, "x")
-        return self.logits(self.features(x))
 
     def features(self, x: Any) -> Any:
         """Return F(x), flat: (batch, d)."""
@@ -85,10 +89,13 @@ class Classifier:
 
     def pullback(self, x: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
         """Return (x̄, gradients) of Σ ⟨logits_bar, logits(x)⟩."""
-        xp = namespace(x)
-        y = self.steps.value(x)
+        return self.back(*self.steps.inputs(x), logits_bar)
+
+    def back(self, inputs: Any, y: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
+        """Return `pullback` at the inputs of the steps and y behind them."""
+        xp = namespace(y)
         features = flatten_events(y, y.ndim - 1)
         y_bar = xp.reshape(product(logits_bar, self.weight), y.shape)
-        x_bar, gradients = self.steps.pullback(x, y_bar, None, DEFAULT)
+        x_bar, gradients = self.steps.back(inputs, y_bar, None, DEFAULT)
         weight = product(xp.permute_dims(logits_bar, (1, 0)), features)
         return x_bar, {**gradients, "head.weight": weight, "head.bias": xp.sum(logits_bar, axis=0)}

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iresnet_ref.arrays import Array, device, namespace, require_alike, require_batch
+from iresnet_ref.arrays import Array, device, flatten_events, namespace, require_alike, require_batch
 from iresnet_ref.bijections.protocol import Options
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flow import Flow
@@ -93,8 +93,11 @@ def classification(
     >>> bool(abs(loss.value - np.log(3.0)) < 1e-12)
     True
     """
-    value, logits_bar = cross_entropy(model(x, check=check), labels, weights=weights, check=check)
-    return Loss(value, model.pullback(x, logits_bar)[1])
+    model.require(x, check=check)
+    inputs, y = model.steps.inputs(x)
+    logits = model.logits(flatten_events(y, y.ndim - 1))
+    value, logits_bar = cross_entropy(logits, labels, weights=weights, check=check)
+    return Loss(value, model.back(inputs, y, logits_bar)[1])
 
 
 def hybrid(
