@@ -65,29 +65,27 @@ def strangers(n: int, rng: np.random.Generator, test: Images) -> dict[str, Any]:
         "uniform noise": rng.integers(LEVELS, size=(n, 64)).astype(np.float64),
         "digits, pixels permuted": pixels[:, rng.permutation(64)],
         "digits at a quarter of their contrast": np.rint(pixels / 4.0),
-        "black": np.zeros((n, 64)),
+        "empty": np.zeros((n, 64)),
     }
 
 
 def draw(scores: dict[str, Any], flow: ir.Flow, images: dict[str, Any], options: argparse.Namespace) -> None:
-    """Histograms of log p(x), one line and one example for each kind of image; below, samples of each class."""
+    """Histograms of −log p(x), one line and one example for each kind of image; below, samples of each class."""
     plt = pyplot()
     figure = plt.figure(figsize=(9, 7.4), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[1.5, 1.0])
-    low = min(np.quantile(s, 0.02) for name, s in scores.items() if name != "uniform noise")
-    high = max(s.max() for s in scores.values())
-    bins = np.linspace(min(low, scores["digits"].min()), high, 60)
+    bits = {name: np.maximum(-s / (64.0 * np.log(2.0)), 0.1) for name, s in scores.items()}
+    bins = np.geomspace(0.9 * min(b.min() for b in bits.values()), 1.1 * max(b.max() for b in bits.values()), 120)
     axes = top.subplots(len(scores), 2, width_ratios=[1, 11], squeeze=False)
-    for (left, axis), (name, s) in zip(axes, scores.items(), strict=True):
+    for (left, axis), (name, b) in zip(axes, bits.items(), strict=True):
         left.imshow(images[name][0].reshape(8, 8), cmap="gray_r", vmin=0, vmax=LEVELS - 1)
         left.axis("off")
-        axis.hist(np.clip(s, bins[0], None), bins=bins, color="C0" if name == "digits" else "C3")
-        axis.set(yticks=[], xlim=(bins[0], bins[-1]))
-        axis.text(0.01, 0.75, name, transform=axis.transAxes, va="top", fontsize=9)
-        axis.axvline(np.median(scores["digits"]), color="C0", lw=0.8)
-        if axis is not axes[-1, 1]:
-            axis.set(xticklabels=[])
-    axes[-1, 1].set_xlabel("log p(x) in nats; what is lower stands in the first bin; the line: the median of held-out digits")
+        axis.hist(b, bins=bins, color="C0" if name == "digits" else "C3")
+        axis.set(xscale="log", yticks=[], xlim=(bins[0], bins[-1]))
+        axis.text(0.99, 0.9, "held-out digits" if name == "digits" else name, transform=axis.transAxes, va="top", ha="right", fontsize=9)
+        axis.axvline(np.median(bits["digits"]), color="C0", lw=0.8)
+        axis.tick_params(labelbottom=axis is axes[-1, 1], which="both")
+    axes[-1, 1].set_xlabel("bits per dimension, −log₂ p(x)/64: left is more probable; the line is the median of held-out digits")
     bottom.suptitle("samples of p(x | y), y = 0, …, 9", fontsize=9)
     panels = bottom.subplots(4, 10)
     for y in range(10):

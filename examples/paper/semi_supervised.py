@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 import iresnet_ref as ir
 from iresnet_backends import save
 from iresnet_ref.arrays import from_host, namespace
-from iresnet_ref.training import Loss, Settings, State, fit, hybrid, minibatch, start
+from iresnet_ref.training import Loss, Settings, State, fit, hybrid, maximum_likelihood, minibatch, start
 
 LIPSCHITZ = 0.9
+OPTIONS = ir.Options(method="exact")
 
 
 def labelled(data: Images, per_class: int, draw: int, seed: int) -> NDArray[np.int64]:
@@ -47,20 +48,20 @@ def train(data: Images, rows: NDArray[np.int64], density: float, options: argpar
     known[rows] = data.labels[rows]
     flow = mixture(whole(data.x), known, options.width, options.blocks, like=array, seed=options.seed)
     settings = Settings(options.learning_rate, weight_decay=1e-3, clip=100.0, warm_up=20, average=0.98)
-    estimate = ir.Options(method="roulette", probes=ir.Probes(seed=options.seed))
-    of_labels, of_density = (from_host(np.repeat(w, half) / half, array) for w in ((1.0, 0.0), (0.0, 1.0)))
 
     def loss(flow: ir.Flow, step: int) -> Loss:
+        def cells(seen: NDArray[np.int64]) -> Any:
+            x = shifted(data.x[seen], options.reach, np.random.default_rng([options.seed, step]))
+            return dequantised(whole(x), step, array)
+
         seen = rows[minibatch(len(rows), half, step, seed=options.seed)]
-        if density > 0.0:
-            seen = np.concatenate([seen, minibatch(len(data), half, step, seed=options.seed + 1)])
-        x = shifted(data.x[seen], options.reach, np.random.default_rng([options.seed, step]))
-        cells = dequantised(whole(x), step, array)
-        labels = namespace(array).asarray(np.maximum(known[seen], 0))
+        found = hybrid(flow, cells(seen), namespace(array).asarray(known[seen]), density=0.0)
         if density == 0.0:
-            return hybrid(flow, cells, labels, density=0.0, step=step)
-        return hybrid(flow, cells, labels, density=density, weights=of_density, label_weights=of_labels,
-                      options=estimate, step=step)  # fmt: skip
+            return found
+        even = from_host(np.full(half, density / half), array)
+        any_row = cells(minibatch(len(data), half, step, seed=options.seed + 1))
+        more = maximum_likelihood(flow, any_row, weights=even, options=OPTIONS, step=step)
+        return Loss(found.value + more.value, {k: g + more.gradients[k] for k, g in found.gradients.items()})
 
     with progress(title, options.steps) as callback:
         return fit(start(flow, lipschitz=LIPSCHITZ, settings=settings), loss, options.steps, callback=callback)
@@ -92,8 +93,8 @@ def draw_figure(found: dict[int, NDArray[np.float64]], path: Any) -> None:
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
-    made = parser("Digits with few labels.", batch=128, blocks=3, width=96, steps=240, learning_rate=3e-3, density=1.0,
-                  draws=4, reach=0.5)  # fmt: skip
+    made = parser("Digits with few labels.", batch=96, blocks=3, width=32, steps=200, learning_rate=3e-3, density=1.0,
+                  draws=3, reach=0.5)  # fmt: skip
     made.add_argument("--labels", default="1,2,5,10,20", help="labels per class, separated by commas")
     options = made.parse_args(arguments)
     array = array_of(options)
