@@ -59,6 +59,7 @@ def strangers(n: int, rng: np.random.Generator, test: Images) -> dict[str, Any]:
     """Whole rows that are no digits of this source, n of each kind."""
     wide = np.pad(mnist_5k().x[rng.permutation(5000)[:n]], ((0, 0), (0, 0), (2, 2), (2, 2)))
     pixels = whole(test.x)
+    of_class = [pixels[rng.permutation(np.flatnonzero(test.labels == i % 10))[:10]].mean(0) for i in range(n)]
     return {
         "MNIST at 8×8": whole(wide.reshape(n, 1, 8, 4, 8, 4).mean((3, 5))),
         "natural patches": whole(patches(n, 8, rng).mean(1)),
@@ -66,6 +67,7 @@ def strangers(n: int, rng: np.random.Generator, test: Images) -> dict[str, Any]:
         "digits, pixels permuted": pixels[:, rng.permutation(64)],
         "digits at a quarter of their contrast": np.rint(pixels / 4.0),
         "empty": np.zeros((n, 64)),
+        "means of ten digits of a class": np.rint(np.stack(of_class)),
     }
 
 
@@ -78,11 +80,12 @@ def draw(scores: dict[str, Any], flow: ir.Flow, images: dict[str, Any], options:
     bins = np.geomspace(0.9 * min(b.min() for b in bits.values()), 1.1 * max(b.max() for b in bits.values()), 120)
     axes = top.subplots(len(scores), 2, width_ratios=[1, 11], squeeze=False)
     for (left, axis), (name, b) in zip(axes, bits.items(), strict=True):
-        left.imshow(images[name][0].reshape(8, 8), cmap="gray_r", vmin=0, vmax=LEVELS - 1)
+        left.imshow(images[name][3].reshape(8, 8), cmap="gray_r", vmin=0, vmax=LEVELS - 1)
         left.axis("off")
         axis.hist(b, bins=bins, color="C0" if name == "digits" else "C3")
         axis.set(xscale="log", yticks=[], xlim=(bins[0], bins[-1]))
-        axis.text(0.99, 0.9, "held-out digits" if name == "digits" else name, transform=axis.transAxes, va="top", ha="right", fontsize=9)
+        axis.text(0.99, 0.9, "held-out digits" if name == "digits" else name, transform=axis.transAxes, va="top", ha="right", fontsize=9,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.85})  # fmt: skip
         axis.axvline(np.median(bits["digits"]), color="C0", lw=0.8)
         axis.tick_params(labelbottom=axis is axes[-1, 1], which="both")
     axes[-1, 1].set_xlabel("bits per dimension, −log₂ p(x)/64: left is more probable; the line is the median of held-out digits")
