@@ -33,8 +33,8 @@ $(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,gallery,examples]' \
-		dask hypothesis pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy
+	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,campaign,gallery,examples]' \
+		pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy
 	@touch $@ $(VENV)/.installed-audit $(VENV)/.installed-examples
 
 ifdef SUBJECT

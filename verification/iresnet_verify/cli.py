@@ -1,4 +1,4 @@
-"""The command line: `audit`, `checks`, `parity`, `doctor`, `mutants`.
+"""The command line: `audit`, `campaign`, `checks`, `parity`, `doctor`, `mutants`.
 
 Exit codes of `audit`: 0 nothing failed · 1 a check failed unexpectedly, or a declared failure passed · 2 bad usage, or
 a subject could not be loaded · 3 inconclusive or errored checks, none failed.
@@ -171,6 +171,33 @@ def exit_code(reports: Sequence[Report], errors: Sequence[SubjectError] = ()) ->
     if "failed" in found:
         return FAILED
     return PASSED if found == {"passed"} else UNDECIDED
+
+
+@main.command()
+@click.argument("subjects", metavar="FILE.py:FACTORY...", nargs=-1, required=True)
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="One JSON file an audit.")
+@click.option("--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="Seeds of each subject, from --first on.")
+@click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="The first seed.")
+@click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True, help="How hard to work.")
+@click.option("--backend", help="Passed on to factories that take backend=.")
+@click.option("--select", multiple=True, help="As for audit.")
+@click.option("--ignore", multiple=True, help="As for audit.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Audits at a time on this machine.")
+@click.option("--scheduler", help="Address of a Dask scheduler, or `local`; without it, threads of this process.")
+def campaign(
+    subjects: tuple[str, ...], folder: Path, seeds: int, first: int, budget: str, backend: str | None, select: tuple[str, ...],
+    ignore: tuple[str, ...], workers: int, scheduler: str | None,
+) -> int:
+    """Audit subjects with many seeds, on one machine or a Dask cluster. What the folder already holds is not done again."""
+    from iresnet_verify import campaign as many
+
+    options = [word for name, given in (("--select", select), ("--ignore", ignore)) for p in given for word in (name, p)]
+    units = [many.Unit(parse(spec, backend), seed, budget, tuple(options)) for spec in subjects for seed in range(first, first + seeds)]
+    with report_terminal.counting_bar(len(units), "auditing") as step:
+        records = many.run(units, folder, workers=workers, scheduler=scheduler, progress=lambda unit, _: step(unit.name))
+    click.echo(many.summary(records))
+    codes = {r["exit"] for r in records}
+    return FAILED if FAILED in codes else UNUSABLE if codes - {PASSED, UNDECIDED} else max(codes, default=PASSED)
 
 
 @main.command()

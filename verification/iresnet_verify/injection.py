@@ -172,9 +172,9 @@ def next_prime(n: int) -> int:
 
 
 def padded(x: HostArray, event: tuple[int, ...]) -> int:
-    """Return the batch to use for these rows: a prime that is no axis of the event."""
+    """Return the batch to use for these rows: a prime that divides no axis of the event, so that no axis looks like merged rows."""
     n = next_prime(x.shape[0])
-    while n in event or n == int(np.prod(event, dtype=int)):
+    while any(k % n == 0 for k in (*event, int(np.prod(event, dtype=int)))):
         n = next_prime(n + 1)
     return n
 

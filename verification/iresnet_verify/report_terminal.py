@@ -181,3 +181,12 @@ def progress_bar(console: Console | None = None) -> Iterator[Callable[[Progress]
             bar.update(task, completed=step.done, total=step.planned, description=name)
 
         yield advance
+
+
+@contextmanager
+def counting_bar(total: int, title: str) -> Iterator[Callable[[str], None]]:
+    """A bar on standard error that the function given advances by one; its argument says by what."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda what: bar.update(task, advance=1, description=f"{legal(what):<48.48}")
