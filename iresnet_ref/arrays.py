@@ -216,11 +216,8 @@ def expand_rows(row: Array, event_ndim: int) -> Any:
     return namespace(row).reshape(row, (*row.shape, *(1,) * event_ndim))
 
 
-def require_batch(x: Any, event_shape: tuple[int, ...], name: str, *, check: bool = True) -> None:
-    """Refuse anything but a finite floating-point batch `(batch, *event_shape)`.
-
-    Raises: DTypeError, ShapeError, NonFiniteError (the last only with `check`, which costs one host synchronisation).
-    """
+def require_real(x: Any, name: str) -> None:
+    """Refuse anything but a real floating-point array. Raises DTypeError."""
     if not array_api_compat.is_array_api_obj(x):
         raise DTypeError(
             f"{name}: expected an array of the Python Array API (NumPy, torch, …), got {type(x).__name__}; "
@@ -229,6 +226,14 @@ def require_batch(x: Any, event_shape: tuple[int, ...], name: str, *, check: boo
     xp = namespace(x)
     if not xp.isdtype(x.dtype, "real floating"):
         raise DTypeError(f"{name}: expected a real floating dtype, got {x.dtype}; try xp.astype(x, xp.float64)")
+
+
+def require_batch(x: Any, event_shape: tuple[int, ...], name: str, *, check: bool = True) -> None:
+    """Refuse anything but a finite floating-point batch `(batch, *event_shape)`.
+
+    Raises: DTypeError, ShapeError, NonFiniteError (the last only with `check`, which costs one host synchronisation).
+    """
+    require_real(x, name)
     if x.ndim != 1 + len(event_shape) or tuple(x.shape[1:]) != tuple(event_shape):
         raise ShapeError(
             f"{name}: expected shape (batch, {', '.join(map(str, event_shape))}), got {tuple(x.shape)}; "

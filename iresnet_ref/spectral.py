@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar, cast
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, device, from_host, namespace, to_host
+from iresnet_ref.arrays import Array, all_finite, device, from_host, namespace, require_real, stack_norm, to_host
 from iresnet_ref.convolution import Convolution
-from iresnet_ref.errors import ConvergenceError, ShapeError
+from iresnet_ref.errors import ConvergenceError, NonFiniteError, ShapeError
 from iresnet_ref.induced import induced_norm_bound, require_norm
 from iresnet_ref.layers import LinearLayer
 from iresnet_ref.operators import Dense, Factor
@@ -65,13 +65,16 @@ def gram_bound(weight: Any, *, squarings: int = 6) -> Any:
     True
     """
     operator = _operator(weight)
-    if isinstance(operator, Convolution) and hasattr(namespace(operator.weight), "fft"):
+    xp = namespace(operator.weight)
+    magnitude = xp.max(xp.abs(operator.weight))
+    unit = xp.where(magnitude > 0.0, magnitude, xp.ones_like(magnitude))  # squares stay in the range of the dtype
+    operator = replace(operator, weight=operator.weight / unit)
+    if isinstance(operator, Convolution) and hasattr(xp, "fft"):
         kernel = operator.weight.shape[2:]
         wider = tuple(n + k - 1 for n, k in zip(operator.image, kernel, strict=True))
         stack = _blocks(operator.weight, operator.image if operator.padding == "circular" else wider)
     else:
         stack = operator.matrix()[None, ...]
-    xp = namespace(stack)
     adjoint = xp.matrix_transpose(xp.conj(stack) if xp.isdtype(stack.dtype, "complex floating") else stack)
     gram = xp.matmul(adjoint, stack) if stack.shape[1] >= stack.shape[2] else xp.matmul(stack, adjoint)
     logarithm: Any = 0.0
@@ -87,7 +90,7 @@ def gram_bound(weight: Any, *, squarings: int = 6) -> Any:
         if s < squarings:
             gram = gram / norm
             gram = xp.matmul(gram, gram)
-    return xp.max(xp.exp(logarithm) * (1.0 - xp.astype(zero, logarithm.dtype)))
+    return unit * xp.max(xp.exp(logarithm) * (1.0 - xp.astype(zero, logarithm.dtype)))
 
 
 def power_iteration(
@@ -118,31 +121,37 @@ def power_iteration(
     """
     xp = namespace(like)
     n = math.prod(operator.in_shape)
-    v = (
-        start
-        if start is not None
-        else from_host(Probes(seed=seed, kind="gaussian").gaussians(1, n).reshape(1, *operator.in_shape), like)
-    )
-    tiny = rounding.smallest_normal(like)
+    if start is None:
+        start = from_host(Probes(seed=seed, kind="gaussian").gaussians(1, n).reshape(1, *operator.in_shape), like)
+    if tuple(start.shape) != (1, *operator.in_shape):
+        raise ShapeError(
+            f"power_iteration: expected start of shape {(1, *operator.in_shape)}, got {tuple(start.shape)}; try the v of an earlier call"
+        )
 
-    def unit(a: Any) -> Any:
-        return a / (xp.sqrt(xp.sum(a * a)) + tiny)
+    def length(a: Any) -> Any:
+        return stack_norm(xp.reshape(a, (1, -1)))[0]
 
-    v = unit(v)
+    def unit(a: Any, otherwise: Any) -> Any:
+        """a/‖a‖, or the other vector where a = 0: an operator that was zero once must not end the iteration for ever."""
+        norm = length(a)
+        return xp.where(norm > 0.0, a / xp.where(norm > 0.0, norm, xp.ones_like(norm)), otherwise)
+
+    somewhere = xp.sin(xp.reshape(xp.arange(1, n + 1, dtype=like.dtype, device=device(like)), start.shape))
+    v = unit(start, unit(somewhere, somewhere))
     image = operator.apply(v)
     residual = math.inf
     for step in range(1, max(steps, 1) + 1):
-        u = unit(image)
-        v = unit(operator.transpose(u))
+        u = unit(image, xp.zeros_like(image))
+        v = unit(operator.transpose(u), v)
         image = operator.apply(v)
         if rtol is not None and (step % 8 == 0 or step == steps):
-            square = xp.sum(image * image)
-            gap = operator.transpose(image) - square * v
-            residual = float(xp.sqrt(xp.sum(gap * gap)) / (square + tiny))
+            sigma = length(image)  # ‖AᵀAv − σ²v‖/σ² = ‖Aᵀu − σv‖/σ, whose numbers stay in the range of the dtype
+            gap = length(operator.transpose(unit(image, image)) - sigma * v)
+            residual = float(gap / xp.where(sigma > 0.0, sigma, xp.ones_like(sigma)))
             if residual <= rtol:
                 break
     # σ = uᵀAv is largest for u along Av; so u is renewed once more
-    u = unit(image)
+    u = unit(image, xp.zeros_like(image))
     triple = SingularTriple(xp.sum(u * image), u, v)
     if rtol is not None and not residual <= rtol:
         raise ConvergenceError(
@@ -178,17 +187,19 @@ def singular_triple(weight: Any, *, start: Any = None, seed: int = 0, steps: int
 
 
 def _operator(weight: Any) -> Any:
-    """Return the operator of a layer, an operator as it is, a matrix as Dense."""
-    if isinstance(weight, LinearLayer):
-        return weight.operator
-    if isinstance(weight, Dense | Convolution):
-        return weight
-    if weight.ndim != 2:
+    """Return the operator of a layer, an operator as it is, a matrix as Dense. Raises ShapeError, DTypeError, NonFiniteError."""
+    if isinstance(weight, LinearLayer | Dense | Convolution):
+        operator: Any = weight.operator if isinstance(weight, LinearLayer) else weight
+        if not all_finite(operator.weight):
+            raise NonFiniteError("spectral norm: expected finite weights, got NaN or infinity; look for the step that produced them")
+        return operator
+    require_real(weight, "spectral norm")
+    if weight.ndim != 2 or 0 in weight.shape:
         raise ShapeError(
             f"spectral norm: expected a matrix, an operator or a layer, got an array of shape {tuple(weight.shape)}; a "
             "kernel's norm depends on the image: try Conv(kernel, bias, image)"
         )
-    return Dense(weight)
+    return _operator(Dense(weight))
 
 
 def _blocks(kernel: Array, grid: tuple[int, ...]) -> Any:
@@ -226,6 +237,7 @@ def normalise(weight: Weight, c: float, *, norm: float = 2.0) -> Weight:
     require_norm(norm)
     layer = weight if isinstance(weight, LinearLayer) else None
     w: Any = layer.weight if layer is not None else weight
+    require_real(w, "normalise")
     if layer is None and w.ndim != 2:
         raise ShapeError(
             f"normalise: expected a matrix or a layer, got an array of shape {tuple(w.shape)}; a kernel's norm depends on the "
