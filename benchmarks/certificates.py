@@ -1,0 +1,173 @@
+"""What the proofs cost and how sharp they are: `python benchmarks/certificates.py [norms] [convolutions] [balls] [determinants]`.
+
+norms         slack of the proved ‖W‖₂ over the norm, and the times of the proof, the bound and numpy's SVD
+convolutions  slack of the proved norm on an image over what power iteration reaches from below, and its time beside the SVD
+balls         time of a certified ball in forward passes F(x), and its radius relative to ‖x‖
+determinants  exact log-determinant: µs per sample, error against 256-bit ball arithmetic, and the bounds on it
+
+One thread, float64; times are the least of several runs in CPU time of this process, so that a busy machine disturbs little.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import iresnet_ref as ir
+from iresnet_ref.arrays import host_norms
+from iresnet_ref.certify import norm_bound, proves_norm_at_most
+from iresnet_ref.certify_convolution import convolution_norm_bound
+from iresnet_ref.convolution import Convolution, Padding
+from iresnet_ref.logdet.exact import exact_logdet
+from iresnet_ref.rounding import logdet_rounding
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "verification" / "tests"))
+U = 2.0**-53
+Host = np.ndarray[Any, Any]
+
+
+def seconds(work: Callable[[], Any], least: float = 0.2) -> float:
+    """Return the shortest CPU time of one call, over runs that take `least` seconds together and five at the least."""
+    work()
+    spent: list[float] = []
+    while sum(spent) < least or len(spent) < 5:
+        start = time.process_time()
+        work()
+        spent.append(time.process_time() - start)
+    return min(spent)
+
+
+def norm(w: Host) -> float:
+    """Return ‖W‖₂ to about the square of float64's rounding: ‖Wv‖/‖v‖ at the computed v, in extended precision."""
+    v = np.linalg.svd(w, full_matrices=False)[2][0].astype(np.longdouble)
+    return np.linalg.norm(w.astype(np.longdouble) @ v) / np.linalg.norm(v)  # type: ignore[return-value]
+
+
+def norms() -> Iterable[tuple[str, ...]]:
+    """Yield shape, slack, what is promised of it, and the times of a proof of ‖W‖ ≤ c, of a bound, and of numpy's SVD."""
+    yield "shape", "slack", "max(1e-12, n²u)", "proof of c", "bound", "singular values", "SVD", "proof/values", "bound/SVD"
+    for shape in ((64, 64), (256, 64), (64, 256), (256, 256), (784, 64), (784, 784)):
+        w = np.random.default_rng(0).standard_normal(shape)
+        bound, n = norm_bound(w), min(shape)
+        work = (
+            lambda w=w, c=bound: proves_norm_at_most(w, c), lambda w=w: norm_bound(w),
+            lambda w=w: np.linalg.svd(w, compute_uv=False), lambda w=w: np.linalg.svd(w, full_matrices=False),
+        )  # fmt: skip
+        proof, found, values, svd = (seconds(w) for w in work)
+        yield (
+            f"{shape[0]}×{shape[1]}", f"{float(bound / norm(w) - 1):.1e}", f"{max(1e-12, n * n * U):.1e}",
+            *(f"{1e3 * t:.2f} ms" for t in (proof, found, values, svd)), f"{proof / values:.2f}", f"{found / svd:.2f}",
+        )  # fmt: skip
+
+
+def gaussian(outputs: int, inputs: int, k: int, seed: int) -> Host:
+    return np.random.default_rng(seed).standard_normal((outputs, inputs, k, k))
+
+
+def smooth(outputs: int, inputs: int, k: int, seed: int) -> Host:
+    """Random channels times one Gaussian bell."""
+    bell = np.exp(-0.5 * (np.arange(k) - k // 2) ** 2)
+    mix: Host = np.random.default_rng(seed).standard_normal((outputs, inputs, 1, 1)) * np.outer(bell, bell)
+    return mix
+
+
+def box(outputs: int, inputs: int, k: int, seed: int) -> Host:
+    del seed
+    return np.ones((outputs, inputs, k, k))
+
+
+KERNELS = [
+    ("Gaussian", gaussian, 3, 3, 3, (8, 16, 32)), ("Gaussian", gaussian, 8, 8, 3, (8, 16)),
+    ("Gaussian", gaussian, 16, 16, 3, (32,)), ("Gaussian", gaussian, 32, 32, 3, (16,)),
+    ("Gaussian", gaussian, 8, 8, 5, (16,)), ("Gaussian", gaussian, 8, 8, 7, (16, 32)),
+    ("smooth", smooth, 3, 3, 5, (16,)), ("box", box, 1, 1, 3, (32,)), ("box", box, 1, 1, 7, (32,)),
+]  # fmt: skip
+
+
+def convolutions(padding: Padding = "zero", kernels: int = 3) -> Iterable[tuple[str, ...]]:
+    """Yield kernel, image, the smallest and the largest slack, and the time."""
+    yield "kernel", "image", "slack", "time", "time of the SVD of the operator"
+    for name, make, outputs, inputs, k, images in KERNELS:
+        for n in images:
+            slacks = []
+            for seed in range(1 if make is box else kernels):
+                a = Convolution(make(outputs, inputs, k, seed), (n, n), padding)
+                below = float(ir.power_iteration(a, a.weight, steps=800).sigma)
+                slacks.append(convolution_norm_bound(a) / below - 1)
+            proof = seconds(lambda a=a: convolution_norm_bound(a))
+            side = min(inputs, outputs) * n * n
+            svd = f"{1e3 * seconds(lambda a=a: np.linalg.svd(a.matrix(), compute_uv=False), 0.0):.0f} ms" if side <= 800 else "–"
+            yield (
+                f"{name} {k}×{k}, {inputs}→{outputs}", f"{n}×{n}", f"{100 * min(slacks):.3f} … {100 * max(slacks):.3f} %",
+                f"{1e3 * proof:.1f} ms", svd,
+            )  # fmt: skip
+
+
+BLOCKS: dict[str, tuple[Callable[[], ir.Branch], int]] = {
+    "64-256-64, L = .9": (lambda: ir.mlp((64, 256, 64), lipschitz=0.9), 256),
+    "64-256-256-64, L = .99": (lambda: ir.mlp((64, 256, 256, 64), lipschitz=0.99), 256),
+    "784-64-784, L = .9": (lambda: ir.mlp((784, 64, 784), lipschitz=0.9), 256),
+    "784-256-256-784, L = .99": (lambda: ir.mlp((784, 256, 256, 784), lipschitz=0.99), 256),
+    "densenet 64, L = .9": (lambda: ir.densenet(64, depth=3, growth=64), 256),
+    "convnet 3×16×16, L = .9": (lambda: ir.convnet((3, 16, 16), channels=32), 16),
+}
+
+
+def balls() -> Iterable[tuple[str, ...]]:
+    """Yield the branch, the cost of a certified ball in forward passes, and its largest radius relative to ‖x‖."""
+    yield "branch", "time of F(x)", "forward passes", "largest radius/‖x‖"
+    for name, (make, batch) in BLOCKS.items():
+        block = ir.ResidualBlock(make())
+        x = np.random.default_rng(0).standard_normal((batch, *block.branch.event_shape))
+        y = block(x)
+        found = ir.invert(block, y, rtol=1e-13, strict=False).x
+        radius = ir.inverse_ball(block, found, y).radius
+        forward, ball = seconds(lambda: block(x)), seconds(lambda: ir.inverse_ball(block, found, y))  # noqa: B023
+        yield name, f"{1e3 * forward:.2f} ms", f"{ball / forward:.2f}", f"{float((radius / host_norms(found)[0]).max()):.1e}"
+
+
+def two_layers(branch: ir.Branch, x: Host) -> list[Any]:
+    """Return log det(I + W₁W₂D) per row in ball arithmetic: the exact value at the narrow dimension."""
+    from ball_arithmetic import SLOPES, columns, evaluate
+    from flint import arb_mat
+
+    first, phi, last = branch.layers
+    product = columns(first.weight.T) * columns(last.weight.T)  # type: ignore[attr-defined]
+    h, n = evaluate(branch, columns(x))[1][0], product.nrows()
+    slopes = [[SLOPES[phi.name](h[i, row]) for i in range(n)] for row in range(len(x))]
+    matrices = (arb_mat([[int(i == j) + product[i, j] * s[j] for j in range(n)] for i in range(n)]) for s in slopes)
+    return [matrix.det().log() for matrix in matrices]
+
+
+def determinants(rows: int = 3) -> Iterable[tuple[str, ...]]:
+    """Yield the sizes, µs per sample, the largest error against 256-bit arithmetic on some rows, and the bounds."""
+    from ball_arithmetic import bits
+
+    yield "branch", "batch", "µs per sample", "error", "8du/(1 − L)", "logdet_error_bound"
+    for sizes, batch in (((64, 32, 64), 256), ((784, 64, 784), 64), ((784, 64, 784), 256)):
+        block = ir.ResidualBlock(ir.mlp(sizes, lipschitz=0.9, seed=3))
+        x = np.random.default_rng(0).standard_normal((batch, sizes[0]))
+        value = exact_logdet(block.branch.linearize(x)[1])
+        with bits(256):
+            gap = max(abs(float(t - float(v))) for t, v in zip(two_layers(block.branch, x[:rows]), value, strict=False))
+        each = seconds(lambda: ir.logdet(block, x, method="exact").value) / batch  # noqa: B023
+        bound = float(np.max(ir.logdet_error_bound(block, x[:rows])))
+        order = min(sizes)
+        yield (
+            "-".join(map(str, sizes)), str(batch), f"{1e6 * each:.1f}", f"{gap:.1e}",
+            f"{logdet_rounding(order, U, block.contraction()):.1e}", f"{bound:.1e}",
+        )  # fmt: skip
+
+
+TABLES = {"norms": norms, "convolutions": convolutions, "balls": balls, "determinants": determinants}
+
+if __name__ == "__main__":
+    for title in sys.argv[1:] or TABLES:
+        print(f"\n{title}\n")
+        for i, row in enumerate(TABLES[title]()):
+            print(f"| {' | '.join(row)} |" + (f"\n|{'---|' * len(row)}" if i == 0 else ""), flush=True)
