@@ -72,6 +72,7 @@ def _lipswish_both(z: Array) -> tuple[Any, Any]:
 
 
 def _lipswish_second(z: Array) -> Any:
+    z = _raised(z)
     s, t = sigmoid(z)
     return s * t * (2.0 + z * (t - s)) / 1.1
 

@@ -1,7 +1,7 @@
 """The ball around a computed inverse that contains the true preimage, rounding included.
 
 r(x) = y − x − g(x) has ‖x − x*‖ ≤ ‖r(x)‖/(1 − L) for the exact preimage x* of y ([B19] Thm 1). Known is r̂ = fl r(x), with
-‖r̂ − r(x)‖ ≤ ρ = ‖e(x) + u|fl(y − x)|‖ + u‖r̂‖, e the running error bound of g (`layers.Spread`). docs/proofs.md derives each
+‖r̂ − r(x)‖ ≤ ρ = s(x) + u‖fl(y − x)‖ + u‖r̂‖, s the running error bound of g (`spread.Spread`). docs/proofs.md derives each
 line, and names what is assumed of the arithmetic.
 """
 
@@ -83,7 +83,7 @@ def _radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float) -> tuple[Any
     g, error, _, _ = block.branch.running_error(x)
     difference = y - x
     size_r = row_norm(difference - g, event, p)
-    total = size_r * (1.0 + u) + row_norm(error + u * xp.abs(difference), event, p)
+    total = size_r * (1.0 + u) + error + u * row_norm(difference, event, p)
     total = total * (1.0 + (2 * n + 32) * u) + 4.0 * n * rounding.smallest_normal(x)
     radius = total / down(1.0 - lipschitz, 1) * (1.0 + 8.0 * u)
     return size_r, xp.where(xp.isnan(radius), xp.full_like(radius, math.inf), radius)

@@ -8,7 +8,7 @@ from typing import Any
 from iresnet_ref.arrays import require_alike, require_batch
 from iresnet_ref.branch import Branch
 from iresnet_ref.certify import Certificate
-from iresnet_ref.errors import NotContractiveError
+from iresnet_ref.errors import DTypeError, NotContractiveError, ShapeError
 from iresnet_ref.layers import Pullback
 
 
@@ -29,6 +29,15 @@ class ResidualBlock:
     branch: Branch
     lipschitz: float | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.branch, Branch):
+            raise DTypeError(f"block: expected an ir.Branch, got {type(self.branch).__name__}; try ir.mlp, or from_torch of a module")
+        if self.branch.out_shape != self.branch.event_shape:
+            raise ShapeError(
+                f"block: expected a branch that keeps the event shape {self.branch.event_shape}, for x + g(x), got "
+                f"{self.branch.out_shape}; try a last layer with as many outputs"
+            )
+
     def __call__(self, x: Any, *, check: bool = True) -> Any:
         """Return x + g(x) for x of shape (batch, *event). Raises ShapeError, DTypeError, NonFiniteError."""
         self.require(x, "x", check=check)
@@ -37,11 +46,18 @@ class ResidualBlock:
     def pullback(self, x: Any, v: Any = None, y_bar: Any = None, t_bar: Any = None, *, check: bool = True) -> Pullback:
         """Return (x̄, v̄, {parameter: gradient}) of Σ ȳᵀF(x) + Σ t̄ᵀJ_F(x)v, in one reverse pass; see `Branch.pullback`.
 
-        Raises ShapeError, DTypeError, NonFiniteError for x and ȳ.
+        Raises ShapeError, DTypeError, NonFiniteError.
         """
         self.require(x, "x", check=check)
         if y_bar is not None:
             self.require(y_bar, "y_bar", check=check)
+        if (v is None) != (t_bar is None):
+            raise ShapeError("pullback: expected v and t_bar, the tangent and the cotangent of J v, both or neither, got one of them")
+        for name, tangent in (("v", v), ("t_bar", t_bar)):
+            if tangent is not None:
+                require_alike(tangent, x, name)
+                if tuple(tangent.shape[-x.ndim :]) != tuple(x.shape):
+                    raise ShapeError(f"{name}: expected shape (*probes, *{tuple(x.shape)}) for this x, got {tuple(tangent.shape)}")
         x_bar, v_bar, gradients = self.branch.pullback(x, v, y_bar, t_bar)
         return x_bar if y_bar is None else y_bar + x_bar, v_bar if t_bar is None else t_bar + v_bar, gradients
 
@@ -62,10 +78,10 @@ class ResidualBlock:
 
     def contraction(self) -> float:
         """Return L < 1: the stated constant if there is one, else the proved one. Raises NotContractiveError."""
-        bound = self.certificate.bound if self.lipschitz is None else self.lipschitz
+        bound, how = (self.certificate.bound, "proved") if self.lipschitz is None else (self.lipschitz, "stated")
         if not 0.0 <= bound < 1.0:
             raise NotContractiveError(
-                f"expected a residual branch with proved Lip(g) < 1, got {bound:.6g} ({self.certificate.reason}); "
+                f"expected a residual branch with {how} Lip(g) < 1, got {bound:.6g} ({self.certificate.reason}); "
                 "normalise its weights (ir.normalise), or state lipschitz= if you know a smaller constant"
             )
         return bound

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import pairwise
 from typing import Any
 
@@ -16,15 +16,16 @@ import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.activations import Activation
-from iresnet_ref.arrays import Array, device, from_host, namespace, require_alike, row_norm
+from iresnet_ref.arrays import Array, device, from_host, namespace, require_alike, require_real, row_norm
 from iresnet_ref.certify import Certificate, product_certificate
 from iresnet_ref.chain import Chain
 from iresnet_ref.errors import NotContractiveError, ShapeError
 from iresnet_ref.induced import require_norm
-from iresnet_ref.layers import Affine, Layer, Pullback, Spread
+from iresnet_ref.layers import Affine, Layer, LinearLayer, Pullback
 from iresnet_ref.nonlinearities import nonlinearity, widening
 from iresnet_ref.probes import Probes
 from iresnet_ref.spectral import normalise
+from iresnet_ref.spread import nothing
 from iresnet_ref.tape import Tape, record
 
 
@@ -42,11 +43,18 @@ class Branch:
 
     def __post_init__(self) -> None:
         require_norm(self.norm)
+        object.__setattr__(self, "event_shape", tuple(self.event_shape))
         arrays = list(self.parameters().values())
         if not arrays:
             raise ShapeError("branch: expected at least one layer with parameters, got none; try ir.mlp")
         for array in arrays[1:]:
             require_alike(array, arrays[0], "branch parameter")
+        self.out_shape  # noqa: B018 - the layers must fit
+
+    @cached_property
+    def out_shape(self) -> tuple[int, ...]:
+        """The event shape of g(x). Raises ShapeError where a layer does not fit the one before."""
+        return reduce(lambda event, layer: layer.out_shape(event), self.layers, self.event_shape)
 
     @property
     def like(self) -> Any:
@@ -67,6 +75,15 @@ class Branch:
             x, factor = layer.linearize(x)
             factors.append(factor)
         return x, Chain(tuple(factors), batch, x)
+
+    def jacobian(self, x: Any) -> Chain:
+        """Return the chain of J_g(x) alone: what a last linear layer makes of its input is not computed."""
+        factors, batch, last = [], x.shape[0], self.layers[-1]
+        for layer in self.layers[:-1]:
+            x, factor = layer.linearize(x)
+            factors.append(factor)
+        factors.append(last.operator if isinstance(last, LinearLayer) else last.linearize(x)[1])
+        return Chain(tuple(factors), batch, x)
 
     def pullback(self, x: Any, v: Any = None, y_bar: Any = None, t_bar: Any = None) -> Pullback:
         """Return (x̄, v̄, {parameter: gradient}): one reverse pass over the pairs (x, v) of every layer.
@@ -108,9 +125,8 @@ class Branch:
         return product_certificate(self.layers, self.norm)
 
     def running_error(self, x: Any) -> tuple[Any, Any, float, Any]:
-        """Return (ĝ, e, a, b): ĝ = fl g(x), e ≥ |ĝ − g(x)| entry by entry, and ‖e(x′) − e(x)‖ ≤ a‖x − x′‖ + b for every x′."""
-        xp = namespace(x)
-        before = Spread(xp.zeros_like(x), 0.0, xp.zeros(x.shape[:1], dtype=x.dtype, device=device(x)), 1.0, self.norm)
+        """Return (ĝ, s, a, b): ĝ = fl g(x), s ≥ ‖ĝ − g(x)‖ per row, and |s(x′) − s(x)| ≤ a‖x − x′‖ + b for every x′."""
+        before = nothing(x, self.norm)
         for layer in self.layers:
             y = layer(x)
             before = layer.spread(x, y, before)
@@ -123,9 +139,7 @@ class Branch:
         like = self.like
         origin = namespace(like).zeros((1, *self.event_shape), dtype=like.dtype, device=device(like))
         _, error, growth, drift = self.running_error(origin)
-        n = math.prod(self.event_shape)
-        alpha = float(row_norm(error, len(self.event_shape), self.norm)[0]) + float(drift[0])
-        return alpha * (1.0 + (2 * n + 32) * rounding.unit_roundoff(like)), growth
+        return (float(error[0]) + float(drift[0])) * (1.0 + 8.0 * rounding.unit_roundoff(like)), growth
 
     def rounding_noise(self, x: Any) -> Any:
         """Return the estimated norm, per row, of the rounding error of g(x): a typical size, no bound."""
@@ -181,6 +195,7 @@ def mlp(
     count = len(sizes) - 1
     if like is None:
         like = np.zeros(1)
+    require_real(like, "like")
     phi = nonlinearity(activation, like)
     share = lipschitz_shares(lipschitz / max(1.0, phi.norm_bound(norm)) ** (count - 1), count)
     layers: list[Layer] = []

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import to_host
+from iresnet_ref.arrays import all_finite, namespace, to_host
 from iresnet_ref.rounding import gamma, up
 
 if TYPE_CHECKING:
@@ -176,9 +176,9 @@ def certify(subject: Branch | ResidualBlock) -> Certificate:
 
 def product_certificate(layers: Sequence[Layer], norm: float = 2.0) -> Certificate:
     """Return the certificate of a composition: the product of its layers' proved bounds in this norm, rounded up."""
-    bounds = [(layer.name, layer.norm_bound(norm)) for layer in layers]
+    bounds, whole = [(layer.name, layer.norm_bound(norm)) for layer in layers], _biases_are_finite(layers)
     for layer, (name, bound) in zip(layers, bounds, strict=True):
-        if not 0.0 <= bound < math.inf:
+        if not (0.0 <= bound < math.inf and (whole or _biases_are_finite([layer]))):
             return Certificate(math.inf, False, f"no bound on the norm of {name} is proved: {_obstacle(layer)}")
     total = 1.0
     for _, bound in bounds:
@@ -188,6 +188,12 @@ def product_certificate(layers: Sequence[Layer], norm: float = 2.0) -> Certifica
         return Certificate(math.inf, False, "no bound is proved: the product of the layers' norms overflows float64")
     where = "" if norm == 2.0 else f" in the {norm:g}-norm"
     return Certificate(total, True, "product of " + ", ".join(f"{name} ≤ {b:.6g}" for name, b in bounds) + where)
+
+
+def _biases_are_finite(layers: Sequence[Layer]) -> bool:
+    """Return whether what no norm sees is finite: one host synchronisation for all biases."""
+    biases = [p for layer in layers for name, p in layer.parameters.items() if name.endswith("bias")]
+    return not biases or all_finite(namespace(*biases).concat(biases, axis=0))
 
 
 def _obstacle(layer: Layer) -> str:

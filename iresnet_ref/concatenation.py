@@ -19,15 +19,17 @@ import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.activations import Activation, get, sigmoid
-from iresnet_ref.arrays import Array, device, from_host, namespace, row_norm, to_host
+from iresnet_ref.arrays import Array, device, from_host, namespace, require_real, row_norm, size, to_host
 from iresnet_ref.branch import Branch, lipschitz_shares
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.layers import Affine, Layer, Pullback, Spread
+from iresnet_ref.factor_error import FactorError, telescoped
+from iresnet_ref.layers import Affine, Layer, Pullback
 from iresnet_ref.nonlinearities import nonlinearity, widening
 from iresnet_ref.operators import Factor
 from iresnet_ref.probes import Probes
 from iresnet_ref.rounding import up
 from iresnet_ref.spectral import normalise
+from iresnet_ref.spread import Spread, combined, nothing
 from iresnet_ref.tape import record
 
 
@@ -98,6 +100,10 @@ class Concatenation:
             for i, layer in enumerate(self.inner)
         )
         return Concatenation(tuple(inner), None if self.raw is None else parameters["raw"])
+
+    def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the channels of the event and those of f."""
+        return event[0] + reduce(lambda shape, layer: layer.out_shape(shape), self.inner, event)[0], *event[1:]
 
     def weights(self, x: Any) -> tuple[Any, Any]:
         """Return (η₁, η₂) in the arithmetic of x."""
@@ -177,24 +183,38 @@ class Concatenation:
         return up(math.prod(bounds), len(bounds)) if any(b != 1.0 for b in bounds) else 1.0
 
     def spread(self, h: Any, y: Any, before: Spread) -> Spread:
-        """e′ = [η₁e; η₂e_f] + 64u|y|, which covers η, the products and this line."""
-        xp, p = namespace(h), before.norm
-        u = rounding.unit_roundoff(h)
+        """s′ = ‖(η₁s, η₂s_f)‖ + 64u‖y‖, which covers η, the products and this line."""
+        p, u = before.norm, rounding.unit_roundoff(h)
         after, x = before, h
         for layer in self.inner:
             value = layer(x)
             after, x = layer.spread(x, value, after), value
-        first, second = self.weights(h)
-        relative = self._relative() * u
-        error = xp.concat([first * before.error, second * after.error], axis=1) * (1.0 + 2.0 * relative) + relative * xp.abs(y)
-        error = error + rounding.smallest_normal(h) * 8.0
-        own, more = (w * (1.0 + 2.0 * relative) for w in self._host_weights())
+        c, m = self._relative() * u, size(tuple(y.shape[1:]))
+        own, more = (w * (1.0 + 2.0 * c) for w in self._host_weights())
+        on_top = 1.0 + (2 * m + 32) * u
+        error = (combined(own * before.error, more * after.error, p) + c * row_norm(y, y.ndim - 1, p)) * on_top
+        error = error + 8.0 * m ** (1.0 / p) * rounding.smallest_normal(h)
         lipschitz = self.norm_bound(p) * before.lipschitz
-        # ||ŷ(x′)| − |ŷ(x)|| ≤ Λ‖x − x′‖ + 2‖e′(x)‖ + (e′(x′) − e′(x)): solved for the last
-        solved = (1.0 + 8.0 * u) / (1.0 - 2.0 * relative)
-        growth = solved * (own * before.growth + more * after.growth + relative * lipschitz)
-        drift = solved * (own * before.drift + more * after.drift + 2.0 * relative * row_norm(error, h.ndim - 1, p) * (1.0 + 1e-3))
+        # ‖ŷ(x′) − ŷ(x)‖ ≤ Λ‖x − x′‖ + 2s′(x) + (s′(x′) − s′(x)): solved for the last
+        solved = on_top / (1.0 - 2.0 * c)
+        growth = solved * (own * before.growth + more * after.growth + c * lipschitz)
+        drift = solved * (own * before.drift + more * after.drift + 2.0 * c * error)
         return Spread(error, growth, drift, lipschitz, p)
+
+    def factor_error(self, h: Any, error: Any) -> FactorError:
+        """‖F̂ − F‖_* ≤ η₂Σ‖δF_i‖_*Π_{j≠i}‖F_j‖ + cn(η₁ + η₂K) for F = [η₁I; η₂F_k⋯F₁] of n columns, c the accuracy of η."""
+        before, x = nothing(h)._replace(error=error), h
+        found: list[FactorError] = []
+        for layer in self.inner:
+            found.append(layer.factor_error(x, before.error))
+            value = layer(x)
+            before, x = layer.spread(x, value, before), value
+        c, n = self._relative() * rounding.unit_roundoff(h), size(tuple(h.shape[1:]))
+        first, second = (w * (1.0 + 2.0 * c) for w in self._host_weights())
+        norms = [factor.norm for factor in found]
+        nuclear = c * n * (first + second * math.prod(norms)) + second * telescoped(found)
+        absolute = up(math.hypot(first, second * math.prod(f.absolute for f in found)))
+        return FactorError(up(math.hypot(first, second * math.prod(norms))), absolute, sum(f.terms for f in found) + 2, nuclear)
 
     def _relative(self) -> float:
         """Roundings of η·h, in units of u: softplus is accurate to 16 and |raw| more, the division and the product to 8."""
@@ -245,6 +265,7 @@ def densenet(
     """
     if like is None:
         like = np.zeros(1)
+    require_real(like, "like")
     phi = nonlinearity(activation, like)
     if d < 1 or depth < 1 or growth < 1 or growth % widening(phi):
         raise ShapeError(

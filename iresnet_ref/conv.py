@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from iresnet_ref.activations import Activation
-from iresnet_ref.arrays import Array, from_host, size, to_host
+from iresnet_ref.arrays import Array, from_host, require_real, size, to_host
 from iresnet_ref.branch import Branch, lipschitz_shares
 from iresnet_ref.certify_convolution import absolute_convolution_norm_bound, convolution_norm_bound
 from iresnet_ref.convolution import Convolution, Padding, require_convolution
@@ -26,16 +26,15 @@ class Conv(LinearLayer):
     """h ↦ K ∗ h + b on images, K of shape (out, in, kh, kw) with odd sides, b of shape (out,), stride 1.
 
     `image` is the (height, width) that the layer works on: the norm that is certified is that of the operator there.
-    Raises: ShapeError for even kernels, kernels larger than the image, a bias of another length.
+    Raises: ShapeError for even kernels, kernels larger than the image, a bias of another length; DTypeError.
     """
 
     image: tuple[int, int]
     padding: Padding = "zero"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_convolution(tuple(self.weight.shape), tuple(self.image), self.padding)
-        if tuple(self.bias.shape) != (self.weight.shape[0],):
-            raise ShapeError(f"conv: expected a bias of shape ({self.weight.shape[0]},), got {tuple(self.bias.shape)}")
 
     @property
     def name(self) -> str:
@@ -97,6 +96,7 @@ def convnet(
         )
     if like is None:
         like = np.zeros(1)
+    require_real(like, "like")
     phi = nonlinearity(activation, like)
     image = (event[1], event[2])
     share = lipschitz_shares(lipschitz / max(1.0, phi.norm_bound()) ** (count - 1), count)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 
 class FactorError(NamedTuple):
@@ -17,9 +19,7 @@ class FactorError(NamedTuple):
     nuclear: Any
 
 
-@runtime_checkable
-class HasFactorError(Protocol):
-    """A layer that bounds the error of its computed Jacobian factor."""
-
-    def factor_error(self, h: Any, error: Any) -> FactorError:
-        """Return what is known of the factor computed at ĥ, |ĥ − h| ≤ error entry by entry."""
+def telescoped(factors: Sequence[FactorError]) -> Any:
+    """Return Σ_i ‖δF_i‖_* Π_{j≠i}‖F_j‖ ≥ ‖ΠF̂ − ΠF‖_* per row, the products taken exactly."""
+    norms = [factor.norm for factor in factors]
+    return sum(f.nuclear * math.prod(norms[:i] + norms[i + 1 :]) for i, f in enumerate(factors))

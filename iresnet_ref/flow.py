@@ -107,7 +107,9 @@ class Flow:
         return LogProb(value, log_det.standard_error, log_det.bias_bound, log_det)
 
     def sample(self, n: int, *, seed: int = 0, options: Options | None = None) -> Any:
-        """Return n draws x = F⁻¹(z), z ~ base; row i depends on the seed and i alone. Raises ConvergenceError."""
+        """Return n ≥ 0 draws x = F⁻¹(z), z ~ base; row i depends on the seed and i alone. Raises ConvergenceError, ValueError."""
+        if n < 0:
+            raise ValueError(f"sample: expected n ≥ 0 draws, got {n}")
         return self.inverse(self.base.sample(n, seed=seed), options=options, check=False).x
 
     def bits_per_dimension(

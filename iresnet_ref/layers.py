@@ -1,8 +1,7 @@
 """The layers of a residual branch: affine maps and activations.
 
-A layer answers four questions: its value, its value with its Jacobian factor, the pullback of cotangents, and how rounding
-errors pass through it. For the last, `spread` carries three things about the computed value ĥ at x: e ≥ |ĥ − h| entry by
-entry (a running error bound, Higham §3.3), and the pair (a, b) in |e(x′) − e(x)|₂ ≤ a‖x − x′‖ + b for every other point x′.
+A layer says which events it takes, its value, its value with its Jacobian factor, the pullback of cotangents, and how
+rounding errors pass through it (`iresnet_ref.spread`) and into its factor (`iresnet_ref.factor_error`).
 """
 
 from __future__ import annotations
@@ -12,29 +11,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
 from iresnet_ref import rounding
 from iresnet_ref.activations import Activation
-from iresnet_ref.arrays import Array, device, expand_rows, flatten_events, namespace, size, to_host
+from iresnet_ref.arrays import (
+    Array,
+    device,
+    expand_rows,
+    flatten_events,
+    namespace,
+    require_real,
+    row_norm,
+    size,
+    to_host,
+)
 from iresnet_ref.certify import absolute_norm_bound, norm_bound
+from iresnet_ref.errors import ShapeError
 from iresnet_ref.factor_error import FactorError
 from iresnet_ref.induced import induced_norm_bound
 from iresnet_ref.operators import Dense, Diagonal, Factor, Linear
-
-
-class Spread(NamedTuple):
-    """Rounding at one layer: `error` ≥ |ĥ − h|; `growth` a and `drift` b bound its change away from x; `lipschitz` of x ↦ h.
-
-    Distances and constants are in the p-norm, p = `norm`.
-    """
-
-    error: Any
-    growth: float
-    drift: Any
-    lipschitz: float
-    norm: float = 2.0
-
+from iresnet_ref.spread import Spread, through_entries
 
 Pullback = tuple[Any, Any, dict[str, Any]]
 """(x̄, v̄, gradients): None for a cotangent that is zero."""
@@ -42,6 +39,9 @@ Pullback = tuple[Any, Any, dict[str, Any]]
 
 class Layer(Protocol):
     """One layer of a branch."""
+
+    def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of its value for events of this shape. Raises ShapeError for events that it does not take."""
 
     def __call__(self, x: Any) -> Any:
         """Return the value."""
@@ -60,6 +60,9 @@ class Layer(Protocol):
 
     def spread(self, h: Any, y: Any, before: Spread) -> Spread:
         """Return the rounding of y = layer(h), given that of h."""
+
+    def factor_error(self, h: Any, error: Any) -> FactorError:
+        """Return what is known of the factor computed at ĥ, ‖ĥ − h‖₂ ≤ error per row."""
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
         """Return the estimated variance of the rounding of y = layer(h): an estimate, no bound."""
@@ -86,6 +89,13 @@ class LinearLayer(ABC):
     weight: Array
     bias: Array
 
+    def __post_init__(self) -> None:
+        require_real(self.weight, "weight")
+        require_real(self.bias, "bias")
+        if tuple(self.bias.shape) != tuple(self.weight.shape[:1]):
+            outputs = tuple(self.weight.shape[:1])
+            raise ShapeError(f"bias: expected one number for each output {outputs}, got shape {tuple(self.bias.shape)}")
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -99,6 +109,12 @@ class LinearLayer(ABC):
     @abstractmethod
     def host_norms(self) -> tuple[float, float]:
         """Return proved bounds on ‖A‖₂ and ‖|A|‖₂ for the weight as it is on the host, in float64."""
+
+    def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of A h + b."""
+        if event != self.operator.in_shape:
+            raise ShapeError(f"{self.name}: expected events of shape {self.operator.in_shape}, got {event}; fit it to the layer before")
+        return self.operator.out_shape
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -157,22 +173,18 @@ class LinearLayer(ABC):
         return expand_rows(bias, len(self.operator.out_shape) - 1)
 
     def spread(self, h: Any, y: Any, before: Spread) -> Spread:
-        """e′ = |A|e + γ_{n+1}(|A||ĥ| + |b|), with the rounding of this very expression added on top."""
+        """s′ = ‖A‖s + γ_{n+1}‖|A||ĥ| + |b|‖, n products, n − 1 additions and the bias."""
         del y
-        xp = namespace(h)
-        u = rounding.unit_roundoff(h)
-        n = self.operator.terms
-        p = before.norm
+        xp, p = namespace(h), before.norm
+        u, n, m = rounding.unit_roundoff(h), self.operator.terms, size(self.operator.out_shape)
         norm, absolute = self._norms if p == 2.0 else (self._induced(p),) * 2
-        g = rounding.gamma(n + 1, u)
-        on_top = 1.0 + 2.0 * (n + 6) * u
-        underflow = (4 * n + 8) * (1.0 + absolute) * rounding.smallest_normal(h)
-        passed = self.operator.absolute().apply(before.error + g * xp.abs(h))
-        error = passed * on_top + (g * on_top * self._shift(xp.abs(self.bias)) + underflow)
-        # |ĥ(x′) − ĥ(x)| ≤ Λ‖x − x′‖ + 2e(x) + (e(x′) − e(x)); the error grows with it at the rate ‖|A|‖γ.
-        factor = absolute * on_top
-        growth = factor * (before.growth + g * (before.lipschitz + before.growth))
-        drift = factor * (before.drift + g * (2.0 * _at_least_norm(before.error, p) + before.drift))
+        g, on_top = rounding.gamma(n + 1, u), 1.0 + (2 * n + 2 * m + 32) * u
+        touched = self.operator.absolute().apply(xp.abs(h)) + self._shift(xp.abs(self.bias))
+        underflow = m ** (1.0 / p) * (4 * n + 8) * (1.0 + absolute) * rounding.smallest_normal(h)
+        error = (norm * before.error + g * row_norm(touched, len(self.operator.out_shape), p)) * on_top + underflow
+        # ‖ĥ(x′) − ĥ(x)‖ ≤ Λ‖x − x′‖ + 2s(x) + (s(x′) − s(x)): what is touched changes with it
+        growth = on_top * (norm * before.growth + g * absolute * (before.lipschitz + before.growth))
+        drift = on_top * (norm * before.drift + g * absolute * (2.0 * before.error + before.drift))
         return Spread(error, growth, drift, norm * before.lipschitz, p)
 
     def factor_error(self, h: Any, error: Any) -> FactorError:
@@ -191,7 +203,12 @@ class LinearLayer(ABC):
 
 @dataclass(frozen=True)
 class Affine(LinearLayer):
-    """h ↦ W h + b, W of shape (out, in), b of shape (out,)."""
+    """h ↦ W h + b, W of shape (out, in), b of shape (out,). Raises: ShapeError, DTypeError."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weight.ndim != 2:
+            raise ShapeError(f"dense layer: expected a weight of shape (out, in), got {tuple(self.weight.shape)}")
 
     @property
     def name(self) -> str:
@@ -230,6 +247,10 @@ class Pointwise:
         del parameters
         return self
 
+    def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the same shape."""
+        return event
+
     def __call__(self, x: Any) -> Any:
         """Return φ(x)."""
         return self.activation.value(x)
@@ -254,27 +275,18 @@ class Pointwise:
         return self.activation.lipschitz
 
     def spread(self, h: Any, y: Any, before: Spread) -> Spread:
-        """e′ = Lip(φ)e + c·u(|φ| + 1), c the accuracy of the elementary functions."""
-        u = rounding.unit_roundoff(h)
-        c = self.activation.error * u
-        lip = self.activation.lipschitz
-        on_top = (1.0 + 8.0 * u) / (1.0 - c)
-        error = (lip * before.error + c * (namespace(h).abs(y) + 1.0)) * on_top
-        change = lip * before.lipschitz
-        # ||ŷ(x′)| − |ŷ(x)|| ≤ Lip(φ)Λ‖x − x′‖ + 2e′(x) + (e′(x′) − e′(x)): solved for the last
-        solved = (1.0 + 8.0 * u) / (1.0 - 2.0 * c)
-        growth = solved * (lip * before.growth + c * change)
-        drift = solved * (lip * before.drift + 2.0 * c * _at_least_norm(error, before.norm))
-        return Spread(error, growth, drift, change, before.norm)
+        """s′ = (Lip(φ)s + c(‖φ‖ + m^(1/p)))/(1 − c), c the accuracy of the elementary functions."""
+        del h
+        return through_entries(y, before, self.activation.lipschitz, self.activation.error)
 
     def factor_error(self, h: Any, error: Any) -> FactorError:
-        """|fl φ′(ĥ) − φ′(h)| ≤ c(|φ′| + 1) + curvature·e + jump·[|ĥ| ≤ e], a diagonal: its nuclear norm is the sum."""
+        """|fl φ′(ĥ) − φ′(h)| ≤ c(|φ′| + 1) + curvature·e + jump·[|ĥ| ≤ e], a diagonal: its nuclear norm is the sum, Σe ≤ √m s."""
         xp, phi = namespace(h), self.activation
+        flat, m = flatten_events(h, h.ndim - 1), size(tuple(h.shape[1:]))
         computed = phi.error * rounding.unit_roundoff(h) * (phi.lipschitz + 1.0)
-        moved = xp.astype(xp.abs(h) <= error, h.dtype) * phi.jump + computed
-        if phi.curvature > 0.0:
-            moved = moved + phi.curvature * error
-        nuclear = xp.sum(flatten_events(moved, h.ndim - 1), axis=-1)
+        nuclear = error * (phi.curvature * math.sqrt(m)) + m * computed
+        if phi.jump > 0.0:
+            nuclear = nuclear + phi.jump * xp.sum(xp.astype(xp.abs(flat) <= error[:, None], h.dtype), axis=-1)
         return FactorError(phi.lipschitz + computed, phi.lipschitz + computed, 1, nuclear)
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
@@ -286,9 +298,3 @@ class Pointwise:
 def sum_probes(v: Any, ndim: int) -> Any:
     """Return v summed over its leading probe axes, down to `ndim` axes."""
     return namespace(v).sum(v, axis=tuple(range(v.ndim - ndim))) if v.ndim > ndim else v
-
-
-def _at_least_norm(error: Any, p: float) -> Any:
-    """Return n^(1/p)·max e ≥ ‖e‖_p per row: one pass, and enough for a term of second order."""
-    flat = flatten_events(error, error.ndim - 1)
-    return flat.shape[-1] ** (1.0 / p) * namespace(flat).max(flat, axis=-1)

@@ -15,12 +15,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from iresnet_ref import rounding
 from iresnet_ref.activations import ACTIVATIONS, FAMILIES, Activation, get, sigmoid
 from iresnet_ref.arrays import Array, namespace, to_host
 from iresnet_ref.factor_error import FactorError
-from iresnet_ref.layers import Pointwise, Pullback, Spread, sum_probes
+from iresnet_ref.layers import Pointwise, Pullback, sum_probes
 from iresnet_ref.operators import Diagonal, Fan
+from iresnet_ref.spread import Spread, through_entries
 
 LIPSWISH = 1.1
 CLIPSWISH = 1.1 * 1.004
@@ -30,17 +33,26 @@ IN_THE_1_NORM = 1.0863
 """≥ sup(|φ′(z)| + |φ′(−z)|)/1.004."""
 
 
+def _sides(z: Array, beta: Any) -> tuple[Any, Any, Any]:
+    """Return (w, σ(w), 1 − σ(w)) of w = βz, w kept where e^{±w} is finite: beyond, the smaller of the two sides is 0."""
+    xp = namespace(z)
+    with np.errstate(over="ignore"):  # βz = ±∞ is as good as the limit
+        w = beta * z
+    limit = xp.full_like(w, math.log(float(xp.finfo(z.dtype).max)) - 1.0)
+    inside = xp.minimum(xp.maximum(w, -limit), limit)
+    s, t = sigmoid(inside)
+    return inside, s * xp.astype(w >= -limit, s.dtype), t * xp.astype(w <= limit, s.dtype)
+
+
 def swish(z: Array, beta: Any) -> tuple[Any, Any]:
     """Return (zσ(βz), its derivative)."""
-    w = beta * z
-    s, t = sigmoid(w)
+    w, s, t = _sides(z, beta)
     return z * s, s * (1.0 + w * t)
 
 
 def swish_bends(z: Array, beta: Any) -> tuple[Any, Any, Any]:
     """Return (∂²/∂z², ∂/∂β, ∂²/∂z∂β) of zσ(βz)."""
-    w = beta * z
-    s, t = sigmoid(w)
+    w, s, t = _sides(z, beta)
     bend = s * t * (2.0 + w * (t - s))
     return beta * bend, z * (z * (s * t)), z * bend
 
@@ -120,6 +132,10 @@ class LipSwish:
         """β = softplus(raw), of shape (1,)."""
         return get("softplus").value(self.raw)
 
+    def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the same shape."""
+        return event
+
     def __call__(self, x: Any) -> Any:
         """Return φ_β(x)."""
         return swish(x, self.beta)[0] / self.scale
@@ -151,22 +167,23 @@ class LipSwish:
         del p
         return 1.0 if math.isfinite(float(to_host(self.raw)[0])) else math.inf
 
-    def _fixed(self) -> Pointwise:
+    @property
+    def fixed(self) -> Pointwise:
         """The same activation with β as a number."""
         raw = float(to_host(self.raw)[0])
         return Pointwise(_activation(max(raw, 0.0) + math.log1p(math.exp(-abs(raw))), self.scale))
 
     def spread(self, h: Any, y: Any, before: Spread) -> Spread:
         """That of the activation with β fixed; the rounding of β is in its constant."""
-        return self._fixed().spread(h, y, before)
+        return self.fixed.spread(h, y, before)
 
     def factor_error(self, h: Any, error: Any) -> FactorError:
         """That of the activation with β fixed."""
-        return self._fixed().factor_error(h, error)
+        return self.fixed.factor_error(h, error)
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
         """That of the activation with β fixed."""
-        return self._fixed().noise(h, y, variance)
+        return self.fixed.noise(h, y, variance)
 
 
 @dataclass(frozen=True)
@@ -188,6 +205,10 @@ class CLipSwish:
     def with_parameters(self, parameters: Mapping[str, Any]) -> CLipSwish:
         """Return the layer with these parameters."""
         return CLipSwish(self.inner.with_parameters(parameters))
+
+    def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """Return twice the channels."""
+        return 2 * event[0], *event[1:]
 
     def __call__(self, x: Any) -> Any:
         """Return [φ(x), φ(−x)]/1.004."""
@@ -211,16 +232,14 @@ class CLipSwish:
         return self.inner.norm_bound(p) * (IN_THE_1_NORM if p == 1.0 else 1.0)
 
     def spread(self, h: Any, y: Any, before: Spread) -> Spread:
-        """That of φ at [h, −h], which is exact and has p-norm 2^(1/p)."""
-        double = 2.0 ** (1.0 / before.norm) * (1.0 + 4.0 * rounding.FLOAT64_ROUNDOFF)
-        error = _mirror(before.error, 1, before.error)
-        doubled = Spread(error, double * before.growth, double * before.drift, double * before.lipschitz, before.norm)
-        after = self.inner.spread(_mirror(h, 1, -h), y, doubled)
-        return after._replace(lipschitz=self.norm_bound(before.norm) * before.lipschitz)
+        """That of φ at [h, −h], which is exact; both together have the constant of `norm_bound`."""
+        del h
+        inner = self.inner if isinstance(self.inner, Pointwise) else self.inner.fixed
+        return through_entries(y, before, self.norm_bound(before.norm), inner.activation.error)
 
     def factor_error(self, h: Any, error: Any) -> FactorError:
         """‖[D; D′]‖₂ = max √(d² + d′²); the nuclear norm of the difference is at most the sum of its entries."""
-        inner = self.inner.factor_error(_mirror(h, 1, -h), _mirror(error, 1, error))
+        inner = self.inner.factor_error(_mirror(h, 1, -h), math.sqrt(2.0) * error)
         norm = 1.0 + 2.0 * (inner.norm - self.inner.norm_bound())
         return FactorError(norm, norm, 2, inner.nuclear)
 

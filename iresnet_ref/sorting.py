@@ -15,8 +15,9 @@ from typing import Any
 
 from iresnet_ref.arrays import Array, device, namespace, size
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.layers import Pullback, Spread
-from iresnet_ref.rounding import up
+from iresnet_ref.factor_error import FactorError
+from iresnet_ref.layers import Pullback
+from iresnet_ref.spread import Spread
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ class GroupSort:
         del parameters
         return self
 
+    def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the same shape; the channels must fill the groups."""
+        self._group_of(event[0])
+        return event
+
     def __call__(self, x: Any) -> Any:
         """Return the sorted x."""
         return self._order(x).apply(x)
@@ -121,13 +127,17 @@ class GroupSort:
         return 1.0
 
     def spread(self, h: Any, y: Any, before: Spread) -> Spread:
-        """e′ = max e over the group, since sorting is 1-Lipschitz in the ∞-norm; ‖e′‖ changes by at most k^(1/p)‖δe‖."""
-        del y
-        xp = namespace(h)
-        groups = self._groups(before.error)
-        error = xp.reshape(xp.broadcast_to(xp.max(groups, axis=2, keepdims=True), groups.shape), h.shape)
-        k = up(groups.shape[2] ** (1.0 / before.norm))
-        return Spread(error, k * before.growth, k * before.drift, before.lipschitz, before.norm)
+        """The same: sorting is 1-Lipschitz in every p-norm, and rounds nothing."""
+        del h, y
+        return before
+
+    def factor_error(self, h: Any, error: Any) -> FactorError:
+        """The permutation is that of h in groups whose neighbours are further apart than 2e; in others ‖P̂ − P‖_* ≤ 2k, k their size."""
+        xp, groups = namespace(h), self._groups(self(h))
+        gaps = xp.abs(groups[:, :, 1:, :] - groups[:, :, :-1, :])
+        doubtful = xp.any(gaps <= 2.0 * xp.reshape(error, (-1, 1, 1, 1)), axis=2)
+        count = xp.sum(xp.astype(doubtful, h.dtype), axis=(1, 2))
+        return FactorError(1.0, 1.0, 0, 2.0 * groups.shape[2] * count)
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
         """The variances in their new places."""
@@ -136,11 +146,15 @@ class GroupSort:
 
     def _groups(self, x: Any) -> Any:
         """Return x as (batch, groups, group, pixels)."""
-        channels = x.shape[1]
+        group = self._group_of(x.shape[1])
+        return namespace(x).reshape(x, (x.shape[0], x.shape[1] // group, group, size(tuple(x.shape[2:]))))
+
+    def _group_of(self, channels: int) -> int:
+        """Return how many of so many channels are in each group."""
         group = channels if self.group is None else self.group
         if group < 1 or channels % group:
             raise ShapeError(f"{self.name}: expected channels in groups of {group}, got {channels}; try a multiple of {group}")
-        return namespace(x).reshape(x, (x.shape[0], channels // group, group, size(tuple(x.shape[2:]))))
+        return group
 
     def _order(self, x: Any) -> Permutation:
         xp = namespace(x)

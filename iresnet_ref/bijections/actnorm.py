@@ -134,4 +134,4 @@ class ActNorm(ClosedForm):
     def inverse_lipschitz(self) -> float:
         """max e⁻ˢ."""
         least = float(np.min(to_host(self.log_scale)))
-        return rounding.up(math.exp(min(-least, 700.0)), 8)
+        return rounding.up(math.exp(-least), 8) if -least < 700.0 else math.inf

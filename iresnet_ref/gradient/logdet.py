@@ -126,8 +126,8 @@ def require(
     """Refuse a batch, row weights or cotangents that do not fit the block and each other."""
     block.require(x, "x", check=check)
     if weights is not None:
-        require_alike(weights, x, weighted)
         require_batch(weights, (), weighted, check=check)
+        require_alike(weights, x, weighted)
         require_rows(weights, x, weighted)
     if y_bar is not None:
         block.require(y_bar, cotangent, check=check)

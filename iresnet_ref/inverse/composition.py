@@ -24,6 +24,7 @@ import numpy as np
 from iresnet_ref import rounding
 from iresnet_ref.arrays import device, flatten_events, from_host, host_norms, namespace, size, stack_norm, to_host
 from iresnet_ref.block import ResidualBlock
+from iresnet_ref.errors import DTypeError
 from iresnet_ref.inverse import invert
 from iresnet_ref.inverse.result import Inverse
 from iresnet_ref.probes import Probes
@@ -90,7 +91,7 @@ def amplification(block: ResidualBlock, x: Any, *, seed: int = 0) -> Any:
     True
     """
     xp, n = namespace(x), size(tuple(x.shape[1:]))
-    _, chain = block.branch.linearize(x)
+    chain = block.branch.jacobian(x)
     if not hasattr(xp, "linalg"):
         return xp.full((x.shape[0],), math.nan, dtype=x.dtype, device=device(x))
     v = flatten_events(Probes(seed=seed, kind="gaussian").draw(x)[0, ...], x.ndim - 1)
@@ -122,7 +123,7 @@ def invert_composition(steps: Sequence[ResidualBlock | Step], y: Any, **options:
     Residual blocks are inverted by `invert` with these `options`; other steps by their own `preimage`, closed forms mostly.
     Shapes: y (batch, *event) as f_n returns it. `error_bound`, like `Inverse.error_bound`, is about the exact preimage of y; it
     is true and soon `vacuous`; `amplification_estimate` says what happens along this path.
-    Raises: what `invert` raises, ValueError without a step. Reference: [B19] Lemma 2.
+    Raises: what `invert` raises, ValueError without a step, DTypeError for one that has no preimage. Reference: [B19] Lemma 2.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> flow = [ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5, seed=k)) for k in range(3)]
@@ -135,6 +136,9 @@ def invert_composition(steps: Sequence[ResidualBlock | Step], y: Any, **options:
     """
     if not steps:
         raise ValueError("invert_composition: expected at least one step, got none; pass the blocks in forward order")
+    for step in steps:
+        if not (isinstance(step, ResidualBlock) or hasattr(step, "preimage")):
+            raise DTypeError(f"invert_composition: expected residual blocks or bijections, got {type(step).__name__}; try ir.ResidualBlock")
     for norm in (step.norm for step in steps if isinstance(step, ResidualBlock)):
         if norm != 2.0:
             raise ValueError(

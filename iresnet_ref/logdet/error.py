@@ -19,9 +19,9 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import device, namespace, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.certify import product_certificate
-from iresnet_ref.factor_error import FactorError, HasFactorError
-from iresnet_ref.layers import Spread
+from iresnet_ref.factor_error import FactorError, telescoped
 from iresnet_ref.rounding import down
+from iresnet_ref.spread import nothing
 
 
 def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> Any:
@@ -33,9 +33,8 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     proved: LU with partial pivoting has no useful a-priori bound; docs/proofs.md says what was measured.
     For J so small that the value is tr J − tr J²/2, ε is the proved rounding and remainder of that.
 
-    It is inf where t ≥ 1 (low precision, or a kink of the activation within rounding of its argument and L near 1), where
-    Lip(g) < 1 is stated but not proved, for blocks that contract in
-    another norm than the 2-norm, and for layers that do not bound the error of their factor.
+    It is inf where t ≥ 1 (low precision, or a kink, a tie of sorted channels, within rounding of the argument), where
+    Lip(g) < 1 is stated but not proved, and for blocks that contract in another norm than the 2-norm.
     Shapes: x (batch, *event); the result (batch,) of x's dtype.
     Raises: NotContractiveError, ShapeError, DTypeError, NonFiniteError. Reference: Higham 2002, §3.5 and §14.6.
 
@@ -50,14 +49,11 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     u = rounding.unit_roundoff(x)
     nowhere = xp.full(x.shape[:1], math.inf, dtype=x.dtype, device=device(x))
     product = product_certificate(block.branch.layers).bound  # in the 2-norm, whatever the norm of the block
-    if product >= 1.0 or block.norm != 2.0 or not all(isinstance(layer, HasFactorError) for layer in block.branch.layers):
+    if product >= 1.0 or block.norm != 2.0:
         return nowhere
     factors, sizes = _factors(block, x)
     n, gap = min(sizes), down(1.0 - product, 1)
-    norms = [factor.norm for factor in factors]
-    nuclear = _rounding_of_products(factors, n, x)
-    for i, factor in enumerate(factors):
-        nuclear = nuclear + factor.nuclear * math.prod(norms[:i] + norms[i + 1 :])
+    nuclear = _rounding_of_products(factors, n, x) + telescoped(factors)
     on_top = 1.0 + (2 * max(sizes) + 64) * u
     t = nuclear * (on_top / gap)
     inside = t < 1.0
@@ -68,11 +64,9 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
 
 def _factors(block: ResidualBlock, x: Any) -> tuple[list[FactorError], list[int]]:
     """Return what is known of each factor at x, and the sizes of the events they take."""
-    xp = namespace(x)
-    before = Spread(xp.zeros_like(x), 0.0, xp.zeros(x.shape[:1], dtype=x.dtype, device=device(x)), 1.0)
+    before = nothing(x)
     factors, sizes = [], []
     for layer in block.branch.layers:
-        assert isinstance(layer, HasFactorError)
         factors.append(layer.factor_error(x, before.error))
         sizes.append(size(tuple(x.shape[1:])))
         y = layer(x)

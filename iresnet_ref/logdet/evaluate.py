@@ -71,7 +71,7 @@ def logdet(
     (True, 2)
     """
     block.require(x, "x", check=check)
-    chain = block.branch.linearize(x)[1]
+    chain = block.branch.jacobian(x)
     return logdet_on(
         chain, block, x, method=method, terms=terms, law=law, expected_terms=expected_terms, probes=probes,
         standard_error=standard_error, exact_traces=exact_traces, allow_infinite_variance=allow_infinite_variance

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from iresnet_ref.errors import InfiniteVarianceError
+from iresnet_ref.errors import DTypeError, InfiniteVarianceError
 
 _LONGEST = 200_000
 
@@ -161,6 +161,8 @@ def table(law: Law, lipschitz: float) -> Table:
 
 def require_finite_variance(law: Law, lipschitz: float, *, gradient: bool = False) -> None:
     """Raise InfiniteVarianceError unless finite variance is proved from L, naming a law that is."""
+    if not isinstance(law, Law):
+        raise DTypeError(f"law: expected an ir.Law, got {type(law).__name__}; try ir.geometric(0.9) or ir.near_optimal(0.9)")
     if not law.has_finite_variance(lipschitz, gradient=gradient):
         what = "of the gradient " if gradient else ""
         raise InfiniteVarianceError(

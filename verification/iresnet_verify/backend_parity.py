@@ -109,7 +109,7 @@ def errors(b: Backend, truth: Truth) -> dict[str, float]:
     high_y = truth.high(exact_x)
     norm = np.linalg.norm
     running = to_host(block.branch.running_error(x)[1]).astype(np.float64)
-    bound = norm(running, axis=1) + u * norm(to_host(y).astype(np.float64), axis=1)
+    bound = running + u * norm(to_host(y).astype(np.float64), axis=1)
     found["forward"] = float((norm(truth.gap(y, high_y), axis=1) / bound).max())
     chain = block.branch.linearize(x)[1]
     of_j = norm(truth.gap(chain.dense(), truth.chain.dense()), axis=(1, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,27 @@ def test_values_and_derivatives_are_accurate_to_8u(phi: Activation, formula: Cal
     assert np.abs(phi.value(z) - value).max() <= 2 * u * np.abs(value).max()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("beta", [0.01, 1.0, 7.0])
+def test_far_from_zero_lipswish_is_its_asymptote(beta: float, dtype: type) -> None:
+    """z/1.1 on the right and 0 on the left, wherever e^{βz} leaves the range: no ∞·0, and nothing times a σ that is only nearly 0."""
+    info = np.finfo(dtype)
+    u, far = float(info.eps) / 2, np.asarray([1e20, 1e30, 3e38], dtype=dtype) if dtype is np.float32 else np.asarray([1e20, 1e160, 1.7e308])
+    z = np.concatenate([far, -far])[:, None]
+    right = (z > 0).astype(dtype)
+    learnt = LipSwish(np.asarray([math.log(math.expm1(beta))], dtype=dtype))
+    with np.errstate(over="raise", invalid="raise"):
+        for phi in (lipswish(beta), learnt.fixed.activation):
+            for value, slope in (phi.both(z), (phi.value(z), phi.both(z)[1])):
+                assert (np.abs(value - right * (z / 1.1)) <= 8 * u * (np.abs(right * z) + 1)).all()
+                assert (np.abs(slope - right / 1.1) <= 8 * u).all()
+            assert np.abs(phi.second(z)).max() <= 8 * u
+        one = np.ones_like(z)
+        _, by_beta, slope_by_beta = swish_bends(z, learnt.beta)
+        assert np.abs(by_beta).max() == np.abs(slope_by_beta).max() == 0.0
+        assert (learnt.pullback(z, one[None], one, one[None])[2]["raw"] == 0.0).all()
+
+
 def climb(slope: Callable[[Any], Any], width: float = 50.0) -> float:
     """The largest slope: a dense search, then finer and finer around the best points."""
     grid = np.linspace(-width, width, 400_001)
@@ -131,7 +153,7 @@ def test_derivatives_by_the_slope_agree_with_50_digits(raw: float) -> None:
 def test_the_constant_of_a_learnable_slope_covers_its_rounding(raw: float) -> None:
     layer = LipSwish(np.asarray([raw], dtype=np.float32))
     z = np.concatenate([np.linspace(-40, 40, 161) / max(1e-3, np.log1p(np.exp(raw))), [-1e30, 1e30]]).astype(np.float32)
-    value, error = layer(z[:, None]), layer._fixed().activation.error
+    value, error = layer(z[:, None]), layer.fixed.activation.error
     with mpmath.workdps(40):
         beta = mpmath.log1p(mpmath.exp(mpmath.mpf(float(layer.raw[0]))))
         for i, point in enumerate(z.tolist()):

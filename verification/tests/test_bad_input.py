@@ -10,6 +10,8 @@ import pytest
 
 import iresnet_backends
 import iresnet_ref as ir
+from iresnet_ref.concatenation import Concatenation
+from iresnet_ref.layers import Affine
 
 G = ir.mlp((3, 5, 3), lipschitz=0.9)
 F = ir.ResidualBlock(G)
@@ -77,6 +79,81 @@ def test_parameters_of_the_wrong_name_or_shape() -> None:
         G.with_parameters({})
     with pytest.raises(ir.ShapeError, match=r"expected shape \(5, 3\), got \(3, 5\)"):
         G.with_parameters({**G.parameters(), "0.weight": np.ones((3, 5))})
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.complex128, np.bool_])
+def test_weights_that_are_not_real_floating(dtype: Any) -> None:
+    """Of complex weights a proof on the host would see the real part only: for W = 10i it would prove ‖W‖ ≤ 0."""
+    weight = (10j if dtype is np.complex128 else 1) * np.ones((2, 2), dtype=dtype)
+    with pytest.raises(ir.DTypeError, match="weight: expected a real floating dtype, got"):
+        Affine(weight, np.zeros(2))
+    for make in (ir.mlp, ir.convnet, ir.densenet):
+        with pytest.raises(ir.DTypeError, match="like: expected a real floating dtype, got"):
+            make(*{ir.mlp: [(2, 2)], ir.convnet: [(1, 3, 3)], ir.densenet: [2]}[make], like=np.zeros(1, dtype=dtype))
+    with pytest.raises(ir.DTypeError, match=r"bias: expected an array of the Python Array API.*got list"):
+        Affine(np.eye(2), [0.0, 0.0])
+
+
+def test_layers_that_do_not_fit() -> None:
+    """A last layer of one output would broadcast over x, with a Lipschitz constant √d times what is proved."""
+    with pytest.raises(ir.ShapeError, match=r"weight of shape \(out, in\), got \(2, 2, 1\)"):
+        Affine(np.ones((2, 2, 1)), np.zeros(2))
+    for layer in (lambda: Affine(np.eye(2), np.zeros(1)), lambda: ir.Conv(np.ones((2, 1, 3, 3)), np.zeros(1), (4, 4))):
+        with pytest.raises(ir.ShapeError, match=r"bias: expected one number for each output \(2,\), got shape \(1,\)"):
+            layer()
+    with pytest.raises(ir.ShapeError, match=r"dense 3→2: expected events of shape \(3,\), got \(4,\)"):
+        ir.Branch((Affine(np.ones((4, 2)), np.zeros(4)), Affine(np.ones((2, 3)), np.zeros(2))), (2,))
+    for rows in (1, 4):
+        with pytest.raises(ir.ShapeError, match=rf"keeps the event shape \(2,\), for x \+ g\(x\), got \({rows},\)"):
+            ir.ResidualBlock(ir.Branch((Affine(0.1 * np.ones((rows, 2)), np.zeros(rows)),), (2,)))
+    with pytest.raises(ir.ShapeError, match=r"conv 3×3 1→1 on 4×4: expected events of shape \(1, 4, 4\), got \(1, 5, 4\)"):
+        ir.Branch((ir.Conv(np.ones((1, 1, 3, 3)), np.zeros(1), (4, 4)),), (1, 5, 4))
+    with pytest.raises(ir.ShapeError, match="maxmin: expected channels in groups of 2, got 5; try a multiple of 2"):
+        ir.mlp((3, 5, 3), activation="maxmin")
+    with pytest.raises(ir.ShapeError, match=r"dense 3→2: expected events of shape \(3,\), got \(2,\)"):
+        ir.Branch((Concatenation((Affine(np.ones((2, 3)), np.zeros(2)),)),), (2,))
+    with pytest.raises(ir.DTypeError, match=r"expected an ir.Branch, got function; try ir.mlp, or from_torch"):
+        ir.ResidualBlock(lambda x: x)  # type: ignore[arg-type]
+
+
+def test_parameters_that_are_not_finite_prove_nothing() -> None:
+    for key in G.parameters():
+        broken = ir.ResidualBlock(G.with_parameters({k: p * (math.nan if k == key else 1.0) for k, p in G.parameters().items()}))
+        certificate = ir.certify(broken)
+        assert (certificate.bound, certificate.proved) == (math.inf, False)
+        for call in (ir.invert, ir.logdet, ir.logdet_gradient):
+            with pytest.raises(ir.NotContractiveError, match=rf"its {key[2:]} holds NaN or infinity"):
+                call(broken, X)
+
+
+def test_a_stated_constant_that_is_none() -> None:
+    for stated in (1.0, -0.1, math.nan):
+        with pytest.raises(ir.NotContractiveError, match=r"expected a residual branch with stated Lip\(g\) < 1, got"):
+            ir.invert(ir.ResidualBlock(G, stated), X)
+
+
+def test_cotangents_and_tangents() -> None:
+    one = np.ones((4, 2, 3))
+    assert F.pullback(X, one, X, one)[0].shape == X.shape
+    for options in ({"v": X}, {"t_bar": X}):
+        with pytest.raises(ir.ShapeError, match="both or neither, got one of them"):
+            F.pullback(X, **options)
+    for options in ({"v": np.ones((2, 4)), "t_bar": X}, {"v": X, "t_bar": np.ones((4, 1, 3))}):
+        with pytest.raises(ir.ShapeError, match=r"expected shape \(\*probes, \*\(2, 3\)\) for this x, got"):
+            F.pullback(X, **options)
+    with pytest.raises(ir.DTypeError, match=r"weights: expected an array of the Python Array API.*got list"):
+        ir.logdet_gradient(F, X, weights=[1.0, 1.0])
+
+
+def test_laws_steps_and_counts_of_another_kind() -> None:
+    for call in (ir.logdet, ir.logdet_gradient):
+        method = "roulette" if call is ir.logdet else "neumann"
+        with pytest.raises(ir.DTypeError, match=r"law: expected an ir.Law, got float; try ir.geometric"):
+            call(F, X, method=method, law=0.5)  # type: ignore[operator]
+    with pytest.raises(ir.DTypeError, match="expected residual blocks or bijections, got int"):
+        ir.invert_composition([F, 3], X)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="sample: expected n ≥ 0 draws, got -1"):
+        ir.Flow([F]).sample(-1)
 
 
 def test_options_of_invert_and_logdet() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ball_arithmetic import bits, distances_to_preimage
 from contractive_families import FAMILIES, Family, rotation, symmetric
+from exact_norms import hadamard
 from tables import BACKENDS, POINTWISE, inputs
 from tables import backend as table_backend
 
@@ -286,7 +287,7 @@ def test_the_running_error_is_the_formula_rounded_up() -> None:
         branch = scalar_branch(0.3, middle)
         for x in (0.1, -1.7, 30.0):
             wanted = exact_running_error(branch, x)
-            got = Fraction(float(branch.running_error(np.array([[x]]))[1][0, 0]))
+            got = Fraction(float(branch.running_error(np.array([[x]]))[1][0]))
             assert wanted <= got <= wanted * (1 + Fraction(1, 10**12)) + Fraction(1, 10**300)
 
 
@@ -305,9 +306,25 @@ def test_the_radius_is_the_formula_rounded_up() -> None:
     found = ir.inverse_ball(block, x, y)
     for i in range(3):
         d = y[i, 0] - x[i, 0]
-        total = abs(Fraction(float(d - g[i, 0]))) * (1 + u) + Fraction(float(e[i, 0])) + u * abs(Fraction(float(d)))
+        total = abs(Fraction(float(d - g[i, 0]))) * (1 + u) + Fraction(float(e[i])) + u * abs(Fraction(float(d)))
         total /= 1 - Fraction(found.lipschitz)
         assert total <= Fraction(float(found.radius[i])) <= total * (1 + 60 * u)
+
+
+def test_norms_are_carried_from_layer_to_layer() -> None:
+    """s′ = ‖W‖s + γ‖|W||ĥ| + |b|‖ and a′ = ‖W‖a + γ‖|W|‖(Λ + a): ‖W‖ of what came before, 8 times ‖|W|‖/8 of one's own."""
+    w, u, x = hadamard(64) / 10, 2.0**-53, np.linspace(-1.0, 2.0, 64)[None]
+    branch = ir.Branch((Affine(w, np.ones(64)), Affine(w, np.zeros(64))), (64,))
+    gamma, h = 65 * u / (1 - 65 * u), x @ w.T + 1
+    first, second = (gamma * np.linalg.norm(np.abs(v) @ np.abs(w) + b) for v, b in ((x, 1.0), (h, 0.0)))
+    _, error, growth, drift = branch.running_error(x)
+    absolute = 64 / 10
+    for wanted, got in (
+        (0.8 * first + second, error[0]),
+        (0.8 * gamma * absolute + gamma * absolute * (0.8 + gamma * absolute), growth),
+        (gamma * absolute * 2 * first, drift[0]),
+    ):
+        assert wanted * (1 - 1e-12) <= got <= wanted * (1 + 1e-11)
 
 
 def test_growth_counts_the_rounding_at_every_layer() -> None:

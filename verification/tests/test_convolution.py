@@ -139,7 +139,7 @@ def test_pullback_agrees_with_autograd(shape: tuple[int, ...], padding: Any, tan
         ((2, 2, 2, 3), (2,), (4, 4), r"odd sides.*got \(2, 3\)"),
         ((2, 2, 3, 5), (2,), (4, 4), r"no larger than the image \(4, 4\), got \(3, 5\)"),
         ((2, 2, 3), (2,), (4, 4), r"shape \(out, in, kh, kw\), got \(2, 2, 3\)"),
-        ((2, 2, 3, 3), (3,), (4, 4), r"bias of shape \(2,\), got \(3,\)"),
+        ((2, 2, 3, 3), (3,), (4, 4), r"bias: expected one number for each output \(2,\), got shape \(3,\)"),
         ((2, 2, 3, 3), (2,), (0, 4), r"positive integers, got \(0, 4\)"),
     ],
 )

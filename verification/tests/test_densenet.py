@@ -125,10 +125,10 @@ def test_inverse_running_error_and_logdet(case: str, key: str) -> None:
     assert (error <= np.maximum(to_host(inverse.error_bound), 100 * tol)).all()
     value, spread, growth, drift = g.running_error(x)
     high = at_50_digits(g)
-    assert (np.abs(to_host(exact(value) - high(exact(x)))) <= to_host(spread)).all()
+    assert (np.linalg.norm(to_host(exact(value) - high(exact(x))), axis=1) <= to_host(spread)).all()
     other = x * 1.5 - 0.25
     moved = np.linalg.norm(to_host(other - x).astype(np.float64), axis=1)
-    change = np.linalg.norm((to_host(g.running_error(other)[1]) - to_host(spread)).astype(np.float64), axis=1)
+    change = np.abs((to_host(g.running_error(other)[1]) - to_host(spread)).astype(np.float64))
     assert (change <= growth * moved + to_host(drift)).all()
     dense = to_host(g.linearize(x)[1].dense()).astype(np.float64)
     truth = np.linalg.slogdet(np.eye(3) + dense)[1]

@@ -91,6 +91,7 @@ HOST_SIDE = {
     "inverse/safeguard.py": "the evaluation bound and the decision about convergence",
     "inverse/radius.py": "what the final residuals prove, per row",
     "inverse/rows.py": "keeps on the host which rows are still iterated",
+    "lipswish.py": "quiets NumPy where βz overflows and ±∞ is right",
     "logdet/evaluate.py": "bounds that depend on the shapes only",
     "logdet/cost.py": "the number of replicates: one host synchronisation for the pilot",
     "logdet/estimator.py": "series lengths and counts of products",

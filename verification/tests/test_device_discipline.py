@@ -106,7 +106,7 @@ def test_certificates_move_weights_and_no_batch() -> None:
     F = ir.ResidualBlock(ir.mlp((D, 16, D), like=b.asarray(np.zeros(1))))
     fresh = ir.ResidualBlock(F.branch.with_parameters(F.branch.parameters()))
     syncs, largest = waits(fresh.contraction)
-    assert (syncs, largest) == (2, 16 * D), "each weight matrix once"
+    assert (syncs, largest) == (3, 16 * D), "each weight matrix once, and one look at all biases"
 
 
 def test_the_counter_sees_a_planted_wait() -> None:

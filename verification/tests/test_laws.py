@@ -142,9 +142,7 @@ def test_certificate_bounds_every_pair_and_every_jacobian(name: str, key: str, s
 def test_running_error_contains_the_error(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
     value, error, _, _ = block.branch.running_error(x)
-    truth = at_50_digits(block.branch)(exact(x))
-    gap = np.abs(to_host(exact(value) - truth))
-    assert (gap <= to_host(error)).all()
+    assert (distance(value, at_50_digits(block.branch)(exact(x))) <= to_host(error)).all()
 
 
 @each_backend
@@ -156,8 +154,7 @@ def test_running_error_elsewhere_is_bounded_by_growth_and_drift(name: str, key: 
     _, e0, growth, drift = block.branch.running_error(x)
     _, e1, _, _ = block.branch.running_error(other)
     moved = np.linalg.norm(flat(x) - flat(other), axis=-1)
-    change = np.linalg.norm(flat(e1) - flat(e0), axis=-1)
-    assert (change <= growth * moved + to_host(drift)).all()
+    assert (np.abs(to_host(e1).astype(np.float64) - to_host(e0)) <= growth * moved + to_host(drift)).all()
 
 
 @each_backend
@@ -191,7 +188,7 @@ def test_error_of_the_jacobian_is_rounding(name: str, seed: int) -> None:
     sizes = [math.prod(w.shape[1:]) for w in weights]
     growth = math.prod(absolute_norm(w) for w in weights)
     # each factor adds γ_n or 8u(|φ′| + 1), and φ′ moves with the error of its argument at the rate |φ″| ≤ 1
-    argument = np.linalg.norm(flat(block.branch.running_error(x)[1]), axis=-1) + np.linalg.norm(flat(x), axis=-1) * 2**-50
+    argument = to_host(block.branch.running_error(x)[1]) + np.linalg.norm(flat(x), axis=-1) * 2**-50
     allowed = growth * (2.0**-53 * (sum(sizes) + 20 * len(sizes)) + 4 * len(sizes) ** 2 * argument * max(sizes))
     gap = to_host(exact(chain.dense()) - truth.dense())
     kink = name.startswith(("relu", "sort"))  # φ′ jumps: compare away from the kink only through the other laws

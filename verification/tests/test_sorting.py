@@ -13,8 +13,8 @@ from tables import backend
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
-from iresnet_ref.layers import Spread
 from iresnet_ref.sorting import GroupSort
+from iresnet_ref.spread import Spread
 
 SEEDS = st.integers(0, 2**20)
 KEYS = ["numpy-f64", "torch-f32", "strict-device1-f32"]
@@ -65,18 +65,12 @@ def test_ties_keep_the_order_of_the_input(key: str, group: int, descending: bool
 def test_sorting_is_1_lipschitz_in_every_norm_and_spreads_errors_safely(p: float, seed: int) -> None:
     rng, layer = np.random.default_rng(seed), GroupSort(3)
     h = np.round(rng.standard_normal((5, 6)), 1)
-    error, other = np.abs(rng.standard_normal((5, 6))) * 0.3, np.abs(rng.standard_normal((5, 6))) * 0.3
-    nearby = h + error * rng.choice([-1.0, 1.0], h.shape)
-    gap = layer(nearby) - layer(h)
-    assert (np.linalg.norm(gap, p, axis=1) <= np.linalg.norm(nearby - h, p, axis=1) * (1 + 1e-15)).all()
-    before = Spread(error, 2.0, np.ones(5), 0.7, p)
-    after = layer.spread(h, layer(h), before)
-    assert (np.abs(gap) <= after.error * (1 + 1e-15)).all()
-    # ‖e′ − e″‖ ≤ k^(1/p)‖δe‖, as growth and drift say
-    change = np.linalg.norm(layer.spread(h, h, before._replace(error=other)).error - after.error, p, axis=1)
-    assert (change <= 3.0 ** (1 / p) * np.linalg.norm(other - error, p, axis=1) * (1 + 1e-15)).all()
-    assert after.growth >= 3.0 ** (1 / p) * 2.0
-    assert (after.drift >= 3.0 ** (1 / p)).all()
+    nearby = h + rng.standard_normal(h.shape) * rng.choice([0.01, 0.3], (5, 1))
+    gap = np.linalg.norm(layer(nearby) - layer(h), p, axis=1)
+    before = Spread(np.linalg.norm(nearby - h, p, axis=1), 2.0, np.ones(5), 0.7, p)
+    after = layer.spread(nearby, layer(nearby), before)
+    assert (gap <= after.error * (1 + 1e-15)).all()
+    assert after == before
 
 
 def test_groups_must_fit() -> None:

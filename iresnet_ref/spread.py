@@ -1,0 +1,56 @@
+"""How rounding passes through the layers of a branch, row by row, in the p-norm of its events.
+
+At x a layer has the exact value h and the computed one ĥ. s ≥ ‖ĥ − h‖ is a running error bound (Higham §3.3) that carries norms
+instead of entries: what an earlier layer lost is multiplied by ‖A‖, not by ‖|A|‖, which for a wide Gaussian A is many times
+larger. The pair (a, b) has |s(x′) − s(x)| ≤ a‖x − x′‖ + b for every other point x′. docs/proofs.md derives each line.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import device, namespace, row_norm, size
+
+
+class Spread(NamedTuple):
+    """Rounding at one layer: `error` s per row, `growth` a and `drift` b (per row), `lipschitz` of x ↦ h; p is `norm`."""
+
+    error: Any
+    growth: float
+    drift: Any
+    lipschitz: float
+    norm: float = 2.0
+
+
+def nothing(x: Any, norm: float = 2.0) -> Spread:
+    """Return the rounding in front of the first layer: none."""
+    zero = namespace(x).zeros(x.shape[:1], dtype=x.dtype, device=device(x))
+    return Spread(zero, 0.0, zero, 1.0, norm)
+
+
+def through_entries(y: Any, before: Spread, lipschitz: float, accuracy: float) -> Spread:
+    """Return the rounding of y = fl φ(ĥ), φ entry by entry with this Lipschitz constant, |fl φ − φ| ≤ accuracy·u(|φ| + 1).
+
+    s′ = (Lip s + c(‖ŷ‖ + m^(1/p)))/(1 − c), c = accuracy·u, since |φ(ĥ)| ≤ (|ŷ| + c)/(1 − c). A change of s′ stands on both
+    sides of its inequality: ‖ŷ(x′) − ŷ(x)‖ ≤ Λ‖x − x′‖ + 2s′(x) + (s′(x′) − s′(x)).
+    """
+    change = lipschitz * before.lipschitz
+    if accuracy == 0.0:
+        return Spread(lipschitz * before.error, lipschitz * before.growth, lipschitz * before.drift, change, before.norm)
+    u, m = rounding.unit_roundoff(y), size(tuple(y.shape[1:]))
+    c, on_top = accuracy * u, 1.0 + (2 * m + 32) * u
+    written = row_norm(y, y.ndim - 1, before.norm) + m ** (1.0 / before.norm)
+    error = (lipschitz * before.error + c * written) * (on_top / (1.0 - c))
+    solved = on_top / (1.0 - 2.0 * c)
+    growth = solved * (lipschitz * before.growth + c * change)
+    return Spread(error, growth, solved * (lipschitz * before.drift + 2.0 * c * error), change, before.norm)
+
+
+def combined(a: Any, b: Any, p: float) -> Any:
+    """Return ‖(a, b)‖_p of two non-negative arrays, p = 1, 2 or ∞."""
+    if p == 1.0:
+        return a + b
+    larger = namespace(a).maximum(a, b)
+    return larger if math.isinf(p) else row_norm(namespace(a).stack([a, b], axis=1), 1)
