@@ -128,7 +128,8 @@ def _finding(result: CheckResult) -> Group:
 def _families(reports: Sequence[Report], width: int, per_family: bool) -> Table:
     """Counts per family: the families as rows for one report, as columns for several."""
     present = [f for f in FAMILIES if any(c.family == f for r in reports for c in r.checks)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    close = per_family and width < WIDE  # eight words side by side fit into 80 columns without further space between them
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=0 if close else (0, 1, 0, 0))
     if per_family:
         states = [s for s in STATES if any(s in _counts(reports[0], f) for f in present)]
         table.add_column("family", no_wrap=True)

@@ -198,3 +198,15 @@ def test_catalogue_table_names_every_check() -> None:
     report_terminal.catalogue_table(checks, Console(file=stream, width=160))
     assert all(c.id in stream.getvalue() for c in checks)
     assert f"{len(checks)} checks" in stream.getvalue()
+
+
+def test_no_word_of_the_counts_is_cut_in_80_columns() -> None:
+    checks = [result("inverse.a", "failed"), result("inverse.b", expected="known"), result("inverse.c", "error"),
+              result("inverse.d", "inconclusive"), result("inverse.e", "failed", expected="known"), result("inverse.f", "skipped"),
+              result("convergence.a")]
+    stream = io.StringIO()
+    report_terminal.show_one(replace(REPORT, checks=checks), Console(file=stream, width=80))
+    text = stream.getvalue()
+    assert "…" not in text.split(" family")[1]
+    for word in ("failed", "unexpected", "error", "inconclusive", "declared", "skipped", "passed"):
+        assert re.search(rf"\b{word}\b", text[text.index(" family") - 250 :])

@@ -27,7 +27,7 @@ Vector = np.ndarray[Any, np.dtype[np.float64]]
     claim="Samples have the density exp(log_prob): Metropolis–Hastings steps for log_prob leave them in equilibrium, "
     "E[sign(f(x′) − f(x))] = 0.",
     reference="detailed balance (Hastings 1970); Hoeffding 1963 for the mean of bounded variables",
-    kind="equivalence", needs=("log_prob", "sample"), statistical=True,
+    kind="equivalence", needs=("log_prob", "sample"), statistical=True, modes=False,
     cost="4,000 samples (thorough: 40,000), each with two densities",
     catches="a temperature, samples that were never inverted, another base distribution, a shift, a forgotten log-det",
 )
