@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, namespace
+from iresnet_ref.arrays import Array, is_compiling, namespace
 
 Function = Callable[[Any], Any]
 Both = Callable[[Any], tuple[Any, Any]]
@@ -60,7 +61,7 @@ def _indicator(condition: Any, z: Array) -> Any:
 
 
 def _lipswish(z: Array) -> Any:
-    with np.errstate(over="ignore"):  # z/∞ is 0 to rounding
+    with nullcontext() if is_compiling(z) else np.errstate(over="ignore"):  # z/∞ is 0 to rounding
         return z / (1.1 + 1.1 * namespace(z).exp(-z))
 
 

@@ -5,7 +5,9 @@ Validation happens here and once, in the public functions; the kernels behind th
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Protocol, Self
@@ -115,19 +117,43 @@ def indices(a: HostArray, like: Array) -> Any:
     return xp.asarray(np.asarray(a, dtype=np.int32), dtype=xp.int32, device=device(like))
 
 
-def all_finite(x: Array) -> bool:
-    """Return whether every entry is finite, by one host synchronisation.
+def is_compiling(*arrays: Array) -> bool:
+    """Return whether a compiler that the namespace names (torch's) traces this call: nothing may ask for values or NumPy's state."""
+    compiler = getattr(namespace(*arrays), "compiler", None)
+    return compiler is not None and bool(compiler.is_compiling())
+
+
+def holds(*conditions: Any) -> bool:
+    """Return whether every entry of every condition is true, by one host synchronisation.
 
     True where there is no value to look at: under jit, compile or vmap, and on a device without data (torch's meta).
     """
-    xp = namespace(x)
-    compiler = getattr(xp, "compiler", None)
-    if compiler is not None and compiler.is_compiling():
+    xp = namespace(*conditions)
+    if is_compiling(*conditions):
         return True
+    every = functools.reduce(operator.and_, (xp.all(condition) for condition in conditions))
     try:
-        return bool(xp.all(xp.isfinite(x)))
+        return bool(every)
     except (TypeError, RuntimeError):  # what tracers, and arrays without data, raise when asked for a value
         return True
+
+
+def all_finite(x: Array) -> bool:
+    """Return whether every entry is finite, by one host synchronisation; True where there is no value to look at."""
+    return holds(namespace(x).isfinite(x))
+
+
+def require_finite(**arrays: Any) -> None:
+    """Refuse NaN and infinity, by one host synchronisation for all arrays together; None and empty ones are passed over.
+
+    Raises: NonFiniteError.
+    """
+    finite = {name: namespace(a).isfinite(a) for name, a in arrays.items() if a is not None and size(tuple(a.shape))}
+    if finite and not holds(*finite.values()):
+        name = next(name for name, condition in finite.items() if not holds(condition))
+        raise NonFiniteError(
+            f"{name}: expected finite values, got NaN or infinity; look at the rows where isfinite is false"
+        )
 
 
 @cache
@@ -239,10 +265,8 @@ def require_batch(x: Any, event_shape: tuple[int, ...], name: str, *, check: boo
             f"{name}: expected shape (batch, {', '.join(map(str, event_shape))}), got {tuple(x.shape)}; "
             "put the batch first, try x[None] for a single event"
         )
-    if check and size(tuple(x.shape)) and not all_finite(x):
-        raise NonFiniteError(
-            f"{name}: expected finite values, got NaN or infinity; look at the rows where isfinite is false"
-        )
+    if check:
+        require_finite(**{name: x})
 
 
 def require_alike(x: Any, other: Any, name: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, require_alike, require_batch, row_norm, to_host
+from iresnet_ref.arrays import device, namespace, require_alike, require_batch, require_finite, row_norm, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.rounding import down
@@ -63,9 +63,11 @@ def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) ->
     >>> bool(ir.inverse_ball(F, inverse.x, y).radius[0] < 1e-5)
     True
     """
-    block.require(y, "y", check=check)
-    require_batch(x, block.branch.event_shape, "x", check=check)
+    block.require(y, "y", check=False)
+    require_batch(x, block.branch.event_shape, "x", check=False)
     require_alike(x, y, "x")
+    if check:
+        require_finite(y=y, x=x)
     if x.shape[0] != y.shape[0]:
         raise ShapeError(f"x: expected {y.shape[0]} rows like y, got {x.shape[0]}; pass the y that x was computed from")
     lipschitz = block.contraction()

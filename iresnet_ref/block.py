@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import require_alike, require_batch
+from iresnet_ref.arrays import require_alike, require_batch, require_finite
 from iresnet_ref.branch import Branch
 from iresnet_ref.certify import Certificate
 from iresnet_ref.errors import DTypeError, NotContractiveError, ShapeError
@@ -48,9 +48,9 @@ class ResidualBlock:
 
         Raises ShapeError, DTypeError, NonFiniteError.
         """
-        self.require(x, "x", check=check)
-        if y_bar is not None:
-            self.require(y_bar, "y_bar", check=check)
+        for name, a in (("x", x), ("y_bar", y_bar)):
+            if a is not None:
+                self.require(a, name, check=False)
         if (v is None) != (t_bar is None):
             raise ShapeError("pullback: expected v and t_bar, the tangent and the cotangent of J v, both or neither, got one of them")
         for name, tangent in (("v", v), ("t_bar", t_bar)):
@@ -58,6 +58,8 @@ class ResidualBlock:
                 require_alike(tangent, x, name)
                 if tuple(tangent.shape[-x.ndim :]) != tuple(x.shape):
                     raise ShapeError(f"{name}: expected shape (*probes, *{tuple(x.shape)}) for this x, got {tuple(tangent.shape)}")
+        if check:
+            require_finite(x=x, y_bar=y_bar)
         x_bar, v_bar, gradients = self.branch.pullback(x, v, y_bar, t_bar)
         return x_bar if y_bar is None else y_bar + x_bar, v_bar if t_bar is None else t_bar + v_bar, gradients
 

@@ -69,8 +69,8 @@ class Flow:
         """How many numbers one data event has: before padding."""
         return size(self.event_shape)
 
-    def _require(self, x: Any, *, check: bool) -> None:
-        self.steps.require(x, "x", check=check)
+    def _require(self, x: Any, *, check: bool, **others: Any) -> None:
+        self.steps.require(x, "x", check=check, **others)
         require_alike(x, self.base.like, "x")
 
     def __call__(self, x: Any, *, check: bool = True) -> Any:
@@ -163,9 +163,9 @@ class Flow:
         return x_bar, {**gradients, **{f"base.{name}": g for name, g in of_base.items()}}
 
     def _weights(self, x: Any, weights: Any, *, check: bool) -> Any:
-        self._require(x, check=check)
+        self._require(x, check=check, weights=weights)
         xp = namespace(x)
         weights = xp.ones_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) if weights is None else weights
-        require_batch(weights, (), "weights", check=check)
+        require_batch(weights, (), "weights", check=False)
         require_alike(weights, x, "weights")
         return weights

@@ -91,11 +91,12 @@ class Composition(Bijection):
             x = steps[-1].value(x)
         return Composition(tuple(steps))
 
-    def require(self, x: Any, name: str, shape: tuple[int, ...] | None = None, *, check: bool = True) -> None:
-        """Refuse what the composition or its first step refuses."""
-        super().require(x, name, shape, check=check)
+    def require_values(self, x: Any, name: str, **others: Any) -> None:
+        """Refuse of x what the first step refuses."""
         if name == "x":
-            self.steps[0].require(x, name, check=check)
+            self.steps[0].require_values(x, name, **others)
+        else:
+            super().require_values(x, name, **others)
 
     def _with_options(self, options: Options) -> Iterator[tuple[Bijection, Options]]:
         """Yield each step with options whose streams no other step uses."""

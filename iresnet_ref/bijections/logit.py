@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import from_host, namespace, row_norm, size, to_host
+from iresnet_ref.arrays import device, from_host, holds, namespace, row_norm, size, to_host
 from iresnet_ref.bijections.protocol import ClosedForm, Options, Pulled
 from iresnet_ref.errors import NonFiniteError
 from iresnet_ref.probes import Probes
@@ -48,11 +48,14 @@ class Logit(ClosedForm):
         """The event shape."""
         return self.event_shape
 
-    def require(self, x: Any, name: str, shape: tuple[int, ...] | None = None, *, check: bool = True) -> None:
-        """Refuse also values of x outside [0, levels]."""
-        super().require(x, name, shape, check=check)
-        xp = namespace(x)
-        if check and name == "x" and size(tuple(x.shape)) and not bool(xp.all((x >= 0.0) & (x <= float(self.levels)))):
+    def require_values(self, x: Any, name: str, **others: Any) -> None:
+        """Refuse also values of x outside [0, levels]; of those inside none is NaN or infinite."""
+        if name != "x":
+            super().require_values(x, name, **others)
+            return
+        finite = [namespace(a).isfinite(a) for a in others.values() if a is not None]
+        if not holds((x >= 0.0) & (x <= float(self.levels)), *finite):
+            super().require_values(x, name, **others)
             raise NonFiniteError(
                 f"{name}: expected values in [0, {self.levels}], whose logit is finite, got others; "
                 "try ir.dequantise for integers, or another levels="
@@ -113,17 +116,21 @@ def dequantise(x: Any, *, seed: int = 0, like: Any = None) -> Any:
     """Return x + u, u uniform on (0, 1) and independent, for integers x ≥ 0 of shape (batch, *event).
 
     u = (2k + 1)/2¹⁶ with 15 random bits k: x + u is exact in float32 for x < 256, so that floor gives x back; a row's draws
-    depend on the seed and the row alone. x may have an integer or a floating dtype; the result is like `like`
-    (default: x if that is floating, else NumPy float64).
+    depend on the seed and the row alone. x may have an integer or a floating dtype; the result is like `like` (default: x if
+    that is floating, else the floating dtype that x's namespace makes by default, on x's device). x stays on its device.
 
     >>> import numpy as np
     >>> x = np.asarray([[0, 17, 255]])
     >>> bool((np.floor(dequantise(x, seed=3)) == x).all())
     True
     """
+    xp = namespace(x)
     if like is None:
-        like = x if namespace(x).isdtype(x.dtype, "real floating") else np.zeros(1)
+        defaults = xp.__array_namespace_info__().default_dtypes(device=device(x))
+        floating = xp.isdtype(x.dtype, "real floating")
+        like = x if floating else xp.zeros((0,), dtype=defaults["real floating"], device=device(x))
     batch, event = x.shape[0], tuple(x.shape[1:])
     bits = Probes(seed=seed).words(batch, size(event))[0] >> np.uint32(17)
     u = (2.0 * bits.astype(np.float64) + 1.0) / 2.0**16
-    return from_host(to_host(x), like) + from_host(u.reshape(batch, *event), like)
+    there = xp.astype(x, like.dtype) if namespace(like) is xp else from_host(to_host(x), like)
+    return there + from_host(u.reshape(batch, *event), like)

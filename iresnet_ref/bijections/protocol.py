@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from iresnet_ref.arrays import device, indices, namespace, require_alike, require_batch, row_norm
+from iresnet_ref.arrays import device, indices, namespace, require_alike, require_batch, require_finite, row_norm
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.inverse import Inverse
 from iresnet_ref.inverse import Method as InverseMethod
@@ -126,12 +126,25 @@ class Bijection(ABC):
         del x
         return self
 
-    def require(self, x: Any, name: str, shape: tuple[int, ...] | None = None, *, check: bool = True) -> None:
-        """Refuse a batch that is not finite, or not of the event shape (default: of x) or the parameters' kind."""
-        require_batch(x, self.in_shape if shape is None else shape, name, check=check)
+    def require(self, x: Any, name: str, shape: tuple[int, ...] | None = None, *, check: bool = True, **others: Any) -> None:
+        """Refuse a batch that is not finite, or not of the event shape (default: of x) or the parameters' kind.
+
+        `check` looks at the values, those of x and of what else has to be finite, by one host synchronisation.
+        """
+        require_batch(x, self.in_shape if shape is None else shape, name, check=False)
         for parameter in self.parameters().values():
             require_alike(x, parameter, name)
             break
+        for other, a in others.items():
+            if a is not None:
+                require_batch(a, (), other, check=False)
+                require_alike(a, x, other)
+        if check:
+            self.require_values(x, name, **others)
+
+    def require_values(self, x: Any, name: str, **others: Any) -> None:
+        """Refuse values that are not finite, by one host synchronisation."""
+        require_finite(**{name: x}, **others)
 
     def __call__(self, x: Any, *, check: bool = True) -> Any:
         """Return y for x of shape (batch, *in_shape). Raises ShapeError, DTypeError, NonFiniteError."""

@@ -38,7 +38,8 @@ def solve_adjoint(chain: Chain, b: Any, goal: Any, lipschitz: float, q: float = 
     z, residual, products = xp.zeros_like(b), b, n if dense else 0
     norm = row_norm(b, b.ndim - 1, q)
     iterate = _krylov if q == 2.0 else partial(_neumann, q=q)
-    while bool(xp.any(norm > goal)):
+    going = bool(xp.any(norm > goal))
+    while going:
         move, used = _densely(chain, inverse, residual) if dense else iterate(chain, residual, goal)
         better = b - (z + move) - chain.rmatvec(z + move)
         products, after = products + used + 1, row_norm(better, b.ndim - 1, q)
@@ -47,8 +48,7 @@ def solve_adjoint(chain: Chain, b: Any, goal: Any, lipschitz: float, q: float = 
         keep = xp.reshape(shrunk, (-1, *(1,) * (b.ndim - 1)))
         z, residual = xp.where(keep, z + move, z), xp.where(keep, better, residual)
         norm = xp.where(shrunk, after, norm)
-        if not bool(xp.any(shrunk & (norm > goal))):
-            break
+        going = bool(xp.any(shrunk & (norm > goal)))
     return z, norm, products, "dense" if dense else "krylov" if q == 2.0 else "neumann"
 
 

@@ -7,7 +7,16 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, expand_rows, indices, namespace, require_alike, require_batch, size
+from iresnet_ref.arrays import (
+    HostArray,
+    expand_rows,
+    indices,
+    namespace,
+    require_alike,
+    require_batch,
+    require_finite,
+    size,
+)
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.gradient.exact import exact_gradient
@@ -124,14 +133,16 @@ def require(
     weighted: str = "weights",
 ) -> None:
     """Refuse a batch, row weights or cotangents that do not fit the block and each other."""
-    block.require(x, "x", check=check)
+    block.require(x, "x", check=False)
     if weights is not None:
-        require_batch(weights, (), weighted, check=check)
+        require_batch(weights, (), weighted, check=False)
         require_alike(weights, x, weighted)
         require_rows(weights, x, weighted)
     if y_bar is not None:
-        block.require(y_bar, cotangent, check=check)
+        block.require(y_bar, cotangent, check=False)
         require_rows(y_bar, x, cotangent)
+    if check:
+        require_finite(**{"x": x, weighted: weights, cotangent: y_bar})
 
 
 def require_rows(a: Any, x: Any, name: str) -> None:

@@ -6,7 +6,16 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iresnet_ref.arrays import Array, device, flatten_events, namespace, require_alike, require_batch
+from iresnet_ref.arrays import (
+    Array,
+    device,
+    flatten_events,
+    holds,
+    namespace,
+    require_alike,
+    require_batch,
+    require_finite,
+)
 from iresnet_ref.bijections.protocol import Options
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flow import Flow
@@ -37,12 +46,12 @@ def maximum_likelihood(
     >>> loss.value.shape, sorted(loss.gradients)[:2]
     ((), ['0.log_scale', '0.shift'])
     """
-    flow.steps.require(x, "x", check=check)
+    flow.steps.require(x, "x", check=check, weights=weights)
     require_alike(x, flow.base.like, "x")
     xp = namespace(x)
     if x.shape[0] == 0:
         raise ShapeError(f"maximum_likelihood: expected a batch with rows, got {tuple(x.shape)}")
-    weights = _weights(x, weights, check=check)
+    weights = _weights(x, weights)
     options = _of_step(flow, options, step)
     log_prob, _, gradients = flow.log_prob_and_gradient(x, weights=-weights, options=options, check=False)
     return Loss(-xp.sum(weights * log_prob.value), gradients)
@@ -52,14 +61,19 @@ def cross_entropy(logits: Any, labels: Any, *, weights: Any = None, check: bool 
     """Return −Σ_b w_b log softmax(logits_b)[label_b] in nats, and its gradient with respect to the logits.
 
     `logits` (batch, classes), `labels` integers (batch,) on the same backend, `weights` (batch,), default 1/batch. The largest
-    logit is subtracted first: nothing overflows. Raises: ShapeError, DTypeError, and ValueError for labels outside
-    [0, classes), which costs one host synchronisation (`check`).
+    logit is subtracted first: nothing overflows. Raises: ShapeError, DTypeError, and NonFiniteError or ValueError for labels
+    outside [0, classes), which cost one host synchronisation (`check`).
 
     >>> import numpy as np
     >>> value, gradient = cross_entropy(np.zeros((1, 2)), np.asarray([1]))
     >>> value.round(4).tolist(), gradient.tolist()
     (0.6931, [[0.5, -0.5]])
     """
+    return _cross_entropy(logits, labels, weights, check)
+
+
+def _cross_entropy(logits: Any, labels: Any, weights: Any, check: bool, x: Any = None) -> tuple[Any, Any]:
+    """The same; the values that are looked at are those of x, which the logits were made of."""
     xp = namespace(logits)
     if logits.ndim != 2 or tuple(labels.shape) != tuple(logits.shape[:1]):
         raise ShapeError(
@@ -68,9 +82,9 @@ def cross_entropy(logits: Any, labels: Any, *, weights: Any = None, check: bool 
     if not xp.isdtype(labels.dtype, "integral"):
         raise DTypeError(f"cross_entropy: expected integer labels, got {labels.dtype}; try xp.astype(labels, xp.int32)")
     n = logits.shape[1]
-    if check and not bool(xp.all((labels >= 0) & (labels < n))):
-        raise ValueError(f"cross_entropy: expected labels from 0 to {n - 1}, got others; number the classes from 0")
-    weights = _weights(logits, weights, check=check)
+    given, weights = weights, _weights(logits, weights)
+    if check:
+        _require_labels(logits, labels, given, logits if x is None else x)
     classes = xp.arange(n, dtype=labels.dtype, device=device(logits))
     is_label = xp.astype(labels[:, None] == classes[None, :], logits.dtype)
     shifted = logits - xp.max(logits, axis=1, keepdims=True)
@@ -93,10 +107,10 @@ def classification(
     >>> bool(abs(loss.value - np.log(3.0)) < 1e-12)
     True
     """
-    model.require(x, check=check)
+    model.require(x, check=False)
     inputs, y = model.steps.inputs(x)
     logits = model.logits(flatten_events(y, y.ndim - 1))
-    value, logits_bar = cross_entropy(logits, labels, weights=weights, check=check)
+    value, logits_bar = _cross_entropy(logits, labels, weights, check, x)
     return Loss(value, model.back(inputs, y, logits_bar)[1])
 
 
@@ -129,7 +143,7 @@ def hybrid(
     >>> sorted(loss.gradients)[-3:]
     ['base.log_scale', 'base.logits', 'base.means']
     """
-    flow.steps.require(x, "x", check=check)
+    flow.steps.require(x, "x", check=check, weights=weights, label_weights=label_weights)
     require_alike(x, flow.base.like, "x")
     if not isinstance(flow.base, GaussianMixture):
         raise DTypeError(f"hybrid: expected a flow whose base is a GaussianMixture, got {type(flow.base).__name__}")
@@ -142,7 +156,7 @@ def hybrid(
         volume = a = None
     else:
         inputs, z, volume = flow.steps.record(x, options.shared(flow.steps.streams))
-        a = density * _weights(x, weights, check=check)
+        a = density * _weights(x, weights)
     joint = flow.base.joint(z)
     value, joint_bar = cross_entropy(joint, labels, weights=label_weights, check=check)
     if a is not None and volume is not None:
@@ -161,12 +175,21 @@ def _of_step(flow: Flow, options: Options | None, step: int) -> Options:
     return replace(options, probes=options.probes.on_stream(options.probes.stream + step * flow.steps.streams))
 
 
-def _weights(like: Array, weights: Any, *, check: bool = True) -> Any:
+def _require_labels(logits: Any, labels: Any, weights: Any, x: Any) -> None:
+    """Refuse labels outside [0, classes), and arrays that are not finite, by one host synchronisation."""
+    n = logits.shape[1]
+    finite = [namespace(logits).isfinite(a) for a in (x, weights) if a is not None]
+    if not holds((labels >= 0) & (labels < n), *finite):
+        require_finite(x=x, weights=weights)
+        raise ValueError(f"cross_entropy: expected labels from 0 to {n - 1}, got others; number the classes from 0")
+
+
+def _weights(like: Array, weights: Any) -> Any:
     """Return the weights of the rows, 1/batch where none are given."""
     if weights is None:
         xp, n = namespace(like), like.shape[0]
         return xp.full((n,), 1.0 / max(n, 1), dtype=like.dtype, device=device(like))
-    require_batch(weights, (), "weights", check=check)
+    require_batch(weights, (), "weights", check=False)
     require_alike(weights, like, "weights")
     if weights.shape[0] != like.shape[0]:
         raise ShapeError(f"weights: expected one for each of {like.shape[0]} rows, got {weights.shape[0]}")

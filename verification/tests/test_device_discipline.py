@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cupy
@@ -12,11 +14,12 @@ import pytest
 
 import iresnet_backends
 import iresnet_ref as ir
-from iresnet_ref.arrays import row_norm
+from iresnet_ref.arrays import device, from_host, indices, row_norm
 from iresnet_ref.logdet import laws
 from iresnet_ref.logdet.exact import exact_logdet
 from iresnet_ref.logdet.roulette import roulette_logdet
 from iresnet_ref.logdet.series import series_logdet
+from iresnet_ref.training import Classifier, Loss, classification, fit, maximum_likelihood, start
 
 B, D, L = 40, 6, 0.97
 LENGTHS = np.resize([1, 4, 2, 7], (3, B))
@@ -60,20 +63,128 @@ def test_kernels_never_wait(name: str) -> None:
     assert waits(lambda: KERNELS[name](F, x, v)) == (0, 0)
 
 
-PUBLIC: dict[str, Callable[[ir.ResidualBlock, Any, bool], Any]] = {
-    "forward": lambda F, x, check: F(x, check=check),
-    "exact": lambda F, x, check: ir.logdet(F, x, method="exact", check=check),
-    "series": lambda F, x, check: ir.logdet(F, x, method="series", terms=6, check=check),
-    "roulette": lambda F, x, check: ir.logdet(F, x, method="roulette", probes=ir.Probes(count=9), check=check),
-    "auto": lambda F, x, check: ir.logdet(F, x, check=check),
+@dataclass(frozen=True)
+class World:
+    """What public calls are made on: a block, a batch, row weights, a flow, and an image flow that begins with a domain."""
+
+    F: ir.ResidualBlock
+    x: Any
+    w: Any
+
+    @cached_property
+    def like(self) -> Any:
+        return self.F.branch.like
+
+    @cached_property
+    def flow(self) -> ir.Flow:
+        base = ir.DiagonalGaussian(from_host(np.zeros(D), self.like), from_host(np.zeros(D), self.like))
+        steps = [ir.ActNorm.fresh((D,), self.like), self.F, ir.Mixing.rotation((D,), seed=1, like=self.like), self.F]
+        return ir.Flow(steps, base).initialise(self.x)
+
+    @cached_property
+    def images(self) -> ir.Flow:
+        conv = ir.ResidualBlock(ir.convnet((4, 4, 4), channels=2, like=self.like), 0.9)
+        return ir.Flow([ir.Logit((2, 8, 8)), ir.Squeeze((2, 8, 8)), ir.FactorOut((8, 4, 4), [conv])])
+
+    @cached_property
+    def pictures(self) -> Any:
+        return from_host(np.random.default_rng(1).uniform(0.0, 255.0, (B, 2, 8, 8)), self.like)
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        return Classifier.fresh([self.F], 3)
+
+    @cached_property
+    def labels(self) -> Any:
+        return indices(np.arange(B) % 3, self.like)
+
+
+PUBLIC: dict[str, Callable[[World, bool], Any]] = {
+    "forward": lambda o, check: o.F(o.x, check=check),
+    "pullback": lambda o, check: o.F.pullback(o.x, y_bar=o.x, check=check),
+    "exact": lambda o, check: ir.logdet(o.F, o.x, method="exact", check=check).value,
+    "series": lambda o, check: ir.logdet(o.F, o.x, method="series", terms=6, check=check).value,
+    "roulette": lambda o, check: ir.logdet(o.F, o.x, method="roulette", probes=ir.Probes(count=9), check=check).value,
+    "arnoldi": lambda o, check: ir.logdet(o.F, o.x, method="arnoldi", terms=4, check=check).value,
+    "auto": lambda o, check: ir.logdet(o.F, o.x, check=check).value,
+    "error bound": lambda o, check: ir.logdet_error_bound(o.F, o.x, check=check),
+    "ball": lambda o, check: ir.inverse_ball(o.F, o.x, o.x, check=check).radius,
+    "gradient, exact": lambda o, check: of(ir.logdet_gradient(o.F, o.x, weights=o.w, y_bar=o.x, check=check)),
+    "gradient, series": lambda o, check: of(ir.logdet_gradient(o.F, o.x, weights=o.w, method="neumann", terms=5, check=check)),
+    "gradient, roulette": lambda o, check: of(ir.logdet_gradient(o.F, o.x, y_bar=o.x, method="neumann", check=check)),
+    "gradient in the forward pass": lambda o, check: ir.backward_in_forward(o.F, o.x, o.w, check=check)[0],
+    "flow": lambda o, check: o.flow(o.x, check=check),
+    "log p": lambda o, check: o.flow.log_prob(o.x, check=check).value,
+    "log p, roulette": lambda o, check: o.flow.log_prob(o.x, options=ir.Options(method="roulette"), check=check).value,
+    "gradient of log p": lambda o, check: o.flow.log_prob_gradient(o.x, weights=o.w, check=check),
+    "log p of images": lambda o, check: o.images.log_prob(o.pictures, check=check).value,
+    "likelihood": lambda o, check: of(maximum_likelihood(o.flow, o.x, weights=o.w, check=check)),
+    "classification": lambda o, check: of(classification(o.classifier, o.x, o.labels, weights=o.w, check=check)),
 }
+ITERATING: dict[str, Callable[[World, bool], Any]] = {
+    "invert": lambda o, check: ir.invert(o.F, o.x, check=check),
+    "inverse of a composition": lambda o, check: ir.invert_composition([o.F, o.F, o.F], o.x, check=check),
+    "inverse of a flow": lambda o, check: o.flow.inverse(o.x, check=check),
+    "gradient of the inverse": lambda o, check: ir.inverse_gradient(o.F, o.x, o.x, weights=o.w, check=check),
+    "gradient by inversion": lambda o, check: ir.sequence_gradient([o.F, o.F], o.x, o.x, weights=o.w, check=check),
+    "log-determinant of the inverse": lambda o, check: ir.logdet_of_inverse(o.F, o.x, check=check),
+    "roulette to a standard error": lambda o, check: ir.logdet(
+        o.F, o.x, method="roulette", standard_error=0.1, exact_traces=0, check=check
+    ),
+}
+"""Public calls that decide on values as they go."""
+
+
+def of(result: Any) -> tuple[Any, dict[str, Any]]:
+    """The arrays of a gradient or a loss."""
+    if isinstance(result, Loss):
+        return result.value, result.gradients
+    return result.x, result.parameters
+
+
+def world(name: str = "cupy:0") -> World:
+    F, x = subject(name)
+    return World(ir.ResidualBlock(F.branch, L), x, from_host(np.linspace(-1.0, 1.0, B), x))
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_one_value_check_per_public_call_and_none_without(name: str) -> None:
-    F, x = subject()
-    assert waits(lambda: PUBLIC[name](F, x, True)) == (1, 1)
-    assert waits(lambda: PUBLIC[name](F, x, False)) == (0, 0)
+    o = world()
+    PUBLIC[name](o, False)  # weights go to the host once, here
+    assert waits(lambda: PUBLIC[name](o, True)) == (1, 1)
+    assert waits(lambda: PUBLIC[name](o, False)) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ITERATING)
+def test_where_values_decide_the_check_is_one_more_and_no_batch_comes_to_the_host(name: str) -> None:
+    o = world()
+    ITERATING[name](o, False)
+    without, largest = waits(lambda: ITERATING[name](o, False))
+    assert waits(lambda: ITERATING[name](o, True)) == (without + 1, largest)
+    assert without > 0
+    assert largest <= 4 * B < B * D, "norms per row, never the batch"
+
+
+def test_a_step_of_training_brings_two_numbers_and_the_weights_to_the_host() -> None:
+    o = world()
+    state = start(o.flow)
+    weights = sum(p.size for p in o.F.branch.parameters().values() if p.ndim == 2)
+
+    def step(check: bool) -> tuple[int, int]:
+        return waits(lambda: fit(state, lambda model, k: maximum_likelihood(model, o.x, step=k, check=check), 1))
+
+    fresh, largest = step(False)  # the weights of both blocks are certified
+    assert largest < weights
+    assert step(False) == (1, 2), "the loss and the norm of its gradient"
+    assert step(True) == (2, 2)
+    assert fresh - 1 <= 4 * 6, "each of two blocks has three matrices: to divide, and to certify"
+
+
+def test_dequantisation_leaves_the_picture_where_it_is() -> None:
+    integers = indices(np.arange(12).reshape(2, 6), cupy.zeros(1))
+    assert waits(lambda: ir.dequantise(integers)) == (0, 0)
+    noisy = ir.dequantise(integers)
+    assert (noisy.dtype, device(noisy)) == (cupy.float64, device(integers))
 
 
 @pytest.mark.parametrize("check_every", [1, 4, 16])
@@ -93,12 +204,6 @@ def test_the_inverse_waits_once_per_check_every_evaluations_or_halving_of_the_ba
     trials = -(-evaluations // D)
     assert syncs <= {"hidden": 2 + 2 * looks, "auto": 2 + 2 * looks, "newton": 2 + 2 * trials}.get(method, looks)
     assert largest <= 3 * B, "only norms per row come to the host, never the batch"
-
-
-def test_a_check_is_one_more() -> None:
-    F, y = subject()
-    ir.invert(F, y)
-    assert waits(lambda: ir.invert(F, y))[0] == waits(lambda: ir.invert(F, y, check=False))[0] + 1
 
 
 def test_certificates_move_weights_and_no_batch() -> None:
@@ -132,23 +237,48 @@ def test_kernels_run_on_a_device_without_data(name: str) -> None:
             assert (array.device.type, array.dtype) == ("meta", torch.float64)
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", ["forward", "exact", "series", "roulette", "auto"])
 def test_public_calls_skip_their_value_check_where_there_are_no_values(name: str) -> None:
-    F, x = subject("torch:cpu")
-    F = ir.ResidualBlock(F.branch.with_parameters({k: p.to("meta") for k, p in F.branch.parameters().items()}), L)
-    result = PUBLIC[name](F, x.to("meta"), True)
-    assert getattr(result, "value", result).device.type == "meta"
+    o = world("torch:cpu")
+    F = ir.ResidualBlock(o.F.branch.with_parameters({k: p.to("meta") for k, p in o.F.branch.parameters().items()}), L)
+    assert PUBLIC[name](World(F, o.x.to("meta"), o.w), True).device.type == "meta"
 
 
-def test_public_calls_trace_under_jit() -> None:
+def leaves(result: Any) -> list[np.ndarray[Any, Any]]:
+    """The arrays of a result on the host."""
+    if isinstance(result, dict):
+        return [a for k in sorted(result) for a in leaves(result[k])]
+    if isinstance(result, tuple):
+        return [a for r in result if r is not None for a in leaves(r)]
+    return [np.asarray(result)]
+
+
+UNDER_JIT = ["forward", "exact", "series", "gradient, exact", "gradient, series", "log p", "classification"]
+"""In CI; the others, which trace as well, in the thorough tests."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in UNDER_JIT else [pytest.mark.thorough]) for n in PUBLIC])
+def test_public_calls_trace_under_jit(name: str) -> None:
+    import jax
+
+    o = world("jax:cpu")
+    call = PUBLIC[name]
+    eager = leaves(call(o, True))
+    kept = {k: v for k, v in vars(o).items() if k not in {"F", "x", "w"}}
+
+    def traced(x: Any, w: Any) -> Any:
+        inner = World(o.F, x, w)
+        vars(inner).update(kept)
+        return call(inner, True)
+
+    for a, b in zip(leaves(jax.jit(traced)(o.x, o.w)), eager, strict=True):
+        assert np.abs(a - b).max() <= 2.0**-53 * 64 * D * B / (1 - L) * (1.0 + np.abs(b).max())
+
+
+def test_what_decides_on_values_stays_outside_jit() -> None:
     import jax
 
     F, x = subject("jax:cpu")
-    for name in ("forward", "exact", "series"):
-        traced = jax.jit(lambda x, f=PUBLIC[name]: getattr(f(F, x, True), "value", f(F, x, True)))(x)
-        eager = PUBLIC[name](F, x, True)
-        gap = np.abs(np.asarray(traced) - np.asarray(getattr(eager, "value", eager))).max()
-        assert gap <= 2.0**-53 * 64 * D / (1 - L), name
     with pytest.raises(ir.DTypeError, match=r"keep what decides on values .* outside jit and vmap: there, state lipschitz="):
         jax.jit(lambda y: ir.invert(F, y).x)(x)
 
