@@ -36,7 +36,7 @@ def neumann_cotangent(chain: Chain, v: Any, lengths: HostArray, survival: Callab
             active, keep = alive, slice(0, alive)
             chain, w, n, total = chain.take(keep), w[keep, ...], n[keep, ...], total[keep, ...]
         w = chain.rmatvec(w)
-        total = total + ((-1) ** k / survival(k)) * xp.astype(n >= k, w.dtype) * w
+        total = total + xp.astype(n >= k, w.dtype) / ((-1.0) ** k * survival(k)) * w
     total = xp.concat([total, *reversed(finished)], axis=0)
     back = indices(np.argsort(order, kind="stable"), total)
     return xp.reshape(xp.take(total, back, axis=0), v.shape)

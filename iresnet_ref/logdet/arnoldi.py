@@ -21,7 +21,7 @@ import numpy as np
 from iresnet_ref import rounding
 from iresnet_ref.arrays import HostArray, device, from_host, namespace, size
 from iresnet_ref.chain import Chain
-from iresnet_ref.logdet.series import coefficient, replaced_terms
+from iresnet_ref.logdet.series import divisor, replaced_terms
 
 
 def arnoldi_logdet(chain: Chain, v: Any, steps: int, lipschitz: float, traces: Sequence[Any] = ()) -> Any:
@@ -34,7 +34,7 @@ def arnoldi_logdet(chain: Chain, v: Any, steps: int, lipschitz: float, traces: S
     if steps > 1:
         powers.append(columns[0][..., 0] * columns[0][..., 0] + columns[0][..., 1] * columns[1][..., 0])
     for k, _ in enumerate(traces, start=1):
-        value = value - coefficient(k) * powers[k - 1]
+        value = value - powers[k - 1] / divisor(k)
     return replaced_terms(traces, value) + xp.sum(flat * flat, axis=-1) * value
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from iresnet_ref.arrays import HostArray, indices, namespace
 from iresnet_ref.chain import Chain
 from iresnet_ref.logdet.laws import Table
-from iresnet_ref.logdet.series import coefficient, event_dot, replaced_terms
+from iresnet_ref.logdet.series import divisor, event_dot, replaced_terms
 
 
 def products(lengths: HostArray, exact: int) -> HostArray:
@@ -48,8 +48,8 @@ def roulette_logdet(chain: Chain, v: Any, lengths: HostArray, law: Table, traces
             chain, v, w, n, total = chain.take(keep), v[keep, ...], w[keep, ...], n[keep], total[keep]
         w = chain.rmatvec(w)
         if k > len(traces):
-            weight = coefficient(k) / law.survival(k)
-            total = total + weight * xp.astype(n >= k, total.dtype) * event_dot(w, v, event_ndim)
+            has = xp.astype(n >= k, total.dtype)
+            total = total + has * event_dot(w, v, event_ndim) / (divisor(k) * law.survival(k))
     total = xp.concat([total, *reversed(finished)], axis=0)
     back = indices(np.argsort(order, kind="stable"), total)
     return exact + xp.reshape(xp.take(total, back, axis=0), (count, batch))
