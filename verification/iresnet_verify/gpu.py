@@ -86,24 +86,30 @@ def time_of(b: Backend, dtype: str) -> dict[str, Any]:
 
 def parity_table(found: Sequence[Parity]) -> Table:
     """Return backend × quantity, each error in units of its rounding bound."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title_justify="left",
-                  title="Error against 50 digits, in units of the rounding bound (kept: ≤ 1; draws: 0 or inf)")
-    for column in ("backend", "dtype", *QUANTITIES):
-        table.add_column(column)
+    table = _table("Error against 50 digits in units of its bound (kept: ≤ 1; draws: 0 or inf)", QUANTITIES)
     for key in dict.fromkeys((p.backend, p.dtype) for p in found):
         cells = {p.quantity: p for p in found if (p.backend, p.dtype) == key}
-        table.add_row(*key, *(f"[{'green' if cells[q].kept else 'red'}]{cells[q].error:.2g}[/]" for q in QUANTITIES))
+        marked = (f"[{'green' if cells[q].kept else 'red'}]{cells[q].error:.1g}[/]" for q in QUANTITIES)
+        table.add_row(key[0], key[1].replace("float", "f"), *marked)
     return table
 
 
 def _times(times: Sequence[dict[str, Any]]) -> Table:
     title = f"Milliseconds for {BATCH} rows of an MLP {'-'.join(map(str, SIZES))}"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title=title, title_justify="left")
-    for column in ("backend", "dtype", *WORK, "MB in use"):
-        table.add_column(column)
+    table = _table(title, (*WORK, "MB in use"))
     for row in times:
         used = "–" if row["bytes in use"] is None else f"{row['bytes in use'] / 1e6:.0f}"
-        table.add_row(row["backend"], row["dtype"], *(f"{row[name]:.3g}" for name in WORK), used)
+        table.add_row(row["backend"], row["dtype"].replace("float", "f"), *(f"{row[name]:.3g}" for name in WORK), used)
+    return table
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    """A table whose numbers stay whole in 80 columns: its headers stand in two lines, long names of backends are folded."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, header_style="bold", title=title, title_justify="left")
+    table.add_column("backend", overflow="fold", min_width=10)
+    table.add_column("dtype", no_wrap=True)
+    for name in columns:
+        table.add_column(name.replace(" ", "\n"), no_wrap=True)
     return table
 
 
