@@ -64,7 +64,8 @@ $(VENV)/.installed-examples: pyproject.toml constraints.txt | $(BIN)/python
 CUPY ?= cupy12x
 test-gpu: $(VENV)/.installed-test
 	$(BIN)/iresnet-verify doctor --gpu --json reports/gpu.json
-	IRESNET_GPU=1 $(BIN)/python -m pytest verification/tests -k 'cupy: or cuda or gpu' --timeout=3600
+	IRESNET_GPU=1 $(BIN)/python -m pytest verification/tests -k 'cupy: or torch:cuda or torch:mps or jax:gpu' \
+		--timeout=3600 --junit-xml=reports/gpu-laws.xml
 
 examples: $(VENV)/.installed-examples
 	$(BIN)/python examples/paper/densities_2d.py

@@ -40,16 +40,17 @@ def get(name: str, dtype: str = "float64") -> Backend:
     try:
         here = module.devices()
         if device not in here and f"{device}:0" not in here and family != "precision":
-            raise RuntimeError(f"no such device; here it has {', '.join(here)}")
+            why = getattr(module, "absent", lambda device: "")(device) or "no such device"
+            raise RuntimeError(f"{why}; here it has {', '.join(here)}")
         return allocate(module.make(name, device, dtype))
     except ImportError as missing:
         raise BackendUnavailableError(
-            f"backend {name!r}: the package {missing.name or family} cannot be imported; try {_install(family)}"
+            f"backend {name!r}: the package {missing.name or family} cannot be imported; try {_install(name)}"
         ) from missing
     except (RuntimeError, ValueError, AssertionError) as error:
         text = " ".join(str(error).split())
         raise BackendUnavailableError(
-            f"backend {name!r}: cannot allocate on device {device!r}: {text}; try another device, or {_install(family)}"
+            f"backend {name!r}: cannot allocate on device {device!r}: {text}; try another device, or {_install(name)}"
         ) from error
 
 
@@ -85,10 +86,12 @@ def _module(family: str) -> ModuleType:
     return importlib.import_module(f"iresnet_backends.{row(family).module}")
 
 
-def _install(family: str) -> str:
-    if family == "cupy":
+def _install(name: str) -> str:
+    if name.startswith("cupy"):
         return 'pip install "iresnet-ref[cupy12x]" (CUDA 12) or "iresnet-ref[cupy13x]" (CUDA 13), and a driver'
-    extra = row(family).extra
+    if name.startswith("jax:gpu"):
+        return 'pip install "jax[cuda12]" (CUDA 12) or "jax[cuda13]" (CUDA 13), and a driver'
+    extra = row(name).extra
     return f'pip install "iresnet-ref[{extra}]"' if extra else 'get("numpy")'
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from iresnet_ref.arrays import device
 from iresnet_ref.errors import BackendUnavailableError
 
 HostArray = npt.NDArray[Any]
@@ -50,6 +51,8 @@ def allocate(backend: Backend) -> Backend:
     with backend.active():
         array = backend.asarray(np.ones(1))
         one = backend.to_numpy(array)
-    if one.shape != (1,) or float(one[0]) != 1.0 or array.dtype != backend.dtype:
-        raise RuntimeError(f"{backend.name}: expected to read back [1.0] of {backend.dtype}, got {one!r} of {array.dtype}")
+    if one.shape != (1,) or float(one[0]) != 1.0 or array.dtype != backend.dtype or device(array) != backend.device:
+        raise RuntimeError(
+            f"expected to read back [1.0] of {backend.dtype} on {backend.device}, got {one!r} of {array.dtype} on {device(array)}"
+        )
     return backend

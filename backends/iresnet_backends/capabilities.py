@@ -18,7 +18,7 @@ FEATURES: Mapping[str, str] = {
     "exact logdet": "the determinant",
     "inverse": "the inverse with its radius",
     "sorting": "GroupSort, MaxMin and FullSort as activations",
-    "compile": "forward and exact log-determinant under jax.jit or torch.compile",
+    "compile": "forward, log-determinants and their gradients under jax.jit or torch.compile",
     "vmap": "forward mapped over a stack of parameters",
     "share": "memory shared through DLPack",
     "generator": "a native random generator, on request",

@@ -33,6 +33,8 @@ def convert(x: Any, to: Backend, *, copy: bool = False) -> Any:
         )
     if copy:
         return to.asarray(to_host(x))
+    if to.name.startswith("precision"):  # its DLPack export is a copy in float64, without an address to tell by
+        raise _cannot(type(x).__name__, to, "its numbers are Python objects")
     try:
         with to.active():
             y = _from_dlpack(x, to)

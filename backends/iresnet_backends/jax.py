@@ -48,3 +48,12 @@ def devices() -> list[str]:
         return ["cpu", *(f"gpu:{i}" for i in range(len(jax.devices("gpu"))))]
     except RuntimeError:  # no such platform
         return ["cpu"]
+
+
+def absent(device: str) -> str:
+    """Return why a device is not among `devices()`."""
+    import jax
+
+    if not device.startswith("gpu") or jax.default_backend() == "gpu":
+        return ""
+    return "JAX finds no GPU: no CUDA plugin beside its jaxlib, or no driver"

@@ -15,18 +15,21 @@ import numpy as np
 from iresnet_backends.backend import Backend
 from iresnet_ref.arrays import to_host
 
+FEWEST = 16
 
 def make(name: str, device: str, dtype: str) -> Backend:
     """Return the backend with int(device) decimal digits."""
     import mparray as xp
 
+    if not device.isdecimal() or int(device) < FEWEST:
+        raise ValueError(f"expected a number of digits from {FEWEST}, what float64 numbers need, as in 'precision:50'")
     xp.mp.dps = int(device)
     wanted = getattr(xp, dtype)
 
     def asarray(a: Any) -> Any:
         return xp.asarray(np.asarray(a, dtype=np.float64), dtype=wanted)
 
-    return Backend(name, xp, wanted, None, asarray, to_host)
+    return Backend(name, xp, wanted, "cpu", asarray, to_host)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ def make(name: str, device: str, dtype: str) -> Backend:
     import array_api_compat.torch as xp
     import torch
 
-    place = torch.device(device)
+    place = torch.empty(0, device=device).device  # "cuda" is "cuda:0", as its arrays will say
     wanted = getattr(torch, dtype)
 
     def asarray(a: Any) -> Any:
@@ -25,8 +25,10 @@ def make(name: str, device: str, dtype: str) -> Backend:
         return np.array((a.float() if a.dtype == torch.bfloat16 else a).numpy())
 
     def synchronise() -> None:
-        if place.type != "cpu":
-            getattr(torch, place.type).synchronize()
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
+        elif place.type == "mps":
+            torch.mps.synchronize()
 
     def memory() -> int | None:
         if place.type == "cpu":
@@ -45,3 +47,16 @@ def devices() -> list[str]:
 
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def absent(device: str) -> str:
+    """Return why a device is not among `devices()`."""
+    import torch
+
+    if device.startswith("mps"):
+        return "torch finds no Metal: no Apple GPU, or macOS before 12.3"
+    if not device.startswith("cuda") or torch.cuda.is_available():
+        return ""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA"
+    return f"torch finds no driver for CUDA {torch.version.cuda}, or no GPU"

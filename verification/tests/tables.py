@@ -15,6 +15,7 @@ import numpy as np
 import iresnet_backends
 import iresnet_ref as ir
 from iresnet_backends import Backend
+from iresnet_backends.capabilities import row
 from iresnet_ref.layers import Affine, LinearLayer, Pointwise
 from iresnet_ref.nonlinearities import nonlinearity, widening
 from iresnet_ref.sorting import GroupSort
@@ -37,10 +38,15 @@ BACKENDS = {
 """`strict-bare` is without boolean indexing, data-dependent shapes and extensions. `cupy-contract` is the CuPy contract run
 (CPU): the stand-in of cupy_contract/ on its two devices. Where IRESNET_GPU is set it is CuPy."""
 
+GPUS = ("cupy:", "torch:cuda", "torch:mps", "jax:gpu")
+"""How the names of backends on a GPU begin."""
+
 if os.environ.get("IRESNET_GPU"):
-    _GPUS = [name for name in iresnet_backends.available() if name.startswith(("cupy:", "torch:cuda", "jax:gpu"))]
+    _GPUS = [name for name in iresnet_backends.available() if name.startswith(GPUS)]
     BACKENDS = {key: b for key, b in BACKENDS.items() if not key.startswith("cupy-contract")}
-    BACKENDS |= {f"{name}-f{bits}": (name, f"float{bits}") for name in _GPUS for bits in (32, 64)}
+    BACKENDS |= {
+        f"{name}-f{bits}": (name, f"float{bits}") for name in _GPUS for bits in (32, 64) if f"float{bits}" in row(name).dtypes
+    }
 
 IN_CI = {
     "strict-no_float64-f32": 5, "strict-no_x64-f32": 5, "strict-bare-f64": 5, "jax-f32": 40, "jax-f64": 40,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import os
 import re
 import runpy
 import subprocess
 import sys
+import tomllib
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,22 +23,32 @@ import pytest
 import iresnet_backends
 import iresnet_ref as ir
 from iresnet_backends import capabilities, convert
+from iresnet_backends.backend import allocate
 from iresnet_backends.capabilities import FEATURES, TABLE
 from iresnet_ref.arrays import device, namespace, to_host
+from iresnet_ref.logdet.series import series_logdet
 from iresnet_ref.rounding import unit_roundoff
 
 HERE = iresnet_backends.available()
+NEEDS_HARDWARE = {"torch:cuda", "torch:mps", "jax:gpu", "cupy"}
 ROWS = [
     (name, dtype)
-    for name in (TABLE if "cupy:0" in HERE else [n for n in TABLE if n != "cupy"])
-    if not capabilities.row(name).ran.startswith("never:")  # hardware that this machine lacks: nothing can be shown
+    for name in TABLE
+    if name not in NEEDS_HARDWARE or any(here.startswith(name) for here in HERE)  # else nothing can be shown on this machine
     for dtype in capabilities.row(name).dtypes
 ]
-each_row = pytest.mark.parametrize(("name", "dtype"), ROWS)
 
 
-def block(b: Any, lipschitz: float | None = None) -> tuple[ir.ResidualBlock, Any]:
-    F = ir.ResidualBlock(ir.mlp((2, 4, 2), activation="elu", lipschitz=0.5, like=b.asarray(np.zeros(1))), lipschitz)
+def label(name: str, dtype: str) -> str:
+    """The id of a row's tests; `make test-gpu` finds those of a GPU by "cupy:" or "torch:cuda"."""
+    return f"{name}:0-{dtype}" if name == "cupy" else f"{name}-{dtype}"
+
+
+each_row = pytest.mark.parametrize(("name", "dtype"), [pytest.param(*r, id=label(*r)) for r in ROWS])
+
+
+def block(b: Any, lipschitz: float | None = None, activation: str = "elu") -> tuple[ir.ResidualBlock, Any]:
+    F = ir.ResidualBlock(ir.mlp((2, 4, 2), activation=activation, lipschitz=0.5, like=b.asarray(np.zeros(1))), lipschitz)
     return F, b.asarray([[0.5, -1.0], [2.0, 0.25], [0.0, 3.0]])
 
 
@@ -75,33 +90,31 @@ def inverse(b: Any) -> None:
 
 
 def compiled(b: Any) -> None:
-    F, x = block(b, 0.5)
-    exact = capabilities.gap(b.name, "exact logdet", dtype_of(x)) is None
-    for f in (F, lambda x: ir.logdet(F, x, method="exact").value)[: 1 + exact]:
+    F, x = block(b, 0.5, "lipswish")
+    v = ir.Probes(count=2).draw(x)  # on the host: outside of what torch compiles
+    calls: list[Callable[[Any], Any]] = [F, lambda x: series_logdet(F.branch.linearize(x)[1], v, 3)]
+    if capabilities.gap(b.name, "exact logdet", dtype_of(x)) is None:
+        calls += [lambda x: ir.logdet(F, x, method="exact").value]
+        calls += [lambda x: ir.logdet_gradient(F, x, method="exact", y_bar=x).parameters["0.weight"]]
+    for f in calls:
         expected = to_host(f(x))
         got = to_host(compile_for(b)(f)(x))
         assert np.abs(got - expected).max() <= 64 * unit_roundoff(x) * (1 + np.abs(expected).max())
 
 
+def transform(b: Any, *names: str) -> Any:
+    """The function transform of the package that owns the namespace, found there: AttributeError where it has none."""
+    package = sys.modules[b.xp.__name__.removeprefix("array_api_compat.").partition(".")[0]]
+    return next((getattr(package, n) for n in names[:-1] if hasattr(package, n)), None) or getattr(package, names[-1])
+
+
 def compile_for(b: Any) -> Callable[[Any], Any]:
-    if b.name.startswith("jax"):
-        import jax
-
-        return jax.jit
-    if b.name.startswith("torch"):
-        import torch
-
-        return lambda f: torch.compile(f, fullgraph=True, backend="aot_eager")
-    raise ir.BackendUnavailableError("no compiler")
+    found = transform(b, "compile", "jit")
+    return partial(found, fullgraph=True, backend="aot_eager") if found.__module__.startswith("torch") else found
 
 
 def vmapped(b: Any) -> None:
-    if b.name.startswith("jax"):
-        from jax import vmap
-    elif b.name.startswith("torch"):
-        from torch.func import vmap
-    else:
-        raise ir.BackendUnavailableError("no vmap")
+    vmap = transform(b, "vmap")
     F, x = block(b, 0.5)
     p = F.branch.parameters()
     stacked = {k: b.xp.stack([v, v / 2]) for k, v in p.items()}
@@ -145,6 +158,7 @@ def get(name: str, dtype: str) -> Any:
 
 def test_the_table_names_what_is_exercised() -> None:
     assert set(EXERCISES) == set(FEATURES)
+    assert {name for name, row in TABLE.items() if row.ran.startswith("never")} <= NEEDS_HARDWARE
     for row in TABLE.values():
         for key in row.gaps:
             feature, _, dtype = key.partition("/")
@@ -160,7 +174,8 @@ def cases() -> Iterator[Any]:
     for (name, dtype), feature in itertools.product(ROWS, FEATURES):
         slow = feature in SLOW and name in ("torch", "jax") and dtype != "float32"
         claimed = capabilities.gap(name, feature, dtype) is None
-        yield pytest.param(name, dtype, feature, marks=[pytest.mark.thorough] if slow and claimed else [])
+        marks = [pytest.mark.thorough] if slow and claimed else []
+        yield pytest.param(name, dtype, feature, marks=marks, id=f"{label(name, dtype)}-{feature}")
 
 
 @pytest.mark.parametrize(("name", "dtype", "feature"), list(cases()))
@@ -207,9 +222,11 @@ def test_every_name_that_is_available_can_be_got() -> None:
 @pytest.mark.parametrize(
     ("name", "cause"),
     [
-        ("torch:cuda:99", r'no such device; here it has cpu.*try another device, or pip install "iresnet-ref\[torch\]"'),
-        ("jax:gpu:99", r'no such device; here it has cpu.*pip install "iresnet-ref\[jax\]"'),
-        ("precision:many", r"cannot allocate on device 'many'"), ("numpy:gpu", "no such device; here it has cpu"),
+        ("torch:cpu:99", r'no such device; here it has cpu.*try another device, or pip install "iresnet-ref\[torch\]"'),
+        ("jax:cpu:99", r'no such device; here it has cpu.*pip install "iresnet-ref\[jax\]"'),
+        ("precision:many", r"device 'many': expected a number of digits from 16"), ("precision:-3", "digits from 16"),
+        ("precision:15", "digits from 16, what float64 numbers need"), ("numpy:gpu", "no such device; here it has cpu"),
+        ("array-api-strict:device9", r'device1, device2, no_float64, no_x64; .*pip install "iresnet-ref\[strict\]"'),
     ],
 )
 def test_a_device_that_is_not_here_says_so(name: str, cause: str) -> None:
@@ -224,6 +241,89 @@ def test_a_driver_that_is_missing_is_named_with_the_install_line(monkeypatch: py
     with pytest.raises(ir.BackendUnavailableError, match=r'no CUDA driver or no GPU; try .*"iresnet-ref\[cupy12x\]" \(CUDA 12\)'):
         iresnet_backends.get("cupy")
     assert not [name for name in iresnet_backends.available() if name.startswith("cupy")]
+
+
+def test_a_number_without_a_gpu_says_so() -> None:
+    with pytest.raises(ir.BackendUnavailableError, match=r'no such device; here it has 0, 1; .*pip install "iresnet-ref\[cupy12x\]"'):
+        iresnet_backends.get("cupy:9")
+
+
+NO_DRIVER = {
+    ("torch:cuda:0", "12.6"): r'torch finds no driver for CUDA 12\.6, or no GPU; here it has cpu; .*"iresnet-ref\[torch\]"',
+    ("torch:cuda", None): r"torch .* was built without CUDA; here it has cpu",
+    ("torch:mps", None): "torch finds no Metal: no Apple GPU",
+    ("jax:gpu", None): r'JAX finds no GPU: no CUDA plugin .*, or no driver; here it has cpu; .*pip install "jax\[cuda12\]"',
+    ("jax:gpu:1", None): "JAX finds no GPU",
+}
+
+
+@pytest.mark.parametrize(("name", "cuda"), NO_DRIVER)
+def test_a_gpu_that_cannot_be_used_says_why(name: str, cuda: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    if any(here.startswith(":".join(name.split(":")[:2])) for here in HERE):
+        pytest.skip("it can be used here")
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    with pytest.raises(ir.BackendUnavailableError, match=NO_DRIVER[name, cuda]):
+        iresnet_backends.get(name, "float32")
+
+
+MISSING = {
+    "torch": ("torch", "torch"), "jax": ("jax", "jax"), "cupy": ("cupy", "cupy12x"), "precision": ("mparray", "precision"),
+    "array-api-strict": ("array_api_strict", "strict"),
+}
+
+
+BARE = """
+import sys
+class Nothing:
+    def find_spec(name, path, target=None):
+        if name.partition(".")[0] in {packages}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Nothing)
+import iresnet_backends as b
+from iresnet_ref import BackendUnavailableError
+print(b.available())
+for family in {families}:
+    try:
+        b.get(family)
+    except BackendUnavailableError as error:
+        print(error)
+"""
+
+
+def test_a_package_that_is_missing_is_named_with_the_install_line() -> None:
+    """In a process that finds NumPy and nothing else."""
+    packages = {package for package, _ in MISSING.values()}
+    code = BARE.replace("{packages}", repr(packages)).replace("{families}", repr(list(MISSING)))
+    command = [sys.executable, "-W", "error", "-c", code]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert said[0] == "['numpy:cpu']"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for (family, (package, extra)), line in zip(MISSING.items(), said[1:], strict=True):
+        assert line.startswith(f'backend {family!r}: the package {package} cannot be imported; try pip install "iresnet-ref[{extra}]"')
+        assert extra in extras
+
+
+def test_each_gpu_is_waited_for_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.cuda.synchronize() waits for the current device only, which may be another one."""
+    import torch
+
+    from iresnet_backends import torch as family
+
+    places: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", places.append)
+    monkeypatch.setattr(torch, "empty", lambda n, device: SimpleNamespace(device=torch.device(device, 0)))
+    b = family.make("torch:cuda", "cuda", "float32")
+    b.synchronise()
+    assert places == [b.device] == [torch.device("cuda:0")], "a backend's device is the one that its arrays name"
+
+
+def test_a_backend_whose_arrays_are_elsewhere_is_refused() -> None:
+    b = get("array-api-strict:device1", "float32")
+    for wrong in ({"device": get("array-api-strict:device2", "float32").device}, {"dtype": b.xp.float64}):
+        with pytest.raises(RuntimeError, match=r"expected to read back \[1\.0\]"):
+            allocate(dataclasses.replace(b, **wrong))
 
 
 # -- conversion
@@ -302,13 +402,16 @@ def test_the_example_of_a_new_backend_runs_the_forward_pass(capsys: pytest.Captu
     assert "missing from array_api_compat.dask.array: linalg.slogdet" in said
 
 
-def test_importing_the_reference_is_quick_and_imports_no_framework() -> None:
+def test_importing_the_reference_is_quick_and_imports_no_framework(tmp_path: Path) -> None:
+    """From bytecode, as it is installed: the first of the runs compiles it."""
     code = (
         "import sys, time, numpy; start = time.process_time(); import iresnet_ref; spent = time.process_time() - start\n"
         "found = {'torch', 'jax', 'cupy', 'mparray', 'dask', 'array_api_strict', 'scipy'} & set(sys.modules)\n"
         "assert not found, found\nprint(spent)"
     )
-    spent = [float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) for _ in range(3)]
+    there = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
+    command = [sys.executable, "-c", code]
+    spent = [float(subprocess.run(command, check=True, capture_output=True, text=True, env=there).stdout) for _ in range(4)]
     assert min(spent) <= 0.25, "seconds of the processor, beyond import numpy"
 
 
