@@ -1,7 +1,7 @@
 """What works on this machine: backends, their devices and dtypes, the extras and how to install what is missing.
 
 Every backend is tried in a process of its own, as many at once as there are cores and with a time limit, so that a package that hangs or
-crashes on import is a line of the table, not the end of it.
+crashes on import is a line of the table, not the end of it. The limit is longer where other work keeps the machine busy.
 """
 
 from __future__ import annotations
@@ -56,10 +56,11 @@ def examine(console: Console) -> None:
 
 
 def _backends(families: tuple[str, ...]) -> Table:
-    deadline = time.monotonic() + SECONDS
+    limit = patience()
+    deadline = time.monotonic() + limit
     light_first = sorted(families, key=lambda family: family in HEAVY)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        trials = dict(zip(light_first, pool.map(lambda f: _trial(f, deadline), light_first), strict=True))
+        trials = dict(zip(light_first, pool.map(lambda f: _trial(f, deadline, limit), light_first), strict=True))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title="Backends", title_justify="left")
     for column in ("backend", "dtypes", "remark"):
         table.add_column(column, overflow="fold")
@@ -85,13 +86,19 @@ def _missing(name: str) -> str:
     return "; ".join(said)
 
 
-def _trial(family: str, deadline: float) -> tuple[list[tuple[str, list[str]]], str]:
+def patience() -> float:
+    """Return the seconds that all trials together may take: `SECONDS` on cores of our own, more where others wait for them too."""
+    waiting = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
+    return SECONDS * max(1.0, waiting)
+
+
+def _trial(family: str, deadline: float, limit: float) -> tuple[list[tuple[str, list[str]]], str]:
     """(devices with the dtypes that work, what went wrong) of a family, tried in a process of its own."""
     seconds = max(0.1, deadline - time.monotonic())
     try:
         trial = subprocess.run([sys.executable, "-c", TRIAL, family], capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return [], f"gave no answer within {SECONDS:g} s: it hangs, or the machine is busy"
+        return [], f"gave no answer within {limit:.2g} s: it hangs, or the machine is busy"
     try:
         found, error = json.loads(trial.stdout.splitlines()[-1])
     except (ValueError, IndexError):

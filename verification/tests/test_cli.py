@@ -227,8 +227,16 @@ def test_doctor_names_what_works_and_what_is_missing(
 def test_doctor_outlives_a_backend_that_hangs(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(doctor, "TRIAL", "import time; time.sleep(60)")
     monkeypatch.setattr(doctor, "SECONDS", 0.5)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     doctor.examine(Console(width=160))
     assert "gave no answer within 0.5 s" in capfd.readouterr().out
+
+
+def test_doctor_waits_longer_where_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for busy, factor in ((0.3, 1.0), (2.0, 1.0), (8.0, 4.0)):
+        monkeypatch.setattr(os, "getloadavg", lambda busy=busy: (busy, 99.0, 99.0))
+        assert doctor.patience() == factor * doctor.SECONDS <= 5.0 * factor
 
 
 @pytest.mark.parametrize("package", ["click", "pebble", "rich", "jinja2", "cloudpickle"])
