@@ -89,7 +89,8 @@ class Classifier:
 
     def pullback(self, x: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
         """Return (x̄, gradients) of Σ ⟨logits_bar, logits(x)⟩."""
-        return self.back(*self.steps.inputs(x), logits_bar)
+        inputs, y = self.steps.inputs(x)
+        return self.back(inputs, y, logits_bar)
 
     def back(self, inputs: Any, y: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
         """Return `pullback` at the inputs of the steps and y behind them."""
