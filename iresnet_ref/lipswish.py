@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.activations import ACTIVATIONS, FAMILIES, Activation, get, sigmoid
-from iresnet_ref.arrays import Array, namespace, to_host
+from iresnet_ref.arrays import Array, is_compiling, namespace, to_host
 from iresnet_ref.factor_error import FactorError
 from iresnet_ref.layers import Pointwise, Pullback, sum_probes
 from iresnet_ref.operators import Diagonal, Fan
@@ -36,7 +37,7 @@ IN_THE_1_NORM = 1.0863
 def _sides(z: Array, beta: Any) -> tuple[Any, Any, Any]:
     """Return (w, σ(w), 1 − σ(w)) of w = βz, w kept where e^{±w} is finite: beyond, the smaller of the two sides is 0."""
     xp = namespace(z)
-    with np.errstate(over="ignore"):  # βz = ±∞ is as good as the limit
+    with nullcontext() if is_compiling(z) else np.errstate(over="ignore"):  # βz = ±∞ is as good as the limit
         w = beta * z
     limit = xp.full_like(w, math.log(float(xp.finfo(z.dtype).max)) - 1.0)
     inside = xp.minimum(xp.maximum(w, -limit), limit)
