@@ -175,8 +175,8 @@ def table(found: list[dict[str, Any]]) -> Rows:
             mine = [run for run in of_name if run["model"] == model and run["budget"] == longest]
             rows.append(row | {
                 "seeds": ", ".join(counts),
-                "|∫p − 1| ≤": f"{max(abs(run['integral'] - 1.0) for run in mine):.0e}",
-                "by quadrature to": f"{max(run['change'] for run in mine):.0e}",
+                "|∫p − 1| ≤": f"{max(abs(run['integral'] - 1.0) for run in mine):.1e}",
+                "by quadrature to": f"{max(run['change'] for run in mine):.1e}",
                 "evaluations a sample": f"{np.mean([run['evaluations'] for run in mine]):.1f}",
                 "Lip(g) ≤": max(run["lipschitz"] for run in mine) if model == OURS else "–",
                 "steps": round(float(np.mean([run["steps"] for run in mine]))),
@@ -192,19 +192,22 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     names = [name for name in DENSITIES if any(run["density"] == name for run in found)]
     models = [model for model in MODELS if any(run["model"] == model for run in found)]
     first = {(run["density"], run["model"]): run for run in reversed(found)}
+    from PIL import Image
+
     plt = pyplot()
     rows = ["data", *([f"{OURS}\nsamples"] if OURS in models else []), *models]
     figure, axes = plt.subplots(len(rows), len(names), figsize=(1.55 * len(names), 1.55 * len(rows)), squeeze=False)
     edges = np.linspace(-HALF, HALF, PIXELS // 2 + 1)
     for column, name in zip(axes.T, names, strict=True):
         seed = min(run["seed"] for run in found if run["density"] == name)
-        data = np.histogram2d(*DENSITIES[name](200_000, np.random.default_rng(seed)).T, bins=[edges, edges], density=True)[0]
+        data = np.histogram2d(*DENSITIES[name](1_000_000, np.random.default_rng(seed)).T, bins=[edges, edges], density=True)[0]
         brightest = np.quantile(data, 0.997)
         for axis, row in zip(column, rows, strict=True):
             if row == "data":
                 picture = data
             elif row in models:
                 if (name, row) not in first:
+                    axis.set_visible(False)
                     continue
                 picture = np.asarray(first[name, row]["picture"]).reshape(PIXELS, PIXELS)
             else:
@@ -219,6 +222,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     figure.subplots_adjust(left=0.07, right=0.995, top=0.955, bottom=0.005, wspace=0.03, hspace=0.03)
     figure.savefig(path, dpi=100)
     plt.close(figure)
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)  # half the size
 
 
 def options_of(arguments: list[str] | None) -> argparse.Namespace:
