@@ -91,6 +91,41 @@ def test_densities_are_given_back_less_the_log_det() -> None:
     assert audit(subject, budget="quick", select=["inverse.recovers-input", "logdet"]).status == "passed"
 
 
+def test_forward_and_log_det_on_channels_last_images() -> None:
+    class Channels:
+        """(B, H, W, C) ↦ a factor for each channel."""
+
+        scale = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64)
+
+        def forward_and_log_det(self, x: torch.Tensor) -> Any:
+            return x * self.scale, torch.full((len(x),), 4 * float(self.scale.log().sum()), dtype=x.dtype)
+
+        def inverse_and_log_det(self, y: torch.Tensor) -> Any:
+            return y / self.scale, torch.full((len(y),), -4 * float(self.scale.log().sum()), dtype=y.dtype)
+
+    subject = adapters.recognise(Channels(), (2, 2, 3), framework="torch")
+    checks = ["inverse.recovers-input", "logdet.matches-determinant", "logdet.of-the-inverse"]
+    assert {c.status for c in audit(subject, budget="quick", select=checks).checks} == {"passed"}
+
+
+def test_a_bijection_of_one_event_is_vectorised() -> None:
+    pytest.importorskip("jax")
+
+    class One:
+        """R² → R² for one event: a shear, and e^0.3 times the first coordinate."""
+
+        def transform_and_log_det(self, x: Any) -> Any:
+            assert x.shape == (2,)
+            return x.at[1].add(x[0] ** 2).at[0].multiply(np.exp(0.3)), 0.3
+
+        def inverse_and_log_det(self, y: Any) -> Any:
+            x = y.at[0].multiply(np.exp(-0.3))
+            return x.at[1].add(-(x[0] ** 2)), -0.3
+
+    checks = ["inverse.recovers-input", "logdet.matches-determinant", "logdet.of-the-inverse"]
+    assert {c.status for c in audit(adapters.recognise(One(), (2,)), budget="quick", select=checks).checks} == {"passed"}
+
+
 def oracle_of(forward: Any, **fields: Any) -> Any:
     subject = Subject(name="F", event_shape=(3,), forward=forward, framework="jax", **fields)
     framework = framework_of(subject)

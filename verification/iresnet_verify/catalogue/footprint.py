@@ -14,6 +14,7 @@ from iresnet_verify.catalogue import behaviour_measures as measures
 from iresnet_verify.catalogue.behaviour import EVENT_NAMES, Surroundings, arguments, plural, steady_forward, warm_up
 from iresnet_verify.check import Counterexample, Outcome, check
 from iresnet_verify.frameworks import changed_globals, dtype_name
+from iresnet_verify.jacobian import Undecided
 
 if TYPE_CHECKING:
     from iresnet_verify.context import Context
@@ -220,7 +221,12 @@ def caller_tensors_kept(ctx: Context) -> Outcome:
             given = ctx.native(argument, requires_grad=wanted)
             with ctx.guard():
                 before = state(given)
-                ctx.caller.invoke(name, given)
+                try:
+                    ctx.caller.invoke(name, given)
+                except RuntimeError as error:
+                    if not wanted:
+                        raise
+                    raise Undecided(f"{name} raises on a leaf that requires grad: {str(error).splitlines()[0][:120]}") from error
                 changed = [a[0] for a, b in zip(before, state(given), strict=True) if a != b]
             if changed:
                 return Outcome(
