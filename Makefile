@@ -11,11 +11,13 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help audit test test-gpu test-thorough examples examples-full bench lint clean
+.PHONY: help audit gallery test test-adapters test-gpu test-thorough examples examples-full bench lint clean
 help:
 	@echo 'make audit                            audit the gallery of real subjects; writes reports/'
 	@echo 'make audit SUBJECT=file.py:factory    audit your own network; writes reports/'
+	@echo 'make gallery                          audit layers of packages in .venv-adapters: docs/gallery.md'
 	@echo 'make test                             lint, types and tests'
+	@echo 'make test-adapters                    every adapter against its package, every finding again, in .venv-adapters'
 	@echo 'make test-gpu                         parity, times and every law on the GPUs of this machine'
 	@echo 'make test-thorough                    the long searches as well'
 	@echo "make examples                         the paper's tasks on real data, trained without autodiff; writes reports/examples/"
@@ -45,6 +47,23 @@ else
 audit: $(VENV)/.installed-audit
 	$(BIN)/python examples/gallery.py
 endif
+
+# The published packages, in an environment of their own. Those with pins or requirements that do not fit beside the CPU torch come alone.
+ADAPTERS := .venv-adapters
+ALONE := memcnn enflows flowcon UMNN deel-torchlip
+$(ADAPTERS)/.installed: pyproject.toml constraints.txt
+	test -x $(ADAPTERS)/bin/python || $(PYTHON) -m venv $(ADAPTERS)
+	$(ADAPTERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[torch,jax,strict,verify,gallery,adapters]' hypothesis pytest pytest-timeout
+	$(ADAPTERS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps $(ALONE)
+	@touch $@
+
+gallery: $(ADAPTERS)/.installed
+	$(ADAPTERS)/bin/python examples/gallery.py --published --budget quick
+
+test-adapters: $(ADAPTERS)/.installed
+	$(ADAPTERS)/bin/python -m pytest verification/tests/test_adapters.py verification/tests/test_findings.py \
+		--timeout=3600
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -94,5 +113,5 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/bench_inverse.py
 
 clean:
-	rm -rf $(VENV) reports build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
+	rm -rf $(VENV) $(ADAPTERS) reports build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +

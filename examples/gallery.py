@@ -1,6 +1,7 @@
 """The gallery: audit published packages, the reference and two controls, and hold the outcome against what is declared.
 
-`make audit` runs this. It exits 0 exactly when everything is as declared: every failed check is in the subject's
+`make audit` runs this; `make gallery` runs it with `--published`, in an environment that has the packages of
+docs/gallery.md. It exits 0 exactly when everything is as declared: every failed check is in the subject's
 `expected_failures`, every declared failure was found again and its reproduction, executed just now, still shows it,
 and no check ended in an error. Inconclusive results are printed and counted; they fail nothing.
 """
@@ -8,6 +9,7 @@ and no check ended in an error. Inconclusive results are printed and counted; th
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -32,6 +34,22 @@ GALLERY = (  # longest first, so that no worker is left with a long one at the e
     "zuko_nsf.py:subject", "nflows_coupling.py:spline", "nflows_coupling.py:affine", "normflows_realnvp.py:subject",
     "revtorch_block.py:subject", "plain_resnet.py:subject", "reference_module.py:subject", "reference.py:roulette",
 )
+PUBLISHED = tuple(
+    f"published_{file}.py:{factory}" for file, factories in {
+        "torchflows": ("proximal", "deep_sigmoid"), "torchflows_one_way": ("radial", "planar", "sylvester"),
+        "enflows": ("shift", "leaky_relu"), "freia": ("scaling", "haar"),
+        "others": ("pyro_sylvester", "torchlip_reflect", "torchlip_zeros", "normflows_other_grid"),
+    }.items() for factory in factories
+)
+"""Objects of packages that only the environment of `make gallery` has: docs/gallery.md."""
+IN_PART = {
+    "published_torchflows.py:invertible_resnet": "torchflows InvertibleResNetBlock, its own branch",
+    "published_torchflows.py:resflow": "torchflows ResFlowBlock, a given branch",
+    "published_torchflows.py:autoregressive_spline": "torchflows RQSForwardMaskedAutoregressive",
+    "published_freia.py:dense": "FrEIA IResNetLayer, dense", "published_enflows.py:block": "enflows iResBlock",
+    "published_flowcon.py:shift": "flowcon MaskedShiftAutoregressiveTransform", "published_flowcon.py:leaky_relu": "flowcon LeakyReLU",
+}
+"""Those of which only the checks are run that the findings name."""
 NOT_FOR_THE_REFERENCE = ("precision", "jax", "array-api-strict:cpu", "array-api-strict:no_")
 """Left out: the 50-digit oracle, JAX (it compiles every operation for every shape), the strict device that hides mistakes of
 placement, and those without float64; the laws run on all of them."""
@@ -40,16 +58,19 @@ STILL_WRONG = 1
 SECONDS = 300
 
 
-def origins() -> list[Origin]:
-    """Every factory of the gallery, and the reference once for each backend that works here."""
-    fixed = [Origin(str(SUBJECTS / file), factory) for file, factory in (spec.split(":") for spec in GALLERY)]
+def origins(published: bool = False) -> list[Origin]:
+    """Every factory of the gallery, and the reference once for each backend that works here; or the published layers."""
+    specs = (*IN_PART, *PUBLISHED) if published else GALLERY
+    fixed = [Origin(str(SUBJECTS / file), factory) for file, factory in (spec.split(":") for spec in specs)]
+    if published:
+        return fixed
     backends = [name for name in available() if not name.startswith(NOT_FOR_THE_REFERENCE)]
     return fixed + [Origin(str(SUBJECTS / "reference.py"), "subject", backend) for backend in backends]
 
 
-def audit(seed: int, budget: str, workers: int, folder: Path) -> isolated.Audits:
+def audit(seed: int, budget: str, workers: int, folder: Path, published: bool = False) -> isolated.Audits:
     """Audit all of them in worker processes, with a progress bar on a terminal."""
-    jobs = [Job(origin, seed=seed, budget=budget) for origin in origins()]
+    jobs = [Job(origin, seed=seed, budget=budget, select=_select(origin)) for origin in origins(published)]
     with rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True) as bar:
         task = bar.add_task("auditing the gallery", total=None)
 
@@ -57,6 +78,14 @@ def audit(seed: int, budget: str, workers: int, folder: Path) -> isolated.Audits
             bar.update(task, completed=progress.done, total=progress.planned, description=progress.subject)
 
         return isolated.run(jobs, folder, workers=workers, progress=step)
+
+
+def _select(origin: Origin) -> tuple[str, ...]:
+    name = IN_PART.get(f"{Path(origin.file).name}:{origin.factory}")
+    if name is None:
+        return ()
+    sys.path.insert(0, str(SUBJECTS))
+    return tuple(importlib.import_module("_findings").declared(name))
 
 
 def declared(reports: Sequence[Report]) -> Iterator[tuple[Report, CheckResult]]:
@@ -101,12 +130,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="audit the gallery of real subjects")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--budget", choices=("quick", "standard", "thorough"), default="standard")
+    parser.add_argument("--published", action="store_true", help="the layers of docs/gallery.md; see make gallery")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args(arguments)
     REPORTS.mkdir(exist_ok=True)
-    audits = audit(chosen.seed, chosen.budget, chosen.workers, REPORTS / "gallery-reproduce")
-    report_json.write(audits.reports, REPORTS / "gallery.json")
-    report_html.write(audits.reports, REPORTS / "gallery.html")
+    stem = "published" if chosen.published else "gallery"
+    audits = audit(chosen.seed, chosen.budget, chosen.workers, REPORTS / f"{stem}-reproduce", chosen.published)
+    report_json.write(audits.reports, REPORTS / f"{stem}.json")
+    report_html.write(audits.reports, REPORTS / f"{stem}.html")
     wrong = surprises(audits, chosen.workers)
 
     console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
@@ -128,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reproduced = sum(1 for _ in declared(audits.reports))
     verdict = f"{len(wrong)} not as declared" if wrong else f"as declared; {reproduced} declared failures reproduced"
     console.print(f"{len(audits.reports)} subjects: {verdict}.", style="bold", highlight=False)
-    console.print(f"The report: {(REPORTS / 'gallery.html').as_uri()}", soft_wrap=True, highlight=False)
+    console.print(f"The report: {(REPORTS / f'{stem}.html').as_uri()}", soft_wrap=True, highlight=False)
     return 1 if wrong else 0
 
 

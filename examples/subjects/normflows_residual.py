@@ -10,7 +10,7 @@ The claims are the package's own: LipschitzMLP's `lipschitz_const` is the "maxim
 from __future__ import annotations
 
 import torch
-from _declared import NORMFLOWS_BLOCK
+from _findings import declared
 from _training import rows_of, trained_residual_flow
 
 from iresnet_verify import Subject
@@ -26,7 +26,7 @@ def _block(d: int, blocks: int, seed: int) -> Subject:
         residual=block.iresblock.nnet, lipschitz=bound, lipschitz_holds="after-refresh", refresh=refresh,
         log_det_is={"train": "unbiased", "eval": "exact" if d == 2 else "unbiased"},
         inverse_tolerance=allowed.max().item(), inputs=rows_of(data), module=block,
-        expected_failures=NORMFLOWS_BLOCK,
+        expected_failures=declared(f"normflows Residual block, d={d}"),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from _declared import UNNORMALISED
+from _findings import UNNORMALISED
 from _training import seeded
 from torch import nn
 
