@@ -107,7 +107,9 @@ def test_the_twin_and_the_backends_start_alike() -> None:
     def first(backend: str, c: float | None) -> dict[str, Any]:
         options = argparse.Namespace(steps=1, width=16, blocks=1, batch=32, weight_decay=1e-3, backend=backend, dtype="float64")
         data, _ = next(example.parts("digits", argparse.Namespace(folds=1), 0))
-        return {k: np.asarray(p) for k, p in example.train(data, "digits", c, options, 0).normalised.parameters().items()}
+        state = example.train(data, "digits", c, options, 0)
+        assert state.normalised.lipschitz == c
+        return {k: np.asarray(p) for k, p in state.normalised.parameters().items()}
 
     ours = first("numpy", 0.9)
     for other in (first("numpy", None), first("torch:cpu", 0.9)):
