@@ -75,7 +75,7 @@ def draw_figure(found: dict[int, NDArray[np.float64]], path: Any) -> None:
     for k, (name, colour) in enumerate((("labels only", "0.45"), ("labels and density", "C0"))):
         each = 100.0 * np.stack([a[:, k] for a in found.values()])
         left.plot(x, each, color=colour, lw=0.6, alpha=0.6)
-        left.plot(x, each.mean(1), "o-", color=colour, lw=2, label=name)
+        left.plot(x, each.mean(1), "o-" if k else "o--", color=colour, lw=2, label=name, zorder=3 - k)
     gains = [mean(a[:, 1] - a[:, 0]) for a in found.values()]
     middle = np.array([100.0 * g.value for g in gains])
     right.axhline(0.0, color="0.6", lw=0.8)
@@ -83,8 +83,8 @@ def draw_figure(found: dict[int, NDArray[np.float64]], path: Any) -> None:
         ends = 100.0 * np.array([[g.value - g.low for g in gains], [g.high - g.value for g in gains]])
         right.errorbar(x, middle, yerr=ends, fmt="o", capsize=3, color="C0")
     for n, a in found.items():
-        right.plot(np.full(len(a), n), 100.0 * (a[:, 1] - a[:, 0]), "_", color="C0", alpha=0.5)
-    for axis, title in ((left, "accuracy in %"), (right, "gain by the density in percentage points, 95 %")):
+        right.plot(np.full(len(a), 1.06 * n), 100.0 * (a[:, 1] - a[:, 0]), ".", color="0.45")
+    for axis, title in ((left, "accuracy in %"), (right, "gain by the density in points: mean, draws")):
         axis.set(xscale="log", xlabel="labels per class", title=title, xticks=x, xticklabels=x)
         axis.minorticks_off()
     left.legend(frameon=False, loc="lower right")
@@ -93,8 +93,8 @@ def draw_figure(found: dict[int, NDArray[np.float64]], path: Any) -> None:
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
-    made = parser("Digits with few labels.", batch=96, blocks=3, width=32, steps=200, learning_rate=3e-3, density=1.0,
-                  draws=3, reach=0.5)  # fmt: skip
+    made = parser("Digits with few labels.", batch=96, blocks=3, width=32, steps=150, learning_rate=3e-3, density=1.0,
+                  draws=5, reach=0.5)  # fmt: skip
     made.add_argument("--labels", default="1,2,5,10,20", help="labels per class, separated by commas")
     options = made.parse_args(arguments)
     array = array_of(options)
