@@ -153,14 +153,19 @@ def skip_reason(context: Context, check: Check) -> str | None:
     for name in ("forward", *check.needs):
         if name in broken:
             return f"{broken[name]} [see {READABLE}]"
-    for name in check.needs:
-        if name in ("torch", "autodiff"):
-            jax = name == "autodiff" and context.framework.name.startswith("jax")
-            if not context.framework.differentiable and not jax:
-                return f"needs autograd; framework {context.framework.name} has none here"
-        elif name in ("log_det", "inverse_log_det"):
-            if getattr(context.f, name) is None:
-                return f"needs {name}; the subject gives none"
-        elif getattr(context.subject, name) in (None, (), {}):
-            return f"needs {name}; the subject gives none"
-    return None
+    return next((reason for reason in (_missing(context, name) for name in check.needs) if reason is not None), None)
+
+
+def _missing(context: Context, need: str) -> str | None:
+    """Why the subject cannot give what a check needs, or None."""
+    subject, framework = context.subject, context.framework
+    jax = framework.name.startswith("jax")
+    if need in ("torch", "autodiff", "autograd", "parameters"):
+        if not framework.differentiable and not (jax and need != "torch"):
+            return f"needs autograd; framework {framework.name} has none here"
+        if jax and need == "parameters" and (subject.from_parameters is None or subject.parameters is None):
+            return "needs from_parameters and parameters; the subject does not give both"
+        absent = not jax and need in ("autograd", "parameters") and subject.module is None
+        return "needs module; the subject gives none" if absent else None
+    given = getattr(context.f if need in ("log_det", "inverse_log_det") else subject, need)
+    return f"needs {need}; the subject gives none" if given in (None, (), {}) else None

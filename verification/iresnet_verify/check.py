@@ -67,7 +67,8 @@ class Check:
     run: Callable[[Context], Outcome]
     needs: tuple[str, ...] = ()
     """`Subject` fields without which it is skipped, e.g. ("inverse",); "torch" for checks that need its autograd,
-    "autodiff" for those that JAX serves as well."""
+    "autodiff" for those that JAX serves as well; "parameters" for gradients of a torch module or of a pytree of JAX,
+    "autograd" for gradients of x that torch takes beside those of a module."""
     modes: bool = True
     """Whether it runs once in each of the subject's modes (True) or once in the last of them (False)."""
     statistical: bool = False

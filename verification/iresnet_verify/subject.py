@@ -67,7 +67,9 @@ class Subject:
     module: Any = None
     """torch.nn.Module: enables gradient, state and mode checks."""
     from_parameters: Callable[[Any], Subject] | None = None
-    """pytree -> Subject (JAX)."""
+    """pytree -> Subject (JAX): enables checks of parameter gradients, with `parameters`."""
+    parameters: Any = None
+    """The pytree that `from_parameters` takes, as it is now: a dictionary, an Equinox module, the state of a Flax module."""
     fresh: Callable[..., Subject] | None = None
     """(dtype=None, device=None) -> a newly built Subject."""
     refresh: Callable[[], None] | None = None

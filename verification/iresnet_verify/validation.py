@@ -52,6 +52,8 @@ def _callables(subject: Subject) -> None:
         value = getattr(subject, field)
         if value is not None and not callable(value):
             raise _fault(field, "a callable", value, f"{field}=lambda x: …")
+    if subject.parameters is not None and subject.from_parameters is None:
+        raise _fault("from_parameters", "a callable, as parameters are given", None, "from_parameters=lambda pytree: Subject(…)")
     if subject.forward is None:
         raise _fault("forward", "a callable", None, "forward=lambda x: module(x)")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iresnet_verify import sequences
+from iresnet_verify.catalogue import gradient_jax
 from iresnet_verify.catalogue import gradient_measures as measures
 from iresnet_verify.catalogue.gradient_expectation import expected_gradient
 from iresnet_verify.catalogue.gradient_oracle import INPUT, ROWS, Oracle, Sketch, oracle, own, sketch
@@ -27,7 +28,7 @@ NEUMANN = "Chen et al. 2019 (arXiv 1906.02735), Theorem 2 and eq. 8; d log|det J
 @check(
     "gradient.log-det",
     claim="∇_θ Σ w_i log_det(x_i) = Σ w_i tr(J_i⁻¹ ∂J_i/∂θ) for unequal weights w_i, in expectation where draws are made.",
-    reference=NEUMANN, kind="proof", needs=("log_det", "module", "torch"), statistical=True,
+    reference=NEUMANN, kind="proof", needs=("log_det", "parameters"), statistical=True,
     cost="4 Jacobians differentiated three times; for random values an enumeration of the backward pass",
     catches="detached terms, the first row's weight for all rows, division by the batch size, wrong Neumann coefficients",
 )
@@ -39,7 +40,7 @@ def log_det_parameters(ctx: Context) -> Outcome:
 @check(
     "gradient.log-det-input",
     claim="∇_x log_det(x) is the derivative of log|det dF/dx|: blocks before this one are trained through it.",
-    reference=NEUMANN, kind="proof", needs=("log_det", "module", "torch"), statistical=True,
+    reference=NEUMANN, kind="proof", needs=("log_det", "autograd"), statistical=True,
     cost="that of gradient.log-det",
     catches="log-dets computed on a detached copy of x, constant log-dets",
 )
@@ -55,6 +56,8 @@ def _weights(ctx: Context, rows: int) -> Vector:
 
 
 def _log_det(ctx: Context, of_input: bool) -> Outcome:
+    if ctx.framework.name.startswith("jax"):
+        return gradient_jax.log_det(ctx, _weights(ctx, ROWS), of_input)
     kind, _ = ctx.log_det_claim
     x = ctx.inputs(ROWS)
     weights, chosen = _weights(ctx, ROWS), sketch(ctx, x)
