@@ -2,19 +2,21 @@
 
     iresnet-verify audit examples/paper/audited.py:models --html reports/examples/audit.html
 
-Of a flow: inverse, exact log-determinant, density and samples, on held-out-like rows of the data it was trained on. Of a
+Of a flow: inverse, exact log-determinant, density and samples, on held-out-like rows of the data it was trained on (behind the
+logit, where there is one: a composition of the map with itself then makes sense). Of a
 classifier: the same of its invertible features. Of both: the residual branch with the largest proved Lipschitz constant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _data import digits, mnist_5k
+from _data import Images, digits, mnist_5k
 from _running import FOLDER
 
 import iresnet_ref as ir
@@ -39,11 +41,18 @@ def models(folder: Path = MODELS) -> list[Subject]:
 def subjects(name: str, model: Any) -> list[Subject]:
     """The whole model, and the block with the largest Lipschitz constant."""
     model = model.averaged if isinstance(model, State) else model
-    steps = model.steps
+    steps, inputs = model.steps, rows(model.steps)
     if isinstance(steps.steps[0], ir.Pad):  # what follows is onto
         steps = ir.Composition(steps.steps[1:])
-    density = isinstance(model, ir.Flow) and steps is model.steps
-    whole = _of_flow(f"{name}: flow", model) if density else _of_map(f"{name}: features", steps)
+        inputs = rows(steps)
+    if isinstance(steps.steps[0], ir.Logit):  # what follows takes every x, not a bounded interval
+        inputs = None if inputs is None else _through(steps.steps[0], inputs)
+        steps = ir.Composition(steps.steps[1:])
+    if isinstance(model, ir.Flow) and not isinstance(model.steps.steps[0], ir.Pad):
+        whole = _of_flow(f"{name}: flow", replace(model, steps=steps))
+    else:
+        whole = _of_map(f"{name}: features", steps)
+    whole = replace(whole, inputs=inputs)
     tightest = max(_blocks(steps), key=lambda block: block.certificate.bound)
     return [whole, _of_block(f"{name}: block with the largest constant", tightest)]
 
@@ -57,11 +66,22 @@ def rows(steps: ir.Composition) -> Any:
         return None
 
     def inputs(n: int, rng: np.random.Generator) -> Any:
-        found = data()
+        found = _kept(data)
         x = found.x[rng.integers(len(found), size=n)].reshape(n, *shape)
         return (x * (found.levels - 1) + rng.uniform(size=x.shape)) * (scale / found.levels)
 
     return inputs
+
+
+@cache
+def _kept(data: Callable[[], Images]) -> Images:
+    """The data, read once in each process."""
+    return data()
+
+
+def _through(logit: ir.Logit, inputs: Any) -> Any:
+    """The same rows behind a logit."""
+    return lambda n, rng: logit.value(inputs(n, rng))
 
 
 def _of_map(name: str, steps: ir.Composition) -> Subject:
@@ -74,7 +94,7 @@ def _of_map(name: str, steps: ir.Composition) -> Subject:
         return y.reshape(y.shape[0], *steps.out_shape) if tuple(y.shape[1:]) == tuple(steps.in_shape) else y
 
     return Subject(
-        name=name, event_shape=steps.in_shape, framework="numpy", inputs=rows(steps),
+        name=name, event_shape=steps.in_shape, framework="numpy",
         forward=lambda x: shaped(steps.value(x)), inverse=lambda y: steps.preimage(vector(y), OPTIONS).x,
         log_det=lambda x: steps.forward(x, OPTIONS)[1].value, inverse_log_det=lambda y: steps.inverse(vector(y), OPTIONS)[1].value,
     )
