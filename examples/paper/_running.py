@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,18 @@ def write(folder: Path, name: str, rows: Rows, **facts: Any) -> None:
     """Print the table, and write `name`.json ({"rows": …, **facts}) and `name`.md."""
     folder.mkdir(parents=True, exist_ok=True)
     print(markdown(rows), flush=True)
-    (folder / f"{name}.json").write_text(json.dumps({"rows": list(rows), **facts}, indent=1) + "\n", encoding="utf-8")
+    content = json.dumps(_strict({"rows": list(rows), **facts}), indent=1, allow_nan=False)
+    (folder / f"{name}.json").write_text(content + "\n", encoding="utf-8")
     (folder / f"{name}.md").write_text(markdown(rows) + "\n", encoding="utf-8")
+
+
+def _strict(value: Any) -> Any:
+    """The value for strict JSON, which has no infinity: "inf", "nan"."""
+    if isinstance(value, Mapping):
+        return {k: _strict(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def pyplot() -> Any:
