@@ -255,8 +255,9 @@ def parity(backends: tuple[str, ...], seed: int, json_path: Path | None) -> int:
 @main.command()
 @click.argument("patterns", nargs=-1)
 @click.option("--json", "json_path", type=FILE, help="Write the kill matrix as JSON.")
+@click.option("--markdown", "markdown_path", type=FILE, help="Write the kill matrix as Markdown.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
-def mutants(patterns: tuple[str, ...], json_path: Path | None, workers: int) -> int:
+def mutants(patterns: tuple[str, ...], json_path: Path | None, markdown_path: Path | None, workers: int) -> int:
     """Examine the suite itself: does it find every mistake of the mutants? Exits 1 if one is alive."""
     from iresnet_verify import mutants as population
     from iresnet_verify.mutants import examination, matrix
@@ -264,12 +265,14 @@ def mutants(patterns: tuple[str, ...], json_path: Path | None, workers: int) -> 
     chosen = [m for m in population.load() if not patterns or any(fnmatch(m, f"*{p}*") for p in patterns)]
     if not chosen:
         raise click.UsageError(f"no mutant matches {' '.join(patterns)!r}; without a pattern all are examined")
-    if json_path:
-        _make_writable(json_path)
+    contents = {json_path: lambda: json.dumps(examination.as_json(verdicts), indent=1), markdown_path: lambda: matrix.markdown(verdicts)}
+    for path in filter(None, contents):
+        _make_writable(path)
     with matrix.progress_bar(len(chosen)) as progress:
         verdicts = examination.examine(chosen, workers, progress)
     matrix.show(verdicts, Console())
-    if json_path:
-        json_path.write_text(json.dumps(examination.as_json(verdicts), indent=1) + "\n", encoding="utf-8")
-        click.echo(f"written: {json_path}")
+    for path, content in contents.items():
+        if path:
+            path.write_text(content() + "\n", encoding="utf-8")
+            click.echo(f"written: {path}")
     return PASSED if all(v.killed for v in verdicts) else FAILED

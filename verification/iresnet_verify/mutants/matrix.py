@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 from rich import box
 from rich.console import Console
@@ -31,6 +32,19 @@ def show(verdicts: Sequence[Verdict], console: Console) -> None:
     alive = [v for v in verdicts if not v.killed]
     text = f"{len(verdicts) - len(alive)} of {len(verdicts)} mutants killed by a check meant for their mistake"
     console.print(Text(text + (f"; {len(alive)} alive." if alive else "."), "bold red" if alive else "bold green"))
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """Return one table for each group of mutants: who killed each, and who saw it too."""
+    lines = []
+    for group, members in groupby(verdicts, key=lambda v: v.id.split("/")[0]):
+        rows = list(members)
+        lines += [f"### {group} ({len(rows)})", "", "| mutant | killed by the check meant for it | seen also by |", "|---|---|---|"]
+        for v in rows:
+            meant, others = ([c for c in v.by if (c in v.meant) == own] for own in (True, False))
+            lines.append(f"| {v.id.split('/')[1]} | {', '.join(meant) or '**alive**'} | {', '.join(others)} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 @contextmanager
