@@ -145,4 +145,4 @@ def test_the_iteration_is_followed_where_the_claim_is_made() -> None:
     assert found.status == "failed", found.message
     point = maps.mlp(3, inputs=lambda n, rng: np.full((n, 3), 5.0))
     found = results(point, ["convergence.banach-rate"])["convergence.banach-rate"]
-    assert found.status == "inconclusive", found.message
+    assert found.status == "skipped", found.message

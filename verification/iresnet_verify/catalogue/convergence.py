@@ -272,8 +272,8 @@ def banach_rate(ctx: Context) -> Outcome:
                            measures.stretch_of_residual), curves,
         )
     if compared == 0:
-        return Outcome("inconclusive", "every step left the inputs for which the claim is made, or was as small as its rounding: "
-                       "none was compared with L", evidence, text, "g itself at both points", curves=curves)
+        return Outcome("skipped", "every step leaves the inputs for which the claim is made, or is as small as its rounding: "
+                       "none can be compared with L", evidence, text, "g itself at both points", curves=curves)
     return Outcome("passed", f"Not refuted: {compared} steps, largest ratio {tightest:.4g}, claimed {L:.4g}.", evidence,
                    text, "g itself at both points", curves=curves)
 

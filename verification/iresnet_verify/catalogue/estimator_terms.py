@@ -63,24 +63,42 @@ def coefficients(ctx: Context) -> Outcome:
 
 
 def _worst(claim: Claim, plan: Enumerator, found: Expectation) -> tuple[dict[str, Any], int]:
-    """(the term whose coefficient is furthest from 1 for what is allowed, how many terms are large enough to be seen)."""
+    """(the term whose coefficient is furthest from 1 for what is allowed, how many terms are large enough to be seen).
+
+    Length n either brings the next term behind those always taken, or term n, of which exact traces may have replaced the first
+    ones; an estimate that is right in one of the two readings is right.
+    """
+    readings = [_worst_of(claim, plan, found, replaced) for replaced in (False, True)]
+    return min(readings, key=lambda reading: reading[0]["error"] / reading[0]["allowed"])
+
+
+def _worst_of(claim: Claim, plan: Enumerator, found: Expectation, replaced: bool) -> tuple[dict[str, Any], int]:
+    """The same in one reading."""
     worst: dict[str, Any] = {"row": 0, "k": 0, "error": 0.0, "allowed": 1.0, "coefficient": 1.0}
     seen = 0
     assert claim.J is not None
     for row, J in enumerate(claim.J):
         terms = series_terms(J, LONGEST)
         near = 4.0 * float(claim.slack[row] + found.rounding[row])
-        sure = terms_always_taken(plan, found, terms, row, near)
-        for n in range(plan.start, min(max(found.increments), len(terms) + plan.start - sure) + 1):
-            k = sure + n - plan.start
+        first = float(found.increments[plan.start][row])
+        sure = _terms_of(first, terms) if replaced else terms_always_taken(plan, found, terms, row, near)
+        shift = 0 if replaced else sure - plan.start
+        for n in range(plan.start, min(max(found.increments), len(terms) - shift) + 1):
+            k, brought = n + shift, float(found.increments[n][row])
             right = sum(terms[:sure]) if n == plan.start else terms[k - 1]
             if abs(right) <= 1e3 * near:
                 continue
             seen += 1
-            coefficient, allowed = float(found.increments[n][row]) / right, near / abs(right)
+            already = 1.0 if plan.start < n and k <= sure else 0.0
+            coefficient, allowed = already + brought / right, near / abs(right)
             if abs(coefficient - 1.0) / allowed > worst["error"] / worst["allowed"]:
                 worst = {"row": row, "k": k, "error": abs(coefficient - 1.0), "allowed": allowed, "coefficient": coefficient}
     return worst, seen
+
+
+def _terms_of(value: float, terms: list[float]) -> int:
+    """How many terms add up to the value most nearly."""
+    return 1 + int(np.argmin(np.abs(np.cumsum(terms) - value)))
 
 
 @check(
