@@ -288,7 +288,7 @@ def test_the_catalogue_is_ordered_and_every_check_says_what_it_claims():
     checks = catalogue.load()
     assert len(checks) >= 16
     assert set(checks) == set(CATALOGUE)
-    fields = {*Subject.__dataclass_fields__, "torch", "autodiff"}
+    fields = {*Subject.__dataclass_fields__, "torch", "autograd", "autodiff"}
     for check in checks.values():
         assert check.claim, check.id
         assert check.reference, check.id
