@@ -265,14 +265,16 @@ def mutants(patterns: tuple[str, ...], json_path: Path | None, markdown_path: Pa
     chosen = [m for m in population.load() if not patterns or any(fnmatch(m, f"*{p}*") for p in patterns)]
     if not chosen:
         raise click.UsageError(f"no mutant matches {' '.join(patterns)!r}; without a pattern all are examined")
-    contents = {json_path: lambda: json.dumps(examination.as_json(verdicts), indent=1), markdown_path: lambda: matrix.markdown(verdicts)}
-    for path in filter(None, contents):
+    written = [path for path in (json_path, markdown_path) if path]
+    for path in written:
         _make_writable(path)
     with matrix.progress_bar(len(chosen)) as progress:
         verdicts = examination.examine(chosen, workers, progress)
     matrix.show(verdicts, Console())
-    for path, content in contents.items():
-        if path:
-            path.write_text(content() + "\n", encoding="utf-8")
-            click.echo(f"written: {path}")
+    if json_path:
+        json_path.write_text(json.dumps(examination.as_json(verdicts), indent=1) + "\n", encoding="utf-8")
+    if markdown_path:
+        markdown_path.write_text(matrix.markdown(verdicts) + "\n", encoding="utf-8")
+    for path in written:
+        click.echo(f"written: {path}")
     return PASSED if all(v.killed for v in verdicts) else FAILED
