@@ -138,7 +138,8 @@ FINDINGS = (
 
 UNNORMALISED = dict.fromkeys(
     (*INVERSE, *NORM, *VOLUME, "inverse.is-injective", "convergence.banach-rate", "logdet.within-bounds", "gradient.through-inverse",
-     "lipschitz.all-magnitudes"),
+     "lipschitz.all-magnitudes",
+     "inverse.odd-inputs", "logdet.adds-up", "logdet.all-magnitudes", "logdet.worst-input"),
     "negative control: Lip(g) is above 4, so x + g(x) is not injective, and neither the iteration nor the series converges",
 )
 
