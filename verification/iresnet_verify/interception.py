@@ -62,12 +62,15 @@ class Interception:
         self._busy = False
 
     def ask(self, name: str, law: Law, out: Values, library: Library) -> npt.ArrayLike | None:
-        """Record a draw and return its replacement, or None to keep it; draws made inside a draw are not asked for."""
+        """Record a draw and return its replacement, or None to keep it.
+
+        Draws made inside a draw, and those that `answer` makes itself, are not asked for.
+        """
         if self._busy:
             return None
         draw = Draw(len(self.draws), name, tuple(out.shape), law, library, out)
         self.draws.append(draw)
-        return self.answer(draw)
+        return self.inside(self.answer, draw)
 
     def inside(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a real generator without asking about the draws that it makes itself."""

@@ -131,7 +131,7 @@ def _exchange_held(watch: Interception, stack: ExitStack, shared: Any, functions
                 return getattr(_python_random, name)
         return makers.get(id(value))
 
-    for put, get in _slots(watch.subject):
+    for put, get in list(_slots(watch.subject)):  # all of them first: what is exchanged must not be walked into
         value = get()
         replacement = new(value)
         if replacement is not None:

@@ -103,6 +103,7 @@ class Holder:
     def __init__(self) -> None:
         self.rng = np.random.default_rng(1)
         self.old = np.random.RandomState(1)
+        self.make: Any = None
 
     def attribute(self) -> float:
         return float(self.rng.standard_normal())
@@ -146,6 +147,32 @@ def test_generators_in_closures_and_partials() -> None:
         assert draw(2.0) == 2.0
     assert watch.draws[0].name == "numpy.random.normal"
     assert type(rng) is np.random.Generator
+
+
+def test_a_subject_may_hold_the_maker_of_generators() -> None:
+    """Also an object that is walked after the name which it holds was exchanged: as the backends do."""
+    held = Holder()
+    held.make = np.random.default_rng
+
+    def draw() -> float:
+        return float(held.make(1).standard_normal())
+
+    with Interception(lambda d: np.ones(d.shape), SimpleNamespace(forward=draw)) as watch:
+        assert draw() == 1.0
+        assert len(watch.draws) == 1
+        assert np.random.default_rng(1).standard_normal() == 1.0
+    assert held.make is np.random.default_rng
+    assert draw() != 1.0
+
+
+def test_draws_made_while_answering_are_the_answers_own() -> None:
+    def answer(draw: Draw) -> Any:
+        return np.random.default_rng(3).standard_normal(draw.shape)
+
+    with Interception(answer) as watch:
+        got = np.random.default_rng(1).standard_normal(4)
+    assert len(watch.draws) == 1
+    assert got.tolist() == np.random.default_rng(3).standard_normal(4).tolist()
 
 
 def test_a_watched_generator_goes_on_where_the_old_one_was() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from correct_subjects import CORRECT
 
 from iresnet_verify import audit
+from iresnet_verify.loading import Origin, load
 
 AUDITS = {"linear": 400, "nflows spline": 50, "zuko NSF": 50, "normflows RealNVP": 100}
 """Audits of the thorough run, 200 where nothing is said: 2,000 in all, a few seconds each."""
@@ -25,6 +28,13 @@ def test_the_table_is_as_long_as_is_published() -> None:
 @pytest.mark.parametrize("name", [n for n in CORRECT if AUDITS.get(n, 200) > 100 and n != "complete"])
 def test_a_correct_network_raises_no_alarm(name: str) -> None:
     assert not alarms(name, 10_000)
+
+
+@pytest.mark.parametrize("factory", ["subject", "roulette"])
+def test_every_log_det_of_the_gallerys_reference_is_decided(factory: str) -> None:
+    (subject,) = load(Origin(str(Path(__file__).resolve().parents[2] / "examples/subjects/reference.py"), factory))
+    report = audit(subject, budget="quick", select=["estimator", "logdet", "density.change-of-variables"])
+    assert {c.status for c in report.checks} <= {"passed", "skipped"}
 
 
 @pytest.mark.thorough
