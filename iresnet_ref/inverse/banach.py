@@ -1,7 +1,7 @@
 """The Banach iteration x₀ = y, x_{k+1} = y − g(x_k), stopped on the residual, and its safeguarded acceleration.
 
 ‖r_{k+1}‖ ≤ L‖r_k‖, and ‖x_k − x*‖ ≤ ‖r_k‖/(1 − L) in exact arithmetic ([B19] Thm 1, Algorithm 1). It never stops on the
-step or its square. All rows step together, and the host looks at ‖r‖ as seldom as the observed rate allows. With
+step or its square. All rows step together, and the host looks at ‖r‖ at most once per `check_every` evaluations. With
 `Secants` a step may be an Anderson trial, accepted by the rule of `safeguard` (m = 1); then a row that has met its
 tolerance stays where it is until it is dropped.
 """
@@ -19,7 +19,7 @@ from iresnet_ref.arrays import HostArray, device, expand_rows, flatten_events, i
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inverse.anderson import Secants
 from iresnet_ref.inverse.rows import Rows
-from iresnet_ref.inverse.safeguard import Goal, Point, accepts, decide, freeze, refute, steps_wanted
+from iresnet_ref.inverse.safeguard import Goal, Point, accepts, between, freeze, refute, steps_wanted
 
 SLOW = 0.5
 """Acceleration pays where the observed ‖r_{k+1}‖/‖r_k‖ exceeds this …"""
@@ -70,34 +70,39 @@ def iterate(
 ) -> tuple[Point, Rows, bool]:
     """Return (the last point of every row, its ledger, whether a step was accelerated).
 
-    It starts at y, or at `start`; `absolute` per row replaces the tolerance of the goal. The host synchronises after the
-    first two evaluations, and then when half the rows should be there, at most `check_every` evaluations later.
+    It starts at y, or at `start`, where it may end; `absolute` per row replaces the tolerance of the goal. The host looks after
+    the first two evaluations (one from `start`), and then when half of the rows should be there, `check_every` evaluations
+    later at most, but never more than 1 + evaluations/check_every times in all.
     """
-    rows = Rows(y, block.norm)
+    rows = Rows(y.shape[0], block.norm)
     events = size(tuple(y.shape[1:]))
     memory = Secants.of(events) if acceleration == "always" else None
     x = y if start is None else start
-    now = Point(x, block.branch(x), y, norm=block.norm)
-    rows.spend(1)
-    last, seen = None, now  # what was evaluated last, and from where; a rejected trial is seen and not kept
-    trials, first, previous, steps = Trials.none(y), np.zeros(0), np.zeros(0), 1
-    accelerated = memory is not None
+    last = Point(x, block.branch(x), y, norm=block.norm)
+    twice = start is None and goal.left(1) > 0
+    seen = now = _banach(block, last) if twice else last  # a rejected trial is seen and not kept
+    rows.spend(1 + twice)
+    if memory is not None and twice:
+        memory = _remember(memory, last, now)
+    trials, first, previous, steps, looks = Trials.none(y), np.zeros(0), np.zeros(0), 1, 0
     while True:
-        residual, target, reach = decide(now, rows.size_y[rows.active], goal.rtol)
+        pair = between(last, seen) if goal.stated else ()
+        residual, target, reach, others = rows.look(now, goal.rtol, last.r, *pair)
+        looks += 1
         target = target if absolute is None else absolute
-        if last is None:
-            first = previous = residual
-        elif goal.stated:
-            refute(block, last, seen, goal.lipschitz)
+        if looks == 1:
+            first = previous = others[0]
+        if goal.stated:
+            refute(block, others[1:], goal.lipschitz, y)
         met = residual <= target
         done = met | (rows.evaluations[rows.active] >= goal.budget(first, target, 1))
         if done.any():
             rows.settle(done, met, residual, reach, now)
             if not rows.active.size:
-                return rows.assemble(), rows, accelerated
+                return rows.assemble(), rows, memory is not None
             stay = np.flatnonzero(~done)
             keep = partial(_take, at=indices(stay, y))
-            now, last = now.take(stay), last if last is None else last.take(stay)
+            now, last = now.take(stay), last.take(stay)
             trials, memory = trials.map(keep), memory if memory is None else memory.map(keep)
             first, previous, residual, target = first[stay], previous[stay], residual[stay], target[stay]
             absolute = absolute if absolute is None else target
@@ -105,21 +110,26 @@ def iterate(
             rate = (residual / previous) ** (1.0 / steps)
         wanted = steps_wanted(residual, target, rate)
         slow = ((rate > SLOW) | (wanted > FEW * (events + 1))).any()
-        if last is not None and acceleration == "observed" and memory is None and slow:
-            memory, accelerated = _remember(Secants.of(events), last, now), True
+        if last is not now and acceleration == "observed" and memory is None and slow:
+            memory = _remember(Secants.of(events), last, now)
         previous = residual
         soon = math.ceil(np.sort(np.minimum(wanted, goal.check_every))[wanted.size // 2])
-        steps = 1 if last is None else min(soon, goal.left(rows.spent()))
+        steps = min(max(soon, goal.check_every * looks - rows.spent()), goal.left(rows.spent()))
         if memory is None:
             for _ in range(steps):
-                last, x = now, now.y - now.g
-                seen = now = Point(x, block.branch(x), now.y, norm=block.norm)
+                last = now
+                seen = now = _banach(block, now)
         else:
             allowed = freeze(target, y)
             for _ in range(steps):
                 last = now
                 seen, now, memory, trials = step(block, now, memory, trials, goal.lipschitz, allowed)
         rows.spend(steps)
+
+
+def _banach(block: ResidualBlock, now: Point) -> Point:
+    x = now.y - now.g
+    return Point(x, block.branch(x), now.y, norm=block.norm)
 
 
 def step(

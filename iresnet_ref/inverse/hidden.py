@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import host_norms, namespace, row_norm, to_host
+from iresnet_ref.arrays import host_norms, namespace, row_norm
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.branch import Branch
 from iresnet_ref.inverse.banach import iterate
@@ -97,9 +97,8 @@ def iterate_hidden(block: ResidualBlock, y: Any, goal: Goal, space: Hidden) -> t
     """
     v = space.lift(y)
     noise = space.block.branch.rounding_noise(v) + 3.0 * rounding.unit_roundoff(v) * row_norm(v, 1, block.norm)
-    tolerance = np.maximum(
-        goal.rtol * host_norms(y, p=block.norm)[0] / space.gain, 2.0 * to_host(noise).astype(np.float64)
-    )
+    size_y, floor = host_norms(y, noise[:, None], p=block.norm)
+    tolerance = np.maximum(goal.rtol * size_y / space.gain, 2.0 * floor)
     left = None if goal.limit is None else goal.limit - 2
     inner = Goal(space.block.contraction(), goal.rtol, goal.check_every, left)
     u, narrow, accelerated = iterate(space.block, v, inner, acceleration="observed", absolute=tolerance)

@@ -24,7 +24,6 @@ from iresnet_ref.arrays import (
     namespace,
     size,
     stack_norm,
-    to_host,
 )
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.chain import Chain
@@ -32,12 +31,14 @@ from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.inverse.anderson import Secants
 from iresnet_ref.inverse.banach import choose
 from iresnet_ref.inverse.rows import Rows
-from iresnet_ref.inverse.safeguard import Goal, Point, accepts, decide, freeze, refute
+from iresnet_ref.inverse.safeguard import Goal, Point, accepts, between, freeze, refute
 
 DENSE = 16
 """Up to this many dimensions the linear system is solved densely."""
 INNER = 40
 """The most products with J in one Krylov solve."""
+REJECTED, ACCEPTED = 1.0, 2.0
+"""How the outcome of a trial comes to the host, among the norms."""
 PATIENCE = 16
 """The most Banach steps after a rejection, in units of the cost of the trial."""
 
@@ -59,10 +60,11 @@ class Patience:
         """Return the state of the rows in `stay`."""
         return Patience(self.owed[stay], self.factor[stay], self.before[stay])
 
-    def judge(self, rejected: HostArray, cost: int) -> None:
-        """Record one trial of `cost` evaluations."""
+    def judge(self, rejected: HostArray, cost: int) -> bool:
+        """Record one trial of `cost` evaluations; return whether all rows accepted it."""
         self.owed = np.where(rejected, cost * self.factor, 0)
         self.factor = np.where(rejected, np.minimum(2 * self.factor, PATIENCE), np.maximum(self.factor // 2, 1))
+        return not rejected.any()
 
 
 def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Point, Rows]:
@@ -70,22 +72,26 @@ def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Point, Row
 
     One host synchronisation per trial, and one per `check_every` products or Banach steps.
     """
-    rows, n = Rows(y, block.norm), size(tuple(y.shape[1:]))
+    rows, n = Rows(y.shape[0], block.norm), size(tuple(y.shape[1:]))
     dense = n <= DENSE and hasattr(namespace(y), "linalg")
     most = n if dense else min(INNER, n)
     value, linear = block.branch.linearize(y)
     now = Point(y, value, y, norm=block.norm)
+    last, trial = (now, now), 0  # the last two evaluations, and what a trial cost whose outcome the host has not seen yet
+    xp = namespace(y)
+    outcome = REJECTED * xp.ones_like(now.size)
     chain: Chain | None = linear
     rows.spend(1)
-    patience = Patience.new(y.shape[0])
-    first = np.zeros(0)
-    last: tuple[Point, Point] | None = None
+    patience, first = Patience.new(y.shape[0]), np.zeros(0)
     while True:
-        residual, target, reach = decide(now, rows.size_y[rows.active], goal.rtol)
-        if last is None:
+        pair = between(*last) if goal.stated else ()
+        residual, target, reach, others = rows.look(now, goal.rtol, outcome[:, None], *pair)
+        if not first.size:
             first = patience.before = residual
-        elif goal.stated:
-            refute(block, *last, goal.lipschitz)
+        if goal.stated:
+            refute(block, others[1:], goal.lipschitz, y)
+        if trial:
+            chain = chain if patience.judge(others[0] < 0.5 * (REJECTED + ACCEPTED), trial) else None
         met = residual <= target
         done = met | (rows.evaluations[rows.active] >= goal.budget(first, target, most + 2))
         if done.any():
@@ -104,19 +110,17 @@ def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Point, Row
             now, last = _banach(block, now, who, count)
             patience.owed = np.maximum(patience.owed - count, 0)
             rows.spend(np.where(who, count, 0))
-            chain = None
+            chain, trial, outcome = None, 0, REJECTED * xp.ones_like(now.size)
             continue
         ratio = (residual / patience.before) ** 2
         forcing = np.maximum(np.clip(0.9 * ratio, 1e-4, 0.3), np.minimum(0.5 * target / residual, 0.5))
         products = 0 if dense else min(most, left - 2)
-        z, linear, cost = _trial(block, now, chain, from_host(forcing, y), products, goal.check_every)
-        accepted = accepts(now, z, cost, goal.lipschitz, freeze(target, y))
+        z, chain, trial = _trial(block, now, chain, from_host(forcing, y), products, goal.check_every)
+        accepted = accepts(now, z, trial, goal.lipschitz, freeze(target, y))
+        outcome = REJECTED + (ACCEPTED - REJECTED) * xp.astype(accepted, y.dtype)
         last, patience.before = (now, z), residual
         now = choose(accepted, z, now)
-        rejected = ~to_host(accepted).astype(bool)
-        chain = None if rejected.any() else linear
-        patience.judge(rejected, cost)
-        rows.spend(cost)
+        rows.spend(trial)
 
 
 def _trial(
@@ -136,7 +140,7 @@ def _trial(
 
 
 def _banach(block: ResidualBlock, now: Point, who: HostArray, count: int) -> tuple[Point, tuple[Point, Point]]:
-    """Return the point after `count` Banach steps on the rows `who`, and the last step on those rows."""
+    """Return the point after `count` Banach steps on the rows `who`, and the last step."""
     moving, resting = np.flatnonzero(who), np.flatnonzero(~who)
     rest, part = now.take(resting), now.take(moving)
     for _ in range(count):
@@ -144,10 +148,13 @@ def _banach(block: ResidualBlock, now: Point, who: HostArray, count: int) -> tup
         last, part = part, Point(x, block.branch(x), part.y, norm=part.norm)
     xp = namespace(now.x)
     order = indices(np.argsort(np.concatenate([moving, resting]), kind="stable"), now.x)
-    merged = (
-        xp.take(xp.concat([a, b], axis=0), order, axis=0) for a, b in zip(part.arrays(), rest.arrays(), strict=True)
-    )
-    return Point(*merged, norm=part.norm), (last, part)
+
+    def merged(point: Point) -> Point:
+        both = zip(point.arrays(), rest.arrays(), strict=True)
+        return Point(*(xp.take(xp.concat(ab, axis=0), order, axis=0) for ab in both), norm=point.norm)
+
+    new = merged(part)
+    return new, (merged(last), new)
 
 
 def _dense(chain: Chain, r: Any) -> Any:

@@ -30,6 +30,7 @@ def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tup
     xp, n = namespace(point.x), math.prod(point.x.shape[1:])
     u, underflow = rounding.unit_roundoff(point.x), 4.0 * n * rounding.smallest_normal(point.x)
     alpha, beta = block.branch.rounding
+    assert rows.size_y is not None, "the host has looked"
     residual, reach = rows.residual, rows.size + rows.residual
     rho = 2.0 * (alpha + beta * reach) + 5.0 * u * (reach + rows.size_y)
     on_top = 1.0 + (2 * n + 64) * u  # the rounding of the norms and of these lines

@@ -1,13 +1,14 @@
-"""The rows still at work: converged rows are set aside, so that the rest runs on a smaller batch."""
+"""The rows still at work: what the host sees of them, and those set aside, so that the rest runs on a smaller batch."""
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from iresnet_ref.arrays import HostArray, host_norms, indices, namespace
+from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.inverse.safeguard import Point
 
 
@@ -15,9 +16,9 @@ from iresnet_ref.inverse.safeguard import Point
 class Rows:
     """Which rows of the batch are active; on the host, per row of the batch: ‖y‖, what was spent, ‖r‖ and ‖x‖ as reached."""
 
-    y: InitVar[Any]
+    batch: int
     norm: float = 2.0
-    size_y: HostArray = field(init=False)
+    size_y: HostArray | None = field(default=None, init=False)
     active: HostArray = field(init=False)
     evaluations: HostArray = field(init=False)
     converged: HostArray = field(init=False)
@@ -26,13 +27,27 @@ class Rows:
     _ids: list[HostArray] = field(default_factory=list)
     _parts: list[Point] = field(default_factory=list)
 
-    def __post_init__(self, y: Any) -> None:
-        self.size_y = host_norms(y, p=self.norm)[0]
-        batch = y.shape[0]
-        self.active = np.arange(batch)
-        self.evaluations = np.zeros(batch, dtype=np.int64)
-        self.converged = np.zeros(batch, dtype=bool)
-        self.residual, self.size = np.zeros(batch), np.zeros(batch)
+    def __post_init__(self) -> None:
+        self.active = np.arange(self.batch)
+        self.evaluations = np.zeros(self.batch, dtype=np.int64)
+        self.converged = np.zeros(self.batch, dtype=bool)
+        self.residual, self.size = np.zeros(self.batch), np.zeros(self.batch)
+
+    def look(self, point: Point, rtol: float, *others: Any) -> tuple[HostArray, HostArray, HostArray, HostArray]:
+        """Return (‖r‖, rtol·max(‖x‖, ‖y‖, ‖g‖), ‖x‖, the norms of `others`) per active row: the one synchronisation.
+
+        ‖y‖ comes with the first. Raises NotContractiveError where ‖r‖ is not finite.
+        """
+        new = () if self.size_y is not None else (point.y,)
+        residual, x, g, *rest = host_norms(point.r, point.x, point.g, *new, *others, p=self.norm)
+        if self.size_y is None:
+            self.size_y = rest.pop(0)
+        if not np.isfinite(residual).all():
+            raise NotContractiveError(
+                "the iteration left the floating-point range: expected ‖r‖ to shrink by Lip(g) < 1 at every step; "
+                "check the weights, or drop lipschitz= so that the bound is proved"
+            )
+        return residual, rtol * np.maximum(np.maximum(x, self.size_y[self.active]), g), x, np.asarray(rest)
 
     def spend(self, evaluations: int | HostArray) -> None:
         """Count evaluations of every active row."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import HostArray, from_host, host_norms, indices, namespace, row_norm
+from iresnet_ref.arrays import HostArray, from_host, indices, namespace, row_norm
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 
@@ -94,17 +94,6 @@ def steps_wanted(residual: HostArray, target: HostArray, rate: HostArray) -> Hos
     return np.fmax(steps, 1.0)  # NaN where ‖r‖ = 0
 
 
-def decide(point: Point, size_y: HostArray, rtol: float) -> tuple[HostArray, HostArray, HostArray]:
-    """Return (‖r‖, rtol·max(‖x‖, ‖y‖, ‖g‖), ‖x‖) per row on the host, in float64: the one synchronisation."""
-    residual, x, g = host_norms(point.r, point.x, point.g, p=point.norm)
-    if not np.isfinite(residual).all():
-        raise NotContractiveError(
-            "the iteration left the floating-point range: expected ‖r‖ to shrink by Lip(g) < 1 at every step; "
-            "check the weights, or drop lipschitz= so that the bound is proved"
-        )
-    return residual, rtol * np.maximum(np.maximum(x, size_y), g), x
-
-
 def accepts(now: Point, trial: Point, cost: int, lipschitz: float, target: Any) -> Any:
     """Return, per row, whether a trial of `cost` evaluations stands: ‖r(z)‖ ≤ Lᶜᵒˢᵗ‖r(x)‖, or the tolerance is met."""
     return trial.size <= namespace(now.x).maximum(lipschitz**cost * now.size, target)
@@ -115,16 +104,21 @@ def freeze(target: HostArray, like: Any) -> Any:
     return from_host(target * (1.0 - 2.0**-20), like)
 
 
-def refute(block: ResidualBlock, a: Point, b: Point, lipschitz: float) -> None:
-    """Raise NotContractiveError if two evaluations disprove the stated Lip(g) ≤ L beyond all rounding.
+def between(a: Point, b: Point) -> tuple[Any, Any, Any, Any]:
+    """Return b − a, g(b) − g(a), a and b, whose norms `refute` reads."""
+    return b.x - a.x, b.g - a.g, a.x, b.x
+
+
+def refute(block: ResidualBlock, norms: HostArray, lipschitz: float, like: Any) -> None:
+    """Raise NotContractiveError if two evaluations disprove the stated Lip(g) ≤ L beyond all rounding, by the norms of `between`.
 
     ‖ĝ(a) − ĝ(b)‖ ≤ L‖a − b‖ + e(a) + e(b) whenever Lip(g) ≤ L, with e(x) = α + β‖x‖ ≥ ‖ĝ − g‖ (`Branch.rounding`). For a Banach
     step b = a + r(a) the left side is ‖r(b)‖ and ‖a − b‖ is ‖r(a)‖, up to rounding.
     """
     alpha, beta = block.branch.rounding
-    distance, reached, first, second = host_norms(b.x - a.x, b.g - a.g, a.x, b.x, p=block.norm)
-    slack = 1.0 + (4 * math.prod(a.x.shape[1:]) + 64) * rounding.unit_roundoff(a.x)
-    tiny = rounding.smallest_normal(a.x)
+    distance, reached, first, second = norms
+    slack = 1.0 + (4 * math.prod(like.shape[1:]) + 64) * rounding.unit_roundoff(like)
+    tiny = rounding.smallest_normal(like)
     if (reached > (lipschitz * distance + 2.0 * alpha + beta * (first + second)) * slack + tiny).any():
         ratio = float((reached / (distance + tiny)).max())
         raise NotContractiveError(

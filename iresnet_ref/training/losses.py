@@ -69,23 +69,16 @@ def cross_entropy(logits: Any, labels: Any, *, weights: Any = None, check: bool 
     >>> value.round(4).tolist(), gradient.tolist()
     (0.6931, [[0.5, -0.5]])
     """
-    return _cross_entropy(logits, labels, weights, check)
+    if logits.ndim != 2:
+        raise ShapeError(f"cross_entropy: expected logits (batch, classes), got {tuple(logits.shape)}")
+    _require_labels(labels, logits.shape[0], logits.shape[1], check, logits=logits, weights=weights)
+    return _cross_entropy(logits, labels, _weights(logits, weights))
 
 
-def _cross_entropy(logits: Any, labels: Any, weights: Any, check: bool, x: Any = None) -> tuple[Any, Any]:
-    """The same; the values that are looked at are those of x, which the logits were made of."""
+def _cross_entropy(logits: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
+    """The same, with weights and without a look."""
     xp = namespace(logits)
-    if logits.ndim != 2 or tuple(labels.shape) != tuple(logits.shape[:1]):
-        raise ShapeError(
-            f"cross_entropy: expected logits (batch, classes) and labels (batch,), got {tuple(logits.shape)} and {tuple(labels.shape)}"
-        )
-    if not xp.isdtype(labels.dtype, "integral"):
-        raise DTypeError(f"cross_entropy: expected integer labels, got {labels.dtype}; try xp.astype(labels, xp.int32)")
-    n = logits.shape[1]
-    given, weights = weights, _weights(logits, weights)
-    if check:
-        _require_labels(logits, labels, given, logits if x is None else x)
-    classes = xp.arange(n, dtype=labels.dtype, device=device(logits))
+    classes = xp.arange(logits.shape[1], dtype=labels.dtype, device=device(logits))
     is_label = xp.astype(labels[:, None] == classes[None, :], logits.dtype)
     shifted = logits - xp.max(logits, axis=1, keepdims=True)
     exponentials = xp.exp(shifted)
@@ -108,9 +101,10 @@ def classification(
     True
     """
     model.require(x, check=False)
+    _require_labels(labels, x.shape[0], model.bias.shape[0], check, x=x, weights=weights)
     inputs, y = model.steps.inputs(x)
     logits = model.logits(flatten_events(y, y.ndim - 1))
-    value, logits_bar = _cross_entropy(logits, labels, weights, check, x)
+    value, logits_bar = _cross_entropy(logits, labels, _weights(x, weights))
     return Loss(value, model.back(inputs, y, logits_bar)[1])
 
 
@@ -143,12 +137,14 @@ def hybrid(
     >>> sorted(loss.gradients)[-3:]
     ['base.log_scale', 'base.logits', 'base.means']
     """
-    flow.steps.require(x, "x", check=check, weights=weights, label_weights=label_weights)
+    flow.steps.require(x, "x", check=False, weights=weights, label_weights=label_weights)
     require_alike(x, flow.base.like, "x")
     if not isinstance(flow.base, GaussianMixture):
         raise DTypeError(f"hybrid: expected a flow whose base is a GaussianMixture, got {type(flow.base).__name__}")
     if not 0.0 <= density < math.inf:
         raise ValueError(f"hybrid: expected 0 ≤ density < inf, got {density}; try 1/d, d the dimensions of an event")
+    classes = flow.base.logits.shape[0]
+    _require_labels(labels, x.shape[0], classes, check, x=x, weights=weights, label_weights=label_weights)
     xp = namespace(x)
     options = _of_step(flow, options, step)
     if density == 0.0:
@@ -158,7 +154,7 @@ def hybrid(
         inputs, z, volume = flow.steps.record(x, options.shared(flow.steps.streams))
         a = density * _weights(x, weights)
     joint = flow.base.joint(z)
-    value, joint_bar = cross_entropy(joint, labels, weights=label_weights, check=check)
+    value, joint_bar = _cross_entropy(joint, labels, _weights(x, label_weights))
     if a is not None and volume is not None:
         value = value - xp.sum(a * (log_sum(joint)[:, 0] + volume.value))
         joint_bar = joint_bar - a[:, None] * xp.exp(log_softmax(joint))
@@ -175,13 +171,19 @@ def _of_step(flow: Flow, options: Options | None, step: int) -> Options:
     return replace(options, probes=options.probes.on_stream(options.probes.stream + step * flow.steps.streams))
 
 
-def _require_labels(logits: Any, labels: Any, weights: Any, x: Any) -> None:
-    """Refuse labels outside [0, classes), and arrays that are not finite, by one host synchronisation."""
-    n = logits.shape[1]
-    finite = [namespace(logits).isfinite(a) for a in (x, weights) if a is not None]
-    if not holds((labels >= 0) & (labels < n), *finite):
-        require_finite(x=x, weights=weights)
-        raise ValueError(f"cross_entropy: expected labels from 0 to {n - 1}, got others; number the classes from 0")
+def _require_labels(labels: Any, batch: int, classes: int, check: bool, **arrays: Any) -> None:
+    """Refuse labels that are not integers in [0, classes), and arrays that are not finite: one host synchronisation."""
+    if tuple(labels.shape) != (batch,):
+        raise ShapeError(f"labels: expected shape ({batch},), one for each row, got {tuple(labels.shape)}")
+    xp = namespace(labels)
+    if not xp.isdtype(labels.dtype, "integral"):
+        raise DTypeError(f"labels: expected integers, got {labels.dtype}; try xp.astype(labels, xp.int32)")
+    if not check:
+        return
+    finite = [xp.isfinite(a) for a in arrays.values() if a is not None]
+    if not holds((labels >= 0) & (labels < classes), *finite):
+        require_finite(**arrays)
+        raise ValueError(f"labels: expected 0 to {classes - 1}, got others; number the classes from 0")
 
 
 def _weights(like: Array, weights: Any) -> Any:

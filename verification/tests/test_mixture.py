@@ -174,7 +174,7 @@ def test_what_does_not_fit_is_refused() -> None:
         hybrid(ir.Flow([ir.ResidualBlock(ir.mlp((2, 8, 2)))]), X, LABELS)
     with pytest.raises(ValueError, match="0 ≤ density < inf, got -1"):
         hybrid(flow(), X, LABELS, density=-1.0)
-    with pytest.raises(ValueError, match="labels from 0 to 2"):
+    with pytest.raises(ValueError, match="labels: expected 0 to 2"):
         hybrid(flow(), X, LABELS + 1)
     with pytest.raises(ir.ShapeError, match="one for each of 9 rows"):
         hybrid(flow(), X, LABELS, weights=np.ones(8))

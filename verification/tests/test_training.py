@@ -335,11 +335,11 @@ def test_bad_input_is_refused() -> None:
         maximum_likelihood(model, x[:0])
     with pytest.raises(ir.NonFiniteError, match="x: expected finite"):
         maximum_likelihood(model, x * np.nan)
-    with pytest.raises(ir.DTypeError, match="integer labels"):
+    with pytest.raises(ir.DTypeError, match="labels: expected integers"):
         cross_entropy(np.zeros((2, 3)), np.zeros(2))
-    with pytest.raises(ir.ShapeError, match=r"labels \(batch,\)"):
+    with pytest.raises(ir.ShapeError, match=r"labels: expected shape \(2,\)"):
         cross_entropy(np.zeros((2, 3)), np.zeros(3, dtype=np.int64))
-    with pytest.raises(ValueError, match="labels from 0 to 2"):
+    with pytest.raises(ValueError, match="labels: expected 0 to 2"):
         cross_entropy(np.zeros((2, 3)), np.asarray([0, 3]))
     with pytest.raises(ValueError, match="settings: expected learning_rate"):
         Settings(learning_rate=-1.0)
