@@ -6,61 +6,40 @@ crashes on import is a line of the table, not the end of it. The limit is longer
 
 from __future__ import annotations
 
-import json
+import multiprocessing
+import multiprocessing.context
 import os
 import platform
 import re
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future
 from importlib.metadata import PackageNotFoundError, distribution, version
 
+from pebble import ProcessExpired, ProcessPool
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-SECONDS = 4.5
-HEAVY = ("jax", "torch")
-"""Families that take seconds to import: tried after the others, so that these are not slowed down by them."""
-TRIAL = """
-import json, sys
 import iresnet_backends
 from iresnet_backends.capabilities import row
-family, found, error = sys.argv[1], [], ""
-try:
-    iresnet_backends.get(family)
-    for device in iresnet_backends.devices(family):
-        works = []
-        for dtype in row(family + ":" + device).dtypes:
-            try:
-                iresnet_backends.get(family + ":" + device, dtype=dtype)
-                works.append(dtype)
-            except Exception:
-                pass
-        found.append((device, works))
-except Exception as problem:
-    error = " ".join(str(problem).split())
-print(json.dumps([found, error]))
-"""
+
+Trial = tuple[list[tuple[str, list[str]]], str]
+"""(devices with the dtypes that work, what went wrong)."""
+SECONDS = 4.5
+FIRST = "torch"
+"""The longest trial begins first, so that nothing waits for it at the end."""
 
 
 def examine(console: Console) -> None:
     """Print the tables."""
-    from iresnet_backends import FAMILIES
-
     console.print(f"iresnet-ref {_version('iresnet-ref')}, Python {platform.python_version()}, {platform.platform()}")
-    console.print(_backends(FAMILIES))
+    console.print(_backends(iresnet_backends.FAMILIES))
     console.print(_extras())
 
 
 def _backends(families: tuple[str, ...]) -> Table:
-    limit = patience()
-    deadline = time.monotonic() + limit
-    light_first = sorted(families, key=lambda family: family in HEAVY)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        trials = dict(zip(light_first, pool.map(lambda f: _trial(f, deadline, limit), light_first), strict=True))
+    trials = _trials(sorted(families, key=lambda family: family != FIRST))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title="Backends", title_justify="left")
     for column in ("backend", "dtypes", "remark"):
         table.add_column(column, overflow="fold")
@@ -75,8 +54,6 @@ def _backends(families: tuple[str, ...]) -> Table:
 
 def _missing(name: str) -> str:
     """What the capability table says a backend lacks, and on what it has run."""
-    from iresnet_backends.capabilities import row
-
     facts = row(name)
     lacks = [feature for feature in facts.gaps if "/" not in feature]
     partly = [feature for feature in dict.fromkeys(g.partition("/")[0] for g in facts.gaps) if feature not in lacks]
@@ -87,23 +64,58 @@ def _missing(name: str) -> str:
 
 
 def patience() -> float:
-    """Return the seconds that all trials together may take: `SECONDS` on cores of our own, more where others wait for them too."""
+    """Return the seconds that a trial may take: `SECONDS` on cores of our own, more where others wait for them too."""
     waiting = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
     return SECONDS * max(1.0, waiting)
 
 
-def _trial(family: str, deadline: float, limit: float) -> tuple[list[tuple[str, list[str]]], str]:
-    """(devices with the dtypes that work, what went wrong) of a family, tried in a process of its own."""
-    seconds = max(0.1, deadline - time.monotonic())
+def _trials(families: Sequence[str]) -> dict[str, Trial]:
+    """Family -> the outcome of its trial, each in a process of its own that begins with what all of them need."""
+    limit = patience()
+    # forked from a server that has it imported, where the system can: an import for each of them would take most of the time
+    context = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
+    if isinstance(context, multiprocessing.context.ForkServerContext):
+        context.set_forkserver_preload([__name__, "iresnet_backends", "array_api_compat.numpy"])
+    with ProcessPool(os.cpu_count() or 1, max_tasks=1, initializer=_silence, context=context) as pool:
+        running = {family: pool.schedule(attempt, args=(family,), timeout=limit) for family in families}
+        return {family: _outcome(future, limit) for family, future in running.items()}
+
+
+def _outcome(future: Future[Trial], limit: float) -> Trial:
     try:
-        trial = subprocess.run([sys.executable, "-c", TRIAL, family], capture_output=True, text=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
+        return future.result()
+    except TimeoutError:
         return [], f"gave no answer within {limit:.2g} s: it hangs, or the machine is busy"
+    except ProcessExpired as death:
+        return [], f"ended with exit code {death.exitcode}"
+
+
+def attempt(family: str) -> Trial:
+    """Return (devices with the dtypes that work, what went wrong) of a family."""
+    found: list[tuple[str, list[str]]] = []
     try:
-        found, error = json.loads(trial.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        return [], f"ended with exit code {trial.returncode}"
-    return [(str(device), list(dtypes)) for device, dtypes in found], str(error)
+        iresnet_backends.get(family)
+        for device in iresnet_backends.devices(family):
+            name = f"{family}:{device}"
+            found.append((device, [dtype for dtype in row(name).dtypes if _works(name, dtype)]))
+    except Exception as problem:  # whatever a package raises on import
+        return found, " ".join(str(problem).split())
+    return found, ""
+
+
+def _works(name: str, dtype: str) -> bool:
+    try:
+        iresnet_backends.get(name, dtype=dtype)
+    except Exception:  # whatever a driver raises
+        return False
+    return True
+
+
+def _silence() -> None:
+    """What packages print on import is not part of the table."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
 
 
 def _extras() -> Table:

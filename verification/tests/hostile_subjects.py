@@ -138,3 +138,13 @@ def factory_os_exits():
 
 
 not_a_function = 3
+
+
+def backend_that_hangs(family):
+    time.sleep(60)
+
+
+def backend_that_crashes(family):
+    print("noise")
+    os.write(1, b"noise")
+    os._exit(3)

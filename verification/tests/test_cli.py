@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile_subjects import backend_that_crashes, backend_that_hangs
 from rich.console import Console
 from test_reports import REPORT, result
 
@@ -224,12 +225,20 @@ def test_doctor_names_what_works_and_what_is_missing(
     assert 'no-such-package: pip install "iresnet-ref[' "dreams]" in out
 
 
-def test_doctor_outlives_a_backend_that_hangs(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(doctor, "TRIAL", "import time; time.sleep(60)")
-    monkeypatch.setattr(doctor, "SECONDS", 0.5)
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+@pytest.mark.parametrize(
+    ("attempt", "patience", "said"),
+    [(backend_that_hangs, 0.5, "gave no answer within 0.5 s"), (backend_that_crashes, 60.0, "ended with exit code 3")],
+)
+def test_doctor_outlives_a_backend_that_hangs_or_crashes(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], attempt: Any, patience: float, said: str
+) -> None:
+    monkeypatch.setattr("iresnet_backends.FAMILIES", ("numpy", "abacus"))
+    monkeypatch.setattr(doctor, "attempt", attempt)
+    monkeypatch.setattr(doctor, "patience", lambda: patience)
     doctor.examine(Console(width=160))
-    assert "gave no answer within 0.5 s" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert out.count(said) == 2
+    assert "noise" not in out
 
 
 def test_doctor_waits_longer_where_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
