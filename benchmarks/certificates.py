@@ -85,7 +85,8 @@ KERNELS = [
     ("Gaussian", gaussian, 3, 3, 3, (8, 16, 32)), ("Gaussian", gaussian, 8, 8, 3, (8, 16)),
     ("Gaussian", gaussian, 16, 16, 3, (32,)), ("Gaussian", gaussian, 32, 32, 3, (16,)),
     ("Gaussian", gaussian, 8, 8, 5, (16,)), ("Gaussian", gaussian, 8, 8, 7, (16, 32)),
-    ("smooth", smooth, 3, 3, 5, (16,)), ("box", box, 1, 1, 3, (32,)), ("box", box, 1, 1, 7, (32,)),
+    ("smooth", smooth, 3, 3, 5, (16,)),
+    ("box", box, 1, 1, 3, (16, 32)), ("box", box, 1, 1, 5, (16,)), ("box", box, 1, 1, 7, (16, 32)),
 ]  # fmt: skip
 
 

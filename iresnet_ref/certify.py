@@ -56,12 +56,13 @@ def proves_norm_at_most(weight: Matrix, c: float) -> bool:
     (True, False)
     """
     w = np.asarray(weight, dtype=np.float64)
-    if w.size == 0 or not w.any():
+    magnitude = largest(w)
+    if magnitude == 0.0:
         return c >= 0.0
-    if not (np.isfinite(w).all() and math.isfinite(c) and c > 0.0):
+    if not (math.isfinite(magnitude) and math.isfinite(c) and c > 0.0):
         return False
-    exponent = math.frexp(max(c, float(np.abs(w).max())))[1]
-    return _Gram.of(np.ldexp(w, -exponent)).below(math.ldexp(c, -exponent))
+    exponent = math.frexp(max(c, magnitude))[1]
+    return _Gram.of(scaled(w, -exponent)).below(math.ldexp(c, -exponent))
 
 
 def norm_bound(weight: Matrix) -> float:
@@ -73,13 +74,11 @@ def norm_bound(weight: Matrix) -> float:
     True
     """
     w = np.asarray(weight, dtype=np.float64)
-    if w.size == 0 or not w.any():
-        return 0.0
-    magnitude = float(np.abs(w).max())
-    if not math.isfinite(magnitude):
-        return math.inf
+    magnitude = largest(w)
+    if magnitude == 0.0 or not math.isfinite(magnitude):
+        return 0.0 if magnitude == 0.0 else math.inf
     exponent = math.frexp(magnitude)[1]
-    gram = _Gram.of(np.ldexp(w, -exponent))
+    gram = _Gram.of(scaled(w, -exponent))
     top = float(np.linalg.eigvalsh(gram.matrix)[-1])
     excess = float(gram.shift(math.sqrt(top))[1]) + 8.0 * math.sqrt(gram.matrix.shape[0]) * _U * top
     for _ in range(100):  # the first candidate nearly always; far above the norm every proof succeeds
@@ -107,8 +106,9 @@ class _Gram:
         block = max(_BLOCK, n // 4, math.isqrt(m))
         transposed = w.swapaxes(-1, -2)
         gram = transposed[..., :block] @ w[..., :block, :]
+        part = np.empty_like(gram)
         for start in range(block, m, block):
-            gram = gram + transposed[..., start : start + block] @ w[..., start : start + block, :]
+            gram += np.matmul(transposed[..., start : start + block], w[..., start : start + block, :], out=part)
         absolute = np.abs(w)
         terms = min(m, block) + math.ceil(m / block) - 1
         sums = absolute.swapaxes(-1, -2) @ (absolute @ np.ones((n, 1)))
@@ -132,10 +132,20 @@ class _Gram:
         places = np.arange(shifted.shape[-1])
         shifted[..., places, places] = diagonal - np.expand_dims(s, -1)
         try:
-            factor = np.linalg.cholesky(shifted)
+            pivots = np.diagonal(np.linalg.cholesky(shifted), axis1=-2, axis2=-1)
         except np.linalg.LinAlgError:
             return False
-        return bool(np.isfinite(factor).all() and (np.diagonal(factor, axis1=-2, axis2=-1) > 0.0).all())
+        return bool((np.isfinite(pivots) & (pivots > 0.0)).all())  # pivot i holds the squares of row i: all entries are finite
+
+
+def largest(w: Matrix) -> float:
+    """Return max |w_ij|, NaN where there is one, and 0 of nothing."""
+    return max(float(w.max()), -float(w.min())) if w.size else 0.0
+
+
+def scaled(w: Matrix, exponent: int) -> Matrix:
+    """Return W·2^exponent, each entry rounded once: where the power is far inside the range by a product, which is fast."""
+    return w * math.ldexp(1.0, exponent) if abs(exponent) < 1000 else np.ldexp(w, exponent)
 
 
 def times_power_of_two(value: float, exponent: int) -> float:
