@@ -2,7 +2,8 @@
 
 What is saved is the value, field by field: structure, event shapes, names of activations, stated Lipschitz constants, whether
 an ActNorm is initialised. Certificates are not saved: they are proved anew from the weights that were loaded. Loading builds
-only the types named in `TYPES`, through their validating constructors; a file can state what it likes, but run nothing.
+only the types named in `TYPES`, through their validating constructors; a file can state what it likes, but run nothing. So a
+law of the roulette, which is a function, is refused, ours as well as yours: no file brings another one back in its place.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from iresnet_ref.conv import Conv
 from iresnet_ref.errors import BackendUnavailableError, DTypeError, FormatError, IResNetError
 from iresnet_ref.layers import Affine, Pointwise
 from iresnet_ref.lipswish import CLipSwish, LipSwish
+from iresnet_ref.logdet.laws import Law
 from iresnet_ref.sorting import GroupSort
 from iresnet_ref.training import Classifier, Moments, NormalisedModel, Settings, State
 
@@ -119,8 +121,10 @@ def _encoded(value: Any, path: str, arrays: dict[str, HostArray]) -> Any:
         encoded = {name: _encoded(v, _below(path, name), arrays) for name, v in fields.items()}
         return {"type": type(value).__name__, "fields": encoded}
     if not hasattr(value, "dtype") or not hasattr(value, "shape"):
+        remedy = "save with Options(law=None) and state the law again after loading" if isinstance(value, Law) else "save its parts"
         raise DTypeError(
-            f"save: expected arrays, numbers, names and {', '.join(TYPES)}, got {type(value).__name__} at {path or 'the top'}"
+            f"save: expected arrays, numbers, names and {', '.join(TYPES)}, got {type(value).__name__} at {path or 'the top'}; "
+            f"try: {remedy}"
         )
     return _encoded_array(value, path, arrays)
 

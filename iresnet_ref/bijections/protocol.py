@@ -19,7 +19,7 @@ from iresnet_ref.arrays import device, indices, namespace, require_alike, requir
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.inverse import Inverse
 from iresnet_ref.inverse import Method as InverseMethod
-from iresnet_ref.logdet import Law, LogDet
+from iresnet_ref.logdet import Law, LogDet, laws
 from iresnet_ref.logdet import Method as LogDetMethod
 from iresnet_ref.probes import Probes
 
@@ -46,6 +46,11 @@ class Options:
     allow_infinite_variance: bool = False
     inverse: InverseMethod = "auto"
     rtol: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Refuse what is no law. Raises DTypeError."""
+        if self.law is not None:
+            laws.require_law(self.law)
 
     def after(self, streams: int) -> Options:
         """Return the options with the next `streams` streams passed over."""

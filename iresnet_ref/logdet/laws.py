@@ -159,10 +159,15 @@ def table(law: Law, lipschitz: float) -> Table:
     return Table(sure, np.asarray(thresholds, dtype=np.uint64))
 
 
-def require_finite_variance(law: Law, lipschitz: float, *, gradient: bool = False) -> None:
-    """Raise InfiniteVarianceError unless finite variance is proved from L, naming a law that is."""
+def require_law(law: object) -> None:
+    """Raise DTypeError unless this is a law."""
     if not isinstance(law, Law):
         raise DTypeError(f"law: expected an ir.Law, got {type(law).__name__}; try ir.geometric(0.9) or ir.near_optimal(0.9)")
+
+
+def require_finite_variance(law: Law, lipschitz: float, *, gradient: bool = False) -> None:
+    """Raise InfiniteVarianceError unless finite variance is proved from L, naming a law that is."""
+    require_law(law)
     if not law.has_finite_variance(lipschitz, gradient=gradient):
         what = "of the gradient " if gradient else ""
         raise InfiniteVarianceError(
