@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iresnet_ref.arrays import namespace, require_alike, require_batch, size
+from iresnet_ref.arrays import namespace, require_alike, require_batch, require_finite, size
 from iresnet_ref.bijections.composition import Composition
 from iresnet_ref.bijections.protocol import DEFAULT, Options
 from iresnet_ref.density import BitsPerDimension, LogProb, StandardGaussian, bits_per_dimension
@@ -117,6 +117,20 @@ class Flow:
     ) -> BitsPerDimension:
         """Return `ir.bits_per_dimension` of log p(x), with d the numbers of one data event before padding."""
         return bits_per_dimension(self.log_prob(x, options=options, check=check), self.dimensions, levels=levels)
+
+    def given(self, context: Any, *, check: bool = True) -> Flow:
+        """Return the flow of p(x | h) for the rows h of `context` (batch, k), or one for all; None takes the context away again.
+
+        It is a flow like any other, of as many rows: `log_prob(x)`, `sample(len(context))`, gradients with h̄ beside those of the
+        parameters. Raises ShapeError where no step takes a context (`ir.ContextShift`), DTypeError, NonFiniteError.
+        """
+        bare = self.steps.given(None)
+        steps = bare.given(context)
+        if context is not None and steps.parameters().keys() == bare.parameters().keys():
+            raise ShapeError("flow: expected a step that takes a context, got none; try ir.ContextShift.random(event_shape, k)")
+        if context is not None and check:
+            require_finite(context=context)
+        return replace(self, steps=steps)
 
     def initialise(self, x: Any) -> Flow:
         """Return the flow with its data-dependent state set from the batch x; what was initialised stays as it is."""

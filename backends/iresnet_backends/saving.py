@@ -36,7 +36,7 @@ VERSION = 1
 TYPES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        ir.ActNorm, ir.Branch, ir.Composition, ir.DiagonalGaussian, ir.FactorOut, ir.Flow, ir.GaussianMixture, ir.Logit,
+        ir.ActNorm, ir.Branch, ir.Composition, ir.ContextShift, ir.DiagonalGaussian, ir.FactorOut, ir.Flow, ir.GaussianMixture, ir.Logit,
         ir.Mixing, ir.Normalised, ir.Options, ir.Pad, ir.Permutation, ir.Probes, ir.ResidualBlock, ir.Squeeze, ir.StandardGaussian,
         Classifier, Moments, NormalisedModel, Settings, State,
         Affine, CLipSwish, Concatenation, Conv, GroupSort, LipSwish, Pointwise, Residual,

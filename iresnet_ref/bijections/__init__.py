@@ -2,6 +2,7 @@
 
 from iresnet_ref.bijections.actnorm import ActNorm
 from iresnet_ref.bijections.composition import Composition, FactorOut
+from iresnet_ref.bijections.context import ContextShift
 from iresnet_ref.bijections.logit import Logit, dequantise
 from iresnet_ref.bijections.mixing import Mixing
 from iresnet_ref.bijections.padding import Pad
@@ -11,6 +12,6 @@ from iresnet_ref.bijections.residual import Residual
 from iresnet_ref.bijections.squeeze import Squeeze
 
 __all__ = [
-    "ActNorm", "Bijection", "Composition", "FactorOut", "Logit", "Mixing", "Options", "Pad", "Permutation", "Residual",
+    "ActNorm", "Bijection", "Composition", "ContextShift", "FactorOut", "Logit", "Mixing", "Options", "Pad", "Permutation", "Residual",
     "Squeeze", "dequantise",
 ]

@@ -91,6 +91,10 @@ class Composition(Bijection):
             x = steps[-1].value(x)
         return Composition(tuple(steps))
 
+    def given(self, context: Any) -> Composition:
+        """Return it with every step conditioned."""
+        return Composition(tuple(step.given(context) for step in self.steps))
+
     def require_values(self, x: Any, name: str, **others: Any) -> None:
         """Refuse of x what the first step refuses."""
         if name == "x":
@@ -233,6 +237,10 @@ class FactorOut(Bijection):
     def initialise(self, x: Any) -> FactorOut:
         """Return it with the rest initialised."""
         return replace(self, rest=self.rest.initialise(self._split(x)[0]))
+
+    def given(self, context: Any) -> FactorOut:
+        """Return it with the rest conditioned."""
+        return replace(self, rest=self.rest.given(context))
 
     def _split(self, x: Any) -> tuple[Any, Any]:
         half = self.rest.in_shape[0]

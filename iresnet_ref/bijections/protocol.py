@@ -131,6 +131,11 @@ class Bijection(ABC):
         del x
         return self
 
+    def given(self, context: Any) -> Self:
+        """Return the bijection conditioned on a context, or with None on nothing; itself where it takes none."""
+        del context
+        return self
+
     def require(self, x: Any, name: str, shape: tuple[int, ...] | None = None, *, check: bool = True, **others: Any) -> None:
         """Refuse a batch that is not finite, or not of the event shape (default: of x) or the parameters' kind.
 

@@ -30,6 +30,11 @@ def mixing(shape: tuple[int, ...], like: Any) -> ir.Mixing:
     return m.with_parameters({k: p[k] + 0.3 * from_host(a, like) for k, a in parts.items()})
 
 
+def context(shape: tuple[int, ...], like: Any) -> ir.ContextShift:
+    h = from_host(np.random.default_rng(7).standard_normal((1, 2)), like)
+    return ir.ContextShift.random(shape, 2, seed=5, like=like).given(h)
+
+
 def residual(d: int, like: Any) -> ir.ResidualBlock:
     return ir.ResidualBlock(ir.mlp((d, 8, d), activation="tanh", lipschitz=0.8, seed=4, like=like))
 
@@ -52,6 +57,8 @@ TABLE: dict[str, Callable[[Any], Any]] = {
     "one channel": lambda like: mixing((1,), like),
     "logit": lambda _: ir.Logit((4,), alpha=0.02, levels=256),
     "logit unit": lambda _: ir.Logit((2, 1, 2), alpha=1e-3, levels=1),
+    "context vector": lambda like: context((5,), like),
+    "context image": lambda like: context(SHAPE, like),
     "factor out odd": lambda like: ir.FactorOut((3, 2), [actnorm((2, 2), like), ir.Permutation((2, 2), (1, 0))]),
     "composition": lambda like: ir.Composition((actnorm((3,), like), residual(3, like), mixing((3,), like), residual(3, like))),
     "1-norm": lambda like: ir.Composition((ir.ResidualBlock(ir.mlp((3, 6, 3), norm=1.0, seed=5, like=like)),)),

@@ -68,6 +68,7 @@ HOST_SIDE = {
     "activations.py": "quiets NumPy where exp overflows and z/∞ = 0 is right",
     "arrays.py": "the way to the host and back",
     "bijections/actnorm.py": "the Lipschitz constant of its inverse",
+    "bijections/context.py": "draws initial weights on the host",
     "bijections/logit.py": "draws the noise of dequantisation",
     "bijections/mixing.py": "draws initial weights, proves the norm of the inverse",
     "bijections/permutation.py": "the order of channels",
