@@ -128,7 +128,7 @@ def found_by_sampling(budget: str, runs: int) -> tuple[Vector, Vector]:
     """(P(failed), P(passed)) at every bias of `BIASES`: bounded draws, α = 1e-6, the budget's draws and ε."""
     estimator, rng = ESTIMATORS[BOUNDED], np.random.default_rng(2)
     assert estimator.bound is not None
-    limits = BUDGETS[budget]  # type: ignore[index]
+    limits = BUDGETS[budget]
     failed, passed = np.zeros(len(BIASES)), np.zeros(len(BIASES))
     for _ in range(runs):
         x = estimator.draws(rng, limits.samples)
@@ -161,10 +161,10 @@ def print_power(picture: Path | None) -> None:
     print("| budget | draws | ε, nats | bias found in half of the runs | in all of them | passes with a bias above ε |")
     print("|---|---|---|---|---|---|")
     for budget, (failed, passed) in curves.items():
-        epsilon = D * BUDGETS[budget].epsilon_per_dim  # type: ignore[index]
+        epsilon = D * BUDGETS[budget].epsilon_per_dim
         half, all_of = (next((f"{b:.2g}" for b, f in zip(BIASES, failed, strict=True) if f >= q), "none") for q in (0.5, 1.0))
         wrong = passed[epsilon < BIASES].max(initial=0.0)
-        print(f"| {budget} | {BUDGETS[budget].samples:,} | {epsilon:g} | {half} | {all_of} | {wrong:.3g} |")  # type: ignore[index]
+        print(f"| {budget} | {BUDGETS[budget].samples:,} | {epsilon:g} | {half} | {all_of} | {wrong:.3g} |")
     print("\nEnumeration (every run alike):\n\n| bias, nats | status |\n|---|---|")
     found = found_by_enumeration()
     for bias, status in found:
@@ -185,7 +185,7 @@ def draw(curves: dict[str, tuple[Vector, Vector]], found: list[tuple[float, str]
     smallest = min((b for b, s in found if s == "failed"), default=1.0)
     axes.step([1e-13, smallest, 3.0], [0, 1, 1], where="post", color="#28713f", lw=2, label="enumeration")
     for (budget, (failed, _)), colour in zip(curves.items(), ("#8a3d8f", "#b4540a", "#1d5a8e"), strict=True):
-        axes.plot(BIASES, failed, color=colour, lw=2, label=f"sampling, {budget}: {BUDGETS[budget].samples:,} draws")  # type: ignore[index]
+        axes.plot(BIASES, failed, color=colour, lw=2, label=f"sampling, {budget}: {BUDGETS[budget].samples:,} draws")
     axes.set(xscale="log", xlabel="bias of the estimate, nats", ylabel="found", ylim=(-0.03, 1.03), xlim=(1e-13, 3.0))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(0.33, 0.5))

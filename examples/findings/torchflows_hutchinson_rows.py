@@ -10,7 +10,12 @@ from torchflows.bijections.finite.residual.log_abs_det_estimators import power_s
 
 torch.manual_seed(0)
 x = torch.randn(3, 2)
-g = lambda x: 0.5 * torch.tanh(x.flip(-1))  # noqa: E731
+
+
+def g(x):
+    return 0.5 * torch.tanh(x.flip(-1))
+
+
 value, _ = power_series_log_abs_det_estimator(g, x, torch.randn(3, 2, 4), training=False)
 gap = (value - g(x)).abs().max().item()
 print(f"expected g(x), got something {gap:.3f} away from it")

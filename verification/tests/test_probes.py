@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -32,6 +34,7 @@ def test_signs_are_signs_and_uniforms_never_reach_0_or_1() -> None:
     # 5550 fair signs: |mean| > 6.5 sd has probability < 1e-10
     assert abs(signs.mean()) < 6.5 / math.sqrt(signs.size)
     uniforms = probes.uniforms(50, 37)
+    assert (uniforms * 2.0**24 == 2 * (probes.words(50, 37) >> 9) + 1).all(), "the 23 highest bits, in the middle of their cell"
     assert uniforms.min() > 0.0
     assert uniforms.max() < 1.0
     assert (uniforms.astype(np.float32) == uniforms).all()
@@ -70,6 +73,33 @@ def test_lengths_follow_the_table(law: laws.Law) -> None:
         # binomial, 20,000 draws: 6.5 sd plus one count
         assert abs((lengths >= k).mean() - p) <= 6.5 * math.sqrt(p * (1 - p) / lengths.size) + 1 / lengths.size
     assert lengths.min() >= table.sure
+
+
+@pytest.mark.parametrize("mean", [0.3, 1.0, 7.5, 40.0])
+@pytest.mark.parametrize("sure", [1, 3])
+def test_poissons_survival_is_the_sum_of_its_tail(mean: float, sure: int) -> None:
+    law = laws.poisson(mean, sure=sure)
+    with mpmath.workdps(40):
+        terms = [mpmath.exp(-mean) * mpmath.mpf(mean) ** i / mpmath.factorial(i) for i in range(400)]
+        tails = list(itertools.accumulate(reversed(terms)))[::-1]
+    for k in range(1, 120):  # the logarithm of a term is below 700 with an error of 2u of that, and 400 terms are added
+        assert math.isclose(law.survival(k), float(tails[max(k - sure, 0)]), rel_tol=1e-12), k
+    assert not law.has_finite_variance(0.01)
+
+
+def test_geometrics_survival_and_what_laws_refuse() -> None:
+    assert [laws.geometric(0.5, sure=2).survival(k) for k in (1, 2, 3, 5)] == [1.0, 1.0, 0.5, 0.125]
+    assert [laws.geometric(0.5).survival(k) for k in (1, 2)] == [1.0, 0.5]
+    assert (laws.geometric(0.5).tail_ratio, laws.poisson(1.0).tail_ratio, laws.near_optimal(0.7).tail_ratio) == (0.5, 0.0, 0.7)
+    for arguments in ((0.0,), (1.0,), (0.5, 0)):
+        with pytest.raises(ValueError, match=rf"geometric: expected 0 < q < 1 and sure ≥ 1, got q={arguments[0]}"):
+            laws.geometric(*arguments)
+    for arguments in ((0.0,), (-1.0,), (2.0, 0)):
+        with pytest.raises(ValueError, match=rf"poisson: expected mean > 0 and sure ≥ 1, got {arguments[0]}"):
+            laws.poisson(*arguments)
+    assert laws.near_optimal(0.5, 1.0).survival(1) == 1.0
+    with pytest.raises(ValueError, match=r"near_optimal: expected cost = E\[N\] ≥ 1, got 0.5"):
+        laws.near_optimal(0.5, 0.5)
 
 
 @pytest.mark.parametrize("lipschitz", [0.1, 0.5, 0.9, 0.99])
