@@ -1,4 +1,4 @@
-"""Functions of JAX and the pytree of their parameters: the gradients of both are audited."""
+"""Equinox and Flax modules, and plain functions of JAX: audited with the gradients of their parameters."""
 
 from __future__ import annotations
 
@@ -108,3 +108,46 @@ def test_parameters_without_their_function_are_refused() -> None:
 
     with pytest.raises(SubjectError, match="from_parameters: expected a callable"):
         audit(replace(block(weights()), from_parameters=None), budget="quick", select=["gradient.forward"])
+
+
+def audited(make: Callable[[Any], Callable[[Any], Any]], parameters: Any) -> dict[str, str]:
+    """A block whose branch is a module, x one event: inverse, log-det and gradients."""
+
+    def at(p: Any) -> Subject:
+        g = make(p)
+
+        def inverse(y: Any) -> Any:
+            return jax.lax.scan(lambda x, _: (y - jax.vmap(g)(x), None), y, None, 80)[0]
+
+        return Subject(
+            name="a module of JAX", event_shape=(D,), forward=jax.jit(lambda x: (x + jax.vmap(g)(x), exact(g, x))),
+            inverse=jax.jit(inverse), residual=jax.vmap(g), framework="jax", from_parameters=at, parameters=p,
+        )
+
+    return statuses(at(parameters), [*GRADIENTS, "inverse.recovers-input", "logdet.matches-determinant", "gradient.through-inverse"])
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")  # what the packages warn about is theirs
+def test_an_equinox_module_is_its_own_pytree() -> None:
+    eqx = pytest.importorskip("equinox")
+    net = eqx.nn.MLP(D, D, 8, 1, activation=jnp.tanh, key=jax.random.key(0))
+    net = jax.tree_util.tree_map(lambda a: 0.5 * a.astype(jnp.float64) if eqx.is_inexact_array(a) else a, net)
+    assert set(audited(lambda net: net, net).values()) == {"passed"}
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore")
+def test_a_flax_module_is_split_into_its_graph_and_its_state() -> None:
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Branch(nnx.Module):
+        def __init__(self, rngs: Any) -> None:
+            self.first = nnx.Linear(D, 8, rngs=rngs, param_dtype=jnp.float64)
+            self.last = nnx.Linear(8, D, rngs=rngs, param_dtype=jnp.float64)
+
+        def __call__(self, x: Any) -> Any:
+            return 0.3 * self.last(jnp.tanh(self.first(x)))
+
+    graph, state = nnx.split(Branch(nnx.Rngs(0)))
+    assert set(audited(lambda state: nnx.merge(graph, state), state).values()) == {"passed"}
