@@ -93,6 +93,42 @@ def test_a_backward_pass_that_breaks_with_frozen_parameters_is_rejected() -> Non
     assert found.status == "failed", found.message
 
 
+class Switching(torch.autograd.Function):
+    """A hand-written backward pass that switches requires_grad on, to differentiate with respect to everything."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.w = w
+        ctx.save_for_backward(x)
+        return x + 0.1 * torch.tanh(x @ w[:4, :4].T)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor]:
+        (x,) = ctx.saved_tensors
+        w = ctx.w.requires_grad_(True)
+        with torch.enable_grad():
+            y = x.detach().requires_grad_(True)
+            x_bar, w_bar = torch.autograd.grad(y + 0.1 * torch.tanh(y @ w[:4, :4].T), [y, w], upstream[0])
+        return x_bar, w_bar
+
+
+def test_a_backward_pass_that_thaws_parameters_and_one_that_raises_its_own_error_are_rejected() -> None:
+    net = Net(4, 0)
+    named = list(net.named_parameters())
+    frozen = next(p for _, p in named[1::2] if p.ndim == 2)
+    function: Any = Switching
+    found = one(replace(subject(), forward=lambda x: function.apply(x, frozen), module=net), "gradient.frozen-parameters")
+    assert (found.status, "changed requires_grad of" in found.message) == ("failed", True), found.message
+
+    def strict(x: Tensor) -> Tensor:
+        if not all(p.requires_grad for p in net.parameters()):
+            raise ValueError("every parameter must be trained")
+        return net(x)
+
+    found = one(replace(subject(), forward=strict, module=net), "gradient.frozen-parameters")
+    assert (found.status, "raised ValueError" in found.message) == ("failed", True), found.message
+
+
 def test_forward_without_a_graph_and_with_a_lost_parameter_is_rejected() -> None:
     net = Net(4, 0)
     assert one(subject(), "gradient.forward").status == "passed"

@@ -123,7 +123,7 @@ def _frozen_pass(ctx: Context, x: HostArray, freeze: bool) -> tuple[int, str, in
             p.grad = None
             if freeze and i % 2 and p.is_leaf:
                 p.requires_grad_(False)
-        before = [p.detach().clone() for _, p in named]
+        before, wanted = [p.detach().clone() for _, p in named], [p.requires_grad for _, p in named]
         seed = ctx.caller.next_seed()
         try:
             y, log_det = ctx.raw_forward(ctx.native(x, requires_grad=True).clone(), seed=seed)
@@ -134,10 +134,11 @@ def _frozen_pass(ctx: Context, x: HostArray, freeze: bool) -> tuple[int, str, in
             between = [p.detach().clone() for _, p in named]
             if loss.requires_grad:
                 loss.backward()
-        except RuntimeError as error:
-            return len(named), f"raised {type(error).__name__}: {str(error).splitlines()[0][:120]}", 0
-        touched = [n for n, p in named if not p.requires_grad and p.grad is not None]
+        except Exception as error:  # a layer may raise anything where it expects a gradient
+            return len(named), f"raised {type(error).__name__}: {' '.join(str(error).split())[:120]}", 0
+        touched = [n for (n, p), w in zip(named, wanted, strict=True) if not w and p.grad is not None]
+        switched = [n for (n, p), w in zip(named, wanted, strict=True) if p.requires_grad is not w]
         moved = [n for (n, p), a in zip(named, between, strict=True) if not bool((p.detach() == a).all())]
         refreshed = sum(not bool((a == b).all()) for a, b in zip(before, between, strict=True))
-    what = [f"left gradients on {touched[:3]}"] * bool(touched) + [f"changed the values of {moved[:3]}"] * bool(moved)
-    return len(named), " and ".join(what), refreshed
+    what = {"left gradients on": touched, "changed the values of": moved, "changed requires_grad of": switched}
+    return len(named), " and ".join(f"{did} {names[:3]}" for did, names in what.items() if names), refreshed
