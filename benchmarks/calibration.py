@@ -13,6 +13,7 @@ import argparse
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -193,22 +194,25 @@ def draw(curves: dict[str, tuple[Vector, Vector]], found: list[tuple[float, str]
 
 
 def print_audits(count: int, first: int) -> int:
-    """Audit correct networks in turn; say what failed. The number of alarms is the exit status's."""
+    """Audit correct networks in turn: what failed, at once, then how many checks each family decided. Returns the alarms."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "verification/tests"))
     from correct_subjects import CORRECT
 
-    alarms, undecided, ran, started = 0, 0, 0, time.process_time()
-    for i in range(count):
+    tally: dict[str, Counter[str]] = {name: Counter() for name in CORRECT}
+    alarms, started = 0, time.process_time()
+    for i in range(first, first + count):
         name = list(CORRECT)[i % len(CORRECT)]
-        report = audit(CORRECT[name](first + i), seed=first + i, budget="quick")
-        ran += sum(c.status in ("passed", "failed") for c in report.checks)
-        undecided += sum(c.status == "inconclusive" for c in report.checks)
+        report = audit(CORRECT[name](i), seed=i, budget="quick")
+        tally[name].update(["audits", *(c.status for c in report.checks)])
         for c in report.checks:
             if c.status in ("failed", "error"):
                 alarms += 1
-                print(f"{name}, seed {first + i}: {c.id} {c.status}: {c.message}", flush=True)
-    print(f"{count} audits, {ran} checks with a result, {undecided} inconclusive, {alarms} false alarms; the rate per audit is at most "
-          f"{1 - 0.05 ** (1 / count):.2e} at 95 % confidence if there is none; {time.process_time() - started:.0f} s of CPU")
+                print(f"{name}, seed {i}: {c.id} {c.status}: {c.message}", flush=True)
+    print("| subject | audits | passed | failed or error | inconclusive | skipped |\n|---|---|---|---|---|---|")
+    for name, n in tally.items():
+        print(f"| {name} | {n['audits']} | {n['passed']} | {n['failed'] + n['error']} | {n['inconclusive']} | {n['skipped']} |")
+    print(f"{count} audits, {alarms} false alarms; the rate per audit is at most {1 - 0.05 ** (1 / count):.2e} at 95 % confidence if there "
+          f"is none; {time.process_time() - started:.0f} s of CPU")
     return alarms
 
 
