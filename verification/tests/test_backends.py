@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -89,7 +90,7 @@ def inverse(b: Any) -> None:
     assert (np.linalg.norm(to_host(found.x) - to_host(x), axis=1) <= to_host(found.error_bound)).all()
 
 
-def compiled(b: Any) -> None:
+def compiled(b: Any, to: str = "aot_eager") -> None:
     F, x = block(b, 0.5, "lipswish")
     v = ir.Probes(count=2).draw(x)  # on the host: outside of what torch compiles
     calls: list[Callable[[Any], Any]] = [F, lambda x: series_logdet(F.branch.linearize(x)[1], v, 3)]
@@ -98,7 +99,7 @@ def compiled(b: Any) -> None:
         calls += [lambda x: ir.logdet_gradient(F, x, method="exact", y_bar=x).parameters["0.weight"]]
     for f in calls:
         expected = to_host(f(x))
-        got = to_host(compile_for(b)(f)(x))
+        got = to_host(compile_for(b, to)(f)(x))
         assert np.abs(got - expected).max() <= 64 * unit_roundoff(x) * (1 + np.abs(expected).max())
 
 
@@ -108,9 +109,17 @@ def transform(b: Any, *names: str) -> Any:
     return next((getattr(package, n) for n in names[:-1] if hasattr(package, n)), None) or getattr(package, names[-1])
 
 
-def compile_for(b: Any) -> Callable[[Any], Any]:
+def compile_for(b: Any, to: str = "aot_eager") -> Callable[[Any], Any]:
     found = transform(b, "compile", "jit")
-    return partial(found, fullgraph=True, backend="aot_eager") if found.__module__.startswith("torch") else found
+    return partial(found, fullgraph=True, backend=to) if found.__module__.startswith("torch") else found
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="torch.compile writes C++: no compiler here")
+@pytest.mark.filterwarnings("ignore")  # what torch's own compiler warns about is torch's
+def test_torch_compiles_to_machine_code() -> None:
+    """What CI traces for speed ("aot_eager") goes through the code generator too."""
+    compiled(iresnet_backends.get("torch:cpu", "float64"), "inductor")
 
 
 def vmapped(b: Any) -> None:
