@@ -16,7 +16,7 @@ def matrices(d: int) -> np.ndarray:
     return np.stack([near_identity, q @ np.diag(np.geomspace(1.0, 1e-9, d)) @ p, q @ np.diag(np.linspace(2.0, 0.5, d)) @ p])
 
 
-@pytest.mark.parametrize("d", [5, singular.LARGE + 20])
+@pytest.mark.parametrize("d", [5, singular.SMALL + 1, 64, singular.LARGE + 20])
 def test_against_the_svd(d: int) -> None:
     A = matrices(d)
     sigma = np.linalg.svd(A, compute_uv=False)
@@ -37,7 +37,11 @@ def test_against_the_svd(d: int) -> None:
 
 
 def test_a_singular_matrix_and_an_empty_batch() -> None:
-    d = singular.LARGE + 1
-    small, low, _, _ = singular.smallest(np.zeros((1, d, d)))
-    assert small[0] == low[0] == 0.0
+    for d in (singular.SMALL + 1, singular.LARGE + 1):
+        one_of_two = np.stack([np.zeros((d, d)), 2.0 * np.eye(d)])
+        small, low, _, _ = singular.smallest(one_of_two)
+        assert small[0] == low[0] == 0.0
+        assert np.allclose(small[1], 2.0)
+        top, _, _ = singular.largest(one_of_two)
+        assert np.allclose(top, [0.0, 2.0])
     assert singular.norm_bound(np.zeros((0, 3, 3))).shape == (0,)
