@@ -43,6 +43,12 @@ class Caller:
     calls: int = 0
     heard: tuple[str, ...] = ()
     """The texts of the warnings of the last call; none of them reaches the user or becomes an error."""
+    batched: bool = True
+    """Whether backward passes take batches of cotangents, as far as it was tried."""
+    together: bool | None = None
+    """Whether a row has the same value in a larger batch; None before it was tried."""
+    seeded: dict[str, bool] = field(default_factory=dict)
+    """Which callables take a seed, as far as they were called."""
 
     def next_seed(self) -> int:
         """Return a fresh 31-bit seed; the sequence depends on `seed` alone."""
@@ -58,7 +64,9 @@ class Caller:
             n = argument if isinstance(argument, int) else int(argument.shape[0])
             rows = np.repeat(self.context_row[None], n, axis=0) if context is None else context
             arguments.append(self.framework.native(rows))
-        keywords = {"seed": seed} if takes_seed(function) else {}
+        if name not in self.seeded:
+            self.seeded[name] = takes_seed(function)
+        keywords = {"seed": seed} if self.seeded[name] else {}
         self.framework.seed(seed)
         with self.framework.calling(), warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")

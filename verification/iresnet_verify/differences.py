@@ -3,7 +3,8 @@
 Central differences D(h) = (F(x + hv) − F(x − hv)) / 2h at h = h₀·4⁻ᵏ are extrapolated in h² (Richardson's tableau
 T_{k,m} = T_{k,m−1} + (T_{k,m−1} − T_{k−1,m−1}) / (16ᵐ − 1)). The error of an entry is estimated by the larger of its
 two differences to its parents (Ridders) plus the rounding (η‖F‖ + u‖x‖(1 + ‖D‖)) / h of the smallest step it uses,
-doubled; the entry with the smallest error wins, row by row. η is the relative noise of one evaluation.
+doubled; the entry with the smallest error wins, row by row. η is the relative noise of one evaluation. Steps end where
+the rounding η‖F‖/h of the next alone is more than the error reached in every row.
 
 Numerical limits: the truncation part is an estimate, as it must be for a black box; it is reliable for F smooth on
 the scale h₀ and grows visibly at a kink. Steps at which F raises or is not finite are left out.
@@ -17,22 +18,28 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-LEVELS = 8
+LEVELS, TOGETHER = 8, 4
 CHUNK = 4096
 """Most rows of one evaluation."""
 
 
 def derivative(
-    f: Callable[[Array], Array], x: Array, v: Array, noise: float, u: float
+    f: Callable[[Array], Array], x: Array, v: Array, noise: float, u: float, *, together: bool = False
 ) -> tuple[Array, Array]:
-    """Return (DF(x)[v], error) for rows x, v of shape (n, d): shapes (n, d) and (n,)."""
+    """Return (DF(x)[v], error) for rows x, v of shape (n, d): shapes (n, d) and (n,).
+
+    `together` evaluates all points of `TOGETHER` steps in one batch: for F whose rows do not depend on it.
+    """
     n = x.shape[0]
     first = max(2.0**-5, noise ** (1 / 7)) * np.maximum(1.0, np.abs(x).max(axis=1, initial=0.0))
     best, error = np.full_like(x, np.nan), np.full(n, np.inf)
     previous: list[Array] = []
     for k in range(LEVELS):
         h = first * 4.0**-k
-        difference, size = _central(f, x, v, h)
+        if k % TOGETHER == 0 or not together:
+            steps = [h * 4.0**-j for j in range(TOGETHER if together else 1)]
+            known = _central(f, x, v, steps)
+        difference, size = known.pop(0)
         with np.errstate(all="ignore"):
             rounding = (noise * size + u * np.linalg.norm(x, axis=1) * (1 + np.linalg.norm(difference, axis=1))) / h
             row = [difference]
@@ -44,18 +51,32 @@ def derivative(
                 best[better], error[better] = entry[better], estimate[better]
                 row.append(entry)
         previous = row
+        if (2 * noise * size / (h / 4) >= error).all():
+            break
     return best, error
 
 
-def _central(f: Callable[[Array], Array], x: Array, v: Array, h: Array) -> tuple[Array, Array]:
-    """Return the central difference and ‖F(x + hv)‖ + ‖F(x − hv)‖ + 1; NaN where F cannot be evaluated."""
+def _central(f: Callable[[Array], Array], x: Array, v: Array, steps: list[Array]) -> list[tuple[Array, Array]]:
+    """For each step h the central difference and ‖F(x + hv)‖ + ‖F(x − hv)‖ + 1; NaN where F cannot be evaluated.
+
+    One step takes two evaluations, several take one; where that raises, they are taken one by one.
+    """
+    moves = [h[:, None] * v for h in steps]
     try:
-        up, down = f(x + h[:, None] * v), f(x - h[:, None] * v)
+        if len(steps) == 1:
+            images = [f(x + moves[0]), f(x - moves[0])]
+        else:
+            images = np.split(f(np.concatenate([p for move in moves for p in (x + move, x - move)])), 2 * len(steps))
     except Exception:
-        return np.full_like(x, np.nan), np.ones(x.shape[0])
-    with np.errstate(all="ignore"):
-        size = np.linalg.norm(up, axis=1) + np.linalg.norm(down, axis=1) + 1.0
-        return (up - down) / (2 * h[:, None]), size
+        if len(steps) > 1:
+            return [answer for h in steps for answer in _central(f, x, v, [h])]
+        images = [np.full_like(x, np.nan)] * 2
+    answers = []
+    for h, up, down in zip(steps, images[::2], images[1::2], strict=True):
+        with np.errstate(all="ignore"):
+            size = np.linalg.norm(up, axis=1) + np.linalg.norm(down, axis=1) + 1.0
+            answers.append(((up - down) / (2 * h[:, None]), np.where(np.isfinite(size), size, 1.0)))
+    return answers
 
 
 def full_jacobian(
@@ -63,16 +84,16 @@ def full_jacobian(
 ) -> tuple[Array, Array]:
     """Return (J, error): (n, d, d) with J[:, i, j] = ∂F_i/∂x_j, and a bound on the 2-norm error of each J.
 
-    One column at a time for all rows, as the columns of one row are independent evaluations: d·2·LEVELS batches.
+    Several columns, steps and all rows in one evaluation: for F whose rows do not depend on their batch.
     """
     n, d = x.shape
     J, squares = np.empty((n, d, d)), np.zeros(n)
-    columns = max(1, CHUNK // max(n, 1))
+    columns = max(1, CHUNK // max(n * 2 * TOGETHER, 1))
     for start in range(0, d, columns):
         js = np.arange(start, min(d, start + columns))
         X = np.tile(x, (len(js), 1))
         V = np.repeat(np.eye(d)[js], n, axis=0)
-        D, error = derivative(f, X, V, noise, u)
+        D, error = derivative(f, X, V, noise, u, together=True)
         J[:, :, js] = D.reshape(len(js), n, d).transpose(1, 2, 0)
         squares += (error.reshape(len(js), n) ** 2).sum(axis=0)
     return J, np.sqrt(squares)

@@ -18,15 +18,18 @@ from iresnet_verify.jacobian import Jacobian
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def log_det_truth(jacobian: Jacobian, u: float) -> tuple[Array, Array, str]:
-    """Return (value, error, source) per row from the oracle's Jacobian; u is the subject's unit roundoff."""
+def log_det_truth(jacobian: Jacobian, u: float, sigma: Array | None = None) -> tuple[Array, Array, str]:
+    """Return (value, error, source) per row from the oracle's Jacobian; u is the subject's unit roundoff.
+
+    `sigma` are the Jacobian's singular values where they are known already.
+    """
     J = jacobian.matrix
     d = J.shape[-1]
     source = f"float64 slogdet of the Jacobian by {jacobian.source}"
     if J.shape[0] == 0:
         return np.zeros(0), np.zeros(0), source
     value = np.linalg.slogdet(J)[1]
-    sigma = singular.values(J)
+    sigma = singular.values(J) if sigma is None else sigma
     smallest, largest = sigma[:, -1], sigma[:, 0]
     with np.errstate(divide="ignore", invalid="ignore"):
         perturbation = (jacobian.error + 8 * d * 2.0**-53 * largest) / smallest

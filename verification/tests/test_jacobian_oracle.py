@@ -11,8 +11,9 @@ from iresnet_verify.auditing import Prepared
 from iresnet_verify.check import BUDGETS
 from iresnet_verify.context import Context, Undecided
 from iresnet_verify.differences import derivative, full_jacobian
-from iresnet_verify.jacobian import Jacobian
+from iresnet_verify.jacobian import Jacobian, Oracle
 from iresnet_verify.logdet_truth import log_det_truth
+from iresnet_verify.singular import LARGE
 
 U = 2.0**-53
 A = np.array([[1.3, 0.4, -0.2], [0.1, 0.8, 0.5], [-0.6, 0.3, 1.1]])
@@ -291,3 +292,66 @@ def test_the_truth_of_an_empty_batch_is_empty():
     ctx = context(torch_subject(linear))
     value, error, _ = ctx.log_det_truth(np.zeros((0, 3)))
     assert value.shape == error.shape == (0,)
+
+
+WIDE = np.random.default_rng(5).standard_normal((20, 20)) / 9.0
+
+
+class OneRowOnly(torch.autograd.Function):
+    """A layer whose backward goes wrong, in silence, where it is given a batch of cotangents."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x @ torch.tensor(WIDE.T)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        batched = torch._C._functorch.is_legacy_batchedtensor(gradient)
+        return (2.0 if batched else 1.0) * gradient @ torch.tensor(WIDE)
+
+
+@pytest.mark.parametrize(("forward", "batched"), [(lambda x: x @ torch.tensor(WIDE.T), True), (OneRowOnly.apply, False)])
+def test_rows_at_once_are_believed_only_where_an_ordinary_pass_confirms_them(forward, batched):
+    ctx = context(Subject(name="t", event_shape=(20,), forward=forward))
+    J = ctx.jacobian(ctx.inputs(5))
+    assert J.source == "rows of F by autograd"
+    assert ctx.caller.batched == batched
+    assert (np.linalg.norm(J.matrix - WIDE, 2, axis=(1, 2)) <= J.error).all()
+
+
+def test_draws_that_depend_on_the_batch_are_differentiated_in_batches_of_their_own():
+    ctx = context(torch_subject(lambda x: linear(x * (1 + 0.1 * torch.randn_like(x)))))
+    J = ctx.jacobian(ctx.inputs(4))
+    assert J.source == "rows of F by autograd"
+    assert not ctx.caller.together
+    assert (J.error <= 1000 * U * np.sqrt(3) * 2).all()
+
+
+def test_above_large_the_change_of_j_is_estimated_from_above_by_products():
+    d = LARGE + 2
+    ctx = context(Subject(name="t", event_shape=(d,), forward=lambda x: x + 1e-6 * torch.sin(1e6 * x)))
+    x = ctx.inputs(6)
+    oracle = Oracle(ctx.caller, ctx.f.forward, ctx.u, 0.0, ctx.guard)
+    (_, rows, products), *_ = oracle._methods(7)
+    exact, estimated = (oracle._with_change(rows, p, x, False)[1] for p in (None, products))
+    assert (exact > 1e-11).all()
+    assert (estimated >= exact).all()
+    assert (estimated <= 4 * exact).all()
+
+
+def test_steps_together_and_one_by_one_give_one_derivative_and_stop_where_rounding_takes_over():
+    rows = []
+
+    def f(x):
+        rows.append(len(x))
+        return np.sin(x @ A.T)
+
+    x, v = np.random.default_rng(1).standard_normal((2, 7, 3))
+    exact = np.cos(x @ A.T) * (v @ A.T)
+    for together, most in ((False, 16), (True, 2)):
+        rows.clear()
+        D, error = derivative(f, x, v, 8 * U, U, together=together)
+        assert len(rows) < most or together
+        assert len(rows) <= most
+        assert (np.linalg.norm(D - exact, axis=1) <= error).all()
+        assert (error <= 1e-9).all()

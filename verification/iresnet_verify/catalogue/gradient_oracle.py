@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iresnet_verify import singular
+from iresnet_verify import autodiff_torch, singular
 from iresnet_verify.jacobian import OPERATIONS, Undecided
 
 if TYPE_CHECKING:
@@ -63,19 +63,14 @@ def sketch(ctx: Context, x: HostArray) -> Sketch:
     return Sketch((*(n for n, _ in named), INPUT), tuple(p for _, p in named), entries, signs, owner)
 
 
-def exact_log_det(ctx: Context, leaf: Any, seed: int, create_graph: bool) -> Any:
+def exact_log_det(ctx: Context, leaf: Any, seed: int, *, batched: bool, create_graph: bool) -> Any:
     """log|det J| (batch,) in float64, differentiable with respect to parameters and `leaf` if asked."""
     import torch
 
     name = "forward" if ctx.subject.residual is None else "residual"
     y = ctx.caller.event(name, leaf.clone(), seed=seed)[0]
-    columns = y.reshape(y.shape[0], -1)
-    zero = torch.zeros_like(leaf)
-    rows = []
-    for i in range(columns.shape[1]):
-        row = torch.autograd.grad(columns[:, i].sum(), leaf, create_graph=create_graph, retain_graph=True, allow_unused=True)[0]
-        rows.append((zero if row is None else row).reshape(leaf.shape[0], -1))
-    J = torch.stack(rows, dim=1).double()
+    J = autodiff_torch.rows(y.reshape(y.shape[0], -1), leaf, batched=batched, create_graph=create_graph)
+    J = J.reshape(len(leaf), J.shape[1], -1).double()
     return torch.linalg.slogdet(J + torch.eye(J.shape[1], dtype=J.dtype) if name == "residual" else J)[1]
 
 
@@ -114,11 +109,15 @@ def oracle(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch) -> Oracl
 
 
 def _per_row(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale: float = 1.0) -> Vector:
+    return autodiff_torch.settled(ctx.caller, lambda batched: _differentiated(ctx, x, chosen, seed, scale, batched))
+
+
+def _differentiated(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale: float, batched: bool) -> Vector:
     import torch
 
     with ctx.guard(), ctx.framework.calling():
         leaf = ctx.native(x, requires_grad=True)
-        values = exact_log_det(ctx, leaf, seed, create_graph=True)
+        values = exact_log_det(ctx, leaf, seed, batched=batched, create_graph=True)
         answers = []
         for i in range(len(x)):
             if not values.requires_grad:  # J does not depend on anything: a linear map without parameters
@@ -137,7 +136,7 @@ def _agrees(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, seed: i
         directions = _directions(chosen, 1000 * seed + attempt)
         with ctx.guard(), ctx.framework.calling():
             leaf = ctx.native(x, requires_grad=True)
-            values = exact_log_det(ctx, leaf, seed, create_graph=True)
+            values = exact_log_det(ctx, leaf, seed, batched=ctx.caller.batched, create_graph=True)
             loss = (torch.tensor(weights) * values).sum()
             if not loss.requires_grad:
                 return True
@@ -149,7 +148,7 @@ def _agrees(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, seed: i
                 with torch.no_grad():
                     for p, v in zip(chosen.tensors, directions, strict=True):
                         p.add_(sign * step * v)
-                values = exact_log_det(ctx, ctx.native(x, requires_grad=True), seed, create_graph=False)
+                values = exact_log_det(ctx, ctx.native(x, requires_grad=True), seed, batched=ctx.caller.batched, create_graph=False)
                 slope += sign * float((torch.tensor(weights) * values.detach()).sum()) / (2.0 * step)
         noise = 64.0 * ctx.u * ctx.d * float(np.abs(weights).sum()) / step
         if abs(slope - sum(terms)) <= 0.02 * max(abs(slope), sum(map(abs, terms))) + noise:
