@@ -21,8 +21,8 @@ OPERATIONS = 64
 WORTH = 16
 """Rows from which on all at once is the faster way: a batched pass takes about seven times as long as a single one."""
 SIZE = 2**18
-"""Numbers in one batch of cotangents, at most (one cotangent at least): 2 MiB of float64, which a cache holds. With 16 MiB a
-convolutional block in 768 dimensions takes 3.5 times as long."""
+"""Numbers in one batch of cotangents, at most (one cotangent at least): 2 MiB of float64, which a cache holds; with 16 MiB a
+convolutional block in 768 dimensions takes a third longer."""
 
 T = TypeVar("T")
 

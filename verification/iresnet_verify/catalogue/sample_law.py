@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from iresnet_verify.context import Context
 
 SAMPLES = {"quick": 4_000, "standard": 4_000, "thorough": 40_000}
+NUMBERS = 2**15
+"""Numbers in one batch of densities, at most (256 rows at least): a log-det may hold d² of them for each row."""
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -45,7 +47,8 @@ def samples_follow_log_prob(ctx: Context) -> Outcome:
 
     def density(rows: Vector, seed: int = 0) -> Vector:
         shaped = rows.reshape(len(rows), *ctx.subject.event_shape).astype(ctx.subject.dtype)
-        return np.concatenate([log_prob(part, seed=seed) for part in np.array_split(shaped, max(1, len(rows) // 4096))])
+        parts = np.array_split(shaped, math.ceil(len(rows) / max(256, NUMBERS // ctx.d)))
+        return np.concatenate([log_prob(part, seed=seed) for part in parts])
 
     here = density(x)
     if not (np.isfinite(here).all() and np.isfinite(x).all() and np.isfinite(pilot).all()):
