@@ -46,3 +46,21 @@ def test_the_estimators_of_the_calibration_are_correct_and_bounded(name: str) ->
     assert estimator.bound is not None
     assert float(np.abs(x).max()) <= estimator.bound
     assert abs(float(x.mean())) <= 5.0 * float(x.std()) / 200_000**0.5  # false alarm 6e-7
+
+
+@pytest.mark.parametrize("name", ["Perceptron", "Convolutions"])
+def test_the_subjects_of_the_audit_times_are_correct(name: str) -> None:
+    import audit_times
+    import torch
+
+    torch.manual_seed(0)
+    net, event = {"Perceptron": lambda: (audit_times.Perceptron(5, 7), (5,)),
+                  "Convolutions": lambda: (audit_times.Convolutions(2, 3, 4), (2, 4, 4))}[name]()
+    net.double()
+    x = torch.randn(3, *event, dtype=torch.float64)
+    d = x[0].numel()
+    J = torch.stack([torch.autograd.functional.jacobian(lambda r: net(r[None])[0], row).reshape(d, d) for row in x])
+    assert torch.allclose(net.log_det(x), torch.linalg.slogdet(J)[1], rtol=0, atol=1e-12 * d)
+    assert bool((torch.linalg.matrix_norm(J - torch.eye(d, dtype=J.dtype), 2) <= audit_times.L).all())
+    with torch.no_grad():
+        assert float((net.inverse(net(x)) - x).abs().max()) <= 1e-12
