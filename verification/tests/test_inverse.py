@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partialmethod
 from typing import Any, get_args
 
 import numpy as np
@@ -605,7 +606,7 @@ def on_the_square(rows: Rows, point: Point, rtol: float, *others: Any) -> Any:
 
 @pytest.mark.parametrize("broken", [OnTheStep(), on_the_square])
 def test_stopping_on_the_step_or_its_square_is_rejected(monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
-    monkeypatch.setattr(Rows, "look", broken)
+    monkeypatch.setattr(Rows, "look", partialmethod(broken))
     with pytest.raises(AssertionError):
         test_every_row_above_its_floor_converges_within_the_bound("fold d=2 c=.99", "float64")
 
