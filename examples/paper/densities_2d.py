@@ -7,7 +7,8 @@
 All models have the same number of parameters, see the same points and get the same budget, CPU seconds of one thread, one
 after the other on each density. Every finished run is a file in reports/examples/densities_2d/ and is not repeated: stop
 when you like, continue with the same command; `--part 1 --parts 2` does every second of them, for two processes. Several
-budgets, `--seconds 20,300`, show what is equal time and what is convergence.
+budgets, `--seconds 20,300`, show what is equal time and what is convergence. The last i-ResNet of each density stays in
+reports/examples/models, for audited.py.
 
 Writes densities_2d.md and .json: the held-out negative log-likelihood in nats with its standard error; the difference of each
 model to the i-ResNet on the same points with a 95 % interval (Student's over seeds, or normal over the points of one
@@ -35,6 +36,7 @@ from _planar import DENSITIES, Points, drawn
 from _running import Rows, like, parser, progress, pyplot, write
 
 import iresnet_ref as ir
+from iresnet_backends import save
 from iresnet_ref.arrays import from_host, to_host
 from iresnet_ref.logdet.student import student_quantile
 from iresnet_ref.training import Loss, Settings, fit, maximum_likelihood, minibatch, start
@@ -67,8 +69,8 @@ def flow(data: Points, options: argparse.Namespace, like: Any) -> ir.Flow:
     return ir.Flow(steps).initialise(x)
 
 
-def train(data: Points, options: argparse.Namespace, like: Any) -> Learnt:
-    """Train the i-ResNet on minibatches of the data until the budget is spent."""
+def train(data: Points, options: argparse.Namespace, like: Any, kept: Path) -> Learnt:
+    """Train the i-ResNet on minibatches of the data until the budget is spent, and keep it in a file for the audit."""
     settings = Settings(clip=CLIP)
     state = start(flow(data, options, like), lipschitz=LIPSCHITZ, settings=settings)
     begun = time.process_time()
@@ -81,6 +83,8 @@ def train(data: Points, options: argparse.Namespace, like: Any) -> Learnt:
         for rate in rates(options):
             state = fit(replace(state, settings=replace(settings, learning_rate=rate)), loss, 1, callback=bar)
     seconds, model = time.process_time() - begun, state.model
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    save(kept, model)
 
     def log_prob(x: Points) -> Points:
         return to_host(model.log_prob(from_host(x, like)).value).astype(np.float64)
@@ -101,7 +105,7 @@ def learn(name: str, model: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train one model on one density and return all that is reported of it."""
     data, held_out = drawn(name, options.seed, 20_000, HELD_OUT)
     if model == OURS:
-        learnt = train(data, options, like(options))
+        learnt = train(data, options, like(options), options.folder / "models" / f"densities_2d-{name}.safetensors")
     else:
         from _peers import train as train_peer
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from examples_of_the_paper import paper
 
+from iresnet_backends import load
+
 SMALL = ["--blocks", "2", "--width", "8", "--batch", "64", "--learning-rate", "0.02", "--samples", "200", "--panels", "16",
          "--seconds", "inf", "--no-figure"]  # fmt: skip
 
@@ -38,6 +40,8 @@ def test_our_flow_learns(example: ModuleType, backend: str, steps: int, tmp_path
     assert after["lipschitz"] <= example.LIPSCHITZ
     assert after["steps"] == steps
     assert after["evaluations"] > 1.0
+    kept = load(tmp_path / str(steps) / "models" / "densities_2d-moons.safetensors")  # for the audit of what was trained
+    assert max(step.block.certificate.bound for step in kept.steps.steps if hasattr(step, "block")) == after["lipschitz"]
 
 
 # The peers have our number of parameters, see shifted data in its own units, and are charged for what they evaluate.

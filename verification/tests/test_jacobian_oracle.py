@@ -171,6 +171,23 @@ def test_the_error_of_differences_bounds_the_truth_for_curved_functions():
         assert (error <= 1e3 * U**0.75).all()
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_far_from_the_origin_secants_of_an_oscillation_are_not_taken_for_its_derivative(together):
+    """Steps are a share of ‖x‖: at 1e6 the first span thousands of periods, and their secants agree on the slope 1."""
+    rng = np.random.default_rng(0)
+    for scale in (1e2, 1e4, 1e6, 1e9):
+        x, v = scale * rng.standard_normal((20, 3)), rng.standard_normal((20, 3))
+        D, error = derivative(lambda z: z + 0.1 * np.sin(8 * z), x, v, 8 * U, U, together=together)
+        gap = np.linalg.norm(D - (1 + 0.8 * np.cos(8 * x)) * v, axis=1)
+        assert (gap <= error + 8 * U * scale).all()  # sin(8x) is that of a rounded 8x
+        assert (error <= 1e-4 * max(1.0, scale / 1e6)).all()
+
+
+def test_steps_at_points_beyond_all_numbers_end():
+    for x in (np.full((1, 2), 1e300), np.full((1, 2), np.inf), np.full((1, 2), np.nan)):
+        derivative(lambda z: z, x, np.ones((1, 2)), 8 * U, U)
+
+
 def test_steps_outside_the_domain_are_left_out():
     def f(z):
         if (z <= 0).any():
