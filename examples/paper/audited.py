@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from _data import Images, digits, mnist_5k
+from _planar import DENSITIES
 from _running import FOLDER
 
 import iresnet_ref as ir
@@ -41,10 +42,10 @@ def models(folder: Path = MODELS) -> list[Subject]:
 def subjects(name: str, model: Any) -> list[Subject]:
     """The whole model, and the block with the largest Lipschitz constant."""
     model = model.averaged if isinstance(model, State) else model
-    steps, inputs = model.steps, rows(model.steps)
+    steps, inputs = model.steps, rows(model.steps, name)
     if isinstance(steps.steps[0], ir.Pad):  # what follows is onto
         steps = ir.Composition(steps.steps[1:])
-        inputs = rows(steps)
+        inputs = rows(steps, name)
     if isinstance(steps.steps[0], ir.Logit):  # what follows takes every x, not a bounded interval
         inputs = None if inputs is None else _through(steps.steps[0], inputs)
         steps = ir.Composition(steps.steps[1:])
@@ -57,8 +58,12 @@ def subjects(name: str, model: Any) -> list[Subject]:
     return [whole, _of_block(f"{name}: block with the largest constant", tightest)]
 
 
-def rows(steps: ir.Composition) -> Any:
-    """(n, rng) -> dequantised rows of digits or MNIST where the shape is theirs, in (0, 1) or what a logit takes; None elsewhere."""
+def rows(steps: ir.Composition, name: str) -> Any:
+    """(n, rng) -> points of the density that names the model; dequantised rows of digits or MNIST where the shape is theirs, in
+    (0, 1) or what a logit takes; None elsewhere."""
+    points = DENSITIES.get(name.removeprefix("densities_2d-"))
+    if points is not None:
+        return points
     shape = steps.in_shape
     scale = float(steps.steps[0].levels) if isinstance(steps.steps[0], ir.Logit) else 1.0
     data = {64: digits, 784: mnist_5k}.get(size(shape))

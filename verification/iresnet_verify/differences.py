@@ -3,14 +3,14 @@
 Central differences D(h) = (F(x + hv) − F(x − hv)) / 2h at h = h₀·4⁻ᵏ are extrapolated in h² (Richardson's tableau
 T_{k,m} = T_{k,m−1} + (T_{k,m−1} − T_{k−1,m−1}) / (16ᵐ − 1)). The error of an entry is estimated by the larger of its
 two differences to its parents (Ridders) plus the rounding (η‖F‖ + u‖x‖(1 + ‖D‖)) / h of the smallest step it uses,
-doubled; the entry with the smallest error wins, row by row, unless one of smaller steps contradicts it: that takes its
-place. η is the relative noise of one evaluation. h₀ is a share of max(1, ‖x‖_∞), and steps go down to the same size whatever
-‖x‖ is; there they end where the rounding η‖F‖/h of the next alone is more than the error reached in every row.
+doubled; the entry with the smallest error wins, row by row. η is the relative noise of one evaluation. h₀ is a share of
+max(1, ‖x‖_∞), but an entry whose smallest step is more than that share of 1 does not count: beside a point at 10⁶ the
+secants of a bounded oscillation agree with each other, about 0. Steps end where the rounding η‖F‖/h of the next alone is
+more than the error reached in every row.
 
 Numerical limits: the truncation part is an estimate, as it must be for a black box; it is reliable for F smooth on
-the scale of the smallest steps and grows visibly at a kink. Larger steps than F's own scale give secants that agree with
-each other, about 0 for a bounded oscillation; smaller ones contradict them. Steps at which F raises or is not finite are
-left out.
+the scale of the first steps that count and grows visibly at a kink. Steps at which F raises or is not finite are left out.
+Far out in float32 rounding leaves nothing of so small steps: then the error says so.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[np.float64]]
 LEVELS, TOGETHER = 8, 4
 FARTHEST = 2.0**48
-"""‖x‖_∞ from which on steps stay larger: there is nothing left of them beside x."""
-CONTRADICTION = 4.0
-"""Two entries contradict each other where they differ by so many times their errors."""
+"""‖x‖_∞ from which on steps stay larger: there is nothing left of small ones beside x."""
 CHUNK = 4096
 """Most rows of one evaluation."""
 
@@ -43,8 +41,8 @@ def derivative(
     first = max(2.0**-5, noise ** (1 / 7)) * size_x
     best, error = np.full_like(x, np.nan), np.full(n, np.inf)
     previous: list[Array] = []
-    descent = math.ceil(math.log(np.fmin(size_x, FARTHEST).max(initial=1.0), 4.0))
-    for k in range(descent + LEVELS):
+    counts = np.ceil(np.log(np.fmin(size_x, FARTHEST)) / math.log(4.0))  # from which level on
+    for k in range(int(counts.max(initial=0)) + LEVELS):
         h = first * 4.0**-k
         if k % TOGETHER == 0 or not together:
             steps = [h * 4.0**-j for j in range(TOGETHER if together else 1)]
@@ -57,12 +55,11 @@ def derivative(
                 entry = row[-1] + (row[-1] - parent) / (16.0**m - 1)
                 spread = np.maximum(np.linalg.norm(entry - row[-1], axis=1), np.linalg.norm(entry - parent, axis=1))
                 estimate = 2 * (spread + rounding)
-                contradicts = np.linalg.norm(entry - best, axis=1) > CONTRADICTION * (error + estimate)
-                better = (estimate < error) | contradicts
+                better = (estimate < error) & (k >= counts)
                 best[better], error[better] = entry[better], estimate[better]
                 row.append(entry)
         previous = row
-        if k >= descent and (2 * noise * size / (h / 4) >= error).all():
+        if (2 * noise * size / (h / 4) >= error).all():
             break
     return best, error
 

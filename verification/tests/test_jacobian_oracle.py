@@ -183,6 +183,16 @@ def test_far_from_the_origin_secants_of_an_oscillation_are_not_taken_for_its_der
         assert (error <= 1e-4 * max(1.0, scale / 1e6)).all()
 
 
+def test_in_single_precision_far_out_the_error_says_that_nothing_is_known():
+    rng = np.random.default_rng(0)
+    for scale in (1.0, 1e2, 1e4, 1e6):
+        x, v = (scale * rng.standard_normal((20, 3))).astype(np.float32).astype(np.float64), rng.standard_normal((20, 3))
+        D, error = derivative(lambda z: (z := z.astype(np.float32)) + np.float32(0.1) * np.sin(8 * z), x, v, 2.0**-21, 2.0**-24)
+        gap = np.linalg.norm(D - (1 + 0.8 * np.cos(8 * x)) * v, axis=1)
+        assert (gap <= error).all()
+        assert (error <= 2e-3 * max(1.0, scale) * np.linalg.norm(v, axis=1).max()).all()
+
+
 def test_steps_at_points_beyond_all_numbers_end():
     for x in (np.full((1, 2), 1e300), np.full((1, 2), np.inf), np.full((1, 2), np.nan)):
         derivative(lambda z: z, x, np.ones((1, 2)), 8 * U, U)

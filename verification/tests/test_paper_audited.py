@@ -70,7 +70,7 @@ def test_images_are_drawn_at_the_scale_their_logit_takes() -> None:
     audited = paper("audited")
     for levels in (1, 17):
         steps = ir.Composition((ir.Logit((1, 8, 8), levels=levels),))
-        x = audited.rows(steps)(50, np.random.default_rng(0))
+        x = audited.rows(steps, "digits")(50, np.random.default_rng(0))
         assert x.shape == (50, 1, 8, 8)
         assert 0.9 * levels < x.max() < levels
         assert 0.0 < x.min() < 0.01 * levels
@@ -78,6 +78,6 @@ def test_images_are_drawn_at_the_scale_their_logit_takes() -> None:
     subject = audited.subjects("digits", flow)[0]
     x = subject.inputs(50, np.random.default_rng(0))
     assert x.min() < -2.0 < 2.0 < x.max()  # behind the logit
-    y = flow.steps.steps[0].value(audited.rows(flow.steps)(50, np.random.default_rng(0)))
+    y = flow.steps.steps[0].value(audited.rows(flow.steps, "digits")(50, np.random.default_rng(0)))
     assert np.array_equal(x, y)
     assert np.array_equal(subject.forward(x), flow.steps.steps[1].value(y))
