@@ -257,6 +257,15 @@ def test_the_small_logarithm_is_that_of_the_eigenvalues(lipschitz: float) -> Non
     assert abs(float(log_first_entry(columns_of(h, np.asarray), lipschitz)[0, 0]) - truth) <= 100 * U * size
 
 
+@pytest.mark.parametrize("d", [1, 5])
+@pytest.mark.parametrize("lipschitz", [0.3, 0.99])
+def test_the_bounds_of_the_log_det_are_attained_by_multiples_of_the_identity(d: int, lipschitz: float) -> None:
+    eye = np.eye(d)
+    scalings = (ir.ResidualBlock(ir.Branch((Affine(sign * lipschitz * eye, np.zeros(d)),), (d,))) for sign in (-1.0, 1.0))
+    attained = [float(ir.logdet(block, eye[:1], method="exact").value[0]) for block in scalings]
+    assert np.allclose(ir.logdet_bounds(d, lipschitz), attained, rtol=64 * d * U, atol=0.0)
+
+
 def test_the_small_logarithm_has_fifty_digits_at_fifty_digits() -> None:
     xp, h = digits50().xp, hessenberg(0.2)
     matrix = digits50().asarray(h)
