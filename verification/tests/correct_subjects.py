@@ -120,7 +120,10 @@ def zuko_nsf(seed: int) -> Subject:
 
 
 def real_nvp(seed: int) -> Subject:
-    """Affine couplings of normflows with swaps between them, its log-dets summed in their own precision."""
+    """Affine couplings of normflows with swaps between them, its log-dets summed in their own precision.
+
+    They promise something for normal rows: on rows three times as large four couplings of seed 65 divide by a sigmoid that is 0.
+    """
     import normflows as nf
 
     def net() -> torch.nn.Module:
@@ -138,7 +141,7 @@ def real_nvp(seed: int) -> Subject:
         return x.flip(1), total
 
     return Subject(
-        name=f"RealNVP {seed}", event_shape=(6,), module=layers,
+        name=f"RealNVP {seed}", event_shape=(6,), module=layers, inputs=lambda n, rng: rng.standard_normal((n, 6)),
         forward=lambda x: through(x, [f.forward for f in layers]),
         inverse=lambda y: through(y, [f.inverse for f in reversed(layers)]),
     )
