@@ -37,7 +37,7 @@ class Residual(nn.Module):
     """x + g(x), inverted by Banach's iteration until a step is rounding."""
 
     def g(self, x: Tensor) -> Tensor:
-        """Return g(x)."""
+        """Return g(x): the two networks below say which."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:

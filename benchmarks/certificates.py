@@ -45,7 +45,7 @@ def seconds(work: Callable[[], Any], least: float = 0.2) -> float:
 def norm(w: Host) -> float:
     """Return ‖W‖₂ to about the square of float64's rounding: ‖Wv‖/‖v‖ at the computed v, in extended precision."""
     v = np.linalg.svd(w, full_matrices=False)[2][0].astype(np.longdouble)
-    return np.linalg.norm(w.astype(np.longdouble) @ v) / np.linalg.norm(v)  # type: ignore[return-value]
+    return np.linalg.norm(w.astype(np.longdouble) @ v) / np.linalg.norm(v)  # type: ignore[return-value]  # a longdouble, kept
 
 
 def norms() -> Iterable[tuple[str, ...]]:
@@ -128,7 +128,7 @@ def balls() -> Iterable[tuple[str, ...]]:
         y = block(x)
         found = ir.invert(block, y, rtol=1e-13, strict=False).x
         radius = ir.inverse_ball(block, found, y).radius
-        forward, ball = seconds(lambda: block(x)), seconds(lambda: ir.inverse_ball(block, found, y))  # noqa: B023
+        forward, ball = seconds(lambda: block(x)), seconds(lambda: ir.inverse_ball(block, found, y))  # noqa: B023 - called at once
         yield name, f"{1e3 * forward:.2f} ms", f"{ball / forward:.2f}", f"{float((radius / host_norms(found)[0]).max()):.1e}"
 
 
@@ -138,7 +138,7 @@ def two_layers(branch: ir.Branch, x: Host) -> list[Any]:
     from flint import arb_mat
 
     first, phi, last = branch.layers
-    product = columns(first.weight.T) * columns(last.weight.T)  # type: ignore[attr-defined]
+    product = columns(first.weight.T) * columns(last.weight.T)  # type: ignore[attr-defined]  # dense layers
     h, n = evaluate(branch, columns(x))[1][0], product.nrows()
     slopes = [[SLOPES[phi.name](h[i, row]) for i in range(n)] for row in range(len(x))]
     matrices = (arb_mat([[int(i == j) + product[i, j] * s[j] for j in range(n)] for i in range(n)]) for s in slopes)
@@ -156,7 +156,7 @@ def determinants(rows: int = 3) -> Iterable[tuple[str, ...]]:
         value = exact_logdet(block.branch.linearize(x)[1])
         with bits(256):
             gap = max(abs(float(t - float(v))) for t, v in zip(two_layers(block.branch, x[:rows]), value, strict=False))
-        each = seconds(lambda: ir.logdet(block, x, method="exact").value) / batch  # noqa: B023
+        each = seconds(lambda: ir.logdet(block, x, method="exact").value) / batch  # noqa: B023 - called at once
         bound = float(np.max(ir.logdet_error_bound(block, x[:rows])))
         order = min(sizes)
         yield (

@@ -25,11 +25,11 @@ class Array(Protocol):
     """What the reference needs of an array of the Python Array API standard."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+    def shape(self) -> tuple[int, ...]: ...  # noqa: D102 - as the standard has it
     @property
-    def ndim(self) -> int: ...  # noqa: D102
+    def ndim(self) -> int: ...  # noqa: D102 - as the standard has it
     @property
-    def dtype(self) -> Any: ...  # noqa: D102
+    def dtype(self) -> Any: ...  # noqa: D102 - as the standard has it
 
     def __neg__(self) -> Self: ...
     def __add__(self, other: Any, /) -> Self: ...

@@ -59,7 +59,7 @@ def trained(
     """`build()` in float64 after `steps` steps of Adam on −mean log_prob, or the same from the cache."""
     kept = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002  (what packages draw from)
     torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002  (the same)
     try:
         model = build().double()
         file = CACHE / f"{name}-{seed}-{_key(model, data, steps, batch)}.pt"
@@ -81,7 +81,7 @@ def trained(
         return model
     finally:
         torch.set_rng_state(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
+        np.random.set_state(kept[1])  # noqa: NPY002  (the same)
         random.setstate(kept[2])
 
 

@@ -58,7 +58,7 @@ class Composition(Bijection):
             require_alike(array, arrays[0], "flow parameter")
 
     @property
-    def streams(self) -> int:  # type: ignore[override]
+    def streams(self) -> int:  # type: ignore[override]  # a constant of the other bijections
         """Those of all steps."""
         return sum(step.streams for step in self.steps)
 
@@ -213,7 +213,7 @@ class FactorOut(Bijection):
         object.__setattr__(self, "rest", rest)
 
     @property
-    def streams(self) -> int:  # type: ignore[override]
+    def streams(self) -> int:  # type: ignore[override]  # a constant of the other bijections
         """Those of the rest."""
         return int(self.rest.streams)
 

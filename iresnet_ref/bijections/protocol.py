@@ -124,7 +124,7 @@ class Bijection(ABC):
         return self._replaced(parameters)
 
     def _replaced(self, parameters: Mapping[str, Any]) -> Self:
-        return replace(self, **parameters) if parameters else self  # type: ignore[type-var]
+        return replace(self, **parameters) if parameters else self  # type: ignore[type-var]  # every bijection is a dataclass
 
     def initialise(self, x: Any) -> Self:
         """Return the bijection with its data-dependent state set from the batch x; itself where it has none."""
