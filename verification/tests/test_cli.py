@@ -236,9 +236,19 @@ def test_doctor_outlives_a_backend_that_hangs_or_crashes(
     monkeypatch.setattr(doctor, "attempt", attempt)
     monkeypatch.setattr(doctor, "patience", lambda: patience)
     doctor.examine(Console(width=160))
-    out = capfd.readouterr().out
-    assert out.count(said) == 2
-    assert "noise" not in out
+    assert capfd.readouterr().out.count(said) == 2
+
+
+def test_what_a_backend_prints_is_not_in_the_doctors_table() -> None:
+    """In a process of its own: the server that trials are forked from keeps the output of whoever started it."""
+    code = (
+        "from hostile_subjects import backend_that_crashes; from iresnet_verify import doctor; "
+        "doctor.attempt = backend_that_crashes; doctor.patience = lambda: 60.0; print(doctor._trials(['abacus']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert "ended with exit code 3" in done.stdout
+    assert "noise" not in done.stdout + done.stderr
 
 
 def test_doctor_waits_longer_where_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
