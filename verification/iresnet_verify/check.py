@@ -109,6 +109,8 @@ class Budget:
     name: Literal["quick", "standard", "thorough"]
     rows: int
     """Rows per batch of inputs."""
+    numbers: int
+    """Rows × dimension of such a batch, at most (four rows at least)."""
     restarts: int
     """Starting points of a search."""
     steps: int
@@ -121,9 +123,9 @@ class Budget:
 
 
 BUDGETS: dict[str, Budget] = {
-    "quick": Budget("quick", 8, 4, 20, 2_000, 0.1, 30.0),
-    "standard": Budget("standard", 24, 8, 60, 20_000, 0.02, 60.0),
-    "thorough": Budget("thorough", 96, 32, 300, 400_000, 0.005, 600.0),
+    "quick": Budget("quick", 8, 2**12, 4, 20, 2_000, 0.1, 30.0),
+    "standard": Budget("standard", 24, 2**13, 8, 60, 20_000, 0.02, 60.0),
+    "thorough": Budget("thorough", 96, 2**16, 32, 300, 400_000, 0.005, 600.0),
 }
 
 

@@ -68,6 +68,11 @@ class Context:
         return math.prod(self.subject.event_shape)
 
     @property
+    def rows(self) -> int:
+        """Rows of one batch of inputs: the budget's, fewer in many dimensions."""
+        return min(self.budget.rows, max(4, self.budget.numbers // max(self.d, 1)))
+
+    @property
     def accuracy(self) -> float:
         """Declared relative accuracy of forward and log_det; 0 where only rounding is allowed."""
         return self.subject.accuracy or 0.0

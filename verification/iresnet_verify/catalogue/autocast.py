@@ -44,7 +44,7 @@ def autocast(ctx: Context) -> Outcome:
             return Outcome("skipped", "torch.autocast leaves float64 alone, and there is no fresh(dtype=) to give a float32 network")
         ctx = context_of(ctx, ctx.subject.fresh(dtype="float32", device=ctx.subject.device))
     warm_up(ctx)
-    x = ctx.inputs(ctx.budget.rows)
+    x = ctx.inputs(ctx.rows)
     if not steady_forward(ctx, x):
         return Outcome("skipped", "y differs between seeds in this mode")
 

@@ -4,8 +4,9 @@ Two evaluations of the same code at the same x may differ by rounding only (a GE
 another order), so each may be off by the forward tolerance T of `Context.forward_tolerance`: ‖y₁ − y₂‖₂ ≤ 2T.
 
 For log-dets T = K·u·(d + |ℓ|) + min(8·max|ℓ(x(1 ± 4u)) − ℓ(x)|, √u·(d + |ℓ|)) + accuracy·(d + |ℓ|), K = `OPERATIONS`,
-the maximum over three patterns of signs. The second term sees the conditioning of ℓ in x. Rows that exceed 2T are
-given the error bound of the float64 oracle too (`Context.log_det_truth`), which sees ‖J⁻¹‖.
+the maximum over three patterns of signs. The second term sees the conditioning of ℓ in x; it costs three evaluations and
+is added where a row exceeds the others. Rows that exceed 2T even so are given the error bound of the float64 oracle too
+(`Context.log_det_truth`), which sees ‖J⁻¹‖.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Values:
 
 def warm_up(ctx: Context) -> None:
     """Call forward once, keeping what it changes: layers may initialise themselves from the first batch they see."""
-    ctx.raw_forward(ctx.native(ctx.inputs(ctx.budget.rows)))
+    ctx.raw_forward(ctx.native(ctx.inputs(ctx.rows)))
 
 
 def evaluate(ctx: Context, x: HostArray, seed: int = 0, log_det: bool = True) -> Values:
@@ -74,22 +75,25 @@ def forward_tolerance(ctx: Context, x: HostArray, y: HostArray) -> Rows:
     return 2.0 * ctx.forward_tolerance(x, y)
 
 
-def log_det_tolerance(ctx: Context, x: HostArray, value: Rows, seed: int = 0) -> Rows:
-    """Return 2T per row for the log-det."""
+def log_det_tolerance(ctx: Context, x: HostArray, value: Rows, apart: Rows, seed: int = 0) -> Rows:
+    """Return 2T per row for the log-det, its second term only where `apart` exceeds the others."""
     size = ctx.d + np.abs(np.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0))
+    tolerance = 2.0 * (OPERATIONS * ctx.u + ctx.accuracy) * size
+    if (apart <= tolerance).all():
+        return tolerance
     change = np.zeros(len(x))
     signs = np.random.default_rng(0)
     for _ in range(3):
         step = 4 * ctx.u * signs.choice([-1.0, 1.0], size=x.shape)
         moved = ctx.evaluate_log_det((x.astype(np.float64) * (1 + step)).astype(x.dtype), seed)
         change = np.maximum(change, np.nan_to_num(np.abs(moved - value), nan=0.0, posinf=0.0))
-    rounding = OPERATIONS * ctx.u * size + np.minimum(8 * change, math.sqrt(ctx.u) * size)
-    return 2.0 * (rounding + ctx.accuracy * size)
+    return tolerance + 2.0 * np.minimum(8 * change, math.sqrt(ctx.u) * size)
 
 
-def log_det_gap(ctx: Context, x: HostArray, value: Rows, other: Rows, slack: float = 0.0) -> tuple[Rows, Rows]:
-    """Return (|ℓ₁ − ℓ₂|, tolerance) per row; `slack` is what the claims allow beyond rounding."""
-    apart, tolerance = gap(value, other), log_det_tolerance(ctx, x, value) + slack
+def log_det_gap(ctx: Context, x: HostArray, value: Rows, other: Rows) -> tuple[Rows, Rows]:
+    """Return (|ℓ₁ − ℓ₂|, tolerance) per row."""
+    apart = gap(value, other)
+    tolerance = log_det_tolerance(ctx, x, value, apart)
     over = np.flatnonzero(~(apart <= tolerance))
     if len(over):
         with suppress(Undecided):  # then the first tolerance stands
@@ -107,7 +111,8 @@ def steady_log_det(ctx: Context, x: HostArray) -> bool:
     if ctx.f.log_det is None or ctx.log_det_claim[0] in ("gradient-only", "none"):
         return False
     a, b = ctx.evaluate_log_det(x, 1), ctx.evaluate_log_det(x, 2)
-    return bool((gap(a, b) <= log_det_tolerance(ctx, x, a, seed=1)).all())
+    apart = gap(a, b)
+    return bool((apart <= log_det_tolerance(ctx, x, a, apart, seed=1)).all())
 
 
 def steady_forward(ctx: Context, x: HostArray) -> bool:

@@ -62,7 +62,8 @@ def judge(ctx: Context, y: HostArray, tol: float) -> Verdict:
         gap, limit = distance(ctx.f.forward(rows), wanted), tol * size(rows)
         over = np.flatnonzero(~(gap <= limit))
         if len(over):
-            stretch, kappa = gain(ctx, rows[over]), sensitivity(ctx, rows[over])
+            J = ctx.jacobian(rows[over])
+            stretch, kappa = gain(J), sensitivity(ctx, rows[over], J)
             noise = ctx.forward_tolerance(rows[over], wanted[over])
             limit[over] = stretch * (limit[over] + 4.0 * kappa * noise) + 2.0 * noise
         error[silent], bound[silent] = gap, limit
@@ -77,11 +78,11 @@ def demanding(ctx: Context, domain: Domain) -> tuple[HostArray, dict[str, int]]:
     """
     x = search.hardest(ctx, domain, 4)
     near = domain.clip((x + 0.1 * size(x)[0] * ctx.rng.standard_normal((4, *x.shape[1:]))).astype(x.dtype))
-    planted = np.concatenate([x, near, ctx.inputs(ctx.budget.rows)])
+    planted = np.concatenate([x, near, ctx.inputs(ctx.rows)])
     parts = [ctx.f.forward(planted)]
     counts = {"images": len(planted), "far": 0}
     if onto(ctx, domain):
-        exponents = np.linspace(1.0, 4.0 if ctx.u < 1e-12 else 3.0, max(4, ctx.budget.rows))
+        exponents = np.linspace(1.0, 4.0 if ctx.u < 1e-12 else 3.0, max(4, ctx.rows))
         away = ctx.rng.standard_normal((len(exponents), *ctx.subject.event_shape))
         away *= (10.0**exponents / np.maximum(norms(away), 1e-300)).reshape(-1, *(1,) * (away.ndim - 1))
         parts.append((away * max(1.0, float(np.median(norms(planted))))).astype(planted.dtype))
@@ -283,7 +284,7 @@ def _start(ctx: Context, domain: Domain) -> tuple[HostArray, HostArray]:
 
     The iteration then stays there: ‖x_k − F⁻¹(y)‖ ≤ Lᵏ‖x₀ − F⁻¹(y)‖.
     """
-    rows = ctx.inputs(ctx.budget.rows)
+    rows = ctx.inputs(ctx.rows)
     if domain.everywhere:
         y = rows if onto(ctx, domain) else ctx.f.forward(rows)
         return y, y.copy()

@@ -39,7 +39,7 @@ def change_of_variables(ctx: Context) -> Outcome:
         return Outcome("skipped", "the log-det is declared gradient-only: log_prob claims no value")
     bias = bias if math.isfinite(bias) else 0.0
     random = not all(np.array_equal(log_prob(x, seed=11), log_prob(x, seed=s)) for x in [ctx.inputs(3)] for s in (12, 13))
-    rows = estimate_rows(ctx) if random else ctx.budget.rows
+    rows = estimate_rows(ctx) if random else ctx.rows
     x = ctx.inputs(rows)
     truth = truth_at(ctx, x)
     y = ctx.f.forward(x)
@@ -175,7 +175,7 @@ def _recognised(ctx: Context) -> Outcome:
 def samples(ctx: Context) -> Outcome:
     """Shape and dtype are checked by the normalised call; finiteness, spread and density here."""
     assert ctx.f.sample is not None
-    n = 4 * ctx.budget.rows
+    n = 4 * ctx.rows
     first, second = ctx.f.sample(n, seed=41), ctx.f.sample(n, seed=42)
     flat = first.reshape(n, -1)
     evidence = {"samples": n, "not_finite": int((~np.isfinite(flat)).any(1).sum()), "distinct": len(np.unique(flat, axis=0))}

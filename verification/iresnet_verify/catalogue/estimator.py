@@ -66,7 +66,7 @@ def variance(ctx: Context) -> Outcome:
         status: Status = "passed" if implied.finite else "inconclusive"
         return Outcome(status, f"{implied.reason}; {'its variance is finite at the tested rows' if implied.finite else 'nothing follows'}",
                        {"rows": len(x)}, "2 % of the last ratio of P(N ≥ k)", "the coefficients of the estimate")
-    return _series_variance(ctx, plan, ctx.inputs(max(32, ctx.budget.rows) if ctx.d <= singular.LARGE else 2))
+    return _series_variance(ctx, plan, ctx.inputs(max(32, ctx.rows) if ctx.d <= singular.LARGE else 2))
 
 
 def _series_variance(ctx: Context, plan: Enumerator, x: Any) -> Outcome:

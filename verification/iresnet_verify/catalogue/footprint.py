@@ -33,7 +33,7 @@ GENERATORS = ("random", "numpy.random", "torch.random", "torch.cuda.random")
 def input_kept(ctx: Context) -> Outcome:
     """Compare the argument's bytes, and the size of its storage, before and after each call."""
     warm_up(ctx)
-    x = ctx.inputs(ctx.budget.rows)
+    x = ctx.inputs(ctx.rows)
     called = []
     for name, argument in arguments(ctx, x):
         given, before = ctx.native(argument), argument.astype(ctx.inputs(1).dtype)
@@ -67,7 +67,7 @@ def input_kept(ctx: Context) -> Outcome:
 def dtype_kept(ctx: Context) -> Outcome:
     """The dtype and device of y, x and g; log-dets may be Python numbers and are not judged."""
     warm_up(ctx)
-    x = ctx.inputs(min(ctx.budget.rows, 4))
+    x = ctx.inputs(min(ctx.rows, 4))
     seen: dict[str, Any] = {}
     for name, argument in arguments(ctx, x):
         if name not in EVENT_NAMES:
@@ -103,7 +103,7 @@ def dtype_kept(ctx: Context) -> Outcome:
 def global_randomness_kept(ctx: Context) -> Outcome:
     """Generator states after a call: unchanged for deterministic callables, different for different states before."""
     warm_up(ctx)
-    x = ctx.inputs(min(ctx.budget.rows, 4))
+    x = ctx.inputs(min(ctx.rows, 4))
     random_log_det = ctx.log_det_claim[0] in ("unbiased", "gradient-only", "bias")
     judged = []
     for name, argument in arguments(ctx, x):
@@ -155,7 +155,7 @@ def global_randomness_kept(ctx: Context) -> Outcome:
 def global_settings_kept(ctx: Context) -> Outcome:
     """Compare the settings before and after each call."""
     before = ctx.framework.snapshot_globals()  # of the caller, before the first call of all
-    x = ctx.inputs(min(ctx.budget.rows, 4))
+    x = ctx.inputs(min(ctx.rows, 4))
     module, called, inside = ctx.subject.module, [], list[str]()
 
     @contextmanager
@@ -206,7 +206,7 @@ def global_settings_kept(ctx: Context) -> Outcome:
 )
 def caller_tensors_kept(ctx: Context) -> Outcome:
     """One leaf without and one with requires_grad for each callable."""
-    x = ctx.inputs(min(ctx.budget.rows, 4))
+    x = ctx.inputs(min(ctx.rows, 4))
     module, called = ctx.subject.module, []
     with ctx.guard():
         everything = list(arguments(ctx, x))  # evaluates forward, whose traces are put back

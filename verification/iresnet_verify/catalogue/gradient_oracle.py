@@ -1,11 +1,12 @@
 """The true gradient of Σ w_i log|det J(x_i; θ)| with respect to parameters and input, and the subject's own.
 
 Oracle: rows of J by autograd with a graph (from g where it is given), float64 `slogdet`, and a backward pass through both.
-Memory-efficient layers answer a double backward with nonsense, so it is believed only if one of several central
-differences of the exact log-det along random directions agrees with it to 2 %.
+Above d = LARGE, where that graph is dear, tr(J⁻¹ dJ) is differentiated at constant J⁻¹, some rows of J at a time, each by an
+ordinary backward pass through its own copy of x. Memory-efficient layers answer a double backward with nonsense, so it is
+believed only if one of several central differences of the exact log-det along random directions agrees with it to 2 %.
 
 Tolerance, per block of parameters: K·u·√d·κ(J)·Σ|w_i|‖G_i‖ over the block, plus K·u times the same over all blocks, plus
-eight times the largest change of the oracle in the block when x moves by one rounding and when the loss is scaled by 1/3
+eight times the largest change of the oracle in the block when x moves by one rounding while the loss is scaled by 1/3
 and back (which sees single precision hidden in a backward pass), K = 64.
 
 Gradients are compared on at most 34 numbers a block: 32 entries and two random sign sums scaled by 1/√size.
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 ROWS = 4
 """Rows of one comparison."""
+DEAR = 2
+"""Rows of one comparison of log-dets above d = LARGE, where each costs seconds."""
+COPIES = 2**16
+"""Numbers in one batch of copies of a row, at most (one copy at least): half a MiB of float64; eight times that is twice as slow."""
 INPUT = "x"
 """The name of the block that holds the gradient with respect to the input."""
 
@@ -89,11 +94,10 @@ def oracle(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch) -> Oracl
     try:
         rows = _per_row(ctx, x, chosen, seed)
         signs = np.random.default_rng(0).choice([-1.0, 1.0], size=x.shape)
-        moved = _per_row(ctx, (x.astype(np.float64) * (1 + 4 * ctx.u * signs)).astype(x.dtype), chosen, seed)
-        scaled = _per_row(ctx, x, chosen, seed, scale=1.0 / 3.0)
+        moved = _per_row(ctx, (x.astype(np.float64) * (1 + 4 * ctx.u * signs)).astype(x.dtype), chosen, seed, scale=1.0 / 3.0)
     except (RuntimeError, NotImplementedError) as error:
         raise Undecided(f"the exact log-det cannot be differentiated twice: {str(error).splitlines()[0][:120]}") from error
-    if not _agrees(ctx, x, weights, chosen, seed):
+    if not _agrees(ctx, x, weights, chosen, weights @ rows, seed):
         raise Undecided("the gradient of the exact log-det by double backward disagrees with its differences "
                         "(layers that recompute, or kinks)")
     matrix = ctx.jacobian(x).matrix
@@ -101,7 +105,7 @@ def oracle(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch) -> Oracl
     kappa = float((sigma[:, 0] / np.maximum(sigma[:, -1], 1e-300)).max())
     blocks = len(chosen.names)
     size = np.array([(np.abs(weights) * np.linalg.norm(rows[:, chosen.owner == b], axis=1)).sum() for b in range(blocks)])
-    change = np.abs(weights) @ (np.abs(moved - rows) + np.abs(scaled - rows))
+    change = np.abs(weights) @ np.abs(moved - rows)
     worst = np.array([change[chosen.owner == b].max(initial=0.0) for b in range(blocks)])
     own = OPERATIONS * ctx.u * (np.sqrt(ctx.d) * kappa * size + size.sum()) + ctx.accuracy * size * kappa
     tolerance = (own + 8.0 * worst)[chosen.owner]
@@ -109,7 +113,47 @@ def oracle(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch) -> Oracl
 
 
 def _per_row(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale: float = 1.0) -> Vector:
+    if ctx.d > singular.LARGE:
+        found = _by_copies(ctx, x, chosen, seed, scale)
+        if found is not None:
+            return found
     return autodiff_torch.settled(ctx.caller, lambda batched: _differentiated(ctx, x, chosen, seed, scale, batched))
+
+
+def _by_copies(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale: float) -> Vector | None:
+    """∇ tr(A J(x_i; θ)), A = J(x_i)⁻¹ held constant, for every row; None where a copy of a row has another image than the row."""
+    import torch
+
+    name = "forward" if ctx.subject.residual is None else "residual"
+    with ctx.guard(), ctx.framework.calling():
+        whole = ctx.caller.event(name, ctx.native(x), seed=seed)[0].detach()
+        eye = torch.eye(ctx.d, dtype=whole.dtype, device=whole.device)
+        near = OPERATIONS * ctx.u * (1.0 + float(whole.abs().max()))
+        answers = []
+        for i in range(len(x)):
+            leaf = ctx.native(x, requires_grad=True)
+            row = leaf[i : i + 1]
+
+            def some(part: Any, create_graph: bool, row: Any = row) -> tuple[Any, Any]:
+                copies = row.expand(len(part), *row.shape[1:]).clone()
+                y = ctx.caller.event(name, copies, seed=seed)[0]
+                rows = torch.autograd.grad(y, copies, part.reshape(y.shape), create_graph=create_graph, allow_unused=True)[0]
+                return y, torch.zeros_like(part) if rows is None else rows.reshape(part.shape)
+
+            parts = torch.split(eye, max(1, COPIES // ctx.d))
+            images, found = zip(*(some(part, create_graph=False) for part in parts), strict=True)
+            if any(bool(((y.detach() - whole[i]).abs() > near).any()) for y in images):
+                return None
+            J = torch.cat(found).double()
+            A = torch.linalg.inv(J if name == "forward" else J + eye.double()).T.to(eye.dtype)
+            total: list[Any] = [None] * (len(chosen.tensors) + 1)
+            for part, held in zip(parts, torch.split(A, len(parts[0])), strict=True):
+                value = scale * (held * some(part, create_graph=True)[1]).sum()
+                if value.requires_grad:  # else J does not depend on anything here
+                    new = torch.autograd.grad(value, [*chosen.tensors, leaf], allow_unused=True)
+                    total = [b if a is None else a if b is None else a + b for a, b in zip(total, new, strict=True)]
+            answers.append(chosen(total[:-1], total[-1]))
+    return np.stack(answers) / scale
 
 
 def _differentiated(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale: float, batched: bool) -> Vector:
@@ -128,20 +172,21 @@ def _differentiated(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale
     return np.stack(answers) / scale
 
 
-def _agrees(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, seed: int) -> bool:
-    """Whether one of several central differences along random directions agrees with double backward to 2 %."""
+def _agrees(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, gradient: Vector, seed: int) -> bool:
+    """Whether one of several central differences along random directions agrees with double backward to 2 %.
+
+    The directions are the sketch's random signs, so that the gradient's own numbers say how fast the log-det changes.
+    """
     import torch
 
-    for attempt, step in enumerate((ctx.u**0.2, ctx.u**0.3, ctx.u**0.25)):
-        directions = _directions(chosen, 1000 * seed + attempt)
-        with ctx.guard(), ctx.framework.calling():
-            leaf = ctx.native(x, requires_grad=True)
-            values = exact_log_det(ctx, leaf, seed, batched=ctx.caller.batched, create_graph=True)
-            loss = (torch.tensor(weights) * values).sum()
-            if not loss.requires_grad:
-                return True
-            found = torch.autograd.grad(loss, list(chosen.tensors), allow_unused=True) if chosen.tensors else ()
-        terms = [float((g.double() * v).sum()) for g, v in zip(found, directions, strict=True) if g is not None]
+    if not chosen.tensors:
+        return True
+    for which, step in ((0, ctx.u**0.2), (1, ctx.u**0.3), (0, ctx.u**0.25)):
+        directions, terms = [], []
+        for block, p in enumerate(chosen.tensors):
+            length = max(float(p.detach().double().square().mean().sqrt()), 0.05)
+            directions.append(torch.as_tensor(chosen.signs[block][which]).reshape(p.shape).to(p) * (length / p.numel() ** 0.5))
+            terms.append(float(gradient[chosen.owner == block][which - 2]) * length)
         slope = 0.0
         for sign in (1.0, -1.0):
             with ctx.guard(), ctx.framework.calling():
@@ -154,17 +199,6 @@ def _agrees(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, seed: i
         if abs(slope - sum(terms)) <= 0.02 * max(abs(slope), sum(map(abs, terms))) + noise:
             return True
     return False
-
-
-def _directions(chosen: Sketch, seed: int) -> list[Any]:
-    import torch
-
-    made = torch.Generator().manual_seed(seed)
-    answer = []
-    for p in chosen.tensors:
-        v = torch.randn(p.shape, generator=made, dtype=torch.float64).to(p)
-        answer.append(v * max(float(p.detach().double().square().mean().sqrt()), 0.05) / p.numel() ** 0.5)
-    return answer
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ RANDOM_FORWARD = "y differs between seeds in this mode, so evaluations of differ
 def batch_independence(ctx: Context) -> Outcome:
     """Permuted and smaller batches, and one row kept while all others are replaced."""
     warm_up(ctx)
-    x = ctx.inputs(max(ctx.budget.rows, 4))
+    x = ctx.inputs(max(ctx.rows, 4))
     if not steady_forward(ctx, x):
         return Outcome("inconclusive", RANDOM_FORWARD)
     return _same_rows(ctx, x, _subsets(ctx, len(x)), steady_log_det(ctx, x))
@@ -98,7 +98,7 @@ def _same_rows(ctx: Context, x: HostArray, subsets: list[HostArray], with_log_de
 def single_row(ctx: Context) -> Outcome:
     """Rows one at a time."""
     warm_up(ctx)
-    x = ctx.inputs(max(min(ctx.budget.rows, 6), 2))
+    x = ctx.inputs(max(min(ctx.rows, 6), 2))
     with_log_det = steady_log_det(ctx, x)
     try:
         evaluate(ctx, x[:1], log_det=ctx.f.log_det is not None)
@@ -163,7 +163,7 @@ def _wrong_shape(name: str, expected: tuple[int, ...], got: tuple[int, ...], x: 
 def non_finite_rows(ctx: Context) -> Outcome:
     """One row filled with NaN, inf or −inf, and one with a single NaN entry; the others compared with a clean batch."""
     warm_up(ctx)
-    n = max(ctx.budget.rows, 4)
+    n = max(ctx.rows, 4)
     x, row = ctx.inputs(n), n // 2
     others = np.delete(np.arange(n), row)
     steady = steady_forward(ctx, x)

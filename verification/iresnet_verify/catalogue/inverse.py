@@ -58,7 +58,7 @@ def recovers_input(ctx: Context) -> Outcome:
     assert ctx.f.inverse is not None
     refreshed(ctx)
     tol = max(promised(ctx)[0], float(ctx.u ** (1.0 / 3.0)))
-    x = ctx.inputs(ctx.budget.rows)
+    x = ctx.inputs(ctx.rows)
     y = ctx.f.forward(x)
     back = ctx.f.inverse(y)
     error = distance(back, x)
@@ -119,8 +119,8 @@ def recovers_output(ctx: Context) -> Outcome:
     assert ctx.f.inverse is not None
     refreshed(ctx)
     tol = max(promised(ctx)[0], float(ctx.u ** (1.0 / 3.0)))
-    y = ctx.f.forward(ctx.inputs(ctx.budget.rows))
-    ctx.f.forward(ctx.inputs(ctx.budget.rows))
+    y = ctx.f.forward(ctx.inputs(ctx.rows))
+    ctx.f.forward(ctx.inputs(ctx.rows))
     x = ctx.f.inverse(y)
     finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1)
     again = np.full_like(y, np.nan)
@@ -130,7 +130,8 @@ def recovers_output(ctx: Context) -> Outcome:
     bound = np.where(finite, tol * size(np.where(np.isfinite(x), x, 0.0)), 0.0)
     over = np.flatnonzero(finite & ~(error <= bound))
     if len(over):
-        kappa, stretch = np.maximum(1.0, sensitivity(ctx, x[over])), gain(ctx, x[over])
+        J = ctx.jacobian(x[over])
+        kappa, stretch = np.maximum(1.0, sensitivity(ctx, x[over], J)), gain(J)
         noise = ctx.forward_tolerance(x[over], y[over])
         bound[over] = kappa * stretch * (bound[over] + 4.0 * noise) + 2.0 * noise
     wrong = ~(error <= bound)
@@ -170,7 +171,7 @@ def keeps_tolerance(ctx: Context) -> Outcome:
     assert ctx.f.inverse is not None
     refreshed(ctx)
     tol, source = promised(ctx)
-    x = np.concatenate([ctx.inputs(ctx.budget.rows) for _ in range(4)])
+    x = np.concatenate([ctx.inputs(ctx.rows) for _ in range(4)])
     back = ctx.f.inverse(ctx.f.forward(x))
     error = distance(back, x)
     bound, floor = bounds(ctx, x, back, error, tol)
@@ -226,7 +227,7 @@ def keeps_precision(ctx: Context) -> Outcome:
     bits = {2.0**-53: 24, 2.0**-24: 11}.get(ctx.u)
     if bits is None:
         return Outcome("skipped", f"no narrower dtype is known below unit roundoff {ctx.u:.1e}.")
-    x = ctx.inputs(max(8, ctx.budget.rows))
+    x = ctx.inputs(max(8, ctx.rows))
     centre = x.mean(axis=0, dtype=np.float64)
     x = (x + ctx.rng.uniform(1e-4, 1e-3, x.shape) * (centre - x)).astype(x.dtype)
     scaled = np.ldexp(np.frexp(x.astype(np.float64))[0], bits)

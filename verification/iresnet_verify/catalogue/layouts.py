@@ -51,7 +51,7 @@ def _layouts(ctx: Context, x: HostArray) -> Iterator[tuple[str, HostArray, Nativ
 def non_contiguous(ctx: Context) -> Outcome:
     """Every layout the framework has, of the same batch."""
     warm_up(ctx)
-    x = ctx.inputs(max(ctx.budget.rows, 3))
+    x = ctx.inputs(max(ctx.rows, 3))
     if not steady_forward(ctx, x):
         return Outcome("inconclusive", "y differs between seeds in this mode, so evaluations cannot be compared")
     evidence: dict[str, Any] = {}

@@ -59,7 +59,7 @@ def judged(ctx: Context, L: float, restarts: int, steps: int) -> tuple[search.Wo
     "lipschitz.bounds-jacobian",
     claim="The claimed bound holds for the Jacobian of g everywhere: ‖J_g(x)‖₂ ≤ L.",
     reference=THEOREM, kind="search", needs=("lipschitz",),
-    cost="4 (quick) to 32 starts × 20 to 300 steps, two Jacobians each; above d = 32 fewer",
+    cost="4 (quick) to 32 starts × 20 to 300 steps, two Jacobians each; above d = 32 fewer, above d = 128 products with J",
     catches="too few power iterations, norms of reshaped kernels, an activation steeper than assumed",
 )
 def bounds_jacobian(ctx: Context) -> Outcome:
@@ -78,7 +78,7 @@ def bounds_jacobian(ctx: Context) -> Outcome:
             "iterations (or an exact norm) and check the activation's constant.", evidence, text, oracle,
             pair_counterexample(ctx, pair.a, pair.b, limit) or Counterexample({"x": worst.x}),
         )
-    return Outcome("passed", f"Not refuted: {worst.evaluations} Jacobians, largest norm {worst.value:.6g}, claimed {L:.6g}.",
+    return Outcome("passed", f"Not refuted: {worst.evaluations} points, largest norm {worst.value:.6g}, claimed {L:.6g}.",
                    evidence, text, oracle)
 
 
@@ -127,7 +127,7 @@ def bounds_stretch(ctx: Context) -> Outcome:
     assert L is not None
     refreshed(ctx)
     domain = Domain.of(ctx)
-    most = max(1, min(4 * ctx.budget.rows, search.WORK // max(ctx.d, 1)))
+    most = max(1, min(4 * ctx.rows, search.WORK // max(ctx.d, 1)))
     x = ctx.inputs(most)
     oracle = ctx.jacobian(x)
     sides: list[tuple[HostArray, HostArray]] = [(x, np.roll(x, 1, axis=0))] if most > 1 else []
@@ -176,7 +176,7 @@ def residual_of_forward(ctx: Context) -> Outcome:
     """‖F(x) − x − g(x)‖₂ ≤ 4η(x): the roundings of F, of g, and of two additions."""
     assert ctx.f.residual is not None
     refreshed(ctx)
-    x = ctx.inputs(4 * ctx.budget.rows)
+    x = ctx.inputs(4 * ctx.rows)
     y = ctx.f.forward(x)
     gap = distance(y.astype(np.float64) - x, ctx.f.residual(x))
     bound = 4.0 * ctx.forward_tolerance(x, y)

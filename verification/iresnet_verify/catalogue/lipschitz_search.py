@@ -1,9 +1,10 @@
 """The search for the worst stretch of g: ascents of ‖J_g(x)‖₂ over x, and pairs that show what they found.
 
-At each x the largest singular triple (σ, u, v) of J_g comes from the Jacobian oracle. Since ∇ₓσ = ∇ₓ(uᵀJ_g(x)v) at
-fixed u, v, one differentiation of a vector-Jacobian product gives the direction of ascent; where the framework cannot
-(no torch, kinks, custom backward passes), random steps of adapted length climb alone. Every accepted point is accepted by
-the oracle's σ, so a wrong gradient wastes a step and never makes a verdict.
+At each x the largest singular triple (σ, u, v) of J_g comes from the Jacobian oracle, above d = LARGE from products with
+J_g and its transpose (`singular_products`), the oracle having the last word. Since ∇ₓσ = ∇ₓ(uᵀJ_g(x)v) at fixed u, v, one
+differentiation of a vector-Jacobian product gives the direction of ascent; where the framework cannot (no torch, kinks,
+custom backward passes), random steps of adapted length climb alone. Every accepted point is accepted by its σ, so a
+wrong gradient wastes a step and never makes a verdict.
 
 A *certified* ratio of a pair is (‖ĝ(a) − ĝ(b)‖ − η(a) − η(b))/‖a − b‖: a lower bound on Lip(g) whatever the rounding of
 the two evaluations. Short pairs see the Jacobian, long ones have little rounding: several lengths are tried.
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iresnet_verify import singular
+from iresnet_verify.catalogue import singular_products as products
 from iresnet_verify.catalogue.map_errors import Domain, Rows, distance, norms, size
 from iresnet_verify.jacobian import Undecided
 
@@ -95,8 +97,16 @@ def steepest(ctx: Context, x: HostArray, u: HostArray, v: HostArray) -> HostArra
     return climb if np.isfinite(climb).all() and norms(climb).max() > 0.0 else None
 
 
-def top_singular(ctx: Context, x: HostArray) -> tuple[Rows, Rows, HostArray, HostArray, str]:
-    """Return (σ, oracle error, u, v, source) of J_g at every row; σ = −inf where the Jacobian is not finite."""
+def top_singular(ctx: Context, x: HostArray, v: HostArray | None = None) -> tuple[Rows, HostArray, HostArray]:
+    """Return (σ, u, v) of J_g at every row by the cheaper way, σ = −inf where it is not finite; `v` of neighbours if known."""
+    if products.worthwhile(ctx):
+        return products.largest(ctx, x, v)
+    value, _, u, v, _ = true_singular(ctx, x)
+    return value, u, v
+
+
+def true_singular(ctx: Context, x: HostArray) -> tuple[Rows, Rows, HostArray, HostArray, str]:
+    """Return (σ, its error, u, v, source) of J_g at every row by the Jacobian oracle; σ = −inf where J is not finite."""
     chunk = max(1, WORK // max(ctx.d, 1))
     value, error = np.full(len(x), -np.inf), np.full(len(x), np.inf)
     u, v = np.zeros((len(x), ctx.d)), np.zeros((len(x), ctx.d))
@@ -128,18 +138,18 @@ def ascend(ctx: Context, domain: Domain, *, restarts: int, steps: int) -> Worst:
     has fallen below 1e-6 of its size is renewed from the pool).
     """
     rng = ctx.rng
-    affordable = max(2, WORK // (4 * max(ctx.d, 1)))
+    work = 16 * WORK if products.worthwhile(ctx) else WORK
+    affordable = max(2, work // (4 * max(ctx.d, 1)))
     restarts = max(1, min(restarts, affordable))
-    steps = max(4, min(steps, 60 * 32 // max(ctx.d, 1)))
+    steps = max(4, min(steps, 60 * 32 * (work // WORK) // max(ctx.d, 1)))
     pool = starts(ctx, domain, max(2, min(8 * restarts, 4 * affordable)))
-    score, error, pool_u, pool_v, source = top_singular(ctx, pool)
+    score, pool_u, pool_v = top_singular(ctx, pool)
     evaluations = len(pool)
     order = np.argsort(-score)
     half = max(1, restarts // 2)
     spare = order[half:]
     chosen = np.concatenate([order[:half], rng.permutation(spare)[: restarts - half]])
-    best = order[0]
-    top = Worst(pool[best : best + 1], float(score[best]), float(error[best]), pool_v[best], source, evaluations)
+    best, highest = pool[order[:1]], float(score[order[0]])
     x, value, u, v = pool[chosen].copy(), score[chosen], pool_u[chosen], pool_v[chosen]
     step = 0.5 * size(x) / np.sqrt(max(ctx.d, 1)) * np.sqrt(min(ctx.d, 8))
     column = (-1, *(1,) * (x.ndim - 1))
@@ -152,7 +162,7 @@ def ascend(ctx: Context, domain: Domain, *, restarts: int, steps: int) -> Worst:
             moves.append(slope / np.maximum(norms(slope), 1e-300).reshape(column))
         trials = [domain.clip((x + step.reshape(column) * move).astype(x.dtype)) for move in moves]
         try:
-            found, gap, left, right, source = top_singular(ctx, np.concatenate(trials))
+            found, left, right = top_singular(ctx, np.concatenate(trials), np.concatenate([v] * len(trials)))
         except Undecided:  # too many trials on kinks for the oracle; what was found so far stands
             break
         evaluations += len(trials) * len(x)
@@ -165,21 +175,19 @@ def ascend(ctx: Context, domain: Domain, *, restarts: int, steps: int) -> Worst:
         u[rows], v[rows] = left[pick[rows]], right[pick[rows]]
         step = np.where(better, 1.6 * step, 0.5 * step)
         leader = int(value.argmax())
-        if value[leader] > top.value:
-            top = Worst(x[leader : leader + 1].copy(), float(value[leader]), float(gap[pick[leader]]), v[leader].copy(),
-                        source, evaluations)
+        if value[leader] > highest:
+            best, highest = x[leader : leader + 1].copy(), float(value[leader])
         for i in np.flatnonzero(step < 1e-6 * size(x)):
             k = int(rng.integers(len(pool)))
             x[i], value[i] = pool[k], score[k]
             step[i] = 0.5 * float(size(x[i : i + 1])[0])
             u[i], v[i] = pool_u[k], pool_v[k]
-    return Worst(top.x, top.value, top.error, top.direction, source, evaluations)
+    sigma, error, _, direction, source = true_singular(ctx, best)
+    return Worst(best, float(sigma[0]), float(error[0]), direction[0], source, evaluations)
 
 
 def hardest(ctx: Context, domain: Domain, part: int) -> HostArray:
-    """Return (1, *event): where an iteration contracts least as far as 1/part of a search tells; above d = 128 an input."""
-    if ctx.d > 128:
-        return ctx.inputs(1)
+    """Return (1, *event): where an iteration contracts least as far as 1/part of a search tells."""
     restarts, steps = max(2, ctx.budget.restarts // 2), max(5, ctx.budget.steps // part)
     return ascend(ctx, domain, restarts=restarts, steps=steps).x
 

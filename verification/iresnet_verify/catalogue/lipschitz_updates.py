@@ -27,7 +27,7 @@ def _bounded(ctx: Context, what: str, remedy: str, *, here: bool = True) -> Outc
     evidence = {"claimed": L, "largest_norm": worst.value, "evaluations": worst.evaluations}
     oracle = f"largest singular value of the Jacobian by {worst.source}"
     if not refuted:
-        return Outcome("passed", f"Not refuted {what}: {worst.evaluations} Jacobians, largest norm {worst.value:.6g}, claimed {L:.6g}.",
+        return Outcome("passed", f"Not refuted {what}: {worst.evaluations} points, largest norm {worst.value:.6g}, claimed {L:.6g}.",
                        evidence, text, oracle)
     limit = L * (1.0 + rounding_of_claim(ctx))
     found = pair_counterexample(ctx, pair.a, pair.b, limit) if here else None
@@ -74,7 +74,7 @@ def after_optimiser_step(ctx: Context) -> Outcome:
     moving = [p for p in ctx.subject.module.parameters() if p.requires_grad and p.is_floating_point() and p.numel()]
     if not moving:
         return Outcome("skipped", "the module has no trainable parameters")
-    x = ctx.inputs(ctx.budget.rows)
+    x = ctx.inputs(ctx.rows)
     ctx.raw_forward(ctx.native(x))  # in this mode first: what is cached here must not survive the step
     set_mode(ctx.subject.module, "train")
     rate = max(float(np.median([float(p.detach().square().mean().sqrt()) for p in moving])), 1e-2)

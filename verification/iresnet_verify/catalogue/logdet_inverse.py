@@ -36,7 +36,7 @@ def of_the_inverse(ctx: Context) -> Outcome:
         return Outcome("skipped", NO_VALUE)
     assert ctx.f.inverse_log_det is not None
     inverse_log_det = ctx.f.inverse_log_det
-    x = ctx.inputs(ctx.budget.rows)
+    x = ctx.inputs(ctx.rows)
     y = ctx.f.forward(x)
     truth = truth_at(ctx, x)
     moved = moved_by_inverse(ctx, truth, y)

@@ -133,7 +133,7 @@ def adds_up(ctx: Context) -> Outcome:
     if kind == "gradient-only":
         return Outcome("skipped", NO_VALUE)
     refreshed(ctx)
-    x = ctx.inputs(max(1, min(ctx.budget.rows, search.WORK // max(ctx.d, 1))))
+    x = ctx.inputs(ctx.rows)
     if not is_deterministic(ctx, x[:3]):
         return Outcome("passed", "random values: each is held against the determinant by estimator.unbiased", {"rows": 0})
     with ctx.guard(), ctx.framework.calling():

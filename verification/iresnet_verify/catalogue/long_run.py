@@ -35,7 +35,7 @@ def threads(ctx: Context) -> Outcome:
     warm_up(ctx)
     if ctx.mode == "train" or _state_names(ctx.subject.module) & set(ctx.reading.changes_state):
         return Outcome("passed", "calls may change the network's state in this mode: nothing is claimed of several at once")
-    batches = [ctx.inputs(max(ctx.budget.rows, 8)) for _ in range(THREADS)]
+    batches = [ctx.inputs(max(ctx.rows, 8)) for _ in range(THREADS)]
     if not all(steady_forward(ctx, x) for x in batches):
         return Outcome("passed", "forward is random in this mode: nothing is claimed of several calls at once")
     alone = [ctx.f.forward(x, seed=0) for x in batches]
@@ -76,7 +76,7 @@ def _state_names(module: Any) -> set[str]:
 def memory(ctx: Context) -> Outcome:
     """A hundred forward passes (quick: twenty) whose results are dropped must not leave half of them behind."""
     calls = 20 if ctx.budget.name == "quick" else 100
-    x = ctx.inputs(max(ctx.budget.rows, 64))
+    x = ctx.inputs(max(ctx.rows, 64))
     y = ctx.f.forward(x)
     for _ in range(3):
         ctx.raw_forward(ctx.native(x))

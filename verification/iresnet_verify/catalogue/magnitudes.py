@@ -35,7 +35,7 @@ def all_magnitudes(ctx: Context) -> Outcome:
     warm_up(ctx)  # layers may initialise themselves from the first batch, which must not be the origin
     if ctx.subject.refresh is not None and ctx.subject.lipschitz_holds == "after-refresh":
         ctx.subject.refresh()
-    n = ctx.budget.rows
+    n = ctx.rows
     direction = ctx.rng.standard_normal((len(SCALES), n, *ctx.subject.event_shape))
     x = (direction * np.reshape(SCALES, (-1, 1, *[1] * len(ctx.subject.event_shape)))).reshape(-1, *ctx.subject.event_shape)
     x = x.astype(ctx.inputs(1).dtype)

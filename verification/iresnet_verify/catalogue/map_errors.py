@@ -25,6 +25,7 @@ from iresnet_verify import singular
 
 if TYPE_CHECKING:
     from iresnet_verify.context import Context
+    from iresnet_verify.jacobian import Jacobian
     from iresnet_verify.subject import HostArray
 
 Rows = np.ndarray[Any, np.dtype[np.float64]]
@@ -66,9 +67,9 @@ def refreshed(ctx: Context) -> None:
         ctx.subject.refresh()
 
 
-def sensitivity(ctx: Context, x: HostArray) -> Rows:
+def sensitivity(ctx: Context, x: HostArray, jacobian: Jacobian | None = None) -> Rows:
     """Return κ(x) of the module docstring, infinite where the Jacobian oracle cannot tell J from a singular matrix."""
-    oracle = ctx.jacobian(x)
+    oracle = ctx.jacobian(x) if jacobian is None else jacobian
     answer = np.full(len(x), np.inf)
     for i, (matrix, error) in enumerate(zip(oracle.matrix, oracle.error, strict=True)):
         if np.isfinite(matrix).all() and np.isfinite(error):
@@ -79,11 +80,10 @@ def sensitivity(ctx: Context, x: HostArray) -> Rows:
     return answer
 
 
-def gain(ctx: Context, x: HostArray) -> Rows:
-    """Return max(1, 2‖J(x)‖₂): how far an error in x may move F(x), with a factor two for the change of J."""
-    oracle = ctx.jacobian(x)
-    top = np.array([singular.norm_bound(m[None])[0] if np.isfinite(m).all() else np.inf for m in oracle.matrix])
-    answer: Rows = np.maximum(1.0, 2.0 * (top + oracle.error))
+def gain(jacobian: Jacobian) -> Rows:
+    """Return max(1, 2‖J‖₂): how far an error in x may move F(x), with a factor two for the change of J."""
+    top = np.array([singular.norm_bound(m[None])[0] if np.isfinite(m).all() else np.inf for m in jacobian.matrix])
+    answer: Rows = np.maximum(1.0, 2.0 * (top + jacobian.error))
     return answer
 
 

@@ -44,7 +44,7 @@ def train_and_eval(ctx: Context) -> Outcome:
     module = ctx.subject.module
     set_mode(module, "train")
     warm_up(ctx)
-    x = ctx.inputs(ctx.budget.rows)
+    x = ctx.inputs(ctx.rows)
     values: dict[str, Any] = {}
     log_dets: dict[str, Any] = {}
     for mode in ("train", "eval"):
@@ -95,7 +95,7 @@ def precision(ctx: Context) -> Outcome:
     if ctx.subject.dtype != "float64":
         return Outcome("passed", "nothing narrower than the subject's dtype is tried", {"dtype": ctx.subject.dtype})
     warm_up(ctx)
-    x = ctx.inputs(max(ctx.budget.rows, 32))
+    x = ctx.inputs(max(ctx.rows, 32))
     if not steady_forward(ctx, x) or ctx.accuracy > 2.0**-30:
         return Outcome("inconclusive", "forward is random in this mode, or declares a lower accuracy")
     h = 2.0**-23 * (1 + np.abs(x)) * ctx.rng.choice([-1.0, 1.0], size=x.shape)
@@ -139,7 +139,7 @@ def across_precisions(ctx: Context) -> Outcome:
     warm_up(ctx)
     narrow = _built(ctx, "float32", ctx.subject.module)
     wide = _built(ctx, "float64", narrow.subject.module)
-    x = ctx.inputs(ctx.budget.rows).astype(np.float32)
+    x = ctx.inputs(ctx.rows).astype(np.float32)
     if not steady_forward(narrow, x):
         return Outcome("inconclusive", "y differs between seeds in this mode")
     y, exact = narrow.f.forward(x, seed=0), wide.f.forward(x.astype(np.float64), seed=0)
@@ -189,7 +189,7 @@ def packed_log_det(ctx: Context) -> Outcome:
     if not ctx.reading.packed.get("forward", False):
         return Outcome("skipped", "forward returns y alone")
     warm_up(ctx)
-    x = ctx.inputs(ctx.budget.rows)
+    x = ctx.inputs(ctx.rows)
     if not steady_log_det(ctx, x):
         return Outcome("skipped", "the log-det is random, or has no value, in this mode")
     with ctx.guard():

@@ -47,7 +47,7 @@ def save_and_load(ctx: Context) -> Outcome:
     if not is_torch_module(subject.module):
         return Outcome("skipped", "needs a torch.nn.Module as module")
     assert subject.fresh is not None
-    x = ctx.inputs(ctx.budget.rows)
+    x = ctx.inputs(ctx.rows)
     _trained_on(ctx)
     ctx.raw_forward(ctx.native(x[: max(len(x) // 2, 2)]))  # layers may initialise themselves from this batch
     if not steady_forward(ctx, x):
