@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import sys
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -307,6 +308,32 @@ def test_the_variance_bound_holds_and_is_attained(lipschitz: float, q: int) -> N
         assert abs(variance_by_enumeration(chain, drawn, 3, q) + of_probes - bound) <= 1e-9 * bound
 
 
+@pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
+@pytest.mark.parametrize(("d", "block", "q"), [(1, 1, 0), (3, 2, 1), (5, 4, 2)])
+def test_the_variance_bound_is_its_formula(kind: Literal["rademacher", "gaussian"], d: int, block: int, q: int) -> None:
+    L, law = 0.6, laws.geometric(0.5, sure=2)
+    drawn = laws.table(law, L)
+    extra = 2.0 * d / block
+    b = {k: math.sqrt(d**2 + extra * (kind == "gaussian")) * L**k / k for k in range(q + 1, drawn.last + 1)}
+    of_length = math.fsum(
+        b[k] * (b[k] + 2.0 * math.fsum(b[j] for j in b if j > k)) * (1.0 / drawn.survival(k) - 1.0) for k in b
+    )
+    expected = of_length + extra * math.fsum(L**k / k for k in b) ** 2
+    bound = ir.roulette_variance_bound(L, d, law, kind=kind, block=block, exact_traces=q)
+    assert abs(bound - expected) <= 64 * drawn.last * U * expected
+    if (kind, block, q) == ("rademacher", 1, 0):
+        assert bound == ir.roulette_variance_bound(L, d, law), "the defaults"
+
+
+def test_the_variance_bound_refuses_what_is_none() -> None:
+    assert ir.roulette_variance_bound(0.0, 1) == 0.0
+    for bad in ({"lipschitz": 1.0}, {"lipschitz": -0.1}, {"d": 0}, {"block": 0}, {"exact_traces": -1}):
+        given: dict[str, Any] = {"lipschitz": 0.5, "d": 2, "block": 1, "exact_traces": 0} | bad
+        shown = re.escape(", ".join(str(v) for v in given.values()))
+        with pytest.raises(ValueError, match=rf"^roulette_variance_bound: expected 0 ≤ lipschitz < 1, d ≥ 1, .* got {shown}$"):
+            ir.roulette_variance_bound(**given)
+
+
 @pytest.mark.parametrize("lipschitz", [0.0, 0.1, 0.5, 0.9, 0.99, 0.999])
 def test_the_default_has_finite_variance_for_every_constant(lipschitz: float) -> None:
     for q, kind in itertools.product((0, 1, 2), ("rademacher", "gaussian")):
@@ -434,6 +461,15 @@ def test_every_method_keeps_dtype_and_device_and_agrees_across_backends(key: str
 def test_student_quantiles_are_those_of_the_tables() -> None:
     for degrees, quantile in ((1, 12.706), (2, 4.303), (7, 2.365), (15, 2.131), (30, 2.042), (120, 1.980)):
         assert abs(student_quantile(0.975, degrees) - quantile) < 6e-4  # the tables have three decimals
+
+
+@pytest.mark.parametrize("p", [0.5, 0.501, 0.6, 0.75, 0.9, 0.999])
+def test_student_quantiles_of_one_and_two_degrees_are_known(p: float) -> None:
+    one, two = math.tan(math.pi * (p - 0.5)), (2.0 * p - 1.0) * math.sqrt(0.5 / (p * (1.0 - p)))
+    # P(T ≤ t) has rounding of about u; a quantile has that over the density, and bisection stops at 2⁻⁶⁰ of its interval.
+    for degrees, quantile in ((1, one), (2, two)):
+        density = (1.0 + quantile**2 / degrees) ** (-(degrees + 1) / 2) / 4.0
+        assert abs(student_quantile(p, degrees) - quantile) <= 8 * U / density + 4 * U * (1.0 + quantile)
 
 
 def skewed() -> ir.ResidualBlock:

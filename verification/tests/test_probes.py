@@ -54,6 +54,16 @@ def test_global_random_state_is_untouched() -> None:
     assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
 
 
+def test_columns_are_ordered_by_64_bits_of_the_generator() -> None:
+    probes = ir.Probes(seed=11, stream=5, kind="hadamard", count=3, block=4, first=2)
+    for i, row in enumerate(probes.columns(8)):
+        keys = []
+        for block in range(4):  # two keys from the four words of a counter
+            w = [int(word) for word in philox((np.uint32(2**32 - 1), np.uint32(2 + i), np.uint32(5), np.uint32(block)), 11)]
+            keys += [w[0] << 32 | w[1], w[2] << 32 | w[3]]
+        assert row.tolist() == sorted(range(8), key=keys.__getitem__)[:4]
+
+
 def test_gaussians_have_the_moments_of_the_normal_law() -> None:
     z = ir.Probes(seed=5, kind="gaussian", count=4).gaussians(500, 25).reshape(-1)
     n = z.size  # 50,000: each bound is 6.5 standard deviations of the moment, false alarm < 1e-10

@@ -101,18 +101,16 @@ def memory(ctx: Context) -> Outcome:
 @contextmanager
 def _memory(framework: str) -> Iterator[Callable[[], int]]:
     """A function that counts the bytes kept since: in torch's tensors, or of what Python and NumPy allocated."""
-    if framework == "torch":
-        gc.freeze()  # what is there already is left out of the count, and of the collection
-        try:
-            yield _bytes_of_new_tensors
-        finally:
-            gc.unfreeze()
-        return
-    tracemalloc.start()
+    gc.freeze()  # what is there already is left out of the count, and of the collections
     try:
-        yield lambda: (gc.collect(), tracemalloc.get_traced_memory()[0])[1]
+        if framework == "torch":
+            yield _bytes_of_new_tensors
+        else:
+            tracemalloc.start()
+            yield lambda: (gc.collect(), tracemalloc.get_traced_memory()[0])[1]
     finally:
         tracemalloc.stop()
+        gc.unfreeze()
 
 
 def _bytes_of_new_tensors() -> int:
