@@ -138,6 +138,35 @@ def test_infinite_variance_is_refused_and_the_remedy_named() -> None:
     assert not at_ratio.has_finite_variance(lip, gradient=True)
 
 
+def test_the_refusal_says_what_was_expected_and_of_what() -> None:
+    near = (
+        "law: expected a tail ratio above L² = 0.36, got 0.3 (geometric(0.3, sure=1)): finite variance {}is not proved from "
+        "L = 0.6; try near_optimal(0.6) or geometric(0.6), or pass allow_infinite_variance=True"
+    )
+    for gradient, of_what in ((False, ""), (True, "of the gradient ")):
+        with pytest.raises(ir.InfiniteVarianceError) as refused:
+            laws.require_finite_variance(laws.geometric(0.3), 0.6, gradient=gradient)
+        assert str(refused.value) == near.format(of_what)
+    at_ratio = laws.geometric(0.25)
+    laws.require_finite_variance(at_ratio, 0.5)
+    with pytest.raises(ir.InfiniteVarianceError, match="of the gradient"):
+        laws.require_finite_variance(at_ratio, 0.5, gradient=True)
+    laws.require_finite_variance(laws.poisson(1.0), 0.0, gradient=True)  # no term at all
+    with pytest.raises(ir.DTypeError, match=r"^law: expected an ir\.Law, got float; try ir\.geometric\(0\.9\) or"):
+        laws.require_law(0.9)
+
+
+@pytest.mark.parametrize("lipschitz", [0.05, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("n", [0, 1, 10, 200])
+def test_the_truncation_bound_is_the_tail_to_rounding(lipschitz: float, n: int) -> None:
+    with mpmath.workdps(320):  # .05²⁰¹ is 3e-262
+        head = mpmath.fsum(mpmath.mpf(lipschitz) ** k / k for k in range(1, n + 1))
+        tail = -mpmath.log1p(-mpmath.mpf(lipschitz)) - head
+    # Lᵏ errs by k·u relatively, a sum of positive terms no more than its terms
+    assert abs(ir.truncation_bound(3, lipschitz, n) / (3 * tail) - 1) <= (n + 2 / (1 - lipschitz)) * 2.0**-52
+    assert ir.truncation_bound(3, 0.0, n) == 0.0
+
+
 def test_standard_error_covers_from_sixteen_replicates() -> None:
     block, x = ir.ResidualBlock(ir.mlp((6, 6, 6), activation="elu", lipschitz=0.9, like=np.zeros(1))), np.ones((1, 6))
     truth = ir.logdet(block, x, method="exact").value[0]
