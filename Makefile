@@ -103,11 +103,13 @@ examples: $(VENV)/.installed-examples
 		--ignore density.integrates-to-one --html reports/examples/audit.html --json reports/examples/audit.json
 	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget thorough --check-seconds 300 --select density.integrates-to-one
 
-# Finished runs are kept: an interrupted one continues.
+# Finished runs are kept: an interrupted one continues. The models with more than 256 numbers are those that make examples left.
 examples-full: $(VENV)/.installed-examples
 	$(BIN)/python examples/paper/densities_2d.py --seeds 0,1,2 --seconds 20,300
 	$(BIN)/python examples/paper/classification.py --seeds 3 --folder reports/examples/full
 	$(BIN)/python examples/paper/semi_supervised.py --draws 10 --folder reports/examples/full
+	$(BIN)/iresnet-verify audit examples/paper/audited.py:large_models --budget quick --check-seconds 600 \
+		--html reports/examples/audit-large.html --json reports/examples/audit-large.json
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet

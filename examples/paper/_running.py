@@ -14,10 +14,13 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from iresnet_backends import get
+from iresnet_backends import get, save
+from iresnet_ref.arrays import size
 from iresnet_ref.training import State
 
 FOLDER = Path(__file__).resolve().parents[2] / "reports" / "examples"
+EXACT_UP_TO = 256
+"""Numbers of an event up to which log-determinants are exact; larger models go to large-models/ and are audited without."""
 Rows = Sequence[Mapping[str, Any]]
 """A table: one mapping of column names to numbers or words for each row."""
 
@@ -51,6 +54,13 @@ def progress(title: str, steps: int) -> Iterator[Callable[[State, float], None]]
             bar.update(task, completed=state.step, loss=loss)
 
         yield callback
+
+
+def keep(folder: Path, name: str, model: Any) -> None:
+    """Save a trained flow or classifier where audited.py looks for it."""
+    there = folder / ("models" if size(model.steps.in_shape) <= EXACT_UP_TO else "large-models")
+    there.mkdir(parents=True, exist_ok=True)
+    save(there / f"{name}.safetensors", model)
 
 
 def markdown(rows: Rows) -> str:

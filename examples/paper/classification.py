@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 from _data import Images, digits, folds, mnist_5k, split
 from _intervals import paired_difference, proportion
+from _running import keep, parser, progress, pyplot, write
 from _running import like as array_of
-from _running import parser, progress, pyplot, write
 from _training import dense, shifted, vectors
 
-from iresnet_backends import save
 from iresnet_ref import Options
 from iresnet_ref.arrays import namespace, to_host
 from iresnet_ref.training import Classifier, Loss, Settings, State, classification, fit, minibatch, start
@@ -165,8 +164,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                 pictures[name] = (results, joined)
     write(options.folder, "classification", rows, seed=options.seed, backend=options.backend, dtype=options.dtype)
     first = next(iter(pictures.values()))[0][constants[0]]
-    (options.folder / "models").mkdir(exist_ok=True)
-    save(options.folder / "models" / "classification.safetensors", first.model)
+    keep(options.folder, "classification", first.model)
     if not options.no_figure:
         draw(pictures, options.folder / "classification.png")
     return rows

@@ -21,12 +21,11 @@ from typing import Any
 import numpy as np
 from _data import Images, digits, folds, mnist_5k, patches
 from _intervals import area_under_roc, proportion
+from _running import keep, parser, progress, pyplot, write
 from _running import like as array_of
-from _running import parser, progress, pyplot, write
 from _training import LEVELS, answers, dequantised, mixture, whole
 
 import iresnet_ref as ir
-from iresnet_backends import save
 from iresnet_ref.arrays import namespace, to_host
 from iresnet_ref.training import Loss, Settings, State, fit, hybrid, minibatch, start
 
@@ -129,8 +128,7 @@ def main(arguments: list[str] | None = None) -> tuple[list[dict[str, Any]], list
         for name, s in scores.items() if name != "digits"
     ]  # fmt: skip
     write(options.folder, "hybrid_strangers", found, seed=options.seed)
-    (options.folder / "models").mkdir(exist_ok=True)
-    save(options.folder / "models" / "hybrid.safetensors", flow)
+    keep(options.folder, "hybrid", flow)
     if not options.no_figure:
         draw(scores, flow, images, options)
     return rows, found

@@ -26,16 +26,13 @@ import numpy as np
 from _data import Array
 from _image_cost import extrapolated
 from _image_measures import Bits, bits, dequantised
+from _running import EXACT_UP_TO, keep, parser, progress, pyplot, write
 from _running import like as array_of
-from _running import parser, progress, pyplot, write
 
 import iresnet_ref as ir
-from iresnet_backends import checkpoint, resume, save
+from iresnet_backends import checkpoint, resume
 from iresnet_ref.arrays import size, to_host
 from iresnet_ref.training import Loss, State, fit, maximum_likelihood, minibatch, start
-
-EXACT_UP_TO = 256
-"""Flows of images with at most so many numbers are measured by the exact determinant, and saved where the audit finds them."""
 
 
 def train(
@@ -168,9 +165,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     }  # fmt: skip
     print(", ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
     write(asked.folder, name, rows, **facts)
-    kept = asked.folder / ("models" if model.dimensions <= EXACT_UP_TO else "large-models")  # the former are audited
-    kept.mkdir(exist_ok=True)
-    save(kept / f"{name}.safetensors", model)
+    keep(asked.folder, name, model)
     if not asked.no_figure:
         x = to_host(model.sample(asked.samples, seed=recipe.seed))
         best = rows[0]

@@ -6,7 +6,8 @@
 Both networks classify (MNIST its digits, patches which photograph they are cut from) from the same first weights by the same
 steps; the i-ResNet's branches are certified to Lip(g) ≤ c after each. Then held-out images are computed back from F(x): by
 `ir.invert` down to its rounding floor, and by k plain steps x ← y − g(x) a block, which is all that the standard ResNet
-has. Writes the picture of [B19] Figure 2, reconstruction.png, reconstruction_error.png, and the table as JSON and Markdown.
+has. Writes the picture of [B19] Figure 2, reconstruction.png, reconstruction_error.png, and the table as JSON and Markdown,
+and keeps the i-ResNets in large-models/ for audited.py.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from _data import Images, mnist_5k, patches, split
-from _running import like, parser, progress, pyplot, write
+from _running import keep, like, parser, progress, pyplot, write
 
 import iresnet_ref as ir
 from iresnet_backends import get
@@ -276,8 +277,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[dict[str, Any
     options = made.parse_args(arguments)
     every, found = tasks(options), {}
     for name, task in every.items():
-        constants: list[float | None] = [*(float(c) for c in options.constants.split(",")), None]
-        found[name] = [examine(task, train(task, c, options), c, options) for c in constants]
+        found[name] = []
+        for c in [*(float(c) for c in options.constants.split(",")), None]:
+            model = train(task, c, options)
+            if c is not None:
+                keep(options.folder, f"reconstruction-{name}-{c}", model)
+            found[name].append(examine(task, model, c, options))
     rows = [result["row"] for results in found.values() for result in results]
     curves = {
         name: {r["row"]["network"]: [r["curve"].norm, r["curve"].bound] for r in results} for name, results in found.items()

@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 from _data import Images, digits, folds
 from _intervals import mean
+from _running import keep, parser, progress, pyplot, write
 from _running import like as array_of
-from _running import parser, progress, pyplot, write
 from _training import answers, dequantised, mixture, shifted, whole
 from numpy.typing import NDArray
 
 import iresnet_ref as ir
-from iresnet_backends import save
 from iresnet_ref.arrays import from_host, namespace
 from iresnet_ref.training import Loss, Settings, State, fit, hybrid, maximum_likelihood, minibatch, start
 
@@ -115,8 +114,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                      "gain": str(gain), "draws": options.draws, "seconds": round(time.perf_counter() - begun, 1)})  # fmt: skip
     write(options.folder, "semi_supervised", rows, accuracies={n: a.tolist() for n, a in found.items()}, seed=options.seed,
           backend=options.backend, dtype=options.dtype)  # fmt: skip
-    (options.folder / "models").mkdir(exist_ok=True)
-    save(options.folder / "models" / "semi_supervised.safetensors", both[1])
+    keep(options.folder, "semi_supervised", both[1])
     if not options.no_figure:
         draw_figure(found, options.folder / "semi_supervised.png")
     return rows

@@ -66,6 +66,24 @@ def test_every_saved_model_becomes_subjects_that_pass(tmp_path: Path) -> None:
         assert sum(c.status == "passed" for c in checks) >= 2
 
 
+def test_large_models_become_torch_subjects_without_log_determinants() -> None:
+    torch = pytest.importorskip("torch")
+    audited, shape = paper("audited"), (1, 18, 18)
+    block = ir.ResidualBlock(ir.convnet((4, 9, 9), channels=2, lipschitz=0.5))
+    made = {"flow": ir.Flow([ir.Squeeze(shape), block]), "features": Classifier.fresh([ir.Squeeze(shape), block], 4)}
+    for kind, model in made.items():
+        whole, alone = audited.subjects("large", model)
+        assert whole.name == f"large: {kind}"
+        assert alone.lipschitz == block.certificate.bound
+        for subject in (whole, alone):
+            assert (subject.framework, subject.log_det, subject.log_prob) == ("torch", None, None)
+            checks = audit(subject, budget="quick", select=[*CHECKS, "gradient.through-inverse"]).checks
+            assert {c.status for c in checks} <= {"passed", "skipped"}, {c.id: c.message for c in checks}
+            assert sum(c.status == "passed" for c in checks) == (3 if subject is alone else 2)
+    narrow = ir.Flow(made["flow"].steps.with_parameters({k: p.astype(np.float32) for k, p in made["flow"].steps.parameters().items()}))
+    assert audited.subjects("large", narrow)[0].forward(torch.zeros(1, *shape, dtype=torch.float64)).dtype == torch.float64
+
+
 def test_images_are_drawn_at_the_scale_their_logit_takes() -> None:
     audited = paper("audited")
     for levels in (1, 17):

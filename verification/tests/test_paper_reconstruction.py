@@ -45,6 +45,8 @@ def test_trained_networks_are_reconstructed_and_the_standard_one_is_not(
     strict = json.loads((tmp_path / "reconstruction.json").read_text("utf-8"), parse_constant=pytest.fail)["rows"]
     written = [{k: np.inf if v == "inf" else v for k, v in row.items()} for row in strict]
     assert written == [result["row"] for result in (*invertible, standard)]
+    kept = {path.stem for path in (tmp_path / "large-models").iterdir()}
+    assert kept == {f"reconstruction-{task}-{float(c)}" for c in constants.split(",")}, "the standard network makes no promises"
 
 
 # g(x) = −cx: x_k − x* = cᵏ(x₀ − x*) with every error of the same sign, so that the bound is attained in each of three blocks.
