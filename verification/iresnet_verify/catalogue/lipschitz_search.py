@@ -23,8 +23,13 @@ from iresnet_verify.catalogue.map_errors import Domain, Rows, distance, norms, s
 from iresnet_verify.jacobian import Undecided
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from iresnet_verify.context import Context
     from iresnet_verify.subject import HostArray
+
+    Triples = Callable[[Context, HostArray, HostArray | None], tuple[Rows, HostArray, HostArray]]
+    """(x, v of neighbours if known) -> (σ, u, v) of J_g at every row, σ = −inf where it is not finite."""
 
 LENGTHS = (1.0, 0.1, 1e-2, 1e-3, 1e-4)
 """Lengths of the pairs tried at a worst point, relative to max(1, ‖x‖)."""
@@ -97,11 +102,9 @@ def steepest(ctx: Context, x: HostArray, u: HostArray, v: HostArray) -> HostArra
     return climb if np.isfinite(climb).all() and norms(climb).max() > 0.0 else None
 
 
-def top_singular(ctx: Context, x: HostArray, v: HostArray | None = None) -> tuple[Rows, HostArray, HostArray]:
-    """Return (σ, u, v) of J_g at every row by the cheaper way, σ = −inf where it is not finite; `v` of neighbours if known."""
-    if products.worthwhile(ctx):
-        return products.largest(ctx, x, v)
-    value, _, u, v, _ = true_singular(ctx, x)
+def triples_by_jacobians(ctx: Context, x: HostArray, _: HostArray | None = None) -> tuple[Rows, HostArray, HostArray]:
+    """Return the largest singular triples by the Jacobian oracle."""
+    value, _error, u, v, _source = true_singular(ctx, x)
     return value, u, v
 
 
@@ -138,12 +141,14 @@ def ascend(ctx: Context, domain: Domain, *, restarts: int, steps: int) -> Worst:
     has fallen below 1e-6 of its size is renewed from the pool).
     """
     rng = ctx.rng
-    work = 16 * WORK if products.worthwhile(ctx) else WORK
+    by_products = products.available(ctx)
+    top_singular: Triples = products.largest if by_products else triples_by_jacobians
+    work = 16 * WORK if by_products else WORK
     affordable = max(2, work // (4 * max(ctx.d, 1)))
     restarts = max(1, min(restarts, affordable))
     steps = max(4, min(steps, 60 * 32 * (work // WORK) // max(ctx.d, 1)))
     pool = starts(ctx, domain, max(2, min(8 * restarts, 4 * affordable)))
-    score, pool_u, pool_v = top_singular(ctx, pool)
+    score, pool_u, pool_v = top_singular(ctx, pool, None)
     evaluations = len(pool)
     order = np.argsort(-score)
     half = max(1, restarts // 2)
