@@ -197,6 +197,21 @@ def test_a_cache_of_the_last_call_is_no_growth_and_a_list_of_all_calls_is() -> N
         assert found.status == status
 
 
+@pytest.mark.parametrize("framework", ["numpy", "jax"])
+def test_arrays_that_a_function_keeps_are_growth_and_what_the_framework_keeps_is_not(framework: str) -> None:
+    pytest.importorskip(framework)
+    for everything, status in ((False, "passed"), (True, "failed")):
+        kept: list[Any] = []
+
+        def forward(x: Any, everything: bool = everything, kept: list[Any] = kept) -> Any:
+            kept[:] = [*kept, 2 * x] if everything else [2 * x]
+            return kept[-1]
+
+        subject = Subject(name="keeps", event_shape=(3,), forward=forward, framework=framework)
+        (found,) = audit(subject, budget="quick", select=["hygiene.memory"]).checks
+        assert found.status == status, found.message
+
+
 def test_one_coordinate_may_be_broadcast_but_not_otherwise_used() -> None:
     scale = np.array([1.0, 2.0, 3.0])
     (found,) = audit(Subject(name="b", event_shape=(3,), forward=lambda x: x * scale, framework="numpy"), budget="quick",

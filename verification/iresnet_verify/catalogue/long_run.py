@@ -100,17 +100,29 @@ def memory(ctx: Context) -> Outcome:
 
 @contextmanager
 def _memory(framework: str) -> Iterator[Callable[[], int]]:
-    """A function that counts the bytes kept since: in torch's tensors, or of what Python and NumPy allocated."""
+    """A function that counts the bytes kept since: in torch's tensors, in JAX's arrays, or of what Python and NumPy allocated.
+
+    Not of what Python allocated for JAX, which keeps its traces as it sees fit.
+    """
     gc.freeze()  # what is there already is left out of the count, and of the collections
     try:
         if framework == "torch":
             yield _bytes_of_new_tensors
+        elif framework.startswith("jax"):
+            yield _bytes_of_jax_arrays
         else:
             tracemalloc.start()
             yield lambda: (gc.collect(), tracemalloc.get_traced_memory()[0])[1]
     finally:
         tracemalloc.stop()
         gc.unfreeze()
+
+
+def _bytes_of_jax_arrays() -> int:
+    import jax
+
+    gc.collect()
+    return sum(array.nbytes for array in jax.live_arrays())
 
 
 def _bytes_of_new_tensors() -> int:
