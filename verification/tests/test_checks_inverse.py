@@ -132,3 +132,10 @@ def test_domain_keeps_a_search_where_the_promises_hold() -> None:
     assert domain.contains(moved).all()
     assert not domain.contains(x).all()
     assert Domain.of(context(maps.linear())).clip(x) is x
+
+
+def test_odd_inputs_outside_the_promised_ones_decide_nothing() -> None:
+    far = Subject(name="far away", event_shape=(3,), forward=lambda x: 2 * x, inverse=lambda y: y / 2, framework="numpy",
+                  inputs=lambda n, rng: 1e9 + rng.uniform(0.0, 1e-3, (n, 3)))
+    found = results(far, ["inverse.odd-inputs"])["inverse.odd-inputs"]
+    assert (found.status, found.evidence["round_trips"]) == ("skipped", 0)
