@@ -14,7 +14,7 @@ FLOW = "normflows residual flow, d=2"
 INVERSE = ("inverse.keeps-tolerance", "inverse.recovers-input", "inverse.recovers-output", "convergence.is-reported",
            "convergence.worst-input")
 NORM = ("lipschitz.bounds-jacobian", "lipschitz.bounds-pairs", "lipschitz.bounds-stretch")
-VOLUME = ("logdet.matches-determinant", "gradient.log-det", "gradient.log-det-input")
+VOLUME = ("logdet.matches-determinant", "logdet.adds-up", "logdet.worst-input", "gradient.log-det", "gradient.log-det-input")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ FINDINGS = (
     Finding("normflows 1.7.3", ("normflows Glow",), "name: a block for 4 channels",
             "GlowBlock maps 3 channels to 4 without an error", ("hygiene.wrong-event-shape",), "normflows_glow_channels"),
     Finding("normflows 1.7.3", ("normflows LipschitzCNN on a larger grid",), "\"Lipschitz constant L < 1\", lipschitz_const = 0.97",
-            "normalised for the image size of the first call: not contractive on a larger one", NORM, "normflows_other_grid"),
+            "normalised for the image size of the first call: not contractive on a larger one",
+            (*NORM, "convergence.banach-rate"), "normflows_other_grid"),
     Finding("torchflows 1.2.1", (), "`c` = 0.7; i-ResNet and ResFlow need Lip(g) < 1",
             "SpectralMatrix ignores `c`, and five power iterations leave norms above 1", (), "torchflows_spectral_norm"),
     Finding("torchflows 1.2.1", ("torchflows InvertibleResNetBlock, its own branch",), "name: a bijection is a map",
@@ -81,7 +82,8 @@ FINDINGS = (
             ("gradient.frozen-parameters",), "torchflows_frozen_parameters"),
     Finding("torchflows 1.2.1", ("torchflows ProximalResFlowBlock",), "name: inverse",
             "forward divides by 1 + γ − γt, inverse inverts the undivided map",
-            (*INVERSE, "logdet.of-the-inverse", "logdet.one-value", "gradient.through-inverse"), "torchflows_proximal_inverse"),
+            (*INVERSE, "inverse.odd-inputs", "logdet.of-the-inverse", "logdet.one-value", "gradient.through-inverse"),
+            "torchflows_proximal_inverse"),
     Finding("torchflows 1.2.1", ("torchflows ProximalResFlowBlock",), "`Bijection.forward`: log Jacobian determinant",
             "the division is missing from the log-det", VOLUME, "torchflows_proximal_log_det"),
     Finding("torchflows 1.2.1", (), "argument n_layers", "ProximalResFlowBlock with two layers raises in every call", ("hygiene.readable",),
@@ -123,10 +125,11 @@ FINDINGS = (
             ("", "name: the forward of iResBlock is a map", "in evaluation it sets requires_grad on the tensor of its caller", (),
              "caller_tensor"),
             ("MaskedShiftAutoregressiveTransform", "name: inverse", "forward adds 2·tanh(shift), inverse subtracts shift",
-             (*INVERSE, "gradient.through-inverse"), "shift_inverse"),
+             (*INVERSE, "inverse.odd-inputs", "gradient.through-inverse"), "shift_inverse"),
             ("LeakyReLU", "name: the log-det of a leaky ReLU of this slope",
              "its log-slope is a trainable parameter, the slope of the map is fixed: wrong after one optimiser step",
-             ("logdet.matches-determinant", "logdet.of-the-inverse", "gradient.log-det"), "leaky_relu"),
+             ("logdet.matches-determinant", "logdet.adds-up", "logdet.worst-input", "logdet.of-the-inverse", "gradient.log-det"),
+             "leaky_relu"),
         )
     ),
     Finding("enflows 0.0.1", (), "`DenseNet`: \"a fixed lipschitz constant\"", "its activation \"csin\" stretches by √2", (),
@@ -138,9 +141,8 @@ FINDINGS = (
 )
 
 UNNORMALISED = dict.fromkeys(
-    (*INVERSE, *NORM, *VOLUME, "inverse.is-injective", "convergence.banach-rate", "logdet.within-bounds", "gradient.through-inverse",
-     "lipschitz.all-magnitudes",
-     "inverse.odd-inputs", "logdet.adds-up", "logdet.all-magnitudes", "logdet.worst-input"),
+    (*INVERSE, *NORM, *VOLUME, "inverse.is-injective", "inverse.odd-inputs", "convergence.banach-rate", "lipschitz.all-magnitudes",
+     "logdet.within-bounds", "logdet.all-magnitudes", "gradient.through-inverse"),
     "negative control: Lip(g) is above 4, so x + g(x) is not injective, and neither the iteration nor the series converges",
 )
 

@@ -151,3 +151,20 @@ def test_parameters_modes_and_gradients_are_left_as_found() -> None:
         assert torch.equal(p, before[name])
         assert p.grad is None
         assert p.requires_grad
+
+
+def test_single_precision_in_a_log_det_is_no_mask_that_leaks() -> None:
+    class Scaled(torch.nn.Module):
+        """x·e^s with the log-det summed in float32, as a mask of type float32 does to a scalar parameter."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.s = torch.nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x * self.s.exp(), (self.s * torch.full_like(x, 1.1).float()).sum(1) / 1.1
+
+    net = Scaled()
+    subject = Subject(name="float32 inside", event_shape=(3,), forward=net, module=net)
+    for seed in range(5):
+        assert one(subject, "gradient.masked-rows", seed=seed).status == "passed"
