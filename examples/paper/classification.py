@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from _classifiers import dense, shifted, vectors
 from _data import Images, digits, folds, mnist_5k, split
 from _intervals import paired_difference, proportion
 from _running import keep, parser, progress, pyplot, write
 from _running import like as array_of
-from _training import dense, shifted, vectors
 
 from iresnet_ref import Options
 from iresnet_ref.arrays import namespace, to_host

@@ -19,11 +19,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from _classifiers import LEVELS, answers, dequantised, mixture, whole
 from _data import Images, digits, folds, mnist_5k, patches
 from _intervals import area_under_roc, proportion
 from _running import keep, parser, progress, pyplot, write
 from _running import like as array_of
-from _training import LEVELS, answers, dequantised, mixture, whole
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import namespace, to_host

@@ -18,11 +18,11 @@ import time
 from typing import Any
 
 import numpy as np
+from _classifiers import answers, dequantised, mixture, shifted, whole
 from _data import Images, digits, folds
 from _intervals import mean
 from _running import keep, parser, progress, pyplot, write
 from _running import like as array_of
-from _training import answers, dequantised, mixture, shifted, whole
 from numpy.typing import NDArray
 
 import iresnet_ref as ir

@@ -73,7 +73,7 @@ def test_means_have_students_interval(intervals: ModuleType) -> None:
 def test_shifts_are_scipys() -> None:
     from scipy.ndimage import shift
 
-    shifted = paper("_training").shifted
+    shifted = paper("_classifiers").shifted
     x = np.random.default_rng(2).uniform(size=(5, 1, 8, 6))
     moved = shifted(x, 1.7, np.random.default_rng(3))
     by = np.random.default_rng(3).uniform(-1.7, 1.7, (5, 2))

@@ -119,3 +119,9 @@ def test_both_commands_and_ci_exist() -> None:
     ci = ROOT / ".ci/run"
     assert ci.stat().st_mode & 0o111
     assert "make test" in ci.read_text("utf-8")
+
+
+def test_modules_that_may_share_a_process_have_names_of_their_own() -> None:
+    folders = ("examples", "examples/subjects", "examples/paper", "benchmarks", "verification/tests")
+    names = [path.stem for folder in folders for path in (ROOT / folder).glob("*.py")]
+    assert {name for name in names if names.count(name) > 1} <= {"conftest"}, "imported by their bare names"
