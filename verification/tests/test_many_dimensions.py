@@ -21,7 +21,7 @@ from iresnet_verify.check import BUDGETS
 from iresnet_verify.context import Context
 from iresnet_verify.result import CheckResult
 
-SHAPE = (2, 9, 9)
+SHAPE = (2, 9, 8)
 D = math.prod(SHAPE)
 
 
@@ -158,11 +158,7 @@ def _detached(net: Block, x: Tensor) -> Tensor:
     return net.g(x).detach()
 
 
-def _numpy(net: Block, x: Tensor) -> Tensor:
-    return torch.from_numpy(net.g(x.detach()).detach().numpy())
-
-
-@pytest.mark.parametrize("g", [_tripled, _detached, _numpy])
+@pytest.mark.parametrize("g", [_tripled, _detached])
 def test_without_a_true_backward_pass_the_oracle_searches(g: Callable[[Block, Tensor], Tensor]) -> None:
     net = Block().double()
 
