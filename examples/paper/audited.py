@@ -1,7 +1,7 @@
 """The audit of what the other tasks trained: subjects for every model in reports/examples/models, and in large-models.
 
     iresnet-verify audit examples/paper/audited.py:models --check-seconds 120 --html reports/examples/audit.html
-    iresnet-verify audit examples/paper/audited.py:large_models --budget quick --check-seconds 300
+    iresnet-verify audit examples/paper/audited.py:large_models --budget quick --check-seconds 600
 
 Of a flow: inverse, exact log-determinant, density and samples, on held-out-like rows of the data it was trained on (behind the
 logit, where there is one: a composition of the map with itself then makes sense). Of a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import nullcontext
 from typing import Any
 
@@ -210,6 +211,18 @@ def test_arrays_that_a_function_keeps_are_growth_and_what_the_framework_keeps_is
         subject = Subject(name="keeps", event_shape=(3,), forward=forward, framework=framework)
         (found,) = audit(subject, budget="quick", select=["hygiene.memory"]).checks
         assert found.status == status, found.message
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_a_trace_of_memory_that_is_on_stays_on(framework: str) -> None:
+    subject = Subject(name="2x", event_shape=(3,), forward=lambda x: 2 * x, framework=framework)
+    tracemalloc.start()
+    try:
+        (found,) = audit(subject, budget="quick", select=["hygiene.memory"]).checks
+        assert found.status == "passed"
+        assert tracemalloc.is_tracing()
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_coordinate_may_be_broadcast_but_not_otherwise_used() -> None:

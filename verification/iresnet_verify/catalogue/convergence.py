@@ -24,6 +24,7 @@ from iresnet_verify.catalogue.map_errors import (
     onto,
     promised,
     refreshed,
+    residual,
     sensitivity,
     size,
 )
@@ -243,7 +244,7 @@ def banach_rate(ctx: Context) -> Outcome:
     series: list[Rows] = []
     worst, pair, tightest, compared = 0.0, None, 0.0, 0
     for _ in range(ctx.budget.steps):
-        following = (y.astype(np.float64) - search.residual(ctx, x)).astype(y.dtype)
+        following = (y.astype(np.float64) - residual(ctx, x)).astype(y.dtype)
         series.append(distance(following, x))
         usable = domain.contains(x) & domain.contains(following)
         ratio, noise, _ = search.measure_pairs(ctx, x, following)

@@ -19,7 +19,7 @@ import numpy as np
 
 from iresnet_verify import singular
 from iresnet_verify.catalogue import singular_products as products
-from iresnet_verify.catalogue.map_errors import Domain, Rows, distance, norms, size
+from iresnet_verify.catalogue.map_errors import Domain, Rows, distance, norms, residual, size
 from iresnet_verify.jacobian import Undecided
 
 if TYPE_CHECKING:
@@ -58,13 +58,6 @@ class Pair:
     b: HostArray
     ratio: float
     certified: float
-
-
-def residual(ctx: Context, x: HostArray) -> HostArray:
-    """Return g(x) in float64: the subject's `residual`, else F(x) − x."""
-    if ctx.f.residual is not None:
-        return np.asarray(ctx.f.residual(x), dtype=np.float64)
-    return np.asarray(ctx.f.forward(x), dtype=np.float64) - np.asarray(x, dtype=np.float64)
 
 
 def rounding_of_claim(ctx: Context) -> float:

@@ -111,11 +111,21 @@ def _memory(framework: str) -> Iterator[Callable[[], int]]:
         elif framework.startswith("jax"):
             yield _bytes_of_jax_arrays
         else:
-            tracemalloc.start()
-            yield lambda: (gc.collect(), tracemalloc.get_traced_memory()[0])[1]
+            with _traced() as bytes_of_python:
+                yield bytes_of_python
     finally:
-        tracemalloc.stop()
         gc.unfreeze()
+
+
+@contextmanager
+def _traced() -> Iterator[Callable[[], int]]:
+    tracing = tracemalloc.is_tracing()  # somebody else's, to be left on
+    tracemalloc.start()
+    try:
+        yield lambda: (gc.collect(), tracemalloc.get_traced_memory()[0])[1]
+    finally:
+        if not tracing:
+            tracemalloc.stop()
 
 
 def _bytes_of_jax_arrays() -> int:

@@ -67,6 +67,13 @@ def refreshed(ctx: Context) -> None:
         ctx.subject.refresh()
 
 
+def residual(ctx: Context, x: HostArray, seed: int | None = None) -> HostArray:
+    """Return g(x) in float64: the subject's `residual`, else F(x) − x."""
+    if ctx.f.residual is not None:
+        return np.asarray(ctx.f.residual(x, seed=seed), dtype=np.float64)
+    return np.asarray(ctx.f.forward(x, seed=seed), dtype=np.float64) - np.asarray(x, dtype=np.float64)
+
+
 def sensitivity(ctx: Context, x: HostArray, jacobian: Jacobian | None = None) -> Rows:
     """Return κ(x) of the module docstring, infinite where the Jacobian oracle cannot tell J from a singular matrix."""
     oracle = ctx.jacobian(x) if jacobian is None else jacobian

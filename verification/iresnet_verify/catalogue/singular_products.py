@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iresnet_verify import singular
-from iresnet_verify.catalogue.map_errors import Rows, norms, size
+from iresnet_verify.catalogue.map_errors import Rows, norms, residual, size
 
 if TYPE_CHECKING:
     from iresnet_verify.context import Context
@@ -60,29 +60,18 @@ def largest(ctx: Context, x: HostArray, v: HostArray | None = None) -> tuple[Row
     return np.where(np.isfinite(sigma), sigma, -np.inf), u, v
 
 
-def _name(ctx: Context) -> str:
-    return "forward" if ctx.subject.residual is None else "residual"
-
-
 def _times(ctx: Context, x: HostArray, v: HostArray, seed: int) -> HostArray:
     """J_g v at every row, ‖v‖ = 1."""
     points, h = x.astype(np.float64).reshape(len(x), -1), ctx.u ** (1.0 / 3.0) * size(x)[:, None]
     up, down = ((points + s * h * v).astype(x.dtype).reshape(x.shape) for s in (1.0, -1.0))
-    return (_g(ctx, up, seed) - _g(ctx, down, seed)) / (2.0 * h)
-
-
-def _g(ctx: Context, x: HostArray, seed: int) -> HostArray:
-    rows = (len(x), -1)
-    if ctx.f.residual is not None:
-        return np.asarray(ctx.f.residual(x, seed=seed), dtype=np.float64).reshape(rows)
-    return (np.asarray(ctx.f.forward(x, seed=seed), dtype=np.float64) - x).reshape(rows)
+    return (residual(ctx, up, seed) - residual(ctx, down, seed)).reshape(len(x), -1) / (2.0 * h)
 
 
 def _transposed(ctx: Context, x: HostArray, w: HostArray, seed: int) -> HostArray:
     """J_gᵀw at every row."""
     import torch
 
-    name = _name(ctx)
+    name = "forward" if ctx.subject.residual is None else "residual"
     with ctx.guard(), ctx.framework.calling():
         leaf = ctx.native(x, requires_grad=True)
         y = ctx.caller.event(name, leaf.clone(), seed=seed)[0]
