@@ -25,7 +25,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,11 @@ def runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     folder = options.folder / "densities_2d"
     folder.mkdir(parents=True, exist_ok=True)
     budgets = [float(seconds) for seconds in options.seconds.split(",")]
-    cases = list(itertools.product(budgets, map(int, options.seeds.split(",")), options.only.split(",")))
+    cases = list(itertools.product(budgets, map(int, options.seeds.split(",")), options.only))
     for i, (seconds, seed, name) in enumerate(cases):
         own = argparse.Namespace(**{**vars(options), "seed": seed, "seconds": seconds})
         settings = json.dumps({key: getattr(own, key) for key in SETTINGS})
-        for model in options.models.split(","):
+        for model in options.models:
             file = folder / f"{name}-{model}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}.json"
             if i % options.parts == options.part and not file.exists():
                 found = {**learn(name, model, own), "budget": seconds}
@@ -229,14 +229,26 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)  # half the size
 
 
+def some_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Return what reads names separated by commas, and refuses others before anything is learnt."""
+
+    def read(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}; got {', '.join(unknown)}")
+        return names
+
+    return read
+
+
 def options_of(arguments: list[str] | None) -> argparse.Namespace:
     numbers = {"steps": 100_000, "batch": 256, "blocks": 8, "width": 32, "samples": 10_000, "panels": 64, "part": 0, "parts": 1}
     made = parser("Six densities in the plane, learnt by i-ResNet flows and their peers.",
                   **numbers, learning_rate=5e-3, tolerance=1e-4, zoom=8.0)  # fmt: skip
     made.add_argument("--seconds", default="20", help="of CPU time for each run, or several such budgets, separated by commas")
     made.add_argument("--seeds", default="0", help="separated by commas")
-    made.add_argument("--only", default=",".join(DENSITIES), help="densities, separated by commas")
-    made.add_argument("--models", default=",".join(MODELS), help="separated by commas")
+    made.add_argument("--only", default=",".join(DENSITIES), type=some_of(DENSITIES), help="densities, separated by commas")
+    made.add_argument("--models", default=",".join(MODELS), type=some_of(MODELS), help="separated by commas")
     made.add_argument("--activation", default="sine")
     return made.parse_args(arguments)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_verify import Subject
+from iresnet_verify.mutants import bounds
 from iresnet_verify.mutants.inverses import Slow
 from iresnet_verify.mutants.networks import Effective, Frozen, Residual, banach, dtype_of, mlp
 
@@ -34,6 +37,8 @@ def coupling(d: int = 4, seed: int = 0, dtype: str = "float64") -> Subject:
     a, b = (rng.standard_normal((h, d - h)).astype(kind) for _ in range(2))
 
     def parts(x: Any) -> tuple[Any, Any]:
+        if x.shape[1] != d:  # NumPy would repeat a last part of one column
+            raise ValueError(f"expected {d} columns, got {x.shape[1]}")
         return np.tanh(x[:, :h] @ a), np.sin(x[:, :h] @ b)
 
     def forward(x: Any) -> Any:
@@ -174,5 +179,33 @@ def always(seed: int = 0) -> Subject:
     """Its bound holds at every moment."""
     return mlp(3, seed, module=Effective(3, 0.9, seed, torch.float64), lipschitz_holds="always")
 
+
+CORRECT: dict[str, Callable[[int], Subject]] = {
+    "mlp d=2": lambda s: mlp(2, s),
+    "mlp d=3 float32": lambda s: mlp(3, s, "float32"),
+    "mlp d=8": lambda s: mlp(8, s),
+    "mlp L=.99": lambda s: mlp(3, s, lipschitz=0.99),
+    "mlp without residual": lambda s: mlp(3, s, residual=None),
+    "mlp without claims": lambda s: replace(mlp(3, s), lipschitz=None, inverse_tolerance=None, residual=None),
+    "bound attained": lambda s: bounds.attained(1.0, s),
+    "bound attained float32": lambda s: bounds.attained(1.0, s, "float32"),
+    "kinks": lambda s: relu(3, s),
+    "linear d=3, L=.9": lambda s: linear(3, s),
+    "linear d=2, L=.99": lambda s: linear(2, s, 0.99),
+    "coupling": lambda s: coupling(5, s),
+    "coupling float32": lambda s: coupling(4, s, "float32"),
+    "box": boxed,
+    "saturating": squashed,
+    "saturating float32": lambda s: squashed(s, "float32"),
+    "identity": identity,
+    "images": images,
+    "composition": flow,
+    "composition float32": lambda s: flow(s, "float32"),
+    "reports far away": reports_far_away,
+    "raises": raises_failure,
+    "warns": warns_failure,
+    "after refresh": refreshed,
+    "always": always,
+}
 
 __all__ = ["mlp"]

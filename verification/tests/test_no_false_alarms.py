@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import correct_maps
+import correct_subjects
 import pytest
-from correct_subjects import CORRECT
 
 from iresnet_verify import audit
 from iresnet_verify.loading import Origin, load
 
-AUDITS = {
-    "linear": 700, "reference numpy float64 exact": 400, "reference numpy float32 exact": 400, "reference torch float64 exact": 150,
-    "reference numpy float64 roulette": 120, "reference strict device1 float32 exact": 120, "complete": 40, "nflows affine": 30,
-    "normflows RealNVP": 20, "nflows spline": 10, "zuko NSF": 10,
+CORRECT = correct_maps.CORRECT | correct_subjects.CORRECT
+AUDITS = dict.fromkeys(correct_maps.CORRECT, 48) | {
+    "linear": 120, "reference numpy float64 exact": 134, "reference numpy float32 exact": 134, "reference torch float64 exact": 80,
+    "reference numpy float64 roulette": 80, "reference strict device1 float32 exact": 72, "complete": 40, "nflows affine": 40,
+    "normflows RealNVP": 40, "nflows spline": 30, "zuko NSF": 30,
 }
-"""Audits of the thorough run: 2,000 in all, most of those that take a second, fewest of those that take ten."""
+"""Audits of the thorough run: 2,000 in all, of each kind of map, most of those that take a second and fewest of those that take ten."""
 FAMILIES = [(name, seed) for name in CORRECT for seed in range(AUDITS[name])]
+LENIENT = ("nflows", "normflows", "zuko")
+"""Promises of other packages may be beyond what a quick audit decides; none of ours may."""
 
 
 def alarms(name: str, seed: int) -> list[tuple[str, str, str]]:
     report = audit(CORRECT[name](seed), seed=seed, budget="quick")
-    allowed = ("passed", "skipped") if name == "complete" or name.startswith("reference") else ("passed", "skipped", "inconclusive")
+    allowed = ("passed", "skipped", "inconclusive") if name.startswith(LENIENT) else ("passed", "skipped")
     return [(c.id, c.status, c.message) for c in report.checks if c.status not in allowed]
 
 

@@ -77,6 +77,16 @@ def test_finished_runs_are_not_repeated_and_the_figure_is_drawn(example: ModuleT
     assert (tmp_path / "densities_2d.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_names_it_does_not_know_are_refused_before_anything_is_learnt(
+    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in (["--only", "moons,ring"], ["--models", "i-ResNet,Glow"]):
+        with pytest.raises(SystemExit):
+            example.main([*SMALL, *wrong, "--folder", str(tmp_path)])
+        assert f"got {wrong[1].split(',')[1]}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_differences_are_paired(example: ModuleType) -> None:
     rng = np.random.default_rng(1)
     made = []
