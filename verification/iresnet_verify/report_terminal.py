@@ -128,8 +128,8 @@ def _finding(result: CheckResult) -> Group:
 def _families(reports: Sequence[Report], width: int, per_family: bool) -> Table:
     """Counts per family: the families as rows for one report, as columns for several."""
     present = [f for f in FAMILIES if any(c.family == f for r in reports for c in r.checks)]
-    close = per_family and width < WIDE  # eight words side by side fit into 80 columns without further space between them
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=0 if close else (0, 1, 0, 0))
+    padding = (0, 1, 0, 0) if width >= WIDE else 0  # ten families side by side fit into 80 columns without further space
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=padding)
     if per_family:
         states = [s for s in STATES if any(s in _counts(reports[0], f) for f in present)]
         table.add_column("family", no_wrap=True)
@@ -139,19 +139,18 @@ def _families(reports: Sequence[Report], width: int, per_family: bool) -> Table:
             counts = _counts(reports[0], family)
             table.add_row(family, *(Text(str(counts.get(s, "")), COLOURS[s.key]) for s in states))
         return table
+    if width < WIDE:  # no room for the status in words
+        table.add_column("", no_wrap=True)
     table.add_column("subject", overflow="fold", min_width=12)
     for family in present:
         table.add_column(family if width >= WIDE else SHORT_NAMES[family], min_width=3)
     if width >= WIDE:
         table.add_column("status", no_wrap=True)
     for report in reports:
-        cells = [_cell(_counts(report, family)) for family in present]
+        cells = [_cell(_counts(report, family), " " if width >= WIDE else "") for family in present]
         shown = overall(report)
-        name, style = _text(report.subject.get("name", "")), COLOURS[shown.key]
-        if width >= WIDE:
-            table.add_row(name, *cells, Text(shown.label, style))
-        else:  # no room for a column of its own
-            table.add_row(Text.assemble((f"{shown.glyph} ", style), name), *cells)
+        row, style = [_text(report.subject.get("name", "")), *cells], COLOURS[shown.key]
+        table.add_row(*([*row, Text(shown.label, style)] if width >= WIDE else [Text(shown.glyph, style), *row]))
     return table
 
 
@@ -160,8 +159,8 @@ def _counts(report: Report, family: str) -> dict[State, int]:
     return {s: found.count(s) for s in STATES if s in found}
 
 
-def _cell(counts: dict[State, int]) -> Text:
-    cell = Text(" ").join(Text(f"{n}{s.glyph}", COLOURS[s.key]) for s, n in counts.items() if s.key != "skipped")
+def _cell(counts: dict[State, int], between: str) -> Text:
+    cell = Text(between).join(Text(f"{n}{s.glyph}", COLOURS[s.key]) for s, n in counts.items() if s.key != "skipped")
     return cell if cell else Text("–", COLOURS["skipped"])
 
 
