@@ -125,7 +125,10 @@ class Branch:
         return product_certificate(self.layers, self.norm)
 
     def running_error(self, x: Any) -> tuple[Any, Any, float, Any]:
-        """Return (ĝ, s, a, b): ĝ = fl g(x), s ≥ ‖ĝ − g(x)‖ per row, and |s(x′) − s(x)| ≤ a‖x − x′‖ + b for every x′."""
+        """Return (ĝ, s, a, b): ĝ = fl g(x), s ≥ ‖ĝ − g(x)‖ per row, and |s(x′) − s(x)| ≤ a‖x − x′‖ + b for every x′.
+
+        The s returned is rounded, and widened so that it is no smaller than the s of docs/proofs.md, which moves so.
+        """
         before = nothing(x, self.norm)
         for layer in self.layers:
             y = layer(x)
