@@ -46,7 +46,9 @@ IN_PART = {
     "published_torchflows.py:invertible_resnet": "torchflows InvertibleResNetBlock, its own branch",
     "published_torchflows.py:resflow": "torchflows ResFlowBlock, a given branch",
     "published_torchflows.py:autoregressive_spline": "torchflows RQSForwardMaskedAutoregressive",
-    "published_freia.py:dense": "FrEIA IResNetLayer, dense", "published_enflows.py:block": "enflows iResBlock",
+    "published_freia.py:dense": "FrEIA IResNetLayer, dense", "published_freia.py:convolutional": "FrEIA IResNetLayer, convolutional",
+    "published_enflows.py:block": "enflows iResBlock", "published_enflows.py:csin": "enflows DenseNet, csin",
+    "published_flowcon.py:block": "flowcon iResBlock",
     "published_flowcon.py:shift": "flowcon MaskedShiftAutoregressiveTransform", "published_flowcon.py:leaky_relu": "flowcon LeakyReLU",
 }
 """Those of which only the checks are run that the findings name."""

@@ -1,12 +1,8 @@
-"""enflows 0.0.1: the invertible residual block over a Lipschitz DenseNet, and two layers in which the audit found something.
-
-`iResBlock`: "Returns g(x) and logdet|d(x+g(x))/dx|", "unbiased_estimator: If true, uses an unbiased estimator for the logdet";
-in evaluation the determinant is computed exactly. `DenseNet`: "Lipschitz contiuous network g(x) with a fixed lipschitz
-constant", lip_coeff = 0.98 a layer. `_inverse_fixed_point` names atol = rtol = 1e-5.
-"""
+"""enflows 0.0.1: the invertible residual block over a Lipschitz DenseNet, and two layers in which the audit found something."""
 
 from __future__ import annotations
 
+import _dense_block
 from _findings import declared
 from _training import seeded
 from enflows.nn.nets.invertible_densenet import DenseNet
@@ -16,16 +12,15 @@ from enflows.transforms.nonlinearities import LeakyReLU
 
 from iresnet_verify import Subject, adapters
 
-L = 0.98**3
-
 
 def block() -> Subject:
-    name = "enflows iResBlock"
-    net = seeded(lambda: iResBlock(DenseNet(dimension=3, densenet_depth=2, densenet_growth=8, n_lipschitz_iters=50)), noise=0.3)
-    return adapters.pair(
-        net, (3,), name=name, residual=net.nnet, lipschitz=L, log_det_is={"train": "unbiased", "eval": "exact"},
-        inverse_tolerance=1e-5 * (3**0.5 + 2 + L), expected_failures=declared(name),
-    )
+    return _dense_block.block("enflows iResBlock", iResBlock, DenseNet, densenet_growth=8)
+
+
+def csin() -> Subject:
+    """One layer of sines: where the weights after them have opposite signs it attains what its activation stretches."""
+    return _dense_block.block("enflows DenseNet, csin", iResBlock, DenseNet, d=1, depth=1, noise=3.0, densenet_growth=2,
+                              activation_function="csin")
 
 
 def shift() -> Subject:

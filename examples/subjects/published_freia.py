@@ -1,13 +1,14 @@
 """FrEIA 0.2: the i-ResNet layer, and two fixed or element-wise layers.
 
 `InvertibleModule.forward` promises "the jacobian", one log-det an event; `spectral_norm_max` (0.8) names the norm of each of
-the three layers after `lipschitz_correction()`, so Lip(g) ≤ 0.8³ with ELUs between; `jacobian_iterations` (20) is the number of
-terms of the series, so its bias is what the theorem allows.
+the three layers after `lipschitz_correction()`, convolutions as they pad, so Lip(g) ≤ 0.8³ with ELUs between;
+`jacobian_iterations` (20) is the number of terms of the series, so its bias is what the theorem allows.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,14 +33,20 @@ def _layer(name: str, shape: tuple[int, ...], width: int, **fields: Any) -> Subj
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         refresh()
-    d = math.prod(shape)
-    bias = -d * (math.log(1 - L) + sum(L**k / k for k in range(1, 21)))
+    bias = -math.prod(shape) * (math.log(1 - L) + sum(L**k / k for k in range(1, 21)))
     return adapters.inn(net, shape, name=name, residual=net.residual, lipschitz=L, lipschitz_holds="after-refresh",
                         refresh=refresh, log_det_is=bias + 1e-12, expected_failures=declared(name), **fields)
 
 
 def dense() -> Subject:
     return _layer("FrEIA IResNetLayer, dense", (3,), 8)
+
+
+def convolutional() -> Subject:
+    subject = _layer("FrEIA IResNetLayer, convolutional", (2, 6, 6), 4)
+    layers = zip(subject.module.layers, (2, 4, 4), strict=True)
+    maps = [(f"convolution {i}", layer, (channels, 6, 6), 0.8) for i, (layer, channels) in enumerate(layers)]
+    return replace(subject, linear_maps=lambda: maps)
 
 
 def scaling() -> Subject:

@@ -9,6 +9,7 @@ theorem allows at Lip(g) = c.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,8 +45,12 @@ def truncation(L: float, terms: int, d: int) -> float:
 
 def invertible_resnet() -> Subject:
     block = seeded(lambda: iterative.InvertibleResNetBlock((3,), hidden_size=2, n_power_series_iterations=TERMS))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)  # what power iteration starts from
+        weights = [layer.w.normalized() for layer in block.g.layers if isinstance(layer, iterative.SpectralLinear)]
+    maps = [(f"SpectralLinear {i}", partial(nn.functional.linear, weight=w), (w.shape[1],), C) for i, w in enumerate(weights)]
     return _both("InvertibleResNetBlock, its own branch", block, 3, residual=block.g, lipschitz=C,
-                 log_det_is=truncation(C, TERMS, 3))
+                 log_det_is=truncation(C, TERMS, 3), linear_maps=lambda: maps)
 
 
 def resflow() -> Subject:
