@@ -99,7 +99,7 @@ examples: $(VENV)/.installed-examples
 	$(BIN)/python examples/paper/images.py cifar10 --cost
 	$(BIN)/python examples/paper/images_bias.py
 	$(BIN)/python examples/paper/misnormalised.py
-	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget quick --check-seconds 120 \
+	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget quick --check-seconds 300 \
 		--ignore density.integrates-to-one --html reports/examples/audit.html --json reports/examples/audit.json
 	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget thorough --check-seconds 300 --select density.integrates-to-one
 

@@ -1,6 +1,6 @@
 """The audit of what the other tasks trained: subjects for every model in reports/examples/models, and in large-models.
 
-    iresnet-verify audit examples/paper/audited.py:models --check-seconds 120 --html reports/examples/audit.html
+    iresnet-verify audit examples/paper/audited.py:models --check-seconds 300 --html reports/examples/audit.html
     iresnet-verify audit examples/paper/audited.py:large_models --budget quick --check-seconds 600
 
 Of a flow: inverse, exact log-determinant, density and samples, on held-out-like rows of the data it was trained on (behind the
