@@ -26,7 +26,7 @@ from iresnet_ref.logdet.cost import exact_in_products
 from iresnet_ref.logdet.estimator import Estimator
 from iresnet_ref.logdet.exact import exact_logdet
 from iresnet_ref.logdet.inverse import jacobian_lipschitz
-from iresnet_ref.logdet.roulette import roulette_logdet
+from iresnet_ref.logdet.roulette import products, roulette_logdet
 from iresnet_ref.logdet.series import exact_traces, series_logdet
 from iresnet_ref.logdet.student import student_quantile
 from iresnet_ref.operators import Dense
@@ -606,3 +606,12 @@ def test_a_batch_that_no_chunk_divides_gives_each_row_its_value(key: str, monkey
     alone = [float(to_host(ir.logdet(block, x[i : i + 1, :], method="exact").value)[0]) for i in range(8)]
     # Matrices of one row or three: the same products in another order, 8·d·u/(1 − L) each.
     assert np.abs(whole - np.asarray(alone)).max() <= 2 * logdet_rounding(4, 2.0**-53, 0.9)
+
+
+def test_what_the_exact_traces_cover_takes_no_products() -> None:
+    assert products(np.array([1, 2, 3, 7]), 2).tolist() == [0, 0, 3, 7]
+
+
+def test_an_empty_batch_has_an_empty_estimate() -> None:
+    F = ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.9, seed=0))
+    assert ir.logdet(F, np.zeros((0, 3)), method="roulette").value.shape == (0,)

@@ -95,6 +95,8 @@ def test_poissons_survival_is_the_sum_of_its_tail(mean: float, sure: int) -> Non
     for k in range(1, 120):  # the logarithm of a term is below 700 with an error of 2u of that, and 400 terms are added
         assert math.isclose(law.survival(k), float(tails[max(k - sure, 0)]), rel_tol=1e-12), k
     assert not law.has_finite_variance(0.01)
+    assert law.has_finite_variance(0.0)  # every term is 0
+    assert not law.has_finite_variance(1.0)
     assert math.isclose(laws.poisson(mean).survival(2), -math.expm1(-mean), rel_tol=1e-12)
 
 
