@@ -101,7 +101,8 @@ examples: $(VENV)/.installed-examples
 	$(BIN)/python examples/paper/misnormalised.py
 	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget quick --check-seconds 300 \
 		--ignore density.integrates-to-one --html reports/examples/audit.html --json reports/examples/audit.json
-	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget thorough --check-seconds 300 --select density.integrates-to-one
+	$(BIN)/iresnet-verify audit examples/paper/audited.py:models --budget thorough --check-seconds 300 \
+		--select inverse.recovers-input,logdet.matches-determinant,density.integrates-to-one
 
 # Finished runs are kept: an interrupted one continues. The models with more than 256 numbers are those that make examples left.
 examples-full: $(VENV)/.installed-examples
