@@ -29,7 +29,7 @@ from iresnet_ref.logdet.inverse import jacobian_lipschitz
 from iresnet_ref.logdet.roulette import products, roulette_logdet
 from iresnet_ref.logdet.series import exact_traces, series_logdet
 from iresnet_ref.logdet.student import student_quantile
-from iresnet_ref.operators import Dense
+from iresnet_ref.operators import Dense, Diagonal
 from iresnet_ref.rounding import logdet_rounding, unit_roundoff
 
 U = 2.0**-53
@@ -596,9 +596,10 @@ def test_options_reach_the_logdet_of_the_inverse() -> None:
         ir.logdet_of_inverse(block, y[:, :1])
 
 
+@pytest.mark.parametrize("rows", [3, 5])  # of 8, at a time: three chunks, two chunks
 @pytest.mark.parametrize("key", ["numpy-f64", "strict-device2-f64", "torch-f64"])
-def test_a_batch_that_no_chunk_divides_gives_each_row_its_value(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["iresnet_ref.logdet.exact"], "CHUNK", 3 * 4 * 4)  # three rows at a time
+def test_a_batch_that_no_chunk_divides_gives_each_row_its_value(key: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["iresnet_ref.logdet.exact"], "CHUNK", rows * 4 * 4)
     b = backend(key)
     block = ir.ResidualBlock(ir.mlp((4, 8, 4), lipschitz=0.9, like=b.asarray(np.zeros(1))))
     x = inputs(b, 4, 0, rows=8)
@@ -606,6 +607,28 @@ def test_a_batch_that_no_chunk_divides_gives_each_row_its_value(key: str, monkey
     alone = [float(to_host(ir.logdet(block, x[i : i + 1, :], method="exact").value)[0]) for i in range(8)]
     # Matrices of one row or three: the same products in another order, 8·d·u/(1 − L) each.
     assert np.abs(whole - np.asarray(alone)).max() <= 2 * logdet_rounding(4, 2.0**-53, 0.9)
+
+
+@pytest.mark.parametrize("pairs", [1, 2], ids=["one diagonal", "several"])
+@pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f32", "torch-f64"])
+def test_the_logdet_of_a_tiny_jacobian_keeps_its_relative_accuracy(key: str, pairs: int) -> None:
+    b = backend(key)
+    u = unit_roundoff(b.asarray(np.zeros(1)))
+    swap, one = b.asarray(np.array([[0.0, 1.0], [1.0, 0.0]])), b.asarray(np.ones((3, 2)))
+    # ‖J‖_F = e√2 in three rows, all below u^(1/3). Of J = e·swap the trace is 0: log det = log(1 − e²) is the second term alone.
+    e = u ** (1 / 3) * np.array([0.7, 0.3, 1e-3])
+    rows = b.asarray(np.repeat(e[:, None], 2, axis=1))
+    chain = Chain((Dense(swap), Diagonal(rows), *(Dense(swap @ swap), Diagonal(one)) * (pairs - 1)), 3, one)
+    found, e = to_host(exact_logdet(chain)).astype(np.float64), to_host(rows[:, 0]).astype(np.float64)
+    # tr J⁴/4 = e⁴/2 is left out; e is squared, doubled and halved in u.
+    assert (np.abs(found - np.log1p(-e * e)) <= (0.5 * e**2 + 8 * u) * e**2).all()
+
+
+@pytest.mark.parametrize("pairs", [1, 2], ids=["one diagonal", "several"])
+def test_the_series_of_a_tiny_jacobian_ends_where_its_remainder_is_seen(pairs: int) -> None:
+    e, one = 5e-5, np.ones((1, 2))  # tr J³/3 = 8e-14 here: the first two terms alone are no log-determinant
+    chain = Chain((Dense(e * np.eye(2)), Diagonal(one), *(Dense(np.eye(2)), Diagonal(one)) * (pairs - 1)), 1, one)
+    assert abs(float(exact_logdet(chain)[0]) - 2 * math.log1p(e)) <= logdet_rounding(2, U, e)
 
 
 def test_what_the_exact_traces_cover_takes_no_products() -> None:

@@ -78,8 +78,9 @@ def test_finished_runs_are_not_repeated_and_the_figure_is_drawn(example: ModuleT
 
 
 def test_names_it_does_not_know_are_refused_before_anything_is_learnt(
-    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(example, "learn", lambda *_: pytest.fail("learnt before the names were read"))
     for wrong in (["--only", "moons,ring"], ["--models", "i-ResNet,Glow"]):
         with pytest.raises(SystemExit):
             example.main([*SMALL, *wrong, "--folder", str(tmp_path)])

@@ -40,6 +40,54 @@ def test_signs_are_signs_and_uniforms_never_reach_0_or_1() -> None:
     assert (uniforms.astype(np.float32) == uniforms).all()
 
 
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 64, 65])
+def test_signs_are_the_bits_of_the_words_lowest_first(n: int) -> None:
+    probes = ir.Probes(seed=6, count=2)
+    words = probes.words(3, 3)  # 96 bits a row, more than any n here
+    bits = [[[int(words[p, row, j // 32]) >> (j % 32) & 1 for j in range(n)] for row in range(3)] for p in range(2)]
+    assert probes.signs(3, n).tolist() == (1.0 - 2.0 * np.array(bits)).tolist()
+
+
+def test_words_are_the_generators_at_row_probe_stream_and_block() -> None:
+    probes = ir.Probes(seed=2**40 + 7, stream=9, count=2, block=2, first=3)
+    found = probes.words(3, 6).tolist()
+    for p, row in itertools.product(range(4), range(3)):
+        blocks = [philox((row, 6 + p, 9, block), 2**40 + 7) for block in range(2)]
+        assert found[p][row] == [int(word) for block in blocks for word in block][:6]
+
+
+def test_gaussians_are_box_and_mullers_of_the_words() -> None:
+    probes = ir.Probes(seed=8, kind="gaussian", count=2)
+    found, words = probes.gaussians(3, 5), probes.words(3, 12).tolist()
+    for p, row, j in np.ndindex(found.shape):
+        w = words[p][row][4 * (j // 2) :]
+        radius, angle = (w[0] * 2**32 + w[1] + 0.5) / 2**64, math.tau * ((w[2] * 2**32 + w[3]) / 2**64)
+        wave = math.sin(angle) if j % 2 else math.cos(angle)
+        # A radius near 1 loses its logarithm's digits, an angle up to 2π some of the wave's: 8 u of the largest each.
+        r = math.sqrt(-2 * math.log(radius))
+        assert abs(found[p, row, j] - r * wave) <= 2.0**-50 * (r + 1 / r)
+
+
+def test_lengths_count_the_thresholds_above_a_64_bit_draw() -> None:
+    probes = ir.Probes(seed=4, stream=2, count=2, first=5)
+    for replicate, row in itertools.product(range(2), range(3)):
+        high, low, _, _ = (int(word) for word in philox((row, 5 + replicate, 2, 2**32 - 1), 4))
+        draw = high << 32 | low
+        thresholds = np.array([2**64 - 1, draw + 1, draw, draw - 1, 0], dtype=np.uint64)  # two above the draw
+        assert probes.lengths(3, thresholds, 4)[replicate, row] == 4 + 2
+
+
+def test_probes_that_the_counter_cannot_number_are_refused() -> None:
+    for good in ({"seed": 2**64 - 1}, {"stream": 2**32 - 1}, {"first": 2**32 - 6, "count": 6}, {"first": 2**30 - 1, "block": 4}):
+        assert ir.Probes(**good)
+    for bad in ({"seed": 2**64}, {"seed": -1}, {"stream": 2**32}, {"stream": -1}, {"count": 0}, {"block": 0}):
+        with pytest.raises(ValueError, match=r"^probes: expected count ≥ 1, block ≥ 1, 0 ≤ seed < 2\*\*64 and 0 ≤ stream < 2\*\*32, got"):
+            ir.Probes(**bad)
+    for bad in ({"first": -1}, {"first": 2**32 - 5, "count": 6}, {"first": 2**30, "block": 4}):
+        with pytest.raises(ValueError, match=r"at most 2\*\*32 probes of a stream, got .*; try another stream$"):
+            ir.Probes(**bad)
+
+
 def test_streams_rows_and_probes_differ() -> None:
     a = ir.Probes(seed=1, count=2).signs(3, 200)
     assert (a[0] != a[1]).any()
@@ -104,6 +152,9 @@ def test_geometrics_survival_and_what_laws_refuse() -> None:
     assert [laws.geometric(0.5, sure=2).survival(k) for k in (1, 2, 3, 5)] == [1.0, 1.0, 0.5, 0.125]
     assert [laws.geometric(0.5).survival(k) for k in (1, 2)] == [1.0, 0.5]
     assert (laws.geometric(0.5).tail_ratio, laws.poisson(1.0).tail_ratio, laws.near_optimal(0.7).tail_ratio) == (0.5, 0.0, 0.7)
+    assert [law.name for law in (laws.geometric(0.5, 2), laws.poisson(1.5), laws.near_optimal(0.5), laws.Law(lambda k: 0.5**k))] == [
+        "geometric(0.5, sure=2)", "poisson(1.5, sure=1)", "near-optimal(L=0.5, E[N]≥6)", "user law",
+    ]  # fmt: skip
     for arguments in ((0.0,), (1.0,), (0.5, 0)):
         with pytest.raises(ValueError, match=rf"geometric: expected 0 < q < 1 and sure ≥ 1, got q={arguments[0]}"):
             laws.geometric(*arguments)
