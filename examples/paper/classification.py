@@ -30,7 +30,7 @@ from iresnet_ref.arrays import namespace, to_host
 from iresnet_ref.training import Classifier, Loss, Settings, State, classification, fit, minibatch, start
 
 DATA: dict[str, dict[str, float]] = {
-    "digits": {"padding": 16, "reach": 0.7, "learning_rate": 5e-3, "steps": 300},
+    "digits": {"padding": 16, "reach": 0.7, "learning_rate": 5e-3, "steps": 600},
     "mnist": {"padding": 16, "reach": 2.0, "learning_rate": 2e-3, "steps": 400},
 }
 """Per data set: padded channels, the reach of the shifts in pixels, the learning rate and the number of steps."""
