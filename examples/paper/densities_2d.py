@@ -12,7 +12,7 @@ reports/examples/models, for audited.py.
 
 Writes densities_2d.md and .json: the held-out negative log-likelihood in nats with its standard error; the difference of each
 model to the i-ResNet on the same points with a 95 % interval (Student's over seeds, or normal over the points of one
-seed); the integral of each density by quadrature over the whole plane, and how far halving the panels moves it; how often
+seed); the integral of each density by quadrature over the whole plane, and its error; how often
 each network is evaluated to draw a sample (a block of the i-ResNet, the vector field of FFJORD); the largest proved Lip(g).
 And densities_2d.png: data, samples and densities of the first seed.
 """

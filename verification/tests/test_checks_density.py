@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from iresnet_verify import audit
-from iresnet_verify.catalogue.quadrature import integrate, window
+from iresnet_verify.catalogue.quadrature import grid, integrate, window
 from iresnet_verify.mutants.volume import normal, subject
 from iresnet_verify.result import CheckResult
 from iresnet_verify.subject import Subject
@@ -60,6 +60,19 @@ def test_samples_that_are_not_finite_or_constant_are_rejected() -> None:
     assert one(good, "density.samples").status == "passed"
     assert one(replace(good, sample=lambda n: torch.full((n, 4), math.nan, dtype=torch.float64)), "density.samples").status == "failed"
     assert one(replace(good, sample=lambda n: torch.zeros(n, 4, dtype=torch.float64)), "density.samples").status == "failed"
+
+
+def test_two_coarse_grids_that_agree_by_chance_end_no_quadrature() -> None:
+    chance = {4: 1.0020, 8: 1.0022, 16: 1.0001, 32: 1.0}  # as a flow's eight narrow peaks had it
+
+    def density(x: np.ndarray) -> np.ndarray:
+        weights = grid(np.zeros(1), np.ones(1), len(x) // 8)[1]
+        return np.full(len(x), chance[len(x) // 8]) / weights.sum()
+
+    total, error, panels, points = integrate(density, np.zeros(1), np.ones(1), 64, 5e-4)
+    assert (panels, points) == (32, 8 * (4 + 8 + 16 + 32))
+    assert abs(total - 1.0) <= error <= 5e-4
+    assert integrate(density, np.zeros(1), np.ones(1), 8, 5e-4)[1] == np.inf, "two grids alone give no error"
 
 
 def test_quadrature_is_exact_for_known_integrals() -> None:
