@@ -145,7 +145,7 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {"mlp": mlp, "convolution": convolu
 def in_one_process(name: str, budget: str, checks: int) -> None:
     """Print the seconds of one audit, check by check as they end on standard error, the dearest at the end."""
     from iresnet_verify import audit, catalogue
-    from iresnet_verify.result import CheckResult
+    from iresnet_verify.check.result import CheckResult
 
     catalogue.load()
     x = torch.ones(1, requires_grad=True)
@@ -169,9 +169,9 @@ def in_one_process(name: str, budget: str, checks: int) -> None:
 
 def in_workers(name: str, budget: str, workers: int) -> None:
     """Print the wall seconds of the isolated audit, and of one that checks a single call."""
-    from iresnet_verify import isolated
-    from iresnet_verify.loading import Origin
-    from iresnet_verify.worker import Job
+    from iresnet_verify.subject.loading import Origin
+    from iresnet_verify.workers import isolated_audits as isolated
+    from iresnet_verify.workers.worker import Job
 
     seconds = []
     for select in ((), ("hygiene.input-kept",)):

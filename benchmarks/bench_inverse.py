@@ -19,10 +19,11 @@ import torch
 
 import iresnet_backends
 import iresnet_ref as ir
-from iresnet_ref import activations
-from iresnet_ref.branch import lipschitz_shares
-from iresnet_ref.layers import Affine, Pointwise
-from iresnet_ref.spectral import normalise
+from iresnet_ref.layers import activations
+from iresnet_ref.layers.linear import Affine
+from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_ref.normalisation.division import normalise
+from iresnet_ref.normalisation.shares import lipschitz_shares
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "verification" / "tests"))
 from contractive_families import FAMILIES, LARGE, MEAN_EVALUATIONS

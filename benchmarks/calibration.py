@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from iresnet_verify import audit, sequences
-from iresnet_verify.check import BUDGETS
-from iresnet_verify.laws import series_sum
+from iresnet_verify import audit
+from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.mutants import volume
+from iresnet_verify.randomness.distributions import series_sum
+from iresnet_verify.statistics import confidence_sequences as sequences
 
 Vector = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 RUNS, DRAWS = 2000, 2000

@@ -20,10 +20,10 @@ import numpy as np
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import host_norms
-from iresnet_ref.certify import norm_bound, proves_norm_at_most
-from iresnet_ref.certify_convolution import convolution_norm_bound
-from iresnet_ref.convolution import Convolution, Padding
-from iresnet_ref.logdet.exact import exact_logdet
+from iresnet_ref.jacobian.convolution import Convolution, Padding
+from iresnet_ref.log_determinant.exact import exact_logdet
+from iresnet_ref.norms.convolution import convolution_norm_bound
+from iresnet_ref.norms.dense import norm_bound, proves_norm_at_most
 from iresnet_ref.rounding import logdet_rounding
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "verification" / "tests"))

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 import iresnet_ref as ir
-from iresnet_ref import activations
-from iresnet_ref.layers import Affine, Pointwise
+from iresnet_ref.layers import activations
+from iresnet_ref.layers.linear import Affine
+from iresnet_ref.layers.pointwise import Pointwise
 
 Host = np.ndarray[Any, Any]
 

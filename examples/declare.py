@@ -11,8 +11,8 @@ import argparse
 import sys
 from collections import Counter
 
-from iresnet_verify.auditing import audit
-from iresnet_verify.loading import load, parse
+from iresnet_verify.api import audit
+from iresnet_verify.subject.loading import load, parse
 
 SEEDS = 20
 

@@ -21,11 +21,14 @@ import rich.console
 import rich.progress
 
 from iresnet_backends import available
-from iresnet_verify import isolated, report_html, report_json
-from iresnet_verify.loading import Origin
-from iresnet_verify.report_terminal import gallery_table
-from iresnet_verify.result import CheckResult, Report
-from iresnet_verify.worker import Job
+from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.cli.terminal import gallery_table
+from iresnet_verify.report import html as report_html
+from iresnet_verify.report import json as report_json
+from iresnet_verify.subject.loading import Origin
+from iresnet_verify.workers import isolated_audits as isolated
+from iresnet_verify.workers.worker import Job
 
 SUBJECTS = Path(__file__).resolve().parent / "subjects"
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
@@ -90,7 +93,7 @@ def _select(origin: Origin) -> tuple[str, ...]:
     return tuple(importlib.import_module("_findings").declared(name))
 
 
-def declared(reports: Sequence[Report]) -> Iterator[tuple[Report, CheckResult]]:
+def declared(reports: Sequence[AuditResult]) -> Iterator[tuple[AuditResult, CheckResult]]:
     """The failures that were declared and found."""
     return ((r, c) for r in reports for c in r.checks if c.expected is not None and c.status == "failed")
 

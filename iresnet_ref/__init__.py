@@ -4,82 +4,66 @@
 [C19] Chen, Behrmann, Duvenaud, Jacobsen, *Residual Flows for Invertible Generative Modeling*, NeurIPS 2019, arXiv 1906.02735.
 """
 
-from iresnet_ref.ball import Ball, inverse_ball
-from iresnet_ref.bijections import (
-    ActNorm,
-    Bijection,
-    Composition,
-    ContextShift,
-    FactorOut,
-    Logit,
-    Mixing,
-    Options,
-    Pad,
-    Permutation,
-    Squeeze,
-    dequantise,
-)
-from iresnet_ref.block import ResidualBlock
-from iresnet_ref.branch import Branch, mlp
-from iresnet_ref.certify import Certificate, certify
-from iresnet_ref.concatenation import densenet
-from iresnet_ref.conv import Conv, convnet
-from iresnet_ref.density import BitsPerDimension, DiagonalGaussian, LogProb, StandardGaussian, bits_per_dimension
+from iresnet_ref.block import ResidualBlock, certify
+from iresnet_ref.branches.branch import Branch
+from iresnet_ref.branches.certificate import Certificate
+from iresnet_ref.branches.convolutional import convnet
+from iresnet_ref.branches.dense import mlp
+from iresnet_ref.branches.densely_connected import densenet
+from iresnet_ref.branches.normalised import Normalised
 from iresnet_ref.errors import (
-    BackendUnavailableError,
     ConvergenceError,
     DivergedError,
     DTypeError,
-    FormatError,
     InfiniteVarianceError,
     IResNetError,
     NonFiniteError,
     NotContractiveError,
     ShapeError,
-    SubjectError,
 )
-from iresnet_ref.flow import Flow
-from iresnet_ref.gradient import (
-    EarlyGradient,
-    InverseGradient,
-    LogDetGradient,
-    Normalised,
-    SequenceGradient,
-    backward_in_forward,
-    inverse_gradient,
-    logdet_gradient,
-    sequence_gradient,
-)
-from iresnet_ref.inverse import Inverse, invert, rounding_floor
-from iresnet_ref.inverse.composition import PathInverse, invert_composition
-from iresnet_ref.logdet import (
-    InverseLogDet,
-    Law,
-    LogDet,
-    logdet,
-    logdet_bounds,
-    logdet_of_inverse,
-    roulette_variance_bound,
-    truncation_bound,
-)
-from iresnet_ref.logdet.error import logdet_error_bound
-from iresnet_ref.logdet.laws import geometric, near_optimal, poisson
-from iresnet_ref.mixture import GaussianMixture
-from iresnet_ref.probes import Probes
-from iresnet_ref.spectral import (
+from iresnet_ref.flows.base import BitsPerDimension, DiagonalGaussian, LogProb, StandardGaussian, bits_per_dimension
+from iresnet_ref.flows.bijections.actnorm import ActNorm
+from iresnet_ref.flows.bijections.composition import Composition, FactorOut
+from iresnet_ref.flows.bijections.context import ContextShift
+from iresnet_ref.flows.bijections.logit import Logit, dequantise
+from iresnet_ref.flows.bijections.mixing import Mixing
+from iresnet_ref.flows.bijections.padding import Pad
+from iresnet_ref.flows.bijections.permutation import Permutation
+from iresnet_ref.flows.bijections.protocol import Bijection, Options
+from iresnet_ref.flows.bijections.squeeze import Squeeze
+from iresnet_ref.flows.flow import Flow
+from iresnet_ref.flows.mixture import GaussianMixture
+from iresnet_ref.gradient.during_forward import EarlyGradient, backward_in_forward
+from iresnet_ref.gradient.inverse import inverse_gradient
+from iresnet_ref.gradient.log_determinant import logdet_gradient
+from iresnet_ref.gradient.result import InverseGradient, LogDetGradient, SequenceGradient
+from iresnet_ref.gradient.sequence import sequence_gradient
+from iresnet_ref.inversion.ball import Ball, inverse_ball
+from iresnet_ref.inversion.composition import PathInverse, invert_composition
+from iresnet_ref.inversion.result import Inverse
+from iresnet_ref.inversion.solve import invert, rounding_floor
+from iresnet_ref.layers.linear import Conv
+from iresnet_ref.log_determinant.bounds import logdet_bounds, truncation_bound
+from iresnet_ref.log_determinant.evaluate import logdet
+from iresnet_ref.log_determinant.inverse import InverseLogDet, logdet_of_inverse
+from iresnet_ref.log_determinant.length_distributions import Law, geometric, near_optimal, poisson
+from iresnet_ref.log_determinant.result import LogDet
+from iresnet_ref.log_determinant.rounding_bound import logdet_error_bound
+from iresnet_ref.log_determinant.variance import roulette_variance_bound
+from iresnet_ref.normalisation.division import normalise
+from iresnet_ref.normalisation.singular_values import (
     SingularTriple,
     gram_bound,
-    normalise,
     power_iteration,
     singular_triple,
     spectral_norm,
 )
+from iresnet_ref.probes import Probes
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ActNorm",
-    "BackendUnavailableError",
     "Ball",
     "Bijection",
     "BitsPerDimension",
@@ -95,7 +79,6 @@ __all__ = [
     "EarlyGradient",
     "FactorOut",
     "Flow",
-    "FormatError",
     "GaussianMixture",
     "IResNetError",
     "InfiniteVarianceError",
@@ -122,7 +105,6 @@ __all__ = [
     "SingularTriple",
     "Squeeze",
     "StandardGaussian",
-    "SubjectError",
     "backward_in_forward",
     "bits_per_dimension",
     "certify",

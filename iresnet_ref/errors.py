@@ -27,18 +27,6 @@ class InfiniteVarianceError(IResNetError, ValueError):
     """A Russian-roulette law whose variance is not proved finite from the Lipschitz bound."""
 
 
-class BackendUnavailableError(IResNetError, ImportError):
-    """A backend, device or optional dependency is missing; the message names the remedy."""
-
-
-class FormatError(IResNetError, ValueError):
-    """A saved file is truncated, of another origin, or does not describe a valid subject."""
-
-
-class SubjectError(IResNetError, ValueError):
-    """An audit subject could not be loaded, or does not keep the `Subject` contract."""
-
-
 class ConvergenceError(IResNetError, RuntimeError):
     """An iteration ended above its tolerance.
 

@@ -12,11 +12,11 @@ from types import ModuleType
 
 from iresnet_backends.backend import Backend, allocate
 from iresnet_backends.capabilities import DEFAULT_DEVICE, FAMILIES, row
-from iresnet_backends.checkpoint import checkpoint, resume
 from iresnet_backends.conversion import convert
+from iresnet_backends.errors import BackendUnavailableError, FormatError, ModuleError
 from iresnet_backends.saving import load, save
 from iresnet_backends.torch_modules import from_torch, to_torch
-from iresnet_ref.errors import BackendUnavailableError
+from iresnet_backends.training_state import checkpoint, resume
 
 
 def get(name: str, dtype: str = "float64") -> Backend:
@@ -98,6 +98,9 @@ def _install(name: str) -> str:
 __all__ = [
     "FAMILIES",
     "Backend",
+    "BackendUnavailableError",
+    "FormatError",
+    "ModuleError",
     "available",
     "checkpoint",
     "convert",

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from iresnet_backends.errors import BackendUnavailableError
 from iresnet_ref.arrays import device
-from iresnet_ref.errors import BackendUnavailableError
 
 HostArray = npt.NDArray[Any]
 

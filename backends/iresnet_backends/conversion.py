@@ -7,8 +7,9 @@ from typing import Any
 import array_api_compat
 
 from iresnet_backends.backend import Backend
+from iresnet_backends.errors import BackendUnavailableError
 from iresnet_ref.arrays import to_host
-from iresnet_ref.errors import BackendUnavailableError, DTypeError
+from iresnet_ref.errors import DTypeError
 
 
 def convert(x: Any, to: Backend, *, copy: bool = False) -> Any:

@@ -18,18 +18,22 @@ import numpy as np
 
 import iresnet_ref as ir
 from iresnet_backends.backend import Backend, HostArray
+from iresnet_backends.errors import BackendUnavailableError, FormatError
 from iresnet_ref import rounding
-from iresnet_ref.activations import ACTIVATIONS, FAMILIES, Activation
 from iresnet_ref.arrays import from_host, namespace, to_host
-from iresnet_ref.bijections import Residual
-from iresnet_ref.concatenation import Concatenation
-from iresnet_ref.conv import Conv
-from iresnet_ref.errors import BackendUnavailableError, DTypeError, FormatError, IResNetError
-from iresnet_ref.layers import Affine, Pointwise
-from iresnet_ref.lipswish import CLipSwish, LipSwish
-from iresnet_ref.logdet.laws import Law
-from iresnet_ref.sorting import GroupSort
-from iresnet_ref.training import Classifier, Moments, NormalisedModel, Settings, State
+from iresnet_ref.errors import DTypeError, IResNetError
+from iresnet_ref.flows.bijections.residual import Residual
+from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation
+from iresnet_ref.layers.concatenation import Concatenation
+from iresnet_ref.layers.linear import Affine, Conv
+from iresnet_ref.layers.lipswish import CLipSwish, LipSwish
+from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_ref.layers.sorting import GroupSort
+from iresnet_ref.log_determinant.length_distributions import Law
+from iresnet_ref.training.classifier import Classifier
+from iresnet_ref.training.loop import Settings, State
+from iresnet_ref.training.normalised_model import NormalisedModel
+from iresnet_ref.training.optimiser import Moments
 
 FORMAT = "iresnet-ref"
 VERSION = 1

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import iresnet_ref as ir
-from iresnet_ref import activations
+from iresnet_backends.errors import BackendUnavailableError, ModuleError
 from iresnet_ref.arrays import from_host, to_host
-from iresnet_ref.conv import Conv
-from iresnet_ref.errors import BackendUnavailableError, ShapeError, SubjectError
-from iresnet_ref.layers import Affine, Layer, Pointwise
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.layers import activations
+from iresnet_ref.layers.layer import Layer
+from iresnet_ref.layers.linear import Affine, Conv
+from iresnet_ref.layers.pointwise import Pointwise
 
 MARK = "iresnet_activation"
 """Attribute of a torch module that names the activation it computes."""
@@ -39,7 +41,7 @@ def from_torch(
     The branch is in the module's dtype, in torch and on its device, unless `like` gives others. It is contractive or not as the
     weights are: `ir.certify` says. Numerical limits: torch's Softplus is linear above its threshold, 20 by default, where
     it is e⁻²⁰ = 2.1e-9 below log(1 + eˣ), with a kink; the branch has the function itself.
-    Raises: SubjectError for a module that is not understood (its place, class and setting), ShapeError where widths do not
+    Raises: ModuleError for a module that is not understood (its place, class and setting), ShapeError where widths do not
     fit or the ends differ, BackendUnavailableError without torch.
 
     >>> import torch
@@ -69,7 +71,7 @@ def from_torch(
             layer = Pointwise(_activation(name, part, known, torch))
         layers.append(layer)
     if shape is None or start is None:
-        raise SubjectError("from_torch: expected at least one Linear or Conv2d, got none; give nn.Sequential(nn.Linear(…), …)")
+        raise ModuleError("from_torch: expected at least one Linear or Conv2d, got none; give nn.Sequential(nn.Linear(…), …)")
     if start != shape:
         raise ShapeError(f"from_torch: expected a branch whose ends agree, for x + g(x), got {start} → {shape}")
     branch = ir.Branch(tuple(layers), start)
@@ -82,7 +84,7 @@ def to_torch(branch: ir.Branch) -> Any:
     """Return the branch as an nn.Sequential on the CPU, in its dtype, with trainable copies of its weights.
 
     LipSwish and sine, which torch does not have, are small modules of their own; Softplus gets threshold 40, where it is
-    exact to rounding. `from_torch` takes all of it back. Raises: SubjectError for a layer that torch cannot express here.
+    exact to rounding. `from_torch` takes all of it back. Raises: ModuleError for a layer that torch cannot express here.
 
     >>> g = ir.mlp((2, 8, 2), activation="lipswish")
     >>> net = to_torch(g)
@@ -108,7 +110,7 @@ def to_torch(branch: ir.Branch) -> Any:
         elif isinstance(layer, Pointwise):
             module = _torch_activation(layer.activation, torch)
         else:
-            raise SubjectError(f"to_torch: expected dense, convolutional and pointwise layers, got {layer.name}")
+            raise ModuleError(f"to_torch: expected dense, convolutional and pointwise layers, got {layer.name}")
         modules.append(module)
     return torch.nn.Sequential(*modules)
 
@@ -185,12 +187,12 @@ def _convolution(name: str, module: Any, image: tuple[int, int], torch: Any) -> 
     for setting, (got, wanted) in refused.items():
         if got != wanted:
             value = getattr(module, setting)
-            raise SubjectError(
+            raise ModuleError(
                 f"from_torch: expected {name}, Conv2d, of stride 1, odd kernel, 'same' padding, no dilation or groups, "
                 f"got {setting}={value}"
             )
     if module.padding_mode not in ("zeros", "circular"):
-        raise SubjectError(
+        raise ModuleError(
             f"from_torch: expected {name}, Conv2d, of padding_mode 'zeros' or 'circular', got {module.padding_mode!r}"
         )
     return Conv(*_weights(module, torch), image, "circular" if module.padding_mode == "circular" else "zero")
@@ -202,7 +204,7 @@ def _activation(name: str, module: Any, known: Mapping[type, str], torch: Any) -
         return activations.get(str(getattr(module, MARK)))
     found = known.get(type(module))
     if found is None:
-        raise SubjectError(
+        raise ModuleError(
             f"from_torch: expected Linear, Conv2d, {', '.join(sorted(c.__name__ for c in known))}, got {type(module).__name__} at "
             f"{name}; an activation of your own goes into activation_modules={{{type(module).__name__}: name}}"
         )
@@ -211,7 +213,7 @@ def _activation(name: str, module: Any, known: Mapping[type, str], torch: Any) -
     if isinstance(module, torch.nn.LeakyReLU):
         return activations.leaky_relu(module.negative_slope)
     if isinstance(module, torch.nn.Softplus) and module.beta != 1.0:
-        raise SubjectError(f"from_torch: expected {name}, Softplus, with beta=1, got {module.beta}")
+        raise ModuleError(f"from_torch: expected {name}, Softplus, with beta=1, got {module.beta}")
     return activations.get(found)
 
 
@@ -230,7 +232,7 @@ def _torch_activation(activation: activations.Activation, torch: Any) -> Any:
     for cls, known in _activation_classes(torch).items():
         if known == name:
             return cls()
-    raise SubjectError(f"to_torch: expected an activation that torch has, or lipswish or sine, got {name!r}")
+    raise ModuleError(f"to_torch: expected an activation that torch has, or lipswish or sine, got {name!r}")
 
 
 __all__ = ["from_torch", "to_torch"]

@@ -17,7 +17,8 @@ from _recipes import Dense, Recipe, Scale, options
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import from_host, to_host
-from iresnet_ref.training import fit, maximum_likelihood, start
+from iresnet_ref.training.loop import fit, start
+from iresnet_ref.training.losses import maximum_likelihood
 
 ROWS = (1, 6)
 """The batches that are measured."""

@@ -15,7 +15,7 @@ import numpy as np
 from _data import Array, Images, cifar10, digits, mnist, mnist_5k, patches, split
 
 import iresnet_ref as ir
-from iresnet_ref.training import Settings
+from iresnet_ref.training.loop import Settings
 
 FOLDER = Path(__file__).resolve().parent / "recipes"
 

@@ -16,7 +16,7 @@ import rich.progress
 
 from iresnet_backends import get, save
 from iresnet_ref.arrays import size
-from iresnet_ref.training import State
+from iresnet_ref.training.loop import State
 
 FOLDER = Path(__file__).resolve().parents[2] / "reports" / "examples"
 EXACT_UP_TO = 256

@@ -26,8 +26,8 @@ from _running import EXACT_UP_TO, FOLDER
 import iresnet_ref as ir
 from iresnet_backends import get, load
 from iresnet_ref.arrays import from_host, size, to_host
-from iresnet_ref.bijections.residual import Residual
-from iresnet_ref.training import State
+from iresnet_ref.flows.bijections.residual import Residual
+from iresnet_ref.training.loop import State
 from iresnet_verify import Subject
 
 OPTIONS = ir.Options(method="exact", rtol=1e-12)

@@ -27,7 +27,10 @@ from _running import like as array_of
 
 from iresnet_ref import Options
 from iresnet_ref.arrays import namespace, to_host
-from iresnet_ref.training import Classifier, Loss, Settings, State, classification, fit, minibatch, start
+from iresnet_ref.training import minibatch
+from iresnet_ref.training.classifier import Classifier
+from iresnet_ref.training.loop import Settings, State, fit, start
+from iresnet_ref.training.losses import Loss, classification
 
 DATA: dict[str, dict[str, float]] = {
     "digits": {"padding": 16, "reach": 0.7, "learning_rate": 5e-3, "steps": 600},

@@ -38,9 +38,11 @@ from _running import Rows, like, parser, progress, pyplot, write
 import iresnet_ref as ir
 from iresnet_backends import save
 from iresnet_ref.arrays import from_host, to_host
-from iresnet_ref.logdet.student import student_quantile
-from iresnet_ref.training import Loss, Settings, fit, maximum_likelihood, minibatch, start
-from iresnet_verify.catalogue.quadrature import integrate
+from iresnet_ref.log_determinant.student import student_quantile
+from iresnet_ref.training import minibatch
+from iresnet_ref.training.loop import Settings, fit, start
+from iresnet_ref.training.losses import Loss, maximum_likelihood
+from iresnet_verify.statistics.quadrature import integrate
 
 OURS = "i-ResNet"
 MODELS = (OURS, "RealNVP", "FFJORD")

@@ -27,7 +27,9 @@ from _running import like as array_of
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import namespace, to_host
-from iresnet_ref.training import Loss, Settings, State, fit, hybrid, minibatch, start
+from iresnet_ref.training import minibatch
+from iresnet_ref.training.loop import Settings, State, fit, start
+from iresnet_ref.training.losses import Loss, hybrid
 
 LIPSCHITZ = 0.9
 

@@ -32,7 +32,9 @@ from _running import like as array_of
 import iresnet_ref as ir
 from iresnet_backends import checkpoint, resume
 from iresnet_ref.arrays import size, to_host
-from iresnet_ref.training import Loss, State, fit, maximum_likelihood, minibatch, start
+from iresnet_ref.training import minibatch
+from iresnet_ref.training.loop import State, fit, start
+from iresnet_ref.training.losses import Loss, maximum_likelihood
 
 
 def train(

@@ -23,7 +23,7 @@ from _running import parser, pyplot, write
 from images import train
 
 import iresnet_ref as ir
-from iresnet_ref.training import State
+from iresnet_ref.training.loop import State
 
 TERMS = (5, 10)
 """Lengths of the truncated series that are measured; the first is trained with."""

@@ -24,7 +24,7 @@ from _data import mnist_5k
 from _running import parser, pyplot, write
 
 import iresnet_ref as ir
-from iresnet_ref.training import global_norm
+from iresnet_ref.training.optimiser import global_norm
 
 Gradients = dict[str, Any]
 Way = Callable[[Sequence[ir.ResidualBlock], Any, Any], Gradients]

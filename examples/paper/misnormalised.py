@@ -26,7 +26,10 @@ from _running import parser, write
 from torch import nn
 
 import iresnet_ref as ir
-from iresnet_ref.training import Classifier, Settings, classification, fit, minibatch, start
+from iresnet_ref.training import minibatch
+from iresnet_ref.training.classifier import Classifier
+from iresnet_ref.training.loop import Settings, fit, start
+from iresnet_ref.training.losses import classification
 from iresnet_verify import Subject
 
 CLAIMED, SHARE = 0.9, 0.9 ** (1.0 / 3.0)

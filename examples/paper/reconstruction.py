@@ -25,7 +25,10 @@ import iresnet_ref as ir
 from iresnet_backends import get
 from iresnet_ref import rounding
 from iresnet_ref.arrays import from_host, size, to_host
-from iresnet_ref.training import Classifier, Loss, Settings, classification, fit, minibatch, start
+from iresnet_ref.training import minibatch
+from iresnet_ref.training.classifier import Classifier
+from iresnet_ref.training.loop import Settings, fit, start
+from iresnet_ref.training.losses import Loss, classification
 
 ITERATIONS = (1, 2, 3, 5, 10, 20, 50, 100)
 PATCH = 24

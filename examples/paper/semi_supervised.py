@@ -27,7 +27,9 @@ from numpy.typing import NDArray
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import from_host, namespace
-from iresnet_ref.training import Loss, Settings, State, fit, hybrid, maximum_likelihood, minibatch, start
+from iresnet_ref.training import minibatch
+from iresnet_ref.training.loop import Settings, State, fit, start
+from iresnet_ref.training.losses import Loss, hybrid, maximum_likelihood
 
 LIPSCHITZ = 0.9
 OPTIONS = ir.Options(method="exact")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from iresnet_ref.arrays import device, expand_rows, namespace, size
-from iresnet_ref.chain import Chain
-from iresnet_ref.tape import Tape
+from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.layers.tape import Tape
 
 CHUNK = 2**18
 """About how many numbers the tangents behind one layer hold: rows are taken in pieces that stay in the cache."""

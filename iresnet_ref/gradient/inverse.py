@@ -16,7 +16,7 @@ from iresnet_ref.arrays import indices, namespace, row_norm, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.gradient.adjoint import dual, solve_adjoint
-from iresnet_ref.gradient.logdet import Method, logdet_gradient, require, require_names
+from iresnet_ref.gradient.log_determinant import Method, logdet_gradient, require, require_names
 from iresnet_ref.gradient.result import InverseGradient
 from iresnet_ref.probes import Probes
 

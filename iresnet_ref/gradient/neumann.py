@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref.arrays import HostArray, expand_rows, indices, namespace
-from iresnet_ref.chain import Chain
+from iresnet_ref.jacobian.chain import Chain
 
 
 def neumann_cotangent(chain: Chain, v: Any, lengths: HostArray, survival: Callable[[int], float]) -> Any:

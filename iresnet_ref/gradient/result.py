@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.inverse.result import Inverse
+from iresnet_ref.inversion.result import Inverse
 
 
 @dataclass(frozen=True, eq=False)

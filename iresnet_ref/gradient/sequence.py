@@ -12,9 +12,9 @@ from typing import Any
 
 from iresnet_ref import rounding
 from iresnet_ref.block import ResidualBlock
-from iresnet_ref.gradient.logdet import Method, logdet_gradient, require
+from iresnet_ref.gradient.log_determinant import Method, logdet_gradient, require
 from iresnet_ref.gradient.result import SequenceGradient
-from iresnet_ref.inverse import invert
+from iresnet_ref.inversion.solve import invert
 from iresnet_ref.probes import Probes
 
 

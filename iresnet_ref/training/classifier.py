@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from iresnet_ref.arrays import Array, device, flatten_events, namespace, product, require_alike, require_batch, size
-from iresnet_ref.bijections.composition import Composition
-from iresnet_ref.bijections.protocol import DEFAULT
 from iresnet_ref.errors import ShapeError
+from iresnet_ref.flows.bijections.composition import Composition
+from iresnet_ref.flows.bijections.protocol import DEFAULT
 
 
 @dataclass(frozen=True)

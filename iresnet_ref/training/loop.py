@@ -11,7 +11,7 @@ from iresnet_ref.arrays import namespace, to_host
 from iresnet_ref.errors import DivergedError
 from iresnet_ref.training import optimiser
 from iresnet_ref.training.losses import Loss
-from iresnet_ref.training.normalised import NormalisedModel
+from iresnet_ref.training.normalised_model import NormalisedModel
 from iresnet_ref.training.optimiser import Moments
 
 

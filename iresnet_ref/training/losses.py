@@ -16,10 +16,10 @@ from iresnet_ref.arrays import (
     require_batch,
     require_finite,
 )
-from iresnet_ref.bijections.protocol import Options
 from iresnet_ref.errors import DTypeError, ShapeError
-from iresnet_ref.flow import Flow
-from iresnet_ref.mixture import GaussianMixture, log_softmax, log_sum
+from iresnet_ref.flows.bijections.protocol import Options
+from iresnet_ref.flows.flow import Flow
+from iresnet_ref.flows.mixture import GaussianMixture, log_softmax, log_sum
 from iresnet_ref.training.classifier import Classifier
 
 

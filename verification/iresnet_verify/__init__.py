@@ -6,15 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from iresnet_verify.auditing import audit
+    from iresnet_verify.api import Report, audit
+    from iresnet_verify.check.result import CheckResult
     from iresnet_verify.pytest_plugin import parametrize_with_checks
-    from iresnet_verify.result import CheckResult, Report
-    from iresnet_verify.subject import Subject
+    from iresnet_verify.subject.subject import Subject
 
 __all__ = ["CheckResult", "Report", "Subject", "audit", "parametrize_with_checks"]
 
 _HOMES = {
-    "CheckResult": "result", "Report": "result", "Subject": "subject", "audit": "auditing",
+    "CheckResult": "check.result", "Report": "api", "Subject": "subject.subject", "audit": "api",
     "parametrize_with_checks": "pytest_plugin",
 }
 

@@ -10,7 +10,7 @@ EXTRA = ("click", "cloudpickle", "jinja2", "pebble", "rich")
 def main() -> None:
     """Run the command line."""
     try:
-        from iresnet_verify.cli import run
+        from iresnet_verify.cli.commands import run
     except ImportError as error:
         package = (error.name or "").split(".")[0]
         if package not in EXTRA:

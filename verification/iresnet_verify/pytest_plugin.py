@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from iresnet_verify.loading import Origin
-    from iresnet_verify.planning import Planned
-    from iresnet_verify.reproduce import Audited
-    from iresnet_verify.result import CheckResult
-    from iresnet_verify.subject import Subject
+    from iresnet_verify.check.result import CheckResult
+    from iresnet_verify.reproduction.reproduce import Audited
+    from iresnet_verify.running.plan import Planned
+    from iresnet_verify.subject.loading import Origin
+    from iresnet_verify.subject.subject import Subject
 
 _config: list[pytest.Config] = []
 
@@ -55,7 +55,7 @@ class BoundCheck:
 
     def __call__(self, subject: Subject) -> CheckResult:
         """Run the check; return its result if it passed, else raise what pytest understands."""
-        from iresnet_verify.auditing import Prepared, run_check
+        from iresnet_verify.running.run import Prepared, run_check
 
         audited = self.audited
         if subject is not audited.subject:
@@ -73,8 +73,8 @@ class BoundCheck:
 
 
 def _explain(result: CheckResult, audited: Audited) -> str:
-    from iresnet_verify.report_junit import details
-    from iresnet_verify.reproduce import write
+    from iresnet_verify.report.text import details
+    from iresnet_verify.reproduction.reproduce import write
 
     path = write(result, audited, _folder())
     return f"{result.id}: {details(replace(result, reproduce=str(path)))}"
@@ -89,8 +89,9 @@ def parametrize_with_checks(
     The factories are called while pytest collects, with all generators seeded. A subject may stand for its factory.
     Raises `SubjectError` where a factory raises or returns something else.
     """
-    from iresnet_verify.auditing import Prepared, start
-    from iresnet_verify.reproduce import Audited, slug
+    from iresnet_verify.report.names import slug
+    from iresnet_verify.reproduction.reproduce import Audited
+    from iresnet_verify.running.run import Prepared, start
 
     parameters = []
     names: list[str] = []
@@ -108,9 +109,9 @@ def parametrize_with_checks(
 
 
 def _subjects(factories: Iterable[Any], seed: int) -> Iterator[tuple[Subject, Origin | None, int]]:
-    from iresnet_ref.errors import SubjectError
-    from iresnet_verify.loading import seed_everything
-    from iresnet_verify.subject import Subject
+    from iresnet_verify.subject.errors import SubjectError
+    from iresnet_verify.subject.loading import seed_everything
+    from iresnet_verify.subject.subject import Subject
 
     for factory in factories:
         seed_everything(seed)
@@ -124,7 +125,7 @@ def _subjects(factories: Iterable[Any], seed: int) -> Iterator[tuple[Subject, Or
 
 def _origin(factory: object) -> Origin | None:
     """FILE.py:FACTORY of a function at the top of a module that is no part of a package; reproductions load it."""
-    from iresnet_verify.loading import Origin
+    from iresnet_verify.subject.loading import Origin
 
     name = getattr(factory, "__name__", "")
     module = sys.modules.get(getattr(factory, "__module__", None) or "")

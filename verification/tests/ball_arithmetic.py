@@ -13,7 +13,8 @@ from flint import arb, arb_mat
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import HostArray, from_host, to_host
-from iresnet_ref.layers import LinearLayer, Pointwise
+from iresnet_ref.layers.linear import LinearLayer
+from iresnet_ref.layers.pointwise import Pointwise
 
 Scalar = Callable[[Any], Any]
 

@@ -17,11 +17,11 @@ import numpy as np
 
 import iresnet_ref as ir
 from iresnet_backends import Backend
-from iresnet_ref import activations
 from iresnet_ref.arrays import HostArray, from_host
-from iresnet_ref.conv import Conv
-from iresnet_ref.layers import Affine, Pointwise
-from iresnet_ref.spectral import normalise
+from iresnet_ref.layers import activations
+from iresnet_ref.layers.linear import Affine, Conv
+from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_ref.normalisation.division import normalise
 
 Layers = tuple[list[HostArray], list[HostArray]]
 Rng = np.random.Generator

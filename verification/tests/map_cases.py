@@ -11,11 +11,15 @@ import numpy as np
 import torch
 
 from iresnet_verify import Subject, audit
-from iresnet_verify.auditing import Prepared
-from iresnet_verify.catalogue import convergence, injectivity, inverse, lipschitz
-from iresnet_verify.check import BUDGETS, CATALOGUE
-from iresnet_verify.context import Context
-from iresnet_verify.result import CheckResult
+from iresnet_verify.catalogue.convergence import reporting as convergence
+from iresnet_verify.catalogue.inverse import injectivity
+from iresnet_verify.catalogue.inverse import round_trips as inverse
+from iresnet_verify.catalogue.lipschitz import bound as lipschitz
+from iresnet_verify.check.budget import BUDGETS
+from iresnet_verify.check.context import Context
+from iresnet_verify.check.registry import CATALOGUE
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.running.run import Prepared
 
 MODULES = {m.__name__ for m in (convergence, injectivity, inverse, lipschitz)}
 IDS = sorted(c.id for c in CATALOGUE.values() if c.run.__module__ in MODULES)

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_verify.check import FAMILIES, Counterexample, Status
-from iresnet_verify.result import CheckResult, Report
+from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.outcome import Counterexample, Status
+from iresnet_verify.check.registry import FAMILIES
+from iresnet_verify.check.result import CheckResult
 
 HOSTILE = "<script>alert(1)</script>"
 ENVIRONMENT = {"python": "3.11.9", "numpy": "2.4.1", "torch": "2.13.0", "platform": "Linux x86_64"}
@@ -95,7 +97,7 @@ def every_outcome() -> list[CheckResult]:
     ]
 
 
-def failing() -> Report:
+def failing() -> AuditResult:
     """Every outcome, under a hostile name."""
     subject = {
         "name": HOSTILE, "event_shape": (8,), "framework": "torch", "dtype": "float32", "device": "cpu",
@@ -103,31 +105,31 @@ def failing() -> Report:
         "claims": {"Lip(g)": 0.97, "log_det": "unbiased in train, exact in eval", "inverse tolerance": 1e-6},
         "conventions": ["`forward` returns (y, log_det); log_det (batch, 1) was flattened", f"inverse: {HOSTILE}"],
     }
-    return Report(subject, ENVIRONMENT, 0, 1e-6, "standard", every_outcome(), 78.4)
+    return AuditResult(subject, ENVIRONMENT, 0, 1e-6, "standard", every_outcome(), 78.4)
 
 
-def passing(name: str = "RealNVP (nflows)") -> Report:
+def passing(name: str = "RealNVP (nflows)") -> AuditResult:
     """Three checks of each family, all passed."""
     checks = [
         result(f"{f}.law-{k}", "passed", f"Law {k} of {f}: ‖a − b‖₂ ≤ 12·d·u", ("proof", "search")[k % 2], seconds=k / 20)
         for f in FAMILIES for k in range(3)
     ]
     subject = {"name": name, "event_shape": (3, 8, 8), "has_log_det": True}
-    return Report(subject, ENVIRONMENT, 0, 1e-6, "standard", checks, 3.2)
+    return AuditResult(subject, ENVIRONMENT, 0, 1e-6, "standard", checks, 3.2)
 
 
-def undecided() -> Report:
+def undecided() -> AuditResult:
     """Nothing about the inverse came to a result."""
     checks = [result("hygiene.dtype-kept", "passed"), result("logdet.sign", "inconclusive", message="too close to 0")]
     return replace(passing("Nur vorwärts 'quoted' & \"more\""), checks=checks)
 
 
-def declared() -> Report:
+def declared() -> AuditResult:
     """One failure, declared."""
     failure = result("inverse.tolerance", "failed", expected="adaptive steps", message="7e-5 > 1e-6")
     return replace(passing("FFJORD (torchflows)"), checks=[*passing().checks[3:], failure])
 
 
-def gallery() -> list[Report]:
+def gallery() -> list[AuditResult]:
     """One report of each status but error."""
     return [failing(), passing(), undecided(), declared()]

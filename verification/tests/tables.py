@@ -16,9 +16,10 @@ import iresnet_backends
 import iresnet_ref as ir
 from iresnet_backends import Backend
 from iresnet_backends.capabilities import row
-from iresnet_ref.layers import Affine, LinearLayer, Pointwise
-from iresnet_ref.nonlinearities import nonlinearity, widening
-from iresnet_ref.sorting import GroupSort
+from iresnet_ref.layers.by_name import nonlinearity, widening
+from iresnet_ref.layers.linear import Affine, LinearLayer
+from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_ref.layers.sorting import GroupSort
 
 BACKENDS = {
     "numpy-f32": ("numpy", "float32"),

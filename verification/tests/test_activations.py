@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import iresnet_ref as ir
-from iresnet_ref import activations
-from iresnet_ref.activations import ACTIVATIONS, Activation, elu, get, leaky_relu
-from iresnet_ref.layers import Pointwise
-from iresnet_ref.lipswish import CLIPSWISH, IN_THE_1_NORM, CLipSwish, LipSwish, lipswish, swish_bends
-from iresnet_ref.nonlinearities import nonlinearity
+from iresnet_ref.layers import activations
+from iresnet_ref.layers.activations import ACTIVATIONS, Activation, elu, get, leaky_relu
+from iresnet_ref.layers.by_name import nonlinearity
+from iresnet_ref.layers.lipswish import CLIPSWISH, IN_THE_1_NORM, CLipSwish, LipSwish, lipswish, swish_bends
+from iresnet_ref.layers.pointwise import Pointwise
 
 
 def swish(z: Any, beta: Any = 1) -> Any:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from package_subjects import PACKAGES
 
-from iresnet_ref.errors import SubjectError
 from iresnet_verify import Subject, adapters, audit
-from iresnet_verify.calls import Caller
-from iresnet_verify.frameworks import framework_of
-from iresnet_verify.jacobian import Oracle
+from iresnet_verify.oracle.jacobian import Oracle
+from iresnet_verify.subject.calls import Caller
+from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.frameworks import framework_of
 
 FOUND = {"normflows Glow": {"hygiene.wrong-event-shape"}}
 """True findings, see docs/adapters.md."""

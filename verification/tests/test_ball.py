@@ -17,10 +17,13 @@ from tables import backend as table_backend
 
 import iresnet_backends
 import iresnet_ref as ir
-from iresnet_ref import ball, rounding
+from iresnet_ref import rounding
 from iresnet_ref.arrays import to_host
-from iresnet_ref.layers import Affine, Pointwise
-from iresnet_ref.operators import Dense
+from iresnet_ref.inversion import ball
+from iresnet_ref.jacobian.factors import Dense
+from iresnet_ref.layers import activations
+from iresnet_ref.layers.linear import Affine
+from iresnet_ref.layers.pointwise import Pointwise
 
 DTYPES = {"float32": 1e-5, "float64": 1e-12}
 
@@ -236,7 +239,7 @@ def test_in_float32_with_the_roundoff_of_float64(monkeypatch: pytest.MonkeyPatch
 
 def scalar_branch(bias: float, middle: str = "") -> ir.Branch:
     first, last = Affine(np.array([[0.7]]), np.array([bias])), Affine(np.array([[0.9]]), np.array([0.0]))
-    phi = [Pointwise(ir.activations.get(middle))] if middle else []
+    phi = [Pointwise(activations.get(middle))] if middle else []
     return ir.Branch((first, *phi, last), (1,))
 
 

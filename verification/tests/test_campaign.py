@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from iresnet_ref.errors import BackendUnavailableError
-from iresnet_verify import campaign, cli
-from iresnet_verify.campaign import Unit
-from iresnet_verify.loading import Origin, parse
+from iresnet_backends.errors import BackendUnavailableError
+from iresnet_verify.cli import commands as cli
+from iresnet_verify.subject.loading import Origin, parse
+from iresnet_verify.workers import campaign
+from iresnet_verify.workers.campaign import Unit
 
 FILE = Path(__file__).parent / "hostile_subjects.py"
 ONE_CHECK = ("--select", "inverse.recovers-input")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import iresnet_ref as ir
-from iresnet_ref import certify_convolution
-from iresnet_ref.certify import norm_bound
-from iresnet_ref.certify_convolution import Grid, circle, convolution_norm_bound, symbol, symbol_error
-from iresnet_ref.convolution import Convolution, Padding
+from iresnet_ref.jacobian.convolution import Convolution, Padding
+from iresnet_ref.norms import convolution as certify_convolution
+from iresnet_ref.norms.convolution import Grid, circle, convolution_norm_bound, symbol, symbol_error
+from iresnet_ref.norms.dense import norm_bound
 
 # out, in, kh, kw, h, w: non-square images, even and odd grids, kernels as large as the image
 SHAPES = [

@@ -15,10 +15,10 @@ from torch import Tensor
 
 import iresnet_ref as ir
 from iresnet_verify import audit
+from iresnet_verify.check.result import CheckResult
 from iresnet_verify.mutants.estimates import MUTANTS
 from iresnet_verify.mutants.volume import LOG_DETS, STAY, L, Net, powers, subject
-from iresnet_verify.result import CheckResult
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 
 def one(made: Subject, id: str = "estimator.unbiased", *, seed: int = 0, budget: str = "quick") -> CheckResult:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from iresnet_verify import audit
+from iresnet_verify.check.result import CheckResult
 from iresnet_verify.mutants.derivatives import MUTANTS
 from iresnet_verify.mutants.volume import LOG_DETS, Net, exact, subject
-from iresnet_verify.result import CheckResult
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 
 def one(made: Subject, id: str, *, seed: int = 0) -> CheckResult:

@@ -11,11 +11,11 @@ import pytest
 from map_cases import OF_INVERSE, accepted, rejected, results
 
 from iresnet_verify import Subject
-from iresnet_verify.auditing import Prepared
-from iresnet_verify.catalogue.map_errors import Domain, floors, sensitivity
-from iresnet_verify.check import BUDGETS
-from iresnet_verify.context import Context
+from iresnet_verify.catalogue.shared.map_errors import Domain, floors, sensitivity
+from iresnet_verify.check.budget import BUDGETS
+from iresnet_verify.check.context import Context
 from iresnet_verify.mutants import inverses
+from iresnet_verify.running.run import Prepared
 
 MANY = ("inverse.keeps-tolerance", "inverse.recovers-input", "inverse.recovers-output", "convergence.is-reported",
         "convergence.worst-input")

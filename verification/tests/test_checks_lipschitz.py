@@ -90,10 +90,10 @@ def test_layers_of_a_torch_module_are_found_at_the_grid_where_they_are_used() ->
 def test_the_norm_of_a_large_layer_is_a_lower_bound_that_power_iteration_reaches() -> None:
     import torch
 
-    from iresnet_verify.auditing import Prepared
-    from iresnet_verify.catalogue.layers import DENSE, Layer, operator_norm
-    from iresnet_verify.check import BUDGETS
-    from iresnet_verify.context import Context
+    from iresnet_verify.catalogue.lipschitz.layers import DENSE, Layer, operator_norm
+    from iresnet_verify.check.budget import BUDGETS
+    from iresnet_verify.check.context import Context
+    from iresnet_verify.running.run import Prepared
 
     n = DENSE + 76
     diagonal = torch.linspace(1.0, 3.0, n, dtype=torch.float64)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from iresnet_verify import audit
+from iresnet_verify.check.result import CheckResult
 from iresnet_verify.mutants.log_dets import MUTANTS
 from iresnet_verify.mutants.volume import LOG_DETS, Net, exact, subject
-from iresnet_verify.result import CheckResult
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 
 def one(made: Subject, id: str, *, seed: int = 0, budget: str = "quick") -> CheckResult:

@@ -17,9 +17,11 @@ from hostile_subjects import backend_that_crashes, backend_that_hangs
 from rich.console import Console
 from test_reports import REPORT, result
 
-from iresnet_ref.errors import SubjectError
-from iresnet_verify import catalogue, cli, doctor
-from iresnet_verify.loading import load, parse
+from iresnet_verify import catalogue
+from iresnet_verify.cli import commands as cli
+from iresnet_verify.machine import doctor
+from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.loading import load, parse
 
 FILE = Path(__file__).parent / "hostile_subjects.py"
 FAST = ("--budget", "quick", "--select", "hygiene.readable,inverse.recovers-input,logdet.matches-determinant")
@@ -194,7 +196,7 @@ def test_torch_is_seeded_wherever_it_is_imported(elsewhere: Path) -> None:
         "def make():\n    import torch\n"
         "    return Subject(name=str(torch.rand(1).item()), event_shape=(1,), forward=lambda x: x)\n"
     )
-    code = "import sys; from iresnet_verify.loading import load; print(load('lazy.py:make', int(sys.argv[1]))[0].name)"
+    code = "import sys; from iresnet_verify.subject.loading import load; print(load('lazy.py:make', int(sys.argv[1]))[0].name)"
     lazily = subprocess.run([sys.executable, "-c", code, "3"], capture_output=True, text=True, check=True, env=os.environ)
     assert [lazily.stdout.strip()] == [load("lazy.py:make", 3)[0].name] != [load("lazy.py:make", 4)[0].name]
 
@@ -242,7 +244,7 @@ def test_doctor_outlives_a_backend_that_hangs_or_crashes(
 def test_what_a_backend_prints_is_not_in_the_doctors_table() -> None:
     """In a process of its own: the server that trials are forked from keeps the output of whoever started it."""
     code = (
-        "from hostile_subjects import backend_that_crashes; from iresnet_verify import doctor; "
+        "from hostile_subjects import backend_that_crashes; from iresnet_verify.machine import doctor; "
         "doctor.attempt = backend_that_crashes; doctor.patience = lambda: 60.0; print(doctor._trials(['abacus']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,

@@ -12,11 +12,12 @@ from tables import BACKENDS
 
 import iresnet_backends
 import iresnet_ref as ir
-from iresnet_ref import activations
 from iresnet_ref.arrays import row_norm, to_host
-from iresnet_ref.inverse import Inverse
-from iresnet_ref.inverse.composition import LANCZOS, amplification, propagated
-from iresnet_ref.layers import Affine, Pointwise
+from iresnet_ref.inversion.composition import LANCZOS, amplification, propagated
+from iresnet_ref.inversion.result import Inverse
+from iresnet_ref.layers import activations
+from iresnet_ref.layers.linear import Affine
+from iresnet_ref.layers.pointwise import Pointwise
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from iresnet_ref.errors import SubjectError
 from iresnet_verify import Subject
-from iresnet_verify.auditing import Prepared
-from iresnet_verify.check import BUDGETS
-from iresnet_verify.context import Context, entropy
-from iresnet_verify.frameworks import NumpyFramework, TorchFramework, changed_globals
-from iresnet_verify.module_state import ModuleState, preserved
-from iresnet_verify.validation import validate
+from iresnet_verify.check.budget import BUDGETS
+from iresnet_verify.check.context import Context
+from iresnet_verify.running.run import Prepared
+from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.frameworks import NumpyFramework, TorchFramework, changed_globals
+from iresnet_verify.subject.module_state import ModuleState, preserved
+from iresnet_verify.subject.seeds import entropy
+from iresnet_verify.subject.validation import validate
 
 A = np.array([[1.3, 0.4, -0.2], [0.1, 0.8, 0.5], [-0.6, 0.3, 1.1]])
 LOG_DET = float(np.linalg.slogdet(A)[1])

@@ -9,9 +9,9 @@ import pytest
 from tables import BACKENDS, backend
 
 import iresnet_ref as ir
-from iresnet_ref import convolution
 from iresnet_ref.arrays import to_host
-from iresnet_ref.convolution import Convolution
+from iresnet_ref.jacobian import convolution
+from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.rounding import gamma, unit_roundoff
 
 torch = pytest.importorskip("torch")

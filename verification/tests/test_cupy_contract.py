@@ -96,15 +96,16 @@ def test_reductions_give_arrays() -> None:
 # -- the real cupy.ndarray, over host memory: dispatch, device and shapes; every kernel raises
 GENUINE = """
 import numpy as np, cupy, array_api_compat
-from iresnet_ref import arrays, operators
+from iresnet_ref import arrays
+from iresnet_ref.jacobian import factors
 host = np.arange(6.0)
 place = cupy.cuda.UnownedMemory(host.ctypes.data, host.nbytes, host, 0)
 x = cupy.ndarray((2, 3), dtype=cupy.float64, memptr=cupy.cuda.MemoryPointer(place, 0))
 assert arrays.namespace(x).__name__ == "array_api_compat.cupy"
 assert arrays.device(x).id == 0
 assert array_api_compat.is_array_api_obj(x)
-assert operators.Dense(x).in_shape == (3,) and operators.Dense(x).out_shape == (2,)
-assert operators.Diagonal(x).take(slice(0, 1)).in_shape == (3,)
+assert factors.Dense(x).in_shape == (3,) and operators.Dense(x).out_shape == (2,)
+assert factors.Diagonal(x).take(slice(0, 1)).in_shape == (3,)
 assert arrays.flatten_events(x[None], 2).shape == (1, 6)
 assert arrays.expand_rows(x[:, 0], 2).shape == (2, 1, 1)
 xp = arrays.namespace(x)

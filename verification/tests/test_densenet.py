@@ -11,10 +11,12 @@ from tables import at_50_digits, backend, exact, inputs
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
-from iresnet_ref.branch import Branch
-from iresnet_ref.concatenation import Concatenation, densenet
-from iresnet_ref.layers import Affine, Pointwise
-from iresnet_ref.nonlinearities import nonlinearity
+from iresnet_ref.branches.branch import Branch
+from iresnet_ref.branches.densely_connected import densenet
+from iresnet_ref.layers.by_name import nonlinearity
+from iresnet_ref.layers.concatenation import Concatenation
+from iresnet_ref.layers.linear import Affine
+from iresnet_ref.layers.pointwise import Pointwise
 
 torch = pytest.importorskip("torch")
 

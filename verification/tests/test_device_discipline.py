@@ -14,11 +14,13 @@ import pytest
 import iresnet_backends
 import iresnet_ref as ir
 from iresnet_ref.arrays import device, from_host, indices, row_norm
-from iresnet_ref.logdet import laws
-from iresnet_ref.logdet.exact import exact_logdet
-from iresnet_ref.logdet.roulette import roulette_logdet
-from iresnet_ref.logdet.series import series_logdet
-from iresnet_ref.training import Classifier, Loss, classification, fit, hybrid, maximum_likelihood, start
+from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant.exact import exact_logdet
+from iresnet_ref.log_determinant.roulette import roulette_logdet
+from iresnet_ref.log_determinant.series import series_logdet
+from iresnet_ref.training.classifier import Classifier
+from iresnet_ref.training.loop import fit, start
+from iresnet_ref.training.losses import Loss, classification, hybrid, maximum_likelihood
 
 B, D, L = 40, 12, 0.97
 LENGTHS = np.resize([1, 4, 2, 7], (3, B))

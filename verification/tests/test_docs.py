@@ -29,7 +29,7 @@ def test_docstring_examples(name: str) -> None:
 
 def test_the_page_of_the_checks_is_the_catalogue() -> None:
     from iresnet_verify import catalogue
-    from iresnet_verify.report_catalogue import markdown
+    from iresnet_verify.report.catalogue_page import markdown
 
     page = markdown(list(catalogue.load().values()))
     assert (ROOT / "docs/checks.md").read_text(encoding="utf-8") == page, "run: iresnet-verify checks --markdown > docs/checks.md"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from iresnet_verify.accumulation import extrapolated
-from iresnet_verify.enumeration import Box, Enumerator, NotEnumerableError, hadamard
-from iresnet_verify.injection import calling, length_place, next_prime, probe_place
+from iresnet_verify.randomness.enumeration import Box, Enumerator, NotEnumerableError, hadamard
+from iresnet_verify.randomness.injection import calling, length_place, next_prime, probe_place
+from iresnet_verify.randomness.series_sums import expect, extrapolated
 
 STAY = 0.7
 GEOMETRIC: Any = torch.distributions.Geometric(torch.tensor(1 - STAY, dtype=torch.float64))
@@ -43,7 +43,7 @@ def box(draw: Callable[[np.ndarray], np.ndarray], d: int, given: Any = None) -> 
 
 def expectation(made: Box, d: int) -> float:
     plan = Enumerator(made, np.zeros((2, d)), 1)
-    return float(plan.expect(np.zeros((2, d)), target=1e-15).value[0])
+    return float(expect(plan, np.zeros((2, d)), target=1e-15).value[0])
 
 
 def roulette(x: np.ndarray, v: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -137,7 +137,7 @@ def test_a_wrong_weight_moves_the_expectation_by_its_own_term() -> None:
         return roulette(x, v, n) + 1e-6 * np.where(n >= 3, ((v @ J @ J @ J) * v).sum(1), 0.0)
 
     plan = Enumerator(box(wrong, 4), np.zeros((1, 4)), 1)
-    found = plan.expect(np.zeros((1, 4)), target=1e-15)
+    found = expect(plan, np.zeros((1, 4)), target=1e-15)
     power = np.trace(np.linalg.matrix_power(J, 3))
     assert found.value[0] - log_det(4) == pytest.approx(1e-6 * STAY**2 * power, rel=1e-5)
     assert found.increments[2][0] == pytest.approx(-np.trace(J @ J) / 2, abs=1e-13)

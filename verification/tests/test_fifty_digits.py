@@ -11,7 +11,7 @@ from tables import CONSTRUCTORS, digits50, distance, inputs
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import namespace, to_host
-from iresnet_ref.logdet.series import series_logdet
+from iresnet_ref.log_determinant.series import series_logdet
 from iresnet_ref.rounding import logdet_rounding, unit_roundoff
 
 each = pytest.mark.parametrize("name", ["lipswish 2-16-2 L=.9", "elu 3-8-8-3 L=.5", "sine 3-7-6-5-3 L=.99"])

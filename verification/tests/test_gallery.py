@@ -9,9 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from iresnet_verify.check import Status
-from iresnet_verify.isolated import Audits
-from iresnet_verify.result import CheckResult, Report
+from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.outcome import Status
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.workers.isolated_audits import Audits
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -34,7 +35,7 @@ def result(status: Status, expected: str | None = None, reproduce: str | None = 
 
 
 def surprises(gallery: ModuleType, check: CheckResult) -> list[str]:
-    report = Report({"name": "a subject"}, {}, 0, 1e-6, "quick", (check,))
+    report = AuditResult({"name": "a subject"}, {}, 0, 1e-6, "quick", (check,))
     found: list[str] = gallery.surprises(Audits([report], []), 1)
     return found
 

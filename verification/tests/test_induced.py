@@ -15,7 +15,7 @@ from tables import at_50_digits, backend, exact, exact_preimage, inputs
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
-from iresnet_ref.induced import induced_norm_bound
+from iresnet_ref.norms.induced import induced_norm_bound
 
 SEEDS = st.integers(0, 2**20)
 EXPONENTS = [1.0, 1.3, 2.0, 3.0, 40.0, math.inf]

@@ -16,8 +16,9 @@ from numpy.random import default_rng, geometric, standard_normal
 from torch import randint, randn, randn_like
 
 import iresnet_ref as ir
-from iresnet_verify.interception import Draw, Interception, keep
-from iresnet_verify.laws import Law, poisson, series_sum, tail_ratio
+from iresnet_verify.randomness.distributions import Law, poisson, series_sum, tail_ratio
+from iresnet_verify.randomness.interception import Interception
+from iresnet_verify.randomness.watch import Draw, keep
 
 X = torch.zeros(3, 2, dtype=torch.float64)
 GENERATOR = np.random.default_rng(5)

@@ -15,15 +15,17 @@ from tables import BACKENDS
 import iresnet_backends
 import iresnet_ref as ir
 from iresnet_ref.arrays import host_norms, row_norm, to_host
-from iresnet_ref.branch import Branch
-from iresnet_ref.chain import Chain
-from iresnet_ref.inverse import Method, banach, newton, safeguard
-from iresnet_ref.inverse.anderson import Secants
-from iresnet_ref.inverse.hidden import hidden_space
-from iresnet_ref.inverse.radius import last_step
-from iresnet_ref.inverse.rows import Rows
-from iresnet_ref.inverse.safeguard import Goal, Point, step_bound
-from iresnet_ref.layers import Affine
+from iresnet_ref.branches.branch import Branch
+from iresnet_ref.inversion import fixed_point as banach
+from iresnet_ref.inversion import newton, safeguard
+from iresnet_ref.inversion.anderson import Secants
+from iresnet_ref.inversion.hidden import hidden_space
+from iresnet_ref.inversion.last_step import last_step
+from iresnet_ref.inversion.rows import Rows
+from iresnet_ref.inversion.safeguard import Goal, Point, step_bound
+from iresnet_ref.inversion.solve import Method
+from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.layers.linear import Affine
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
 KINKED = [name for name, family in FAMILIES.items() if family.activation == "relu"]

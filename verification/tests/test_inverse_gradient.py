@@ -13,7 +13,7 @@ import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
 from iresnet_ref.errors import ConvergenceError, ShapeError
 from iresnet_ref.gradient import adjoint
-from iresnet_ref.logdet.exact import exact_logdet
+from iresnet_ref.log_determinant.exact import exact_logdet
 
 torch = pytest.importorskip("torch")
 WEIGHTS = np.asarray([-1.5, 0.0, 0.25, 2.0, 1.0])

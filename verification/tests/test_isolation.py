@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from iresnet_verify import isolated
-from iresnet_verify.isolated import Audits
-from iresnet_verify.loading import Origin
-from iresnet_verify.result import CheckResult, Report
-from iresnet_verify.worker import Job
+from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.subject.loading import Origin
+from iresnet_verify.workers import isolated_audits as isolated
+from iresnet_verify.workers.isolated_audits import Audits
+from iresnet_verify.workers.worker import Job
 
 FILE = Path(__file__).parent / "hostile_subjects.py"
 READABLE, RECOVERS, EMPTY = "hygiene.readable", "inverse.recovers-input", "hygiene.empty-batch"
@@ -37,11 +38,11 @@ def audits(tmp_path_factory: pytest.TempPathFactory) -> Audits:
     return isolated.run(jobs, folder / "reproduce", workers=2)
 
 
-def report(audits: Audits, name: str) -> Report:
+def report(audits: Audits, name: str) -> AuditResult:
     return next(r for r in audits.reports if r.subject["name"] == name)
 
 
-def result(report: Report, id: str) -> CheckResult:
+def result(report: AuditResult, id: str) -> CheckResult:
     return next(c for c in report.checks if c.id == id)
 
 
@@ -132,7 +133,7 @@ def test_progress_counts_every_check_once(tmp_path: Path) -> None:
 
 def test_when_nothing_comes_back_the_rest_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without the announcements nobody knows which callable is deadly, so that every check loses its worker.
-    monkeypatch.setattr("iresnet_verify.worker_pool.deadly", lambda log: None)
+    monkeypatch.setattr("iresnet_verify.workers.pool.deadly", lambda log: None)
     (found,) = isolated.run([job("os_exits", select=())], tmp_path).reports
     messages = [c.message for c in found.checks]
     assert {c.status for c in found.checks} == {"error"}
@@ -141,5 +142,5 @@ def test_when_nothing_comes_back_the_rest_is_not_tried(tmp_path: Path, monkeypat
 
 
 def test_the_parent_imports_no_framework() -> None:
-    code = "import sys, iresnet_verify.cli, iresnet_verify.isolated; sys.exit('torch' in sys.modules)"
+    code = "import sys, iresnet_verify.cli.commands, iresnet_verify.workers.isolated_audits; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 0

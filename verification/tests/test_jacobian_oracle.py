@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from iresnet_verify import Subject
-from iresnet_verify.auditing import Prepared
-from iresnet_verify.check import BUDGETS
-from iresnet_verify.context import Context, Undecided
-from iresnet_verify.differences import derivative, full_jacobian
-from iresnet_verify.jacobian import Jacobian, Oracle
-from iresnet_verify.logdet_truth import log_det_truth
-from iresnet_verify.singular import LARGE
+from iresnet_verify.check.budget import BUDGETS
+from iresnet_verify.check.context import Context
+from iresnet_verify.oracle.finite_differences import derivative, full_jacobian
+from iresnet_verify.oracle.jacobian import Jacobian, Oracle
+from iresnet_verify.oracle.log_determinant import log_det_truth
+from iresnet_verify.oracle.singular_values import LARGE
+from iresnet_verify.running.run import Prepared
+from iresnet_verify.subject.undecided import Undecided
 
 U = 2.0**-53
 A = np.array([[1.3, 0.4, -0.2], [0.1, 0.8, 0.5], [-0.6, 0.3, 1.1]])

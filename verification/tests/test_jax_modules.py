@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from iresnet_ref.errors import SubjectError
 from iresnet_verify import Subject, audit
+from iresnet_verify.subject.errors import SubjectError
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy

@@ -25,12 +25,12 @@ from tables import (
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import flatten_events, from_host, to_host
-from iresnet_ref.concatenation import Concatenation
-from iresnet_ref.logdet import laws
-from iresnet_ref.logdet.exact import exact_logdet
-from iresnet_ref.logdet.roulette import roulette_logdet
-from iresnet_ref.logdet.series import series_logdet
-from iresnet_ref.operators import Dense, Diagonal, Fan
+from iresnet_ref.jacobian.factors import Dense, Diagonal, Fan
+from iresnet_ref.layers.concatenation import Concatenation
+from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant.exact import exact_logdet
+from iresnet_ref.log_determinant.roulette import roulette_logdet
+from iresnet_ref.log_determinant.series import series_logdet
 from iresnet_ref.rounding import logdet_rounding, unit_roundoff
 
 SEEDS = st.integers(0, 2**20)

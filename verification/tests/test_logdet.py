@@ -16,20 +16,21 @@ from hypothesis import strategies as st
 from tables import BACKENDS, CONSTRUCTORS, POINTWISE, at_50_digits, backend, digits50, exact, exact_preimage, inputs
 
 import iresnet_ref as ir
-from iresnet_ref import activations
 from iresnet_ref.arrays import to_host
-from iresnet_ref.chain import Chain
-from iresnet_ref.layers import Affine, Pointwise
-from iresnet_ref.logdet import laws
-from iresnet_ref.logdet.arnoldi import arnoldi_logdet, log_first_entry
-from iresnet_ref.logdet.cost import exact_in_products
-from iresnet_ref.logdet.estimator import Estimator
-from iresnet_ref.logdet.exact import exact_logdet
-from iresnet_ref.logdet.inverse import jacobian_lipschitz
-from iresnet_ref.logdet.roulette import products, roulette_logdet
-from iresnet_ref.logdet.series import exact_traces, series_logdet
-from iresnet_ref.logdet.student import student_quantile
-from iresnet_ref.operators import Dense, Diagonal
+from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.jacobian.factors import Dense, Diagonal
+from iresnet_ref.layers import activations
+from iresnet_ref.layers.linear import Affine
+from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant.arnoldi import arnoldi_logdet, log_first_entry
+from iresnet_ref.log_determinant.estimator import Estimator
+from iresnet_ref.log_determinant.exact import exact_logdet
+from iresnet_ref.log_determinant.inverse import jacobian_lipschitz
+from iresnet_ref.log_determinant.replicates import exact_in_products
+from iresnet_ref.log_determinant.roulette import products, roulette_logdet
+from iresnet_ref.log_determinant.series import exact_traces, series_logdet
+from iresnet_ref.log_determinant.student import student_quantile
 from iresnet_ref.rounding import logdet_rounding, unit_roundoff
 
 U = 2.0**-53
@@ -176,7 +177,7 @@ def test_a_run_in_parts_is_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     block, x = make("lipswish 2-16-2 L=.9", 1)
     probes = ir.Probes(seed=1, count=20, kind="hadamard", block=2)
     whole = ir.logdet(block, x, method="roulette", probes=probes)
-    monkeypatch.setattr(sys.modules["iresnet_ref.logdet.estimator"], "AT_ONCE", 3 * 2 * x.size)
+    monkeypatch.setattr(sys.modules["iresnet_ref.log_determinant.estimator"], "AT_ONCE", 3 * 2 * x.size)
     parts = ir.logdet(block, x, method="roulette", probes=probes)
     assert (parts.value == whole.value).all()
     assert (parts.evaluations == whole.evaluations).all()
@@ -599,7 +600,7 @@ def test_options_reach_the_logdet_of_the_inverse() -> None:
 @pytest.mark.parametrize("rows", [3, 5])  # of 8, at a time: three chunks, two chunks
 @pytest.mark.parametrize("key", ["numpy-f64", "strict-device2-f64", "torch-f64"])
 def test_a_batch_that_no_chunk_divides_gives_each_row_its_value(key: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["iresnet_ref.logdet.exact"], "CHUNK", rows * 4 * 4)
+    monkeypatch.setattr(sys.modules["iresnet_ref.log_determinant.exact"], "CHUNK", rows * 4 * 4)
     b = backend(key)
     block = ir.ResidualBlock(ir.mlp((4, 8, 4), lipschitz=0.9, like=b.asarray(np.zeros(1))))
     x = inputs(b, 4, 0, rows=8)

@@ -17,15 +17,16 @@ from hypothesis import strategies as st
 from tables import BACKENDS, CONSTRUCTORS, POINTWISE, at_50_digits, backend, exact, inputs
 
 import iresnet_ref as ir
-from iresnet_ref import activations
 from iresnet_ref.arrays import device, from_host, to_host
-from iresnet_ref.concatenation import Concatenation
-from iresnet_ref.factor_error import FactorError
-from iresnet_ref.layers import Affine, Pointwise
-from iresnet_ref.lipswish import CLipSwish, LipSwish
-from iresnet_ref.logdet import error
-from iresnet_ref.logdet.exact import exact_logdet, log_determinant
-from iresnet_ref.sorting import GroupSort
+from iresnet_ref.layers import activations
+from iresnet_ref.layers.concatenation import Concatenation
+from iresnet_ref.layers.linear import Affine
+from iresnet_ref.layers.lipswish import CLipSwish, LipSwish
+from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_ref.layers.sorting import GroupSort
+from iresnet_ref.log_determinant import rounding_bound as error
+from iresnet_ref.log_determinant.exact import exact_logdet, log_determinant
+from iresnet_ref.rounding.jacobian_error import FactorError
 
 SEEDS = st.integers(0, 2**20)
 each_constructor = pytest.mark.parametrize("name", POINTWISE)

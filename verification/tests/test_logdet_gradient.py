@@ -23,8 +23,8 @@ from iresnet_ref.arrays import to_host
 from iresnet_ref.errors import DTypeError, InfiniteVarianceError, NonFiniteError, ShapeError
 from iresnet_ref.gradient import exact
 from iresnet_ref.gradient.neumann import neumann_cotangent, truncation_factor
-from iresnet_ref.logdet import laws
-from iresnet_ref.logdet.exact import exact_logdet
+from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant.exact import exact_logdet
 
 torch = pytest.importorskip("torch")
 each_constructor = pytest.mark.parametrize("name", CONSTRUCTORS)

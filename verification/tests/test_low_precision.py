@@ -11,7 +11,7 @@ import pytest
 import iresnet_backends
 import iresnet_ref as ir
 from iresnet_ref.arrays import product, to_host
-from iresnet_ref.logdet.series import series_logdet
+from iresnet_ref.log_determinant.series import series_logdet
 from iresnet_ref.rounding import gamma, unit_roundoff
 
 F32 = 2.0**-24

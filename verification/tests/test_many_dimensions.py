@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from iresnet_verify import Subject, audit
-from iresnet_verify.auditing import Prepared
-from iresnet_verify.catalogue import gradient_oracle, singular_products
-from iresnet_verify.catalogue import lipschitz_search as search
-from iresnet_verify.catalogue.map_errors import Domain
-from iresnet_verify.check import BUDGETS
-from iresnet_verify.context import Context
-from iresnet_verify.result import CheckResult
+from iresnet_verify.catalogue.shared import parameter_gradients as gradient_oracle
+from iresnet_verify.catalogue.shared import singular_products
+from iresnet_verify.catalogue.shared import stretch_search as search
+from iresnet_verify.catalogue.shared.map_errors import Domain
+from iresnet_verify.check.budget import BUDGETS
+from iresnet_verify.check.context import Context
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.running.run import Prepared
 
 SHAPE = (2, 9, 8)
 D = math.prod(SHAPE)

@@ -35,7 +35,7 @@ def test_a_correct_network_passes_what_only_it_can_be_asked(id: str, seed: int) 
 
 def test_the_catalogue_covers_all_families_and_says_what_each_check_claims() -> None:
     from iresnet_verify.catalogue import load
-    from iresnet_verify.check import FAMILIES
+    from iresnet_verify.check.registry import FAMILIES
 
     catalogue = load()
     assert len(catalogue) >= 45

@@ -14,7 +14,8 @@ from tables import backend
 import iresnet_ref as ir
 from iresnet_backends import load, save
 from iresnet_ref.arrays import from_host, to_host
-from iresnet_ref.training import Settings, fit, hybrid, maximum_likelihood, start
+from iresnet_ref.training.loop import Settings, fit, start
+from iresnet_ref.training.losses import hybrid, maximum_likelihood
 
 RNG = np.random.default_rng(11)
 X, LABELS = RNG.standard_normal((9, 2)) * 1.5, RNG.integers(3, size=9)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from iresnet_verify import audit, catalogue
-from iresnet_verify.cli import run
+from iresnet_verify.cli.commands import run
 from iresnet_verify.mutants import examination, load
 
 MUTANTS = load()

@@ -9,7 +9,7 @@ import correct_subjects
 import pytest
 
 from iresnet_verify import audit
-from iresnet_verify.loading import Origin, load
+from iresnet_verify.subject.loading import Origin, load
 
 CORRECT = correct_maps.CORRECT | correct_subjects.CORRECT
 AUDITS = dict.fromkeys(correct_maps.CORRECT, 48) | {

@@ -11,10 +11,10 @@ from tables import backend, inputs
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
-from iresnet_ref.branch import lipschitz_shares
-from iresnet_ref.certify_convolution import DENSE_UP_TO
 from iresnet_ref.errors import NotContractiveError
-from iresnet_ref.layers import Affine
+from iresnet_ref.layers.linear import Affine
+from iresnet_ref.normalisation.shares import lipschitz_shares
+from iresnet_ref.norms.convolution import DENSE_UP_TO
 
 torch = pytest.importorskip("torch")
 WEIGHTS = np.asarray([-1.5, 0.0, 0.25, 2.0, 1.0])

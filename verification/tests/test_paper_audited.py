@@ -10,7 +10,9 @@ import pytest
 from examples_of_the_paper import paper
 
 import iresnet_ref as ir
-from iresnet_ref.training import Classifier, fit, maximum_likelihood, start
+from iresnet_ref.training.classifier import Classifier
+from iresnet_ref.training.loop import fit, start
+from iresnet_ref.training.losses import maximum_likelihood
 from iresnet_verify import audit
 
 pytest.importorskip("sklearn")

@@ -15,8 +15,10 @@ from rich.console import Console
 
 import iresnet_backends
 from iresnet_ref.arrays import namespace
-from iresnet_verify import backend_parity, cli, gpu
-from iresnet_verify.backend_parity import QUANTITIES
+from iresnet_verify.cli import commands as cli
+from iresnet_verify.machine import backend_parity
+from iresnet_verify.machine import gpu_page as gpu
+from iresnet_verify.machine.backend_parity import QUANTITIES
 
 TRUTH = backend_parity.Truth(0)
 

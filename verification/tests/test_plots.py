@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sample_reports import error_bound_curve, estimator_curve, residual_curve
 
-from iresnet_verify.plots import MOST, Scale, draw
+from iresnet_verify.report.plots import MOST, Scale, draw
 
 
 @pytest.mark.parametrize("curve", [residual_curve(), error_bound_curve(), estimator_curve()], ids=lambda c: str(c["kind"]))

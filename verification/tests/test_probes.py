@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import iresnet_ref as ir
-from iresnet_ref.logdet import laws
+from iresnet_ref.log_determinant import length_distributions as laws
 from iresnet_ref.probes import philox
 
 

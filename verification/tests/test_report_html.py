@@ -32,9 +32,9 @@ from sample_reports import (
     undecided,
 )
 
-from iresnet_verify.check import Status
-from iresnet_verify.report_html import prose, render, write
-from iresnet_verify.report_text import STATES, count, number, overall, seconds_text, state, value_text, verdict
+from iresnet_verify.check.outcome import Status
+from iresnet_verify.report.html import prose, render, write
+from iresnet_verify.report.text import STATES, count, number, overall, seconds_text, state, value_text, verdict
 
 VOID = {"meta", "link", "input", "br"}
 

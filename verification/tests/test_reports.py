@@ -15,9 +15,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from iresnet_verify import catalogue, report_json, report_junit, report_terminal
-from iresnet_verify.isolated import Progress
-from iresnet_verify.result import CheckResult, Report
+from iresnet_verify import Report, catalogue
+from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.cli import terminal as report_terminal
+from iresnet_verify.report import json as report_json
+from iresnet_verify.report import junit as report_junit
+from iresnet_verify.workers.isolated_audits import Progress
 
 NASTY = "a\x00b\x1b[31m<&\"'[bold]\ud800\u2028]]>"
 EVIDENCE = {
@@ -143,7 +147,7 @@ def test_junit_lists_what_could_not_be_loaded(tmp_path: Path) -> None:
 
 
 # -- terminal
-def printed(width: int, *reports: Report, colour: bool = False) -> str:
+def printed(width: int, *reports: AuditResult, colour: bool = False) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
     report_terminal.show(reports, console)

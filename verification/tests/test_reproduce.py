@@ -16,12 +16,16 @@ import hostile_subjects
 import numpy as np
 import pytest
 
-from iresnet_verify import audit, report_json, reproduce
-from iresnet_verify.auditing import Prepared
-from iresnet_verify.check import CATALOGUE, Check, Counterexample, Outcome
-from iresnet_verify.literals import MOST_CHARACTERS, inputs_source
-from iresnet_verify.loading import Origin, load
-from iresnet_verify.result import CheckResult
+from iresnet_verify import audit
+from iresnet_verify.check.outcome import Counterexample, Outcome
+from iresnet_verify.check.registry import CATALOGUE, Check
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.report import json as report_json
+from iresnet_verify.reproduction import reproduce
+from iresnet_verify.reproduction.attach import attach
+from iresnet_verify.reproduction.literals import MOST_CHARACTERS, inputs_source
+from iresnet_verify.running.run import Prepared
+from iresnet_verify.subject.loading import Origin, load
 
 SUBJECT = """
 import numpy as np
@@ -141,7 +145,7 @@ def test_an_object_that_cannot_be_stored_says_so(
             return y / hostile_subjects.SLOPE + 0.25
 
     report = audit(hostile_subjects.scaled(inverse=inverse), budget="quick", select=[check])
-    (found,) = reproduce.attach([report], tmp_path)
+    (found,) = attach([report], tmp_path)
     code, text = execute(Path(str(found.checks[0].reproduce)))
     assert code == 2, text
     assert "the subject could not be stored: TypeError: cannot pickle '_thread.lock' object" in text
@@ -149,7 +153,7 @@ def test_an_object_that_cannot_be_stored_says_so(
 
 def test_every_failed_result_has_a_reproduction_and_no_other(tmp_path: Path) -> None:
     report = audit(hostile_subjects.wrong(), budget="quick", select=["inverse", "hygiene"])
-    (found,) = reproduce.attach([report], tmp_path)
+    (found,) = attach([report], tmp_path)
     failed = {c.id for c in found.checks if c.status == "failed"}
     assert failed
     assert {c.id for c in found.checks if c.reproduce is not None and Path(c.reproduce).is_file()} == failed
@@ -157,7 +161,7 @@ def test_every_failed_result_has_a_reproduction_and_no_other(tmp_path: Path) -> 
 
 def test_subjects_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
     report = audit(hostile_subjects.wrong(), budget="quick", select=["inverse.recovers-input"])
-    found = reproduce.attach([report, report], tmp_path)
+    found = attach([report, report], tmp_path)
     assert len({c.reproduce for r in found for c in r.checks}) == 2
 
 

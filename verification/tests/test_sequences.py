@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from iresnet_verify import sequences
+from iresnet_verify.statistics import confidence_sequences as sequences
 
 
 def skewed(rng: np.random.Generator, n: int) -> np.ndarray:

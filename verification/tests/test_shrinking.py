@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iresnet_verify import shrinking
-from iresnet_verify.shrinking import odd_input, shrink
+from iresnet_verify.check import shrinking
+from iresnet_verify.check.shrinking import odd_input, shrink
 
 
 def test_a_row_of_few_digits_is_left_and_what_does_not_matter_is_zero() -> None:

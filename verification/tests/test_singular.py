@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from iresnet_verify import singular
+from iresnet_verify.oracle import singular_values as singular
 
 
 def matrices(d: int) -> np.ndarray:

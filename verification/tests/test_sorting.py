@@ -13,8 +13,8 @@ from tables import backend
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
-from iresnet_ref.sorting import GroupSort
-from iresnet_ref.spread import Spread
+from iresnet_ref.layers.sorting import GroupSort
+from iresnet_ref.rounding.forward_error import Spread
 
 SEEDS = st.integers(0, 2**20)
 KEYS = ["numpy-f64", "torch-f32", "strict-device1-f32"]

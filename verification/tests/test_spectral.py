@@ -11,8 +11,8 @@ from tables import BACKENDS, backend
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
-from iresnet_ref.convolution import Convolution
-from iresnet_ref.operators import Dense, Diagonal
+from iresnet_ref.jacobian.convolution import Convolution
+from iresnet_ref.jacobian.factors import Dense, Diagonal
 from iresnet_ref.rounding import unit_roundoff
 
 SHAPES = [(3, 2, 3, 3, 5, 4), (2, 4, 1, 3, 4, 6), (1, 1, 5, 5, 5, 5), (4, 4, 1, 1, 3, 3)]

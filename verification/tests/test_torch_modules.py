@@ -12,9 +12,11 @@ from tables import CONSTRUCTORS, backend
 
 import iresnet_ref as ir
 from iresnet_backends import from_torch, to_torch
+from iresnet_backends.errors import ModuleError
 from iresnet_backends.saving import load, save
 from iresnet_ref.arrays import to_host
-from iresnet_ref.layers import LinearLayer, Pointwise
+from iresnet_ref.layers.linear import LinearLayer
+from iresnet_ref.layers.pointwise import Pointwise
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -148,7 +150,7 @@ def test_torch_softplus_leaves_the_function_at_its_threshold() -> None:
 def test_a_branch_goes_to_torch_and_comes_back(name: str) -> None:
     g = CONSTRUCTORS[name](np.zeros(1), 3)
     if not all(isinstance(layer, LinearLayer | Pointwise) for layer in g.layers):  # torch has no such modules
-        with pytest.raises(ir.SubjectError, match="expected dense, convolutional and pointwise layers"):
+        with pytest.raises(ModuleError, match="expected dense, convolutional and pointwise layers"):
             to_torch(g)
         return
     net = to_torch(g)
@@ -186,19 +188,19 @@ def conv(**settings: Any) -> Any:
 @pytest.mark.parametrize(
     ("net", "error", "message"),
     [
-        (nn.Sequential(nn.Linear(2, 3), nn.SiLU(), nn.Linear(3, 2)), ir.SubjectError, "got SiLU at 1; an activation of your own"),
-        (nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout())), ir.SubjectError, r"got Dropout at 1\.0"),
-        (nn.Sequential(nn.Linear(2, 2), nn.Softplus(beta=2.0)), ir.SubjectError, "Softplus, with beta=1, got 2"),
-        (nn.Sequential(nn.ELU()), ir.SubjectError, "at least one Linear or Conv2d"),
+        (nn.Sequential(nn.Linear(2, 3), nn.SiLU(), nn.Linear(3, 2)), ModuleError, "got SiLU at 1; an activation of your own"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout())), ModuleError, r"got Dropout at 1\.0"),
+        (nn.Sequential(nn.Linear(2, 2), nn.Softplus(beta=2.0)), ModuleError, "Softplus, with beta=1, got 2"),
+        (nn.Sequential(nn.ELU()), ModuleError, "at least one Linear or Conv2d"),
         (nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 2)), ir.ShapeError, r"expected events \(2,\) in front of 1, got \(3,\)"),
         (nn.Sequential(nn.Linear(2, 3)), ir.ShapeError, r"whose ends agree.*\(2,\) → \(3,\)"),
-        (conv(stride=2), ir.SubjectError, r"got stride=\(2, 2\)"),
-        (conv(padding=0), ir.SubjectError, r"got padding=\(0, 0\)"),
-        (conv(padding="valid"), ir.SubjectError, "got padding=valid"),
-        (conv(kernel_size=4, padding="same"), ir.SubjectError, r"got kernel_size=\(4, 4\)"),
-        (conv(groups=2), ir.SubjectError, "got groups=2"),
-        (conv(dilation=2, padding=2), ir.SubjectError, r"got dilation=\(2, 2\)"),
-        (conv(padding_mode="reflect"), ir.SubjectError, "'zeros' or 'circular', got 'reflect'"),
+        (conv(stride=2), ModuleError, r"got stride=\(2, 2\)"),
+        (conv(padding=0), ModuleError, r"got padding=\(0, 0\)"),
+        (conv(padding="valid"), ModuleError, "got padding=valid"),
+        (conv(kernel_size=4, padding="same"), ModuleError, r"got kernel_size=\(4, 4\)"),
+        (conv(groups=2), ModuleError, "got groups=2"),
+        (conv(dilation=2, padding=2), ModuleError, r"got dilation=\(2, 2\)"),
+        (conv(padding_mode="reflect"), ModuleError, "'zeros' or 'circular', got 'reflect'"),
     ],
 )
 def test_what_is_not_understood_is_named(net: Any, error: type[Exception], message: str) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from test_reports import REPORT, result
 
-from iresnet_ref.errors import SubjectError
-from iresnet_verify import baseline, cli, configuration, report_github
+from iresnet_verify.cli import commands as cli
+from iresnet_verify.cli import configuration
+from iresnet_verify.report import baseline
+from iresnet_verify.report import github as report_github
+from iresnet_verify.subject.errors import SubjectError
 
 FILE = Path(__file__).parent / "hostile_subjects.py"
 FAST = ("--budget", "quick", "--select", "hygiene.readable,inverse.recovers-input,logdet.matches-determinant")

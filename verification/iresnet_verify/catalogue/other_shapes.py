@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from iresnet_verify.catalogue.behaviour import context_of
-from iresnet_verify.catalogue.inverse import recovers_input
-from iresnet_verify.catalogue.lipschitz import bounds_jacobian
-from iresnet_verify.catalogue.logdet import matches_determinant
-from iresnet_verify.check import Outcome, check
+from iresnet_verify.catalogue.inverse.round_trips import recovers_input
+from iresnet_verify.catalogue.lipschitz.bound import bounds_jacobian
+from iresnet_verify.catalogue.logdet.value import matches_determinant
+from iresnet_verify.catalogue.shared.comparisons import context_of
+from iresnet_verify.check.outcome import Outcome
+from iresnet_verify.check.registry import check
 
 if TYPE_CHECKING:
-    from iresnet_verify.context import Context
+    from iresnet_verify.check.context import Context
 
 BOUND = "other_shapes of the subject; Behrmann et al. 2019 (arXiv 1811.00995), Theorem 1"
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 D, HIDDEN, LIPSCHITZ = 3, 6, 0.8
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from iresnet_verify.mutants.mutant import Factory, table
 from iresnet_verify.mutants.networks import Frozen, Residual, dtype_of, mlp, steeper
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 
 def attained(factor: float, seed: int = 0, dtype: str = "float64") -> Subject:

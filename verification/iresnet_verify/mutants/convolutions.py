@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_verify.mutants.mutant import Factory, table
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 Norm = Callable[[Tensor], Tensor]
 L, CHANNELS, GRID = 0.9, 2, 5

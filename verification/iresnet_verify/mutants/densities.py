@@ -12,7 +12,7 @@ from torch import Tensor
 
 from iresnet_verify.mutants.mutant import Factory, table
 from iresnet_verify.mutants.volume import Net, exact, normal, subject
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 CHANGE, TOTAL = "density.change-of-variables", "density.integrates-to-one"
 FOLLOW = "density.samples-follow-log-prob"

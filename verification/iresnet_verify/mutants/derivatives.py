@@ -11,7 +11,7 @@ from torch import Tensor
 from iresnet_verify.mutants.log_dets import wrong
 from iresnet_verify.mutants.mutant import table
 from iresnet_verify.mutants.volume import STAY, Net, exact, leaf_of, lengths, roulette, subject
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 
 class Reweighted(torch.autograd.Function):

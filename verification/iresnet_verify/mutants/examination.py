@@ -38,7 +38,7 @@ class Verdict:
 
 def examine_one(id: str, *, meant_only: bool = False) -> Verdict:
     """Audit one mutant: the whole catalogue, or the checks meant for it."""
-    from iresnet_verify.auditing import audit
+    from iresnet_verify.api import audit
 
     mutant = mutants.load()[id]
     report = audit(mutant.make(SEED), seed=0, budget="quick", select=mutant.meant if meant_only else None)

@@ -11,7 +11,7 @@ from iresnet_verify.mutants.log_dets import wrong
 from iresnet_verify.mutants.mutant import table
 from iresnet_verify.mutants.networks import Residual, mlp, steeper
 from iresnet_verify.mutants.volume import STAY, Net, exact, roulette
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 
 def wraps_around(seed: int) -> Subject:

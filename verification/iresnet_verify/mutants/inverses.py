@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from iresnet_verify.mutants.mutant import Factory, table
 from iresnet_verify.mutants.networks import Residual, banach, mlp, steeper
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 
 def five_iterations(seed: int = 0) -> Subject:

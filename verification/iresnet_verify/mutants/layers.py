@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from iresnet_verify.mutants.mutant import Factory, table
 from iresnet_verify.mutants.networks import Residual
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 C, GRID, CLAIMED = 2, 6, 0.8
 

@@ -11,7 +11,7 @@ from iresnet_verify.mutants.block import Block, make
 from iresnet_verify.mutants.mutant import Factory, table
 from iresnet_verify.mutants.networks import Effective, steeper
 from iresnet_verify.mutants.volume import STAY, Net, lengths, powers
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 
 class NotYetNormalised(Block):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from iresnet_verify.mutants.mutant import Factory, table
 from iresnet_verify.mutants.volume import LogDet, Net, exact, leaf_of, powers, series, subject
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 
 def jacobian(net: Net, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 Factory = Callable[[int], Subject]
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-3}
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 import iresnet_ref as ir
-from iresnet_ref.chain import Chain
-from iresnet_ref.logdet import laws
-from iresnet_ref.logdet.series import event_dot
+from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant.series import event_dot
 from iresnet_verify.mutants.mutant import Factory, table
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 D, L = 5, 0.9
 Kernel = Callable[..., Any]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iresnet_verify.subject import Subject
+from iresnet_verify.subject.subject import Subject
 
 L = 0.8
 STAY = 0.75

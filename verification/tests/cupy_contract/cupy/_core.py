@@ -250,4 +250,3 @@ def _function(name: str, target: Any, parameters: Any) -> Any:
 
 
 _complete()
-

@@ -1,0 +1,68 @@
+"""Norms of events and of stacks, and the shapes they need."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref.arrays.namespaces import Array, HostArray, namespace, size, to_host
+
+
+def stack_norm(x: Array, p: float = 2.0) -> Any:
+    """Return the p-norm of each event, p = 1, 2 or ∞, as (*probes, batch); ‖x_b‖₂ = m‖x_b/m‖₂ with m = max|x_b|.
+
+    The event axes are flattened first. The division keeps the squares inside the range of the dtype: without it every
+    float32 event below 1e-19 would have norm 0, and every one above 1e19 norm inf.
+    """
+    xp = namespace(x)
+    if p == 1.0:
+        return xp.sum(xp.abs(x), axis=-1)
+    m = xp.max(xp.abs(x), axis=-1, keepdims=True)
+    if p == math.inf:
+        return m[..., 0]
+    m = xp.where((m > 0.0) & xp.isfinite(m), m, xp.ones_like(m))
+    scaled = x / m
+    total = (
+        xp.linalg.vector_norm(scaled, axis=-1) if hasattr(xp, "linalg") else xp.sqrt(xp.sum(scaled * scaled, axis=-1))
+    )
+    return total * m[..., 0]
+
+
+def flatten_events(x: Array, event_ndim: int) -> Any:
+    """Return x with its last `event_ndim` axes flattened to one."""
+    if event_ndim == 1:
+        return x
+    lead = x.shape[: x.ndim - event_ndim]
+    return namespace(x).reshape(x, (*lead, size(x.shape[x.ndim - event_ndim :])))
+
+
+def row_norm(x: Array, event_ndim: int, p: float = 2.0) -> Any:
+    """Return ‖x_b‖_p over the last `event_ndim` axes."""
+    return stack_norm(flatten_events(x, event_ndim), p)
+
+
+def host_norms(*arrays: Array, p: float = 2.0) -> HostArray:
+    """Return ‖x_b‖_p of every row of every array (batch, *event) on the host, in float64 as (arrays, batch).
+
+    One synchronisation. The squares are summed as they are, and again with `row_norm` if they leave the range of the dtype,
+    but for norms whose squares all vanish beside a larger one of their row: those are 0, to an eps of the larger one.
+    """
+    xp = namespace(*arrays)
+    flat = [flatten_events(x, x.ndim - 1) for x in arrays]
+    if p != 2.0:
+        return to_host(xp.stack([stack_norm(x, p) for x in flat], axis=0)).astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        squares = to_host(xp.stack([xp.vecdot(x, x) for x in flat], axis=0)).astype(np.float64)
+    info = xp.finfo(flat[0].dtype)
+    lost = flat[0].shape[-1] * float(info.smallest_normal) / float(info.eps) ** 2  # what underflows is below rounding
+    vanishing = (squares == 0.0) & (squares.max(axis=0) > lost)  # then the true square is below n·smallest_normal = lost·eps²
+    if (((squares > lost) | vanishing) & (squares < math.inf)).all():
+        return np.sqrt(squares)
+    return to_host(xp.stack([stack_norm(x) for x in flat], axis=0)).astype(np.float64)
+
+
+def expand_rows(row: Array, event_ndim: int) -> Any:
+    """Return a per-row array with `event_ndim` axes of length 1 appended, ready to broadcast over events."""
+    return namespace(row).reshape(row, (*row.shape, *(1,) * event_ndim))

@@ -1,0 +1,76 @@
+"""Validation at the public boundary, once; the kernels behind it contain only mathematics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+
+from iresnet_ref.arrays.namespaces import Array, device, holds, is_short, namespace, size
+from iresnet_ref.errors import DTypeError, NonFiniteError, ShapeError
+
+
+def require_finite(**arrays: Any) -> None:
+    """Refuse NaN and infinity, by one host synchronisation for all arrays together; None and empty ones are passed over.
+
+    Raises: NonFiniteError.
+    """
+    finite = {name: namespace(a).isfinite(a) for name, a in arrays.items() if a is not None and size(tuple(a.shape))}
+    if finite and not holds(*finite.values()):
+        name = next(name for name, condition in finite.items() if not holds(condition))
+        raise NonFiniteError(
+            f"{name}: expected finite values, got NaN or infinity; look at the rows where isfinite is false"
+        )
+
+
+def require_full_precision(x: Array, what: str, instead: str) -> None:
+    """Refuse dtypes of fewer than 32 bits. Raises DTypeError."""
+    if is_short(x):
+        raise DTypeError(
+            f"{what}: expected float32 or float64, got {x.dtype}, whose rounding would swamp the result; "
+            f"try {instead} weights and inputs cast to float32"
+        )
+
+
+def require_real(x: Any, name: str) -> None:
+    """Refuse anything but a real floating-point array. Raises DTypeError."""
+    if not array_api_compat.is_array_api_obj(x):
+        raise DTypeError(
+            f"{name}: expected an array of the Python Array API (NumPy, torch, …), got {type(x).__name__}; "
+            "try numpy.asarray or your framework's asarray"
+        )
+    xp = namespace(x)
+    if not xp.isdtype(x.dtype, "real floating"):
+        raise DTypeError(f"{name}: expected a real floating dtype, got {x.dtype}; try xp.astype(x, xp.float64)")
+
+
+def require_batch(x: Any, event_shape: tuple[int, ...], name: str, *, check: bool = True) -> None:
+    """Refuse anything but a finite floating-point batch `(batch, *event_shape)`.
+
+    Raises: DTypeError, ShapeError, NonFiniteError (the last only with `check`, which costs one host synchronisation).
+    """
+    require_real(x, name)
+    if x.ndim != 1 + len(event_shape) or tuple(x.shape[1:]) != tuple(event_shape):
+        raise ShapeError(
+            f"{name}: expected shape (batch, {', '.join(map(str, event_shape))}), got {tuple(x.shape)}; "
+            "put the batch first, try x[None] for a single event"
+        )
+    if check:
+        require_finite(**{name: x})
+
+
+def require_alike(x: Any, other: Any, name: str) -> None:
+    """Refuse arrays of different namespace, dtype or device: nothing is promoted or moved silently."""
+    if namespace(x) is not namespace(other):
+        raise DTypeError(
+            f"{name}: expected an array of {namespace(other).__name__} like the weights, got {namespace(x).__name__}; "
+            "convert it with the backend's asarray"
+        )
+    if x.dtype != other.dtype:
+        raise DTypeError(
+            f"{name}: expected dtype {other.dtype} like the weights, got {x.dtype}; convert one of them with xp.astype"
+        )
+    if None not in (device(x), device(other)) and device(x) != device(other):  # under jax.jit there is no device
+        raise DTypeError(
+            f"{name}: expected device {device(other)} like the weights, got {device(x)}; move one with array_api_compat.to_device"
+        )

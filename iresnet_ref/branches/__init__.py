@@ -1,0 +1,1 @@
+"""Residual branches g: layers in sequence, their certificates, and the constructors of dense and convolutional ones."""

@@ -1,0 +1,147 @@
+"""The residual branch g: a sequence of layers with its linearisation, its certificate and its running error.
+
+Branches are values: changing a parameter gives a new branch (`with_parameters`), so a certificate never goes stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Any
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import device, namespace, require_alike, row_norm
+from iresnet_ref.branches.certificate import Certificate, product_certificate
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.layers.layer import Layer, Pullback
+from iresnet_ref.layers.linear import LinearLayer
+from iresnet_ref.layers.tape import Tape, record
+from iresnet_ref.norms.induced import require_norm
+from iresnet_ref.rounding.forward_error import nothing
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no truth of equality; jax.jit(F) hashes F
+class Branch:
+    """g = layer_n ∘ ⋯ ∘ layer_1 on events of `event_shape`.
+
+    `g(x)` is the value, `g.linearize(x)` the value and J_g(x) as a `Chain`; `g.certificate` a proved bound on Lip(g) in the
+    `norm` of events: 2, or 1 or ∞ (`iresnet_ref.norms.induced`).
+    """
+
+    layers: tuple[Layer, ...]
+    event_shape: tuple[int, ...]
+    norm: float = 2.0
+
+    def __post_init__(self) -> None:
+        require_norm(self.norm)
+        object.__setattr__(self, "event_shape", tuple(self.event_shape))
+        arrays = list(self.parameters().values())
+        if not arrays:
+            raise ShapeError("branch: expected at least one layer with parameters, got none; try ir.mlp")
+        for array in arrays[1:]:
+            require_alike(array, arrays[0], "branch parameter")
+        self.out_shape  # noqa: B018 - the layers must fit
+
+    @cached_property
+    def out_shape(self) -> tuple[int, ...]:
+        """The event shape of g(x). Raises ShapeError where a layer does not fit the one before."""
+        return reduce(lambda event, layer: layer.out_shape(event), self.layers, self.event_shape)
+
+    @property
+    def like(self) -> Any:
+        """A parameter: it carries the namespace, the dtype and the device."""
+        return next(iter(self.parameters().values()))
+
+    def __call__(self, x: Any) -> Any:
+        """Return g(x)."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def linearize(self, x: Any) -> tuple[Any, Chain]:
+        """Return g(x) and the chain of J_g(x); products with J repeat no forward pass."""
+        batch = x.shape[0]
+        factors = []
+        for layer in self.layers:
+            x, factor = layer.linearize(x)
+            factors.append(factor)
+        return x, Chain(tuple(factors), batch, x)
+
+    def jacobian(self, x: Any) -> Chain:
+        """Return the chain of J_g(x) alone: what a last linear layer makes of its input is not computed."""
+        factors, batch, last = [], x.shape[0], self.layers[-1]
+        for layer in self.layers[:-1]:
+            x, factor = layer.linearize(x)
+            factors.append(factor)
+        factors.append(last.operator if isinstance(last, LinearLayer) else last.linearize(x)[1])
+        return Chain(tuple(factors), batch, x)
+
+    def pullback(self, x: Any, v: Any = None, y_bar: Any = None, t_bar: Any = None) -> Pullback:
+        """Return (x̄, v̄, {parameter: gradient}): one reverse pass over the pairs (x, v) of every layer.
+
+        ȳ is the cotangent of y = g(x), t̄ that of the tangent t = J_g(x) v, so this differentiates Σ ȳᵀg(x) + Σ t̄ᵀJ_g(x)v.
+        x and ȳ are (batch, *event), v and t̄ (*probes, batch, *event), both or neither of them given; None is zero.
+        x̄ is summed over the probes, gradients over probes and batch. v̄ is None without v.
+        """
+        tape = self.record(x, linearize=v is not None)
+        return tape.pullback(y_bar, () if v is None else tape.push(v), t_bar)
+
+    def record(self, x: Any, *, linearize: bool = True) -> Tape:
+        """Return the forward pass at x with what a reverse pass needs of it."""
+        return record(self.layers, x, linearize=linearize)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return all parameters as {"0.weight": …}, in the order of the layers."""
+        return {f"{i}.{name}": p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Branch:
+        """Return the branch with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
+        mine = self.parameters()
+        for key in sorted(mine.keys() ^ parameters.keys()):
+            raise ShapeError(f"parameters: expected exactly the keys {sorted(mine)}, got {key!r} on one side only")
+        for key, old in mine.items():
+            if tuple(parameters[key].shape) != tuple(old.shape):
+                raise ShapeError(
+                    f"parameters[{key!r}]: expected shape {tuple(old.shape)}, got {tuple(parameters[key].shape)}"
+                )
+        layers = tuple(
+            layer.with_parameters({name: parameters[f"{i}.{name}"] for name in layer.parameters})
+            for i, layer in enumerate(self.layers)
+        )
+        return Branch(layers, self.event_shape, self.norm)
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """A proved bound on Lip(g)."""
+        return product_certificate(self.layers, self.norm)
+
+    def running_error(self, x: Any) -> tuple[Any, Any, float, Any]:
+        """Return (ĝ, s, a, b): ĝ = fl g(x), s ≥ ‖ĝ − g(x)‖ per row, and |s(x′) − s(x)| ≤ a‖x − x′‖ + b for every x′.
+
+        The s returned is rounded, and widened so that it is no smaller than the s of docs/proofs.md, which moves so.
+        """
+        before = nothing(x, self.norm)
+        for layer in self.layers:
+            y = layer(x)
+            before = layer.spread(x, y, before)
+            x = y
+        return x, before.error, before.growth, before.drift
+
+    @cached_property
+    def rounding(self) -> tuple[float, float]:
+        """(α, β) with ‖fl g(x) − g(x)‖ ≤ α + β‖x‖ for every x: the running error at 0, and how it grows from there."""
+        like = self.like
+        origin = namespace(like).zeros((1, *self.event_shape), dtype=like.dtype, device=device(like))
+        _, error, growth, drift = self.running_error(origin)
+        return (float(error[0]) + float(drift[0])) * (1.0 + 8.0 * rounding.unit_roundoff(like)), growth
+
+    def rounding_noise(self, x: Any) -> Any:
+        """Return the estimated norm, per row, of the rounding error of g(x): a typical size, no bound."""
+        variance = namespace(x).zeros_like(x)
+        for layer in self.layers:
+            y = layer(x)
+            variance = layer.noise(x, y, variance)
+            x = y
+        return row_norm(namespace(x).sqrt(variance), x.ndim - 1, self.norm)

@@ -1,0 +1,56 @@
+"""A proved Lipschitz constant of a branch: the product of its layers' proved bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from iresnet_ref.arrays import all_finite, namespace, to_host
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from iresnet_ref.layers.layer import Layer
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A proved upper bound on a Lipschitz constant; `bound` is inf, and `reason` says why, where nothing is proved."""
+
+    bound: float
+    proved: bool
+    reason: str
+
+
+def product_certificate(layers: Sequence[Layer], norm: float = 2.0) -> Certificate:
+    """Return the certificate of a composition: the product of its layers' proved bounds in this norm, rounded up."""
+    bounds, whole = [(layer.name, layer.norm_bound(norm)) for layer in layers], _biases_are_finite(layers)
+    for layer, (name, bound) in zip(layers, bounds, strict=True):
+        if not (0.0 <= bound < math.inf and (whole or _biases_are_finite([layer]))):
+            return Certificate(math.inf, False, f"no bound on the norm of {name} is proved: {_obstacle(layer)}")
+    total = 1.0
+    for _, bound in bounds:
+        if bound != 1.0 and total != 0.0:  # nothing rounds with 1; and 0 is exact
+            total = math.nextafter(total * bound, math.inf) if bound else 0.0
+    if total == math.inf:
+        return Certificate(math.inf, False, "no bound is proved: the product of the layers' norms overflows float64")
+    where = "" if norm == 2.0 else f" in the {norm:g}-norm"
+    return Certificate(total, True, "product of " + ", ".join(f"{name} ≤ {b:.6g}" for name, b in bounds) + where)
+
+
+def _biases_are_finite(layers: Sequence[Layer]) -> bool:
+    """Return whether what no norm sees is finite: one host synchronisation for all biases."""
+    biases = [p for layer in layers for name, p in layer.parameters.items() if name.endswith("bias")]
+    return not biases or all_finite(namespace(*biases).concat(biases, axis=0))
+
+
+def _obstacle(layer: Layer) -> str:
+    if not layer.parameters:
+        return "its activation states no finite Lipschitz constant; state one if you know it"
+    for name, parameter in layer.parameters.items():
+        if not np.isfinite(to_host(parameter)).all():
+            return f"its {name} holds NaN or infinity in float64; look for the step that produced them"
+    return "it is beyond the range of float64; scale the weights down"

@@ -1,0 +1,1 @@
+"""Normalising flows: bijections in sequence, and the densities at their end."""

@@ -1,0 +1,1 @@
+"""The bijections that stand between residual blocks: closed-form inverses and exact log-determinants."""

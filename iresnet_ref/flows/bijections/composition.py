@@ -1,0 +1,289 @@
+"""Composition f_n ∘ ⋯ ∘ f_1, and the multi-scale factor-out as a bijection."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import flatten_events, namespace, require_alike, row_norm, size
+from iresnet_ref.block import ResidualBlock
+from iresnet_ref.errors import DTypeError, ShapeError
+from iresnet_ref.flows.bijections.protocol import Bijection, Options, Pulled, added
+from iresnet_ref.flows.bijections.residual import Residual
+from iresnet_ref.inversion.composition import PathInverse, propagated
+from iresnet_ref.inversion.result import Inverse
+from iresnet_ref.log_determinant.result import LogDet
+
+
+@dataclass(frozen=True)
+class Composition(Bijection):
+    """x ↦ f_n(⋯ f_1(x)); residual blocks among the steps are wrapped. Parameters are {"2.log_scale": …}.
+
+    The error bound of the inverse is propagated: with ε_k the bound of step k alone and Λ_k ≥ Lip(f_k⁻¹), the preimage is
+    within ε_1 + Λ_1(ε_2 + Λ_2(⋯)) of the exact one. It is a true bound, and quickly vacuous: eight blocks at L = .97
+    multiply by 1.5e12 (`inverse_lipschitz`).
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> f = Composition((ir.Permutation((2,), (1, 0)), ir.ResidualBlock(ir.mlp((2, 8, 2)))))
+    >>> y, log_det = f.forward(np.ones((1, 2)))
+    >>> bool(abs(f.preimage(y).x - 1.0).max() < 1e-5)
+    True
+    """
+
+    steps: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        steps = tuple(Residual(s) if isinstance(s, ResidualBlock) else s for s in self.steps)
+        for step in steps:
+            if not isinstance(step, Bijection):
+                raise DTypeError(
+                    f"flow: expected steps that are residual blocks or bijections, got {type(step).__name__}; "
+                    "try ir.ResidualBlock(branch)"
+                )
+        if not steps:
+            raise ShapeError("flow: expected at least one step, got none; try [ir.ResidualBlock(ir.mlp((2, 64, 64, 2)))]")
+        for i, (a, b) in enumerate(pairwise(steps)):
+            if tuple(a.out_shape) != tuple(b.in_shape):
+                raise ShapeError(
+                    f"flow: expected step {i + 1} to take events {a.out_shape} of step {i}, got {b.in_shape}"
+                )
+        object.__setattr__(self, "steps", steps)
+        arrays = list(self.parameters().values())
+        for array in arrays[1:]:
+            require_alike(array, arrays[0], "flow parameter")
+
+    @property
+    def streams(self) -> int:  # type: ignore[override]  # a constant of the other bijections
+        """Those of all steps."""
+        return sum(step.streams for step in self.steps)
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """That of the first step."""
+        return tuple(self.steps[0].in_shape)
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """That of the last step."""
+        return tuple(self.steps[-1].out_shape)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters of all steps, in their order."""
+        return {f"{i}.{name}": p for i, step in enumerate(self.steps) for name, p in step.parameters().items()}
+
+    def _replaced(self, parameters: Mapping[str, Any]) -> Composition:
+        steps = [
+            step.with_parameters({name: parameters[f"{i}.{name}"] for name in step.parameters()})
+            for i, step in enumerate(self.steps)
+        ]
+        return Composition(tuple(steps))
+
+    def initialise(self, x: Any) -> Composition:
+        """Return it with every step initialised from what the steps before it make of x."""
+        steps = []
+        for step in self.steps:
+            steps.append(step.initialise(x))
+            x = steps[-1].value(x)
+        return Composition(tuple(steps))
+
+    def given(self, context: Any) -> Composition:
+        """Return it with every step conditioned."""
+        return Composition(tuple(step.given(context) for step in self.steps))
+
+    def require_values(self, x: Any, name: str, **others: Any) -> None:
+        """Refuse of x what the first step refuses."""
+        if name == "x":
+            self.steps[0].require_values(x, name, **others)
+        else:
+            super().require_values(x, name, **others)
+
+    def _with_options(self, options: Options) -> Iterator[tuple[Bijection, Options]]:
+        """Yield each step with options whose streams no other step uses."""
+        used = 0
+        for step in self.steps:
+            yield step, options.after(used)
+            used += step.streams
+
+    def value(self, x: Any) -> Any:
+        """Return f_n(⋯ f_1(x))."""
+        for step in self.steps:
+            x = step.value(x)
+        return x
+
+    def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+        """Return the value and the sum of the log-determinants."""
+        return self.record(x, options)[1:]
+
+    def record(self, x: Any, options: Options) -> tuple[list[Any], Any, LogDet]:
+        """Return the input of every step, the value and the sum of the log-determinants."""
+        inputs, total = [], None
+        for step, own in self._with_options(options):
+            inputs.append(x)
+            x, log_det = step.run(x, own)
+            total = log_det if total is None else added(total, log_det)
+        assert total is not None
+        return inputs, x, total
+
+    def inputs(self, x: Any) -> tuple[list[Any], Any]:
+        """Return the input of every step, and the value."""
+        inputs = []
+        for step in self.steps:
+            inputs.append(x)
+            x = step.value(x)
+        return inputs, x
+
+    def undo(self, y: Any, options: Options) -> PathInverse:
+        """Return the preimage; its residual is that of the whole composition."""
+        results, constants, x = [], [], y
+        for step, own in reversed(list(self._with_options(options))):
+            results.append(step.undo(x, own))
+            constants.append(step.inverse_lipschitz)
+            x = results[-1].x
+        bound, product, vacuous = propagated(results, constants)
+        return PathInverse(
+            x,
+            row_norm(y - self.value(x), y.ndim - 1),
+            bound,
+            functools.reduce(operator.add, (r.evaluations for r in results)),
+            functools.reduce(operator.and_, (r.converged for r in results)),
+            " + ".join(dict.fromkeys(r.method for r in results)),
+            inverse_lipschitz=product,
+            vacuous=vacuous,
+        )
+
+    def amplification(self, x: Any) -> Any:
+        """Return the product of the steps' own, along the path of x."""
+        product = 1.0
+        for step in self.steps:
+            product = step.amplification(x) * product
+            x = step.value(x)
+        return product
+
+    @property
+    def inverse_lipschitz(self) -> float:
+        """The product of those of the steps: a true bound, quickly vacuous."""
+        product = 1.0
+        for step in self.steps:
+            product = rounding.up(product * step.inverse_lipschitz, 1)
+        return product
+
+    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+        """The steps' pullbacks, last to first."""
+        return self.back(self.inputs(x)[0], y_bar, weights, options)
+
+    def back(self, inputs: Sequence[Any], y_bar: Any, weights: Any, options: Options) -> Pulled:
+        """Return `pullback` at the inputs of the steps."""
+        steps = list(self._with_options(options))
+        gradients: dict[str, Any] = {}
+        for i in reversed(range(len(steps))):
+            step, own = steps[i]
+            y_bar, mine = step.pullback(inputs[i], y_bar, weights, own)
+            gradients = {**{f"{i}.{name}": g for name, g in mine.items()}, **gradients}
+        return y_bar, gradients
+
+
+@dataclass(frozen=True)
+class FactorOut(Bijection):
+    """Half of the channels go to the base at once, the rest through further steps: the multi-scale architecture.
+
+    y = (flat rest(x_a), flat x_b), a vector, with x_a the first half of the channels (the larger one of an odd number).
+    Real NVP, arXiv 1605.08803, §3.6. Nest one in another for more scales; the base then is one density on vectors.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> f = FactorOut((4, 2, 2), [ir.Permutation((2, 2, 2), (1, 0))])
+    >>> f(np.zeros((3, 4, 2, 2))).shape
+    (3, 16)
+    """
+
+    event_shape: tuple[int, ...]
+    rest: Any
+
+    def __post_init__(self) -> None:
+        rest = Composition(tuple(self.rest)) if isinstance(self.rest, Sequence) else self.rest
+        if not self.event_shape or self.event_shape[0] < 2:
+            raise ShapeError(f"factor out: expected events of at least two channels, got {self.event_shape}")
+        half = (self.event_shape[0] - self.event_shape[0] // 2, *self.event_shape[1:])
+        if tuple(rest.in_shape) != half:
+            raise ShapeError(f"factor out: expected steps that take half the channels, {half}, got {rest.in_shape}")
+        object.__setattr__(self, "rest", rest)
+
+    @property
+    def streams(self) -> int:  # type: ignore[override]  # a constant of the other bijections
+        """Those of the rest."""
+        return int(self.rest.streams)
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """(channels, …)."""
+        return self.event_shape
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """(d′,), all numbers of both parts."""
+        return (size(self.rest.out_shape) + size(self.event_shape) - size(self.rest.in_shape),)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return those of the rest."""
+        return dict(self.rest.parameters())
+
+    def _replaced(self, parameters: Mapping[str, Any]) -> FactorOut:
+        return replace(self, rest=self.rest.with_parameters(parameters))
+
+    def initialise(self, x: Any) -> FactorOut:
+        """Return it with the rest initialised."""
+        return replace(self, rest=self.rest.initialise(self._split(x)[0]))
+
+    def given(self, context: Any) -> FactorOut:
+        """Return it with the rest conditioned."""
+        return replace(self, rest=self.rest.given(context))
+
+    def _split(self, x: Any) -> tuple[Any, Any]:
+        half = self.rest.in_shape[0]
+        return x[:, :half, ...], x[:, half:, ...]
+
+    def _join(self, a: Any, b: Any) -> Any:
+        return namespace(a).concat([flatten_events(a, a.ndim - 1), flatten_events(b, b.ndim - 1)], axis=-1)
+
+    def _parts(self, y: Any) -> tuple[Any, Any]:
+        xp, n = namespace(y), size(self.rest.out_shape)
+        other = (self.event_shape[0] - self.rest.in_shape[0], *self.event_shape[1:])
+        a = xp.reshape(y[:, :n], (y.shape[0], *self.rest.out_shape))
+        return a, xp.reshape(y[:, n:], (y.shape[0], *other))
+
+    def value(self, x: Any) -> Any:
+        """Return (flat rest(x_a), flat x_b)."""
+        a, b = self._split(x)
+        return self._join(self.rest.value(a), b)
+
+    def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+        """Return the value and the log-determinant of the rest."""
+        a, b = self._split(x)
+        a, log_det = self.rest.run(a, options)
+        return self._join(a, b), log_det
+
+    def undo(self, y: Any, options: Options) -> Inverse:
+        """Return the preimage: that of the rest beside x_b, which is exact."""
+        a, b = self._parts(y)
+        found = self.rest.undo(a, options)
+        return replace(found, x=namespace(y).concat([found.x, b], axis=1))
+
+    def amplification(self, x: Any) -> Any:
+        """Return that of the rest, at least 1."""
+        xp, rest = namespace(x), self.rest.amplification(self._split(x)[0])
+        return xp.maximum(rest, xp.ones_like(rest))
+
+    @property
+    def inverse_lipschitz(self) -> float:
+        """That of the rest, at least 1."""
+        return max(1.0, self.rest.inverse_lipschitz)
+
+    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+        """The rest's pullback beside the identity."""
+        a_bar, b_bar = self._parts(y_bar)
+        a_bar, gradients = self.rest.pullback(self._split(x)[0], a_bar, weights, options)
+        return namespace(x).concat([a_bar, b_bar], axis=1), gradients

@@ -1,0 +1,198 @@
+"""The invertible 1×1 convolution W = P L U over channels, with log|det W| = Σs exactly (Glow, arXiv 1807.03039, §3.2).
+
+P is a fixed permutation, L unit lower triangular, U upper triangular with the diagonal ±eˢ of fixed signs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import Array, HostArray, device, from_host, indices, namespace, row_norm, size, to_host
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled, zeros
+from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound
+from iresnet_ref.probes import Probes
+
+
+@dataclass(frozen=True)
+class Mixing(ClosedForm):
+    """y = P L U x over the channels of each pixel; events (channels,) or (channels, height, width).
+
+    Of `lower` and `upper`, (channels, channels), the strict triangles count; `log_scale` s is (channels,).
+
+    >>> import numpy as np
+    >>> m = Mixing.rotation((3,), seed=1)
+    >>> y, log_det = m.forward(np.ones((2, 3)))
+    >>> bool(np.allclose(m.preimage(y).x, 1.0)), bool(abs(log_det.value[0]) < 1e-14)
+    (True, True)
+    """
+
+    lower: Array
+    upper: Array
+    log_scale: Array
+    event_shape: tuple[int, ...]
+    order: tuple[int, ...]
+    signs: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        n = self.event_shape[0] if self.event_shape else 0
+        shapes = [tuple(p.shape) for p in (self.lower, self.upper, self.log_scale)]
+        if not n or shapes != [(n, n), (n, n), (n,)] or sorted(self.order) != list(range(n)) or len(self.signs) != n:
+            raise ShapeError(
+                f"mixing: expected lower and upper ({n}, {n}), log_scale ({n},), an order and signs of {n} channels, "
+                f"got {shapes}, {self.order}, {self.signs}; try Mixing.rotation(event_shape)"
+            )
+
+    @classmethod
+    def rotation(cls, event_shape: tuple[int, ...], *, seed: int = 0, like: Array | None = None) -> Mixing:
+        """Return a random rotation: the same on every backend, for the same seed."""
+        n = event_shape[0]
+        draw = Probes(seed=seed, kind="gaussian").gaussians(1, n * n).reshape(n, n)
+        order, lower, upper = _plu(np.linalg.qr(draw)[0])
+        like = np.zeros(1) if like is None else like
+        diagonal = np.diag(upper)
+        return cls(
+            from_host(np.tril(lower, -1), like),
+            from_host(np.triu(upper, 1), like),
+            from_host(np.log(np.abs(diagonal)), like),
+            tuple(event_shape),
+            order,
+            tuple(float(s) for s in np.sign(diagonal)),
+        )
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The event shape."""
+        return self.event_shape
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the triangles and the log-scale."""
+        return {"lower": self.lower, "upper": self.upper, "log_scale": self.log_scale}
+
+    def _replaced(self, parameters: Mapping[str, Any]) -> Mixing:
+        return replace(self, **parameters)
+
+    @property
+    def _factors(self) -> tuple[Any, Any]:
+        """L and U."""
+        xp = namespace(self.lower)
+        identity = xp.eye(len(self.order), dtype=self.lower.dtype, device=device(self.lower))
+        signs = from_host(np.asarray(self.signs), self.lower)
+        return xp.tril(self.lower, k=-1) + identity, xp.triu(self.upper, k=1) + identity * (
+            signs * xp.exp(self.log_scale)
+        )
+
+    def _pixels(self, x: Any) -> Any:
+        return namespace(x).reshape(x, (x.shape[0], len(self.order), size(self.event_shape[1:])))
+
+    def value(self, x: Any) -> Any:
+        """Return P L U x."""
+        xp = namespace(x)
+        lower, upper = self._factors
+        y = xp.matmul(lower, xp.matmul(upper, self._pixels(x)))
+        return xp.reshape(xp.take(y, indices(np.asarray(self.order), y), axis=1), x.shape)
+
+    def back(self, y: Any) -> Any:
+        """Return U⁻¹L⁻¹Pᵀy."""
+        xp = namespace(y)
+        lower, upper = self._factors
+        z = xp.take(self._pixels(y), indices(np.argsort(self.order), y), axis=1)
+        z = xp.matmul(inverse_of_lower(lower), z)
+        upper_inverse = xp.matrix_transpose(inverse_of_lower(xp.matrix_transpose(upper)))
+        return xp.reshape(xp.matmul(upper_inverse, z), y.shape)
+
+    def volume(self, x: Any, y: Any) -> Any:
+        """Return pixels·Σs."""
+        del y
+        return zeros(x) + size(self.event_shape[1:]) * namespace(x).sum(self.log_scale)
+
+    def rounding(self, x: Any, y: Any) -> Any:
+        """‖W⁻¹‖(‖r̂‖ + ρ), r̂ = y − Wx as computed, ρ ≤ γ(‖|L|‖‖|U|‖‖x‖ + ‖y‖) its rounding, that of eˢ included."""
+        u, n = rounding.unit_roundoff(x), len(self.order)
+        inverse, product = self._norms
+        event = x.ndim - 1
+        rho = rounding.gamma(2 * n + 2 * rounding.ELEMENTARY + 8, u) * (product * row_norm(x, event) + row_norm(y, event))
+        m = size(self.event_shape)
+        total = (row_norm(y - self.value(x), event) + rho) * (1.0 + (2 * m + 64) * u)
+        return inverse * (total + 4.0 * m * rounding.smallest_normal(x))
+
+    @cached_property
+    def _norms(self) -> tuple[float, float]:
+        """Proved bounds, in host float64, on ‖W⁻¹‖₂ and on (1 + 1/least |U_ii|)·‖|L|‖‖|U|‖."""
+        lower, upper = (np.asarray(to_host(a), dtype=np.float64) for a in self._factors)
+        inverse = rounding.up(inverse_norm_bound(lower) * inverse_norm_bound(upper.T), 1)
+        # fl eˢ is accurate to 8u(eˢ + 1): relative to the diagonal that is 8u(1 + 1/|U_ii|).
+        least = float(np.abs(np.diag(upper)).min())
+        product = absolute_norm_bound(lower) * absolute_norm_bound(upper) * (1.0 + (1.0 / least if least > 0.0 else np.inf))
+        return inverse * (1.0 + 2.0**-20), rounding.up(product, 4)
+
+    @property
+    def inverse_lipschitz(self) -> float:
+        """A proved bound on ‖W⁻¹‖₂; inf where none is proved."""
+        return self._norms[0]
+
+    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+        """With a = Ux: L̄ = c̄aᵀ, ā = Lᵀc̄ for c̄ = Pᵀȳ; Ū = āxᵀ, s̄ = diag(Ū)·diag(U) + pixels·Σw, x̄ = Uᵀā."""
+        del options
+        xp = namespace(x)
+        lower, upper = self._factors
+        flat = self._pixels(x)
+        c_bar = xp.take(self._pixels(y_bar), indices(np.argsort(self.order), x), axis=1)
+        a_bar = xp.matmul(xp.matrix_transpose(lower), c_bar)
+        of_lower = xp.sum(xp.matmul(c_bar, xp.matrix_transpose(xp.matmul(upper, flat))), axis=0)
+        of_upper = xp.sum(xp.matmul(a_bar, xp.matrix_transpose(flat)), axis=0)
+        identity = xp.eye(len(self.order), dtype=x.dtype, device=device(x))
+        slope = xp.sum(of_upper * upper * identity, axis=-1)
+        if weights is not None:
+            slope = slope + size(self.event_shape[1:]) * xp.sum(weights)
+        gradients = {"lower": xp.tril(of_lower, k=-1), "upper": xp.triu(of_upper, k=1), "log_scale": slope}
+        return xp.reshape(xp.matmul(xp.matrix_transpose(upper), a_bar), x.shape), gradients
+
+
+def inverse_of_lower(a: Any) -> Any:
+    """Return A⁻¹ of a lower triangular matrix: [[A, 0], [B, C]]⁻¹ = [[A⁻¹, 0], [−C⁻¹BA⁻¹, C⁻¹]]."""
+    n = a.shape[0]
+    if n == 1:
+        return 1.0 / a
+    xp, k = namespace(a), n // 2
+    first, last = inverse_of_lower(a[:k, :k]), inverse_of_lower(a[k:, k:])
+    corner = -xp.matmul(last, xp.matmul(a[k:, :k], first))
+    right = xp.zeros((k, n - k), dtype=a.dtype, device=device(a))
+    return xp.concat([xp.concat([first, right], axis=1), xp.concat([corner, last], axis=1)], axis=0)
+
+
+def inverse_norm_bound(a: HostArray) -> float:
+    """Return a proved bound on ‖A⁻¹‖₂ of a lower triangular float64 matrix: ‖R‖/(1 − ‖I − RA‖) for R ≈ A⁻¹; inf if not proved.
+
+    >>> 2.0 <= inverse_norm_bound(np.diag([0.5, 1.0])) < 2.0 + 1e-12
+    True
+    """
+    n = a.shape[0]
+    if not np.isfinite(a).all() or not np.diag(a).all():
+        return np.inf
+    r = inverse_of_lower(a)
+    if not np.isfinite(r).all():
+        return np.inf
+    u = rounding.FLOAT64_ROUNDOFF
+    defect = float(np.linalg.norm(np.eye(n) - r @ a)) + rounding.gamma(n + 2, u) * float(np.linalg.norm(np.abs(r) @ np.abs(a)))
+    defect = rounding.up(defect, 2 * n * n + 8)
+    return rounding.up(norm_bound(r) / (1.0 - defect), 4) if defect < 1.0 else np.inf
+
+
+def _plu(w: HostArray) -> tuple[tuple[int, ...], HostArray, HostArray]:
+    """Return (order, L, U) with W = (LU)[order], by elimination with row pivoting on the host."""
+    n = w.shape[0]
+    rows, lower, upper = np.arange(n), np.eye(n), w.copy()
+    for k in range(n - 1):
+        p = k + int(np.argmax(np.abs(upper[k:, k])))
+        upper[[k, p]], rows[[k, p]] = upper[[p, k]], rows[[p, k]]
+        lower[[k, p], :k] = lower[[p, k], :k]
+        lower[k + 1 :, k] = upper[k + 1 :, k] / upper[k, k]
+        upper[k + 1 :] -= lower[k + 1 :, k : k + 1] * upper[k]
+    return tuple(int(i) for i in np.argsort(rows)), lower, np.triu(upper)

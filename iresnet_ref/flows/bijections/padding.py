@@ -1,0 +1,68 @@
+"""Injective padding: d → d + k channels, the new ones zero ([B19] §4, after Jacobsen, Smeulders, Oyallon, *i-RevNet*, ICLR 2018).
+
+Padding widens a network; it is injective, not onto. A flow that begins with it has no density on its data: `log_prob` is
+then log p_Y(F(x, 0)) + log|det dF(x, 0)|, the density of the *padded* space at the point (x, 0), which does not integrate
+to 1 over x. It is comparable between models of the same padding, and with nothing else. The inverse projects: whatever a
+point has in the padded channels is dropped, so that samples are projections.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from iresnet_ref.arrays import device, namespace, row_norm
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.flows.bijections.protocol import Options, Pulled, Rearrangement, closed_form, zeros
+from iresnet_ref.inversion.result import Inverse
+
+
+@dataclass(frozen=True)
+class Pad(Rearrangement):
+    """x ↦ (x, 0), `channels` zeros appended to the first event axis; log-determinant 0 by convention; inverse (x, z) ↦ x.
+
+    `Inverse.residual_norm` of the inverse is ‖z‖₂, how far y was from the image.
+
+    >>> import numpy as np
+    >>> Pad((2,), 1)(np.ones((1, 2))).tolist()
+    [[1.0, 1.0, 0.0]]
+    """
+
+    event_shape: tuple[int, ...]
+    channels: int
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or not self.event_shape:
+            raise ShapeError(
+                f"pad: expected at least one channel for events of at least one axis, got {self.channels}, {self.event_shape}"
+            )
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """(c, …)."""
+        return self.event_shape
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """(c + channels, …)."""
+        return self.event_shape[0] + self.channels, *self.event_shape[1:]
+
+    def value(self, x: Any) -> Any:
+        """Return (x, 0)."""
+        xp = namespace(x)
+        shape = (x.shape[0], self.channels, *self.event_shape[1:])
+        return xp.concat([x, xp.zeros(shape, dtype=x.dtype, device=device(x))], axis=1)
+
+    def back(self, y: Any) -> Any:
+        """Return x of (x, z)."""
+        return y[:, : self.event_shape[0], ...]
+
+    def undo(self, y: Any, options: Options) -> Inverse:
+        """Return x of (x, z), with ‖z‖ as its residual."""
+        del options
+        return closed_form(self.back(y), row_norm(y[:, self.event_shape[0] :, ...], y.ndim - 1), zeros(y))
+
+    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+        """x̄ = the first channels of ȳ."""
+        del x, weights, options
+        return self.back(y_bar), {}

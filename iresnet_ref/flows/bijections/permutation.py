@@ -1,0 +1,45 @@
+"""A fixed permutation of channels: log-determinant 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref.arrays import indices, namespace
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.flows.bijections.protocol import Rearrangement
+
+
+@dataclass(frozen=True)
+class Permutation(Rearrangement):
+    """y_k = x_{order[k]} over the first event axis.
+
+    >>> import numpy as np
+    >>> Permutation((3,), (2, 0, 1))(np.asarray([[0.0, 1.0, 2.0]])).tolist()
+    [[2.0, 0.0, 1.0]]
+    """
+
+    event_shape: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.event_shape or sorted(self.order) != list(range(self.event_shape[0])):
+            raise ShapeError(
+                f"permutation: expected an order of the {self.event_shape[:1]} channels, got {self.order}; "
+                "try tuple(reversed(range(channels)))"
+            )
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The event shape."""
+        return self.event_shape
+
+    def value(self, x: Any) -> Any:
+        """Return the channels in this order."""
+        return namespace(x).take(x, indices(np.asarray(self.order), x), axis=1)
+
+    def back(self, y: Any) -> Any:
+        """Return the channels in their first order."""
+        return namespace(y).take(y, indices(np.argsort(self.order), y), axis=1)

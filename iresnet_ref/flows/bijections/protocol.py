@@ -1,0 +1,289 @@
+"""What a bijection of a flow is: a value with its log-determinant, a preimage with its error bound, a pullback.
+
+Every one maps events of `in_shape` to events of `out_shape`, batch first. Bijections are values: `with_parameters` and
+`initialise` return new ones. Public methods validate once; those that a bijection defines (`value`, `run`, `undo`,
+`pullback`) contain only mathematics.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+
+from iresnet_ref.arrays import device, indices, namespace, require_alike, require_batch, require_finite, row_norm
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.inversion.result import Inverse
+from iresnet_ref.inversion.solve import Method as InverseMethod
+from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant.evaluate import Method as LogDetMethod
+from iresnet_ref.log_determinant.length_distributions import Law
+from iresnet_ref.log_determinant.result import LogDet
+from iresnet_ref.probes import Probes
+
+Pulled = tuple[Any, dict[str, Any]]
+"""(x̄, {parameter: gradient})."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How residual blocks inside a flow compute: `inverse` and `rtol` are `method` and `rtol` of `ir.invert`, all others are
+    those of `ir.logdet`.
+
+    Each block draws from its own stream, counted from that of `probes`. `standard_error` is that of the whole flow: each
+    of its n residual blocks is asked for standard_error/√n. The gradient takes the Neumann series where the value is estimated.
+    """
+
+    method: LogDetMethod = "auto"
+    terms: int | None = None
+    law: Law | None = None
+    expected_terms: float | None = None
+    probes: Probes = field(default_factory=Probes)
+    standard_error: float | None = None
+    exact_traces: int | None = None
+    allow_infinite_variance: bool = False
+    inverse: InverseMethod = "auto"
+    rtol: float = 1e-6
+
+    def __post_init__(self) -> None:
+        """Refuse what is no law. Raises DTypeError."""
+        if self.law is not None:
+            laws.require_law(self.law)
+
+    def after(self, streams: int) -> Options:
+        """Return the options with the next `streams` streams passed over."""
+        return replace(self, probes=self.probes.on_stream(self.probes.stream + streams)) if streams else self
+
+    def shared(self, blocks: int) -> Options:
+        """Return the options for one of so many blocks: variances add up to standard_error²."""
+        if self.standard_error is None or blocks < 2:
+            return self
+        return replace(self, standard_error=self.standard_error / math.sqrt(blocks))
+
+
+DEFAULT = Options()
+
+
+class Bijection(ABC):
+    """x ↦ y with log|det dy/dx| per row."""
+
+    streams: int = 0
+    """How many random streams its log-determinant may use."""
+
+    @property
+    @abstractmethod
+    def in_shape(self) -> tuple[int, ...]:
+        """The event shape of x."""
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """The event shape of y."""
+        return self.in_shape
+
+    @abstractmethod
+    def value(self, x: Any) -> Any:
+        """Return y, without validation."""
+
+    @abstractmethod
+    def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+        """Return (y, log|det dy/dx|), without validation."""
+
+    @abstractmethod
+    def undo(self, y: Any, options: Options) -> Inverse:
+        """Return the preimage of y with its error bound, without validation."""
+
+    @abstractmethod
+    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+        """Return (x̄, gradients) of Σ ȳᵀy(x) + Σ_b w_b log|det dy/dx|_b; `weights` None is zero."""
+
+    @property
+    @abstractmethod
+    def inverse_lipschitz(self) -> float:
+        """A bound on Lip(y ↦ x), inf where none is known."""
+
+    def amplification(self, x: Any) -> Any:
+        """Return an estimate, per row, of the Lipschitz constant of the inverse near y(x); here its bound."""
+        return zeros(x) + self.inverse_lipschitz
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters by name."""
+        return {}
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Self:
+        """Return the bijection with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
+        mine = self.parameters()
+        for key in sorted(mine.keys() ^ parameters.keys()):
+            raise ShapeError(f"parameters: expected exactly the keys {sorted(mine)}, got {key!r} on one side only")
+        for key, old in mine.items():
+            if tuple(parameters[key].shape) != tuple(old.shape):
+                raise ShapeError(
+                    f"parameters[{key!r}]: expected shape {tuple(old.shape)}, got {tuple(parameters[key].shape)}"
+                )
+        return self._replaced(parameters)
+
+    def _replaced(self, parameters: Mapping[str, Any]) -> Self:
+        return replace(self, **parameters) if parameters else self  # type: ignore[type-var]  # every bijection is a dataclass
+
+    def initialise(self, x: Any) -> Self:
+        """Return the bijection with its data-dependent state set from the batch x; itself where it has none."""
+        del x
+        return self
+
+    def given(self, context: Any) -> Self:
+        """Return the bijection conditioned on a context, or with None on nothing; itself where it takes none."""
+        del context
+        return self
+
+    def require(self, x: Any, name: str, shape: tuple[int, ...] | None = None, *, check: bool = True, **others: Any) -> None:
+        """Refuse a batch that is not finite, or not of the event shape (default: of x) or the parameters' kind.
+
+        `check` looks at the values, those of x and of what else has to be finite, by one host synchronisation.
+        """
+        require_batch(x, self.in_shape if shape is None else shape, name, check=False)
+        for parameter in self.parameters().values():
+            require_alike(x, parameter, name)
+            break
+        for other, a in others.items():
+            if a is not None:
+                require_batch(a, (), other, check=False)
+                require_alike(a, x, other)
+        if check:
+            self.require_values(x, name, **others)
+
+    def require_values(self, x: Any, name: str, **others: Any) -> None:
+        """Refuse values that are not finite, by one host synchronisation."""
+        require_finite(**{name: x}, **others)
+
+    def __call__(self, x: Any, *, check: bool = True) -> Any:
+        """Return y for x of shape (batch, *in_shape). Raises ShapeError, DTypeError, NonFiniteError."""
+        self.require(x, "x", check=check)
+        return self.value(x)
+
+    def forward(self, x: Any, options: Options = DEFAULT, *, check: bool = True) -> tuple[Any, LogDet]:
+        """Return (y, log|det dy/dx|) for x of shape (batch, *in_shape)."""
+        self.require(x, "x", check=check)
+        return self.run(x, options.shared(self.streams))
+
+    def preimage(self, y: Any, options: Options = DEFAULT, *, check: bool = True) -> Inverse:
+        """Return the preimage of y of shape (batch, *out_shape) with its guarantees; `error_bound` as in `ir.invert`."""
+        self.require(y, "y", self.out_shape, check=check)
+        return self.undo(y, options)
+
+    def inverse(self, y: Any, options: Options = DEFAULT, *, check: bool = True) -> tuple[Any, LogDet]:
+        """Return (x, log|det dx/dy|): minus the log-determinant of the forward map, at x."""
+        x = self.preimage(y, options, check=check).x
+        log_det = self.run(x, options.shared(self.streams))[1]
+        return x, replace(log_det, value=-log_det.value)
+
+
+class ClosedForm(Bijection):
+    """A bijection whose inverse and log-determinant are formulas."""
+
+    @abstractmethod
+    def back(self, y: Any) -> Any:
+        """Return x."""
+
+    @abstractmethod
+    def volume(self, x: Any, y: Any) -> Any:
+        """Return log|det dy/dx| per row."""
+
+    @abstractmethod
+    def rounding(self, x: Any, y: Any) -> Any:
+        """Return, per row, a bound on ‖x − x*‖₂ for the computed x and the exact preimage x* of y."""
+
+    def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+        """Return (y, log|det dy/dx|)."""
+        del options
+        y = self.value(x)
+        return y, exactly(self.volume(x, y), x)
+
+    def undo(self, y: Any, options: Options) -> Inverse:
+        """Return the preimage of y."""
+        del options
+        x = self.back(y)
+        return closed_form(x, row_norm(y - self.value(x), y.ndim - 1), self.rounding(x, y))
+
+
+class Rearrangement(ClosedForm):
+    """A bijection that only moves entries: volume 0, no rounding, an isometry."""
+
+    def volume(self, x: Any, y: Any) -> Any:
+        """Return 0."""
+        del y
+        return zeros(x)
+
+    def rounding(self, x: Any, y: Any) -> Any:
+        """Return 0."""
+        del y
+        return zeros(x)
+
+    def undo(self, y: Any, options: Options) -> Inverse:
+        """Return the preimage of y, exactly."""
+        del options
+        return closed_form(self.back(y), zeros(y), zeros(y))
+
+    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+        """x̄ = Pᵀȳ = P⁻¹ȳ."""
+        del x, weights, options
+        return self.back(y_bar), {}
+
+    @property
+    def inverse_lipschitz(self) -> float:
+        """1."""
+        return 1.0
+
+
+def zeros(x: Any) -> Any:
+    """Return 0 for each row of x."""
+    return namespace(x).zeros(x.shape[:1], dtype=x.dtype, device=device(x))
+
+
+def exactly(value: Any, x: Any) -> LogDet:
+    """Return the log-determinant of a formula: no bias, no spread, no products with a Jacobian."""
+    return LogDet(value, zeros(x), zeros(x), indices(np.zeros(x.shape[0]), x), "exact")
+
+
+def closed_form(x: Any, residual: Any, bound: Any) -> Inverse:
+    """Return the result of an inverse that is a formula."""
+    xp = namespace(x)
+    n = x.shape[0]
+    done = xp.ones((n,), dtype=xp.bool, device=device(x))
+    return Inverse(x, residual, bound, indices(np.zeros(n), x), done, "closed form")
+
+
+def added(a: LogDet, b: LogDet) -> LogDet:
+    """Return the log-determinant of a composition, from independent draws: values, bias bounds, variances and third moments add.
+
+    The replicates are kept where both have as many, or one is deterministic, so that `interval` still says something.
+    """
+    xp = namespace(a.value)
+    error = xp.sqrt(a.standard_error * a.standard_error + b.standard_error * b.standard_error)
+    method = a.method if a.method == b.method else " + ".join(dict.fromkeys((a.method + " + " + b.method).split(" + ")))
+    skewness, counts = None, {part.replicates for part in (a, b)} - {0}
+    if len(counts) == 1:
+        third = zeros(a.value)
+        safe = xp.where(error > 0.0, error, xp.ones_like(error))
+        for part in (a, b):
+            if part.skewness is not None:
+                third = third + part.skewness * (part.standard_error / safe) ** 3.0
+        skewness = third
+    return LogDet(
+        a.value + b.value,
+        error,
+        a.bias_bound + b.bias_bound,
+        a.evaluations + b.evaluations,
+        method,
+        max(counts) if len(counts) == 1 else 0,
+        a.exact_traces + b.exact_traces,
+        skewness,
+    )
+
+
+def norm_growth(p: float, n: int) -> tuple[float, float]:
+    """Return (a, b) with ‖v‖₂ ≤ a‖v‖_p and ‖v‖_p ≤ b‖v‖₂ in n dimensions."""
+    q = 0.0 if math.isinf(p) else 1.0 / p
+    return float(n) ** max(0.0, 0.5 - q), float(n) ** max(0.0, q - 0.5)

@@ -1,0 +1,112 @@
+"""A residual block as a step of a flow: its log-determinant and its inverse are computed as the options say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import size
+from iresnet_ref.block import ResidualBlock
+from iresnet_ref.flows.bijections.protocol import Bijection, Options, Pulled, norm_growth
+from iresnet_ref.gradient.log_determinant import Method as GradientMethod
+from iresnet_ref.gradient.log_determinant import logdet_gradient
+from iresnet_ref.inversion.composition import amplification
+from iresnet_ref.inversion.result import Inverse
+from iresnet_ref.inversion.solve import invert
+from iresnet_ref.log_determinant.evaluate import Method as LogDetMethod
+from iresnet_ref.log_determinant.evaluate import logdet_on
+from iresnet_ref.log_determinant.result import LogDet
+
+GRADIENT: dict[LogDetMethod, GradientMethod] = {
+    "auto": "auto", "exact": "exact", "series": "neumann", "roulette": "neumann",
+    "arnoldi": "neumann",
+}
+"""The method of the gradient that belongs to one of the value."""
+
+
+@dataclass(frozen=True)
+class Residual(Bijection):
+    """F = id + g in a flow. `ir.Flow` wraps blocks in it; parameters are those of the branch.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> step = Residual(ir.ResidualBlock(ir.mlp((2, 8, 2))))
+    >>> step.forward(np.ones((3, 2)))[1].method
+    'exact'
+    """
+
+    block: ResidualBlock
+    streams = 1
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The event shape of the branch."""
+        return self.block.branch.event_shape
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters of the branch."""
+        return self.block.branch.parameters()
+
+    def _replaced(self, parameters: Mapping[str, Any]) -> Residual:
+        return Residual(replace(self.block, branch=self.block.branch.with_parameters(parameters)))
+
+    def value(self, x: Any) -> Any:
+        """Return x + g(x)."""
+        return x + self.block.branch(x)
+
+    def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+        """Return (F(x), log det(I + J_g(x)))."""
+        g, chain = self.block.branch.linearize(x)
+        log_det = logdet_on(
+            chain,
+            self.block,
+            x,
+            method=options.method,
+            terms=options.terms,
+            law=options.law,
+            expected_terms=options.expected_terms,
+            probes=options.probes,
+            standard_error=options.standard_error,
+            exact_traces=options.exact_traces,
+            allow_infinite_variance=options.allow_infinite_variance,
+        )
+        return x + g, log_det
+
+    def undo(self, y: Any, options: Options) -> Inverse:
+        """Return `ir.invert` of the block; its error bound in the 2-norm, whatever norm g contracts in."""
+        inverse = invert(self.block, y, method=options.inverse, rtol=options.rtol, check=False)
+        return replace(inverse, error_bound=self._growth[0] * inverse.error_bound)
+
+    def amplification(self, x: Any) -> Any:
+        """Return the estimate of ‖(I + J_g(x))⁻¹‖₂."""
+        return amplification(self.block, x)
+
+    @property
+    def _growth(self) -> tuple[float, float]:
+        return norm_growth(self.block.norm, size(self.in_shape))
+
+    @property
+    def inverse_lipschitz(self) -> float:
+        """1/(1 − L), in the 2-norm."""
+        a, b = self._growth
+        return rounding.up(a * b / rounding.down(1.0 - self.block.contraction(), 1), 4)
+
+    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+        """x̄ = ȳ + J_gᵀȳ + ∇ Σ w log det(I + J_g)."""
+        if weights is None:
+            x_bar, _, gradients = self.block.branch.pullback(x, None, y_bar, None)
+            return y_bar + x_bar, gradients
+        found = logdet_gradient(
+            self.block,
+            x,
+            weights=weights,
+            y_bar=y_bar,
+            method=GRADIENT[options.method],
+            terms=options.terms,
+            law=options.law,
+            probes=options.probes,
+            allow_infinite_variance=options.allow_infinite_variance,
+            check=False,
+        )
+        return found.x, found.parameters

@@ -1,0 +1,185 @@
+"""A flow: a composition of bijections and the base density at its end. log p(x) = log p_Z(F(x)) + log|det dF/dx|."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from iresnet_ref.arrays import namespace, require_alike, require_batch, require_finite, size
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.flows.base import BitsPerDimension, LogProb, StandardGaussian, bits_per_dimension
+from iresnet_ref.flows.bijections.composition import Composition
+from iresnet_ref.flows.bijections.protocol import DEFAULT, Options
+from iresnet_ref.inversion.composition import PathInverse
+from iresnet_ref.log_determinant.result import LogDet
+
+
+@dataclass(frozen=True)
+class Flow:
+    """z = F(x) = f_n(⋯ f_1(x)) with z ~ `base`; steps are `ir.ResidualBlock` and the bijections of `iresnet_ref.flows.bijections`.
+
+    F leads from data to the base. A flow is a value: `initialise(x)` (ActNorm, from the first batch) and
+    `with_parameters` return new ones. `base` is the standard Gaussian unless given; a flow whose steps have no parameters needs
+    one. `options` say how residual blocks compute log-determinants and inverses (`ir.Options`); every method takes others.
+    With `Pad` among the steps `log_prob` is no density on the data: see `iresnet_ref.flows.bijections.padding`.
+
+    Raises: ShapeError where steps do not fit, DTypeError for other objects or mixed dtypes and devices.
+    Reference: [B19] §3, [C19] §2.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> flow = ir.Flow([ir.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 16, 2)))])
+    >>> x = np.asarray([[0.0, 1.0], [2.0, 5.0], [4.0, 3.0]])
+    >>> flow = flow.initialise(x)
+    >>> flow.log_prob(x).value.shape, flow.sample(4, seed=1).shape
+    ((3,), (4, 2))
+    """
+
+    steps: Any
+    base: Any = None
+    options: Options = DEFAULT
+
+    def __post_init__(self) -> None:
+        steps = self.steps if isinstance(self.steps, Composition) else Composition(tuple(self.steps))
+        arrays = list(steps.parameters().values())
+        base = self.base
+        if base is None:
+            if not arrays:
+                raise ShapeError(
+                    "flow: expected base= where no step has parameters, got none; try ir.StandardGaussian(event_shape, x)"
+                )
+            base = StandardGaussian(steps.out_shape, arrays[0])
+        if tuple(base.event_shape) != steps.out_shape:
+            raise ShapeError(
+                f"flow: expected a base on events {steps.out_shape}, what the last step gives, got {tuple(base.event_shape)}"
+            )
+        if arrays:
+            require_alike(base.like, arrays[0], "flow base")
+        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "base", base)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one data event."""
+        composition: Composition = self.steps
+        return composition.in_shape
+
+    @property
+    def dimensions(self) -> int:
+        """How many numbers one data event has: before padding."""
+        return size(self.event_shape)
+
+    def _require(self, x: Any, *, check: bool, **others: Any) -> None:
+        self.steps.require(x, "x", check=check, **others)
+        require_alike(x, self.base.like, "x")
+
+    def __call__(self, x: Any, *, check: bool = True) -> Any:
+        """Return F(x)."""
+        self._require(x, check=check)
+        return self.steps.value(x)
+
+    def forward(self, x: Any, *, options: Options | None = None, check: bool = True) -> tuple[Any, LogDet]:
+        """Return (F(x), log|det dF/dx|), errors of independent blocks added in squares, bias bounds added."""
+        self._require(x, check=check)
+        composition: Composition = self.steps
+        return composition.forward(x, options or self.options, check=False)
+
+    def inverse(
+        self, z: Any, *, estimate: bool = False, options: Options | None = None, check: bool = True
+    ) -> PathInverse:
+        """Return the preimage of z; `error_bound` is propagated through all steps: true, and soon `vacuous`.
+
+        With `estimate`, `amplification_estimate` says by what an error at z is multiplied along this path, to first order:
+        no bound, usually near 1, and about 48 products with each block's Jacobian.
+        """
+        require_batch(z, self.steps.out_shape, "z", check=check)
+        require_alike(z, self.base.like, "z")
+        found: PathInverse = self.steps.undo(z, options or self.options)
+        return replace(found, amplification_estimate=self.steps.amplification(found.x)) if estimate else found
+
+    def log_prob(self, x: Any, *, options: Options | None = None, check: bool = True) -> LogProb:
+        """Return log p(x) = log p_Z(F(x)) + log|det dF/dx| per row, in nats."""
+        z, log_det = self.forward(x, options=options, check=check)
+        return self._log_prob(z, log_det)
+
+    def _log_prob(self, z: Any, log_det: LogDet) -> LogProb:
+        value = self.base.log_prob(z) + log_det.value
+        return LogProb(value, log_det.standard_error, log_det.bias_bound, log_det)
+
+    def sample(self, n: int, *, seed: int = 0, options: Options | None = None) -> Any:
+        """Return n ≥ 0 draws x = F⁻¹(z), z ~ base; row i depends on the seed and i alone. Raises ConvergenceError, ValueError."""
+        if n < 0:
+            raise ValueError(f"sample: expected n ≥ 0 draws, got {n}")
+        return self.inverse(self.base.sample(n, seed=seed), options=options, check=False).x
+
+    def bits_per_dimension(
+        self, x: Any, *, levels: int = 1, options: Options | None = None, check: bool = True
+    ) -> BitsPerDimension:
+        """Return `ir.bits_per_dimension` of log p(x), with d the numbers of one data event before padding."""
+        return bits_per_dimension(self.log_prob(x, options=options, check=check), self.dimensions, levels=levels)
+
+    def given(self, context: Any, *, check: bool = True) -> Flow:
+        """Return the flow of p(x | h) for the rows h of `context` (batch, k), or one for all; None takes the context away again.
+
+        It is a flow like any other, of as many rows: `log_prob(x)`, `sample(len(context))`, gradients with h̄ beside those of the
+        parameters. Raises ShapeError where no step takes a context (`ir.ContextShift`), DTypeError, NonFiniteError.
+        """
+        bare = self.steps.given(None)
+        steps = bare.given(context)
+        if context is not None and steps.parameters().keys() == bare.parameters().keys():
+            raise ShapeError("flow: expected a step that takes a context, got none; try ir.ContextShift.random(event_shape, k)")
+        if context is not None and check:
+            require_finite(context=context)
+        return replace(self, steps=steps)
+
+    def initialise(self, x: Any) -> Flow:
+        """Return the flow with its data-dependent state set from the batch x; what was initialised stays as it is."""
+        self._require(x, check=True)
+        return replace(self, steps=self.steps.initialise(x))
+
+    def parameters(self) -> dict[str, Any]:
+        """Return all parameters, {"0.log_scale": …, "base.mean": …}."""
+        own = {f"base.{name}": p for name, p in self.base.parameters().items()}
+        return {**self.steps.parameters(), **own}
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Flow:
+        """Return the flow with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
+        of_base = {k.removeprefix("base."): p for k, p in parameters.items() if k.startswith("base.")}
+        if of_base.keys() != self.base.parameters().keys():
+            raise ShapeError(f"parameters: expected of the base {sorted(self.base.parameters())}, got {sorted(of_base)}")
+        steps = self.steps.with_parameters({k: p for k, p in parameters.items() if not k.startswith("base.")})
+        return replace(self, steps=steps, base=self.base.with_parameters(of_base))
+
+    def log_prob_gradient(
+        self, x: Any, *, weights: Any = None, options: Options | None = None, check: bool = True
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return (x̄, gradients) of Σ_b w_b log p(x_b) without autodiff; `weights` (batch,), default ones.
+
+        For a mean negative log-likelihood give −1/batch. Exact, or unbiased, as `ir.logdet_gradient` of each block.
+        """
+        weights = self._weights(x, weights, check=check)
+        inputs, z = self.steps.inputs(x)
+        return self._back(inputs, z, weights, options or self.options)
+
+    def log_prob_and_gradient(
+        self, x: Any, *, weights: Any = None, options: Options | None = None, check: bool = True
+    ) -> tuple[LogProb, Any, dict[str, Any]]:
+        """Return `log_prob(x)` and `log_prob_gradient(x, weights=weights)`, from one forward pass."""
+        weights = self._weights(x, weights, check=check)
+        options = options or self.options
+        inputs, z, log_det = self.steps.record(x, options.shared(self.steps.streams))
+        return self._log_prob(z, log_det), *self._back(inputs, z, weights, options)
+
+    def _back(self, inputs: Any, z: Any, weights: Any, options: Options) -> tuple[Any, dict[str, Any]]:
+        """Return (x̄, gradients) at the inputs of the steps and z behind them."""
+        z_bar, of_base = self.base.pullback(z, weights)
+        x_bar, gradients = self.steps.back(inputs, z_bar, weights, options)
+        return x_bar, {**gradients, **{f"base.{name}": g for name, g in of_base.items()}}
+
+    def _weights(self, x: Any, weights: Any, *, check: bool) -> Any:
+        self._require(x, check=check, weights=weights)
+        xp = namespace(x)
+        weights = xp.ones_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) if weights is None else weights
+        require_batch(weights, (), "weights", check=False)
+        require_alike(weights, x, "weights")
+        return weights

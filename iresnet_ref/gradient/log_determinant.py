@@ -1,0 +1,160 @@
+"""The gradient of the log-determinant with respect to the parameters and x: exact, or by the Neumann series."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from iresnet_ref.arrays import (
+    HostArray,
+    expand_rows,
+    indices,
+    namespace,
+    require_alike,
+    require_batch,
+    require_finite,
+    size,
+)
+from iresnet_ref.block import ResidualBlock
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.gradient.exact import exact_gradient
+from iresnet_ref.gradient.neumann import neumann_cotangent, truncation_factor
+from iresnet_ref.gradient.result import LogDetGradient
+from iresnet_ref.layers.tape import Tape
+from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant.evaluate import EXACT_UP_TO
+from iresnet_ref.log_determinant.length_distributions import Law
+from iresnet_ref.probes import Probes
+
+Method = Literal["auto", "exact", "neumann"]
+
+
+def logdet_gradient(
+    block: ResidualBlock,
+    x: Any,
+    *,
+    weights: Any = None,
+    y_bar: Any = None,
+    method: Method = "auto",
+    terms: int | None = None,
+    law: Law | None = None,
+    probes: Probes | None = None,
+    parameters: Collection[str] | None = None,
+    allow_infinite_variance: bool = False,
+    check: bool = True,
+) -> LogDetGradient:
+    """Return the gradient of Σ_b w_b log det(I + J_g(x_b)) with respect to the parameters and to x, without autodiff.
+
+    `weights` w (batch,) are the upstream gradients, one for each row (default: ones). `y_bar` (batch, *event) adds the
+    gradient of Σ ȳᵀF(x) in the same reverse pass: what a training step needs of a block. `parameters` names those that
+    are wanted (default: all).
+
+    exact      tr((I + J)⁻¹∇J) at the narrowest place of the layers.
+    neumann    Σ_{k≤N} (−1)ᵏ/P(N ≥ k) vᵀJᵏ(∇J)v ([C19] eq. 8), unbiased: N is drawn for each row and probe from `law`, which
+               is accepted if L < 1 proves the variance of the *gradient* finite. With `terms` the series is truncated:
+               biased by at most L^{terms+1}/(1 − L) ‖∂J‖_*, the result's `truncation`. Averaged over `probes.count`.
+    auto       exact while the narrowest dimension is at most 256, else neumann.
+
+    No log-determinant is returned: the Neumann series' own value is tr(J(I + J)⁻¹), another number. At a kink of φ (ReLU
+    at 0) the derivative is that of the left. Memory: tangents are held for about 2²⁰ numbers a layer at a time (exact),
+    or for `probes.count` batches (neumann).
+
+    Raises: NotContractiveError, InfiniteVarianceError (unless `allow_infinite_variance`), ShapeError, DTypeError,
+    NonFiniteError, ValueError. Reference: [C19] §3.2 and App. C.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
+    >>> gradient = ir.logdet_gradient(F, np.ones((3, 2)), weights=np.asarray([1.0, 0.0, -2.0]))
+    >>> gradient.x.shape, sorted(gradient.parameters)
+    ((3, 2), ['0.bias', '0.weight', '2.bias', '2.weight'])
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"logdet_gradient: expected method 'auto', 'exact' or 'neumann', got {method!r}")
+    if terms is not None and (terms < 1 or method != "neumann"):
+        raise ValueError(f"logdet_gradient: expected terms ≥ 1 with method 'neumann', got {terms} with {method!r}")
+    require(block, x, weights, y_bar, check=check)
+    wanted = require_names(block, parameters)
+    lipschitz = block.contraction()
+    xp = namespace(x)
+    batch = x.shape[0]
+    weights = xp.ones_like(xp.reshape(x, (batch, -1))[:, 0]) if weights is None else weights
+    tape = block.branch.record(x)
+    assert tape.chain is not None
+    if method == "auto":
+        method = "exact" if min(size(f.in_shape) for f in tape.chain.factors) <= EXACT_UP_TO else "neumann"
+    if method == "exact":
+        x_bar, gradients, n = exact_gradient(tape, weights, y_bar)
+        evaluations, truncation = np.full(batch, n), 0.0
+    else:
+        probes = Probes() if probes is None else probes
+        if terms is None:
+            law = laws.near_optimal(lipschitz) if law is None else law
+            if not allow_infinite_variance:
+                laws.require_finite_variance(law, lipschitz, gradient=True)
+            drawn = laws.table(law, lipschitz)
+            lengths = np.repeat(probes.lengths(batch, drawn.thresholds, drawn.sure), probes.block, axis=0)
+            survival, truncation = drawn.survival, 0.0
+        else:
+            lengths, survival = np.full((probes.count * probes.block, batch), terms), _always
+            truncation = truncation_factor(lipschitz, terms)
+        v = probes.draw(x)
+        x_bar, gradients = _neumann(tape, v, weights, y_bar, lengths, survival)
+        evaluations = lengths.sum(axis=0)
+    if y_bar is not None:
+        x_bar = y_bar + x_bar
+    return LogDetGradient({k: gradients[k] for k in wanted}, x_bar, truncation, indices(evaluations, x), method)
+
+
+def _neumann(
+    tape: Tape, v: Any, weights: Any, y_bar: Any, lengths: HostArray, survival: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Return (x̄, gradients) of the estimate's mean over the probes."""
+    assert tape.chain is not None
+    weights = expand_rows(weights / v.shape[0], tape.value.ndim - 1)
+    t_bar = neumann_cotangent(tape.chain, v, lengths, survival) * weights
+    x_bar, _, gradients = tape.pullback(y_bar, tape.push(v), t_bar)
+    return x_bar, gradients
+
+
+def _always(k: int) -> float:
+    del k
+    return 1.0
+
+
+def require(
+    block: ResidualBlock,
+    x: Any,
+    weights: Any,
+    y_bar: Any,
+    *,
+    check: bool,
+    cotangent: str = "y_bar",
+    weighted: str = "weights",
+) -> None:
+    """Refuse a batch, row weights or cotangents that do not fit the block and each other."""
+    block.require(x, "x", check=False)
+    if weights is not None:
+        require_batch(weights, (), weighted, check=False)
+        require_alike(weights, x, weighted)
+        require_rows(weights, x, weighted)
+    if y_bar is not None:
+        block.require(y_bar, cotangent, check=False)
+        require_rows(y_bar, x, cotangent)
+    if check:
+        require_finite(**{"x": x, weighted: weights, cotangent: y_bar})
+
+
+def require_rows(a: Any, x: Any, name: str) -> None:
+    """Refuse an array of another number of rows than x."""
+    if a.shape[0] != x.shape[0]:
+        raise ShapeError(f"{name}: expected one row for each of the {x.shape[0]} of the batch, got {a.shape[0]}")
+
+
+def require_names(block: ResidualBlock, names: Collection[str] | None) -> list[str]:
+    """Return the parameters that are wanted, in the order of the layers; an unknown name is refused."""
+    known = list(block.branch.parameters())
+    for name in sorted(set(names or ()) - set(known)):
+        raise ValueError(f"parameters: expected names among {known}, got {name!r}")
+    return known if names is None else [name for name in known if name in names]

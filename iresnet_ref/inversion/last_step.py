@@ -1,0 +1,45 @@
+"""The last step of an inversion: what the final residual proves, and one more Banach step where that proves more.
+
+The rounding of an evaluation is at most e(x) = α + β‖x‖, constants of the branch (`Branch.rounding`), so that the proof costs
+no evaluation. Let r̂ be the computed residual y − x − g(x) and ρ = 2(α + β(‖x‖ + ‖r̂‖)) + 5u(‖x‖ + ‖y‖ + ‖r̂‖).
+
+*Staying at x:* ‖x − x*‖ ≤ (‖r̂‖ + ρ)/(1 − L) for the exact preimage x* of y; with 1 − L − β in place of 1 − L also for every
+x* whose computed F(x*) equals y, since e(x*) ≤ e(x) + β‖x − x*‖.
+
+*Going to z = fl(y − g(x)),* which has been evaluated already: y − z − g(z) = g(x) − g(z) up to e(x) and the rounding of z, so that
+the residual of z, computed by anybody, is at most L‖r̂‖ + ρ ([B19] Thm 1), and ‖z − x*‖ ≤ (L‖r̂‖ + ρ)/(1 − L − β). The step is
+taken on the rows where L‖r̂‖ + ρ < ‖r̂‖, that is well above the rounding floor.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import device, expand_rows, from_host, namespace
+from iresnet_ref.block import ResidualBlock
+from iresnet_ref.inversion.rows import Rows
+from iresnet_ref.inversion.safeguard import Goal, Point
+
+
+def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tuple[Any, Any, Any]:
+    """Return (x, ‖r‖, radius) per row, from the last evaluated point and its ledger."""
+    xp, n = namespace(point.x), math.prod(point.x.shape[1:])
+    u, underflow = rounding.unit_roundoff(point.x), 4.0 * n * rounding.smallest_normal(point.x)
+    alpha, beta = block.branch.rounding
+    assert rows.size_y is not None, "the host has looked"
+    residual, reach = rows.residual, rows.size + rows.residual
+    rho = 2.0 * (alpha + beta * reach) + 5.0 * u * (reach + rows.size_y)
+    on_top = 1.0 + (2 * n + 64) * u  # the rounding of the norms and of these lines
+    stepped = (goal.lipschitz * residual + rho) * on_top + underflow
+    stays = stepped >= (1.0 - 2.0 * goal.rtol) * residual  # the tolerance is relative to ‖x‖, which moves by ‖r̂‖
+    x = point.y - point.g
+    if stays.any():
+        x = xp.where(expand_rows(xp.asarray(stays, dtype=xp.bool, device=device(x)), x.ndim - 1), point.x, x)
+    contraction = rounding.down(1.0 - goal.lipschitz - beta, 2)
+    total = np.where(stays, (residual + rho) * on_top + underflow, stepped)
+    radius = total / contraction if contraction > 0.0 else np.full_like(total, math.inf)
+    return x, from_host(np.where(stays, residual, stepped), x), from_host(radius * (1.0 + 4.0 * u), x)

@@ -1,0 +1,77 @@
+"""The rows still at work: what the host sees of them, and those set aside, so that the rest runs on a smaller batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref.arrays import HostArray, host_norms, indices, namespace
+from iresnet_ref.errors import NotContractiveError
+from iresnet_ref.inversion.safeguard import Point
+
+
+@dataclass
+class Rows:
+    """Which rows of the batch are active; on the host, per row of the batch: ‖y‖, what was spent, ‖r‖ and ‖x‖ as reached."""
+
+    batch: int
+    norm: float = 2.0
+    size_y: HostArray | None = field(default=None, init=False)
+    active: HostArray = field(init=False)
+    evaluations: HostArray = field(init=False)
+    converged: HostArray = field(init=False)
+    residual: HostArray = field(init=False)
+    size: HostArray = field(init=False)
+    _ids: list[HostArray] = field(default_factory=list)
+    _parts: list[Point] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.active = np.arange(self.batch)
+        self.evaluations = np.zeros(self.batch, dtype=np.int64)
+        self.converged = np.zeros(self.batch, dtype=bool)
+        self.residual, self.size = np.zeros(self.batch), np.zeros(self.batch)
+
+    def look(self, point: Point, rtol: float, *others: Any) -> tuple[HostArray, HostArray, HostArray, HostArray]:
+        """Return (‖r‖, rtol·max(‖x‖, ‖y‖, ‖g‖), ‖x‖, the norms of `others`) per active row: the one synchronisation.
+
+        ‖y‖ comes with the first. Raises NotContractiveError where ‖r‖ is not finite.
+        """
+        new = () if self.size_y is not None else (point.y,)
+        residual, x, g, *rest = host_norms(point.r, point.x, point.g, *new, *others, p=self.norm)
+        if self.size_y is None:
+            self.size_y = rest.pop(0)
+        if not np.isfinite(residual).all():
+            raise NotContractiveError(
+                "the iteration left the floating-point range: expected ‖r‖ to shrink by Lip(g) < 1 at every step; "
+                "check the weights, or drop lipschitz= so that the bound is proved"
+            )
+        return residual, rtol * np.maximum(np.maximum(x, self.size_y[self.active]), g), x, np.asarray(rest)
+
+    def spend(self, evaluations: int | HostArray) -> None:
+        """Count evaluations of every active row."""
+        self.evaluations[self.active] += evaluations
+
+    def spent(self) -> int:
+        """Return the most evaluations that an active row has seen."""
+        return int(self.evaluations[self.active].max())
+
+    def settle(self, done: HostArray, met: HostArray, residual: HostArray, size: HostArray, point: Point) -> None:
+        """Set the rows marked `done` aside with their point, ‖r‖ and ‖x‖; converged where `met`."""
+        out = np.flatnonzero(done)
+        ids = self.active[out]
+        self._ids.append(ids)
+        self._parts.append(point.take(out) if out.size < done.size else point)
+        self.converged[ids], self.residual[ids], self.size[ids] = met[out], residual[out], size[out]
+        self.active = self.active[~done]
+
+    def assemble(self) -> Point:
+        """Return the points of all rows in the order of the batch."""
+        if len(self._parts) == 1:
+            return self._parts[0]
+        order = np.argsort(np.concatenate(self._ids), kind="stable")
+        xp = namespace(self._parts[0].x)
+        stacked = [xp.concat(arrays, axis=0) for arrays in zip(*(p.arrays() for p in self._parts), strict=True)]
+        index = indices(order, stacked[0])
+        return Point(*(xp.take(a, index, axis=0) for a in stacked), norm=self.norm)

@@ -1,0 +1,154 @@
+"""The inverse of a residual block: x with x + g(x) = y, its certificate, and the floor that rounding sets."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import device, indices, namespace, require_full_precision, row_norm, to_host
+from iresnet_ref.block import ResidualBlock
+from iresnet_ref.errors import ConvergenceError
+from iresnet_ref.inversion.fixed_point import Acceleration, iterate
+from iresnet_ref.inversion.hidden import hidden_space, iterate_hidden, pays
+from iresnet_ref.inversion.last_step import last_step
+from iresnet_ref.inversion.newton import iterate_newton
+from iresnet_ref.inversion.result import Inverse
+from iresnet_ref.inversion.rows import Rows
+from iresnet_ref.inversion.safeguard import Goal, Point
+
+Method = Literal["auto", "banach", "anderson", "newton", "hidden"]
+
+
+def invert(
+    block: ResidualBlock,
+    y: Any,
+    *,
+    method: Method = "auto",
+    rtol: float = 1e-6,
+    check_every: int = 4,
+    max_evaluations: int | None = None,
+    strict: bool = True,
+    check: bool = True,
+) -> Inverse:
+    """Return the preimage of y with its guarantees: ‖y − x − g(x)‖ ≤ rtol·max(‖x‖, ‖y‖, ‖g(x)‖) on each row.
+
+    Shapes: y (batch, *event). `error_bound` ≥ distance to the exact preimage of y and to every x′ whose computed F(x′)
+    equals y: (‖r̂‖ + ρ)/(1 − L), ρ the rounding bound of evaluating the residual ([B19] Thm 1 with rounding added). It costs
+    no evaluation; in float32 it is far wider than the error (see `inverse_ball`), and inf where rounding takes the whole of
+    1 − L, as it may in wide layers with L near 1. Every row has a rounding floor (`rounding_floor`) below which
+    no method gets; `check_every` steps pass between host synchronisations, at which converged rows are dropped.
+
+    Methods: "banach" is the plain iteration; "anderson" and "newton" accelerate it; "hidden" iterates in the space of
+    the hidden layer, if the branch begins and ends with dense layers. "auto" iterates in the hidden space where that is
+    narrow enough to pay, and takes Anderson steps once ‖r‖ shrinks by less than half per step; `Inverse.method` says
+    what was used. Every method needs at most `step_bound` evaluations on a row above its floor, and never more than
+    `max_evaluations`.
+
+    Raises: NotContractiveError (Lip(g) < 1 not proved, or refuted), ConvergenceError with `.result` and `.floor` unless
+    `strict=False`, ShapeError, DTypeError, NonFiniteError, ValueError for rtol ≤ 0 or a method that is unknown or
+    not possible.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
+    >>> x = np.array([[1.0, -2.0]])
+    >>> inverse = ir.invert(F, F(x), rtol=1e-12)
+    >>> bool(np.linalg.norm(inverse.x - x) <= inverse.error_bound[0])
+    True
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"invert: expected method {', '.join(get_args(Method))}, got {method!r}; try 'auto'")
+    if not 0.0 < rtol < math.inf or check_every < 1:
+        raise ValueError(f"invert: expected rtol > 0 and check_every ≥ 1, got {rtol} and {check_every}; try rtol=1e-6")
+    if max_evaluations is not None and max_evaluations < 1:
+        raise ValueError(f"invert: expected max_evaluations ≥ 1, got {max_evaluations}; leave it out for no limit")
+    block.require(y, "y", check=check)
+    require_full_precision(y, "invert", "the block with")
+    goal = Goal(block.contraction(), rtol, check_every, max_evaluations, block.lipschitz is not None)
+    if 0 in y.shape:
+        return _empty(y)
+    point, rows, used = _solve(block, y, goal, method)
+    x, residual, bound = last_step(block, point, rows, goal)
+    xp = namespace(y)
+    converged = xp.asarray(rows.converged, dtype=xp.bool, device=device(y))
+    result = Inverse(x, residual, bound, indices(rows.evaluations, y), converged, used)
+    if strict and not rows.converged.all():
+        raise _stuck(block, y, goal, result, rows)
+    return result
+
+
+def _solve(block: ResidualBlock, y: Any, goal: Goal, method: Method) -> tuple[Point, Rows, str]:
+    """Return (the last point of every row, its ledger, what was used)."""
+    if method == "newton":
+        return *iterate_newton(block, y, goal), method
+    space = None
+    if method == "hidden" or (method == "auto" and pays(block.branch, y.shape[0])):
+        space = (
+            hidden_space(block) if block.certificate.bound < 1.0 and (goal.limit is None or goal.limit > 3) else None
+        )
+    if space is not None:
+        point, rows, accelerated = iterate_hidden(block, y, goal, space)
+        return point, rows, "hidden anderson" if accelerated else "hidden banach"
+    if method == "hidden":
+        raise ValueError(
+            "invert: method 'hidden' needs a branch of proved Lip(g) < 1 that begins and ends with dense layers, with a layer "
+            "between them, and max_evaluations > 3; try method='auto'"
+        )
+    accelerate: Acceleration = "never" if method == "banach" else "always" if method == "anderson" else "observed"
+    point, rows, accelerated = iterate(block, y, goal, acceleration=accelerate)
+    return point, rows, "anderson" if accelerated else "banach"
+
+
+def _stuck(block: ResidualBlock, y: Any, goal: Goal, result: Inverse, rows: Rows) -> ConvergenceError:
+    """Return the error that says which row is worst, how far it came, and where its floor is."""
+    xp, event = namespace(y), y.ndim - 1
+    floor = rounding_floor(block, result.x, y)
+    norms = [row_norm(v, event, block.norm) for v in (result.x, y, y - result.x)]
+    scale = to_host(xp.maximum(xp.maximum(norms[0], norms[1]), norms[2]))
+    relative = to_host(result.residual_norm) / np.where(scale > 0.0, scale, 1.0)
+    worst = int(np.argmax(np.where(rows.converged, -1.0, relative)))
+    return ConvergenceError(
+        f"invert: expected relative residual ≤ {goal.rtol:g} on every row, got {relative[worst]:.3g} on row {worst} "
+        f"after {rows.evaluations[worst]} evaluations ({(~rows.converged).sum()} of {y.shape[0]} rows not converged); its "
+        f"rounding floor is about {to_host(floor)[worst]:.3g}: try a larger rtol, float64, or more max_evaluations "
+        "(the result is in .result)",
+        result,
+        floor,
+    )
+
+
+def rounding_floor(block: ResidualBlock, x: Any, y: Any) -> Any:
+    """Return, per row, the relative residual below which rounding lets no method go: an estimate, neither bound nor promise.
+
+    (σ + u(‖x‖ + ‖y‖ + ‖g‖))/max(‖x‖, ‖y‖, ‖g‖), σ the estimated rounding noise of g, with independent roundings of the
+    partial sums (Higham & Mary, *A new approach to probabilistic rounding error analysis*, SISC 2019).
+
+    Measured on 3,600 rows each in float32 and float64 (d = 2 … 784, c = .9 and .99, smooth and kinked g, ‖y‖ up to 1e4):
+    `method="auto"` brings every row below half of it; on the families whose J has equal singular values at d = 64 no
+    row comes below a fifth. In few dimensions many rows have an exactly representable solution with r̂ = 0.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
+    >>> x = np.ones((1, 2))
+    >>> bool(1e-17 < rounding_floor(F, x, F(x))[0] < 1e-14)
+    True
+    """
+    xp = namespace(x)
+    event = x.ndim - 1
+    u = rounding.unit_roundoff(x)
+    norms = [row_norm(v, event, block.norm) for v in (x, y, block.branch(x))]
+    scale = xp.maximum(xp.maximum(norms[0], norms[1]), norms[2])
+    noise = block.branch.rounding_noise(x) + u * (norms[0] + norms[1] + norms[2])
+    return noise / (scale + rounding.smallest_normal(x))
+
+
+def _empty(y: Any) -> Inverse:
+    """Return y: without rows, or without dimensions, there is nothing to invert."""
+    xp = namespace(y)
+    zero = xp.zeros((y.shape[0],), dtype=y.dtype, device=device(y))
+    return Inverse(y, zero, zero, indices(to_host(zero), y), zero == 0.0)
+
+
+__all__ = ["Inverse", "Method", "invert", "rounding_floor"]

@@ -1,0 +1,1 @@
+"""The Jacobian of a branch as a chain of factors, and its products."""

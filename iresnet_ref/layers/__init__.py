@@ -1,0 +1,1 @@
+"""The layers of a residual branch: linear maps, activations, sorting and concatenation."""

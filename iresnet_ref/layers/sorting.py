@@ -1,0 +1,124 @@
+"""GroupSort, MaxMin and FullSort: sort groups of channels (Anil, Lucas, Grosse, *Sorting Out Lipschitz Function
+Approximation*, ICML 2019, arXiv 1811.05381).
+
+The Jacobian is a permutation of each sample: ‖Jᵀu‖ = ‖u‖ in every norm, so that nothing is lost of the gradient. Sorting is
+1-Lipschitz in every p-norm: of all pairings of two lists the sorted one has the least Σ|aᵢ − bᵢ|^p. *Ties* keep the order of
+the input (a stable sort, also when descending), so that the Jacobian there is one of its limits, the same on every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from iresnet_ref.arrays import device, namespace, size
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.jacobian.factors import Permutation
+from iresnet_ref.layers.layer import Pullback
+from iresnet_ref.rounding.forward_error import Spread
+from iresnet_ref.rounding.jacobian_error import FactorError
+
+
+@dataclass(frozen=True)
+class GroupSort:
+    """Sort each `group` of neighbouring channels, the largest first; channels are the first event axis, pixels are apart.
+
+    GroupSort(2) is MaxMin; GroupSort(None) sorts all channels (FullSort).
+
+    >>> import numpy as np
+    >>> GroupSort(2)(np.asarray([[1.0, 2.0, 5.0, 3.0]])).tolist(), GroupSort(None)(np.asarray([[1.0, 2.0, 5.0, 3.0]])).tolist()
+    ([[2.0, 1.0, 5.0, 3.0]], [[5.0, 3.0, 2.0, 1.0]])
+    """
+
+    group: int | None = 2
+    descending: bool = True
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "fullsort" if self.group is None else "maxmin" if self.group == 2 else f"groupsort {self.group}"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """None."""
+        return {}
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> GroupSort:
+        """Return itself."""
+        del parameters
+        return self
+
+    def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the same shape; the channels must fill the groups."""
+        self._group_of(event[0])
+        return event
+
+    def __call__(self, x: Any) -> Any:
+        """Return the sorted x."""
+        return self._order(x).apply(x)
+
+    def linearize(self, x: Any) -> tuple[Any, Permutation]:
+        """Return the sorted x and the permutation that sorts it."""
+        order = self._order(x)
+        return order.apply(x), order
+
+    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+        """x̄ = Pᵀȳ, v̄ = Pᵀt̄."""
+        del v
+        order = self._order(x)
+        back = (None if bar is None else order.transpose(bar) for bar in (y_bar, t_bar))
+        return next(back), next(back), {}
+
+    def norm_bound(self, p: float = 2.0) -> float:
+        """Return 1, whatever p."""
+        del p
+        return 1.0
+
+    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+        """The same: sorting is 1-Lipschitz in every p-norm, and rounds nothing."""
+        del h, y
+        return before
+
+    def factor_error(self, h: Any, error: Any) -> FactorError:
+        """The permutation is that of h in groups whose neighbours are further apart than 2e; in others ‖P̂ − P‖_* ≤ 2k, k their size."""
+        xp, groups = namespace(h), self._groups(self(h))
+        gaps = xp.abs(groups[:, :, 1:, :] - groups[:, :, :-1, :])
+        doubtful = xp.any(gaps <= 2.0 * xp.reshape(error, (-1, 1, 1, 1)), axis=2)
+        count = xp.sum(xp.astype(doubtful, h.dtype), axis=(1, 2))
+        return FactorError(1.0, 1.0, 0, 2.0 * groups.shape[2] * count)
+
+    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+        """The variances in their new places."""
+        del y
+        return self._order(h).apply(variance)
+
+    def _groups(self, x: Any) -> Any:
+        """Return x as (batch, groups, group, pixels)."""
+        group = self._group_of(x.shape[1])
+        return namespace(x).reshape(x, (x.shape[0], x.shape[1] // group, group, size(tuple(x.shape[2:]))))
+
+    def _group_of(self, channels: int) -> int:
+        """Return how many of so many channels are in each group."""
+        group = channels if self.group is None else self.group
+        if group < 1 or channels % group:
+            raise ShapeError(f"{self.name}: expected channels in groups of {group}, got {channels}; try a multiple of {group}")
+        return group
+
+    def _order(self, x: Any) -> Permutation:
+        xp = namespace(x)
+        groups = self._groups(x)
+        batch, count, group, pixels = groups.shape
+        if group == 2:
+            first, second = groups[:, :, 0, :], groups[:, :, 1, :]
+            swap = xp.astype(first < second if self.descending else first > second, xp.int32)
+            place = xp.stack([swap, 1 - swap], axis=2)
+        else:
+            place = xp.argsort(groups, axis=2, descending=self.descending, stable=True)
+
+        def along(n: int, axis: int) -> Any:
+            shape = tuple(n if i == axis else 1 for i in range(4))
+            return xp.reshape(xp.arange(n, dtype=place.dtype, device=device(x)), shape)
+
+        index = (along(count, 1) * group + place) * pixels + along(pixels, 3)
+        return Permutation(xp.reshape(index, (batch, count * group * pixels)), tuple(x.shape[1:]))

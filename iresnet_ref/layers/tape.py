@@ -1,0 +1,91 @@
+"""The record of one forward pass, and the reverse pass over (primal, tangent) pairs that reads it.
+
+A tangent may travel around the loop of the layers from any of them: with M the product of the factors in the order
+k+1, …, L, 1, …, k, det(I + M) = det(I + J), so the gradient of the log-determinant needs Σ t̄ᵀ(∇M)v only, at the
+narrowest place. The primal value still flows from the first layer to the last, and its cotangent back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from iresnet_ref.arrays import namespace
+from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.layers.layer import Layer, Pullback
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """`inputs` of every layer at x, the `value` g(x), and the `chain` of J_g(x) (None where it was not asked for)."""
+
+    layers: tuple[Layer, ...]
+    inputs: tuple[Any, ...]
+    value: Any
+    chain: Chain | None
+
+    def take(self, rows: slice) -> Tape:
+        """Return the record of these rows of the batch."""
+        chain = None if self.chain is None else self.chain.take(rows)
+        return Tape(self.layers, tuple(x[rows, ...] for x in self.inputs), self.value[rows, ...], chain)
+
+    def push(self, v: Any, start: int = 0) -> tuple[Any, ...]:
+        """Return the tangent in front of each layer, from layer `start` once around, and the last behind all of them."""
+        assert self.chain is not None
+        tangents = [v]
+        for factor in self.chain.rotated(start).factors:
+            tangents.append(factor.apply(tangents[-1]))
+        return tuple(tangents)
+
+    def pullback(
+        self, y_bar: Any = None, tangents: Sequence[Any] = (), t_bar: Any = None, start: int = 0
+    ) -> Pullback:
+        """Return (x̄, v̄, gradients) of Σ ȳᵀg(x) + Σ t̄ᵀMv, `tangents` = push(v, start).
+
+        x̄ is zero, not None. Without tangents and t̄ this is ordinary backpropagation. Behind `start` one sweep serves
+        primal and tangent; in front of it the tangent's cotangents come first, since the loop ends there.
+        """
+        n = len(self.layers)
+        bent: list[Any] = [None] * n
+        gradients: dict[str, Any] = {}
+
+        def back(i: int, y_bar: Any, t_bar: Any) -> tuple[Any, Any]:
+            x = self.inputs[i]
+            v: Any = tangents[(i - start) % n] if t_bar is not None else None
+            x_bar, v_bar, own = self.layers[i].pullback(x, v, y_bar, t_bar)
+            for name, gradient in own.items():
+                key = f"{i}.{name}"
+                gradients[key] = gradients[key] + gradient if key in gradients else gradient
+            if v_bar is not None and v_bar.shape != v.shape:  # v is one tangent for all rows
+                v_bar = namespace(v_bar).sum(v_bar, axis=v.ndim - x.ndim, keepdims=True)
+            return x_bar, v_bar
+
+        for i in reversed(range(start)):
+            bent[i], t_bar = back(i, None, t_bar)
+        for i in reversed(range(start, n)):
+            y_bar, t_bar = back(i, y_bar, t_bar)
+        for i in reversed(range(start)):
+            y_bar = _plus(back(i, y_bar, None)[0], bent[i])
+        x = self.inputs[0]
+        ordered = {
+            f"{i}.{name}": gradients[f"{i}.{name}"] for i, layer in enumerate(self.layers) for name in layer.parameters
+        }
+        return (namespace(x).zeros_like(x) if y_bar is None else y_bar), t_bar, ordered
+
+
+def _plus(a: Any, b: Any) -> Any:
+    return b if a is None else a if b is None else a + b
+
+
+def record(layers: tuple[Layer, ...], x: Any, *, linearize: bool = True) -> Tape:
+    """Return the tape of g at x; without `linearize` it serves ordinary backpropagation only."""
+    inputs, factors, batch = [], [], x.shape[0]
+    for layer in layers:
+        inputs.append(x)
+        if linearize:
+            x, factor = layer.linearize(x)
+            factors.append(factor)
+        else:
+            x = layer(x)
+    return Tape(layers, tuple(inputs), x, Chain(tuple(factors), batch, x) if linearize else None)

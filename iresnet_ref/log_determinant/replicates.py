@@ -1,0 +1,86 @@
+"""How many replicates reach a standard error, and what the exact determinant costs in products with J.
+
+The number of replicates is fixed before the run that is reported, from the proved variance bound or from a pilot with draws
+of its own: stopping when the standard error of the run looks small enough would make it too small.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref.arrays import namespace, size, to_host
+from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.jacobian.factors import Factor
+from iresnet_ref.log_determinant.estimator import FEWEST_REPLICATES, Estimator
+from iresnet_ref.log_determinant.variance import drawn_variance_bound
+from iresnet_ref.probes import Probes
+
+PILOT = 32
+PILOT_MARGIN = 31.0 / 15.655
+"""The upper 99 % limit of a variance over its estimate from 32 normal replicates: 31/χ²₃₁(.01)."""
+PILOT_STREAM = 0x80000000
+"""The pilot draws from the stream with its highest bit flipped."""
+LU_SLOWDOWN = 5.0
+"""Time of a flop of a batched LU over one of a matrix product; measured 4–7 on one CPU thread."""
+MOST_REPLICATES = 2**22
+
+
+def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: Any) -> float:
+    """Return the number of replicates, at least 8 and `probes.count`, planned for a standard error of `wanted` on every row.
+
+    The smaller of two answers: variance bound/wanted², proved, where N is drawn from a law; and the pilot's largest
+    variance over the rows, times its margin.
+    """
+    least = max(FEWEST_REPLICATES, probes.count)
+    if not estimator.random or like.shape[0] == 0:
+        return least
+    if estimator.drawn is not None:
+        bound = drawn_variance_bound(
+            estimator.drawn,
+            estimator.lipschitz,
+            size(estimator.chain.in_shape),
+            kind=probes.kind,
+            block=probes.block,
+            exact=len(estimator.traces),
+        )
+        if estimator.norm != 2.0:  # ‖Jᵏ‖₂ ≤ √d Lᵏ only
+            bound = size(estimator.chain.in_shape) * bound
+        if bound <= least * wanted * wanted:
+            return least
+    pilot = Probes(probes.seed, probes.stream ^ PILOT_STREAM, probes.kind, PILOT, probes.block)
+    values, _ = estimator.estimates(pilot, like)
+    xp = namespace(values)
+    variance = float(np.max(to_host(xp.var(values, axis=0, correction=1))))
+    count = PILOT_MARGIN * variance / (wanted * wanted)
+    if estimator.drawn is not None:
+        count = min(count, bound / (wanted * wanted))
+    return max(least, math.ceil(count))
+
+
+def require_reach(count: float, wanted: float) -> int:
+    """Return a number of replicates that can be run; raises ValueError beyond 2²²."""
+    if not count <= MOST_REPLICATES:
+        raise ValueError(
+            f"logdet: expected a standard error within reach of {MOST_REPLICATES} replicates, got {wanted:g}, which takes {count:.3g}; "
+            "try method='exact', a larger block of Hadamard probes, or a larger standard_error"
+        )
+    return int(count)
+
+
+def exact_in_products(chain: Chain) -> float:
+    """Return the price per row of the exact determinant, in products with J."""
+    factors = chain.narrowest().factors
+    n = size(factors[0].in_shape)
+    first = next((i for i, f in enumerate(factors) if not f.shared), len(factors))
+    formed = n * sum(_flops(f) for f in factors[first:])
+    return (formed + LU_SLOWDOWN * 2.0 / 3.0 * n**3) / sum(_flops(f) for f in factors)
+
+
+def _flops(factor: Factor) -> float:
+    """2·(entries of the weight)·(places it is used at) for what carries a weight (out, …), else one per entry."""
+    weight = getattr(factor, "weight", None)
+    out = size(factor.out_shape)
+    return 2.0 * size(tuple(weight.shape)) * out / weight.shape[0] if weight is not None else float(out)

@@ -1,0 +1,58 @@
+"""The truncated power series log det(I + J) ≈ Σ_{k≤n} (−1)^{k+1} tr(Jᵏ)/k, traces by Hutchinson probes ([B19] eq. 4).
+
+The first q traces may be exact: they then *replace* the terms vᵀJᵏv, k ≤ q, with weight 1. As a control variate with
+coefficient 1 the expectation stays what it was at every n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from iresnet_ref.arrays import namespace, widen
+from iresnet_ref.jacobian.chain import Chain
+
+
+def event_dot(a: Any, b: Any, event_ndim: int) -> Any:
+    """Return aᵀb over the event axes, accumulated in at least float32."""
+    return namespace(a).sum(widen(a) * widen(b), axis=tuple(range(-event_ndim, 0)))
+
+
+def divisor(k: int) -> float:
+    """Return (−1)^{k+1}k: dividing by it is exact at every precision, where multiplying by 1/k has the error of float64.
+
+    >>> [divisor(k) for k in (1, 2)]
+    [1.0, -2.0]
+    """
+    return (-1.0) ** (k + 1) * k
+
+
+def exact_traces(chain: Chain, most: int | None = None) -> tuple[Any, ...]:
+    """Return (tr J,) or (tr J, tr J²) per row, as many as the chain knows without forming J and at most `most`."""
+    known: list[Any] = []
+    for trace in (chain.trace, chain.trace_of_square)[:most]:
+        value = trace()
+        if value is None:
+            break
+        known.append(value)
+    return tuple(known)
+
+
+def replaced_terms(traces: Sequence[Any], like: Any) -> Any:
+    """Return Σ_{k≤q} (−1)^{k+1} tr(Jᵏ)/k per row, zeros of the dtype and device of `like` for q = 0."""
+    total = namespace(like).zeros_like(like)
+    for k, trace in enumerate(traces, start=1):
+        total = total + trace / divisor(k)
+    return total
+
+
+def series_logdet(chain: Chain, v: Any, terms: int, traces: Sequence[Any] = ()) -> Any:
+    """Return Σ_{k≤terms} (−1)^{k+1} vᵀJᵏv/k for each probe and row, the first len(traces) ≤ terms terms exact."""
+    event_ndim = len(chain.in_shape)
+    w = v
+    total = replaced_terms(traces, event_dot(v, v, event_ndim))
+    for k in range(1, terms + 1):
+        w = chain.rmatvec(w)
+        if k > len(traces):
+            total = total + event_dot(w, v, event_ndim) / divisor(k)
+    return namespace(v).astype(total, v.dtype)

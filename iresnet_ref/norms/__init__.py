@@ -1,0 +1,1 @@
+"""Proved bounds on operator norms, in float64 on the host."""

@@ -1,0 +1,155 @@
+"""Proofs in host float64: ‖A‖₂ ≤ c by a shifted Cholesky factorisation, and Lip(g) as a product of such bounds.
+
+*Norms.* Let G = WᵀW for W with m ≥ n = number of columns, Ĝ its float64 value, c₂ ≤ c² and Ã = fl(c₂I − Ĝ − sI). If the
+floating-point Cholesky factorisation of Ã runs to the end with a positive diagonal, its factor R̂ has R̂ᵀR̂ = Ã + Δ with
+‖Δ‖₂ ≤ κ tr Ã, κ = γ_{n+1}/(1 − γ_{n+1}) (Rump, *Verification of positive definiteness*, BIT 46, 2006; Demmel 1989), hence
+Ã ⪰ −κ tr(Ã) I. With ‖Ĝ − G‖₂ ≤ γ_t max_i (|W|ᵀ|W|1)_i, t the terms of an inner product, and the rounding δ of the diagonal,
+
+    c²I − WᵀW ⪰ (s − κ tr Ã − ‖Ĝ − G‖₂ − δ) I ⪰ 0    once    s ≥ κ tr Ã + ‖Ĝ − G‖₂ + δ,
+
+that is ‖W‖₂ ≤ c. The inner products may be summed in any order, with or without fused multiply-add, but must be IEEE
+float64: this runs on the host, on exactly converted weights. `docs/proofs.md` derives each line.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from iresnet_ref import rounding
+from iresnet_ref.rounding import gamma, up
+
+if TYPE_CHECKING:
+
+    pass
+
+Matrix = npt.NDArray[np.float64]
+_U = rounding.FLOAT64_ROUNDOFF
+_BLOCK = 64
+"""Rows per partial Gram matrix: k + m/k rounded additions in an inner product of m terms, instead of m."""
+
+
+def proves_norm_at_most(weight: Matrix, c: float) -> bool:
+    """Return whether float64 arithmetic proves ‖W‖₂ ≤ c, for every one of a stack; False means "not proved", not "false".
+
+    Slack: succeeds for c ≥ ‖W‖₂(1 + n²u), n the smaller side, except for the smallest matrices (a few u).
+
+    >>> w = np.diag([0.9, 0.3])
+    >>> proves_norm_at_most(w, 0.9 * (1 + 1e-14)), proves_norm_at_most(w, 0.9 * (1 - 1e-14))
+    (True, False)
+    """
+    w = np.asarray(weight, dtype=np.float64)
+    magnitude = largest(w)
+    if magnitude == 0.0:
+        return c >= 0.0
+    if not (math.isfinite(magnitude) and math.isfinite(c) and c > 0.0):
+        return False
+    exponent = math.frexp(max(c, magnitude))[1]
+    return _Gram.of(scaled(w, -exponent)).below(math.ldexp(c, -exponent))
+
+
+def norm_bound(weight: Matrix) -> float:
+    """Return a proved upper bound on ‖W‖₂, at most about n²u above it; inf where float64 cannot hold one.
+
+    The candidate comes from the largest eigenvalue of the smaller Gram matrix; the proof does not trust it.
+
+    >>> 0.5 <= norm_bound(np.diag([0.5, 0.1])) <= 0.5 * (1 + 1e-14)
+    True
+    """
+    w = np.asarray(weight, dtype=np.float64)
+    magnitude = largest(w)
+    if magnitude == 0.0 or not math.isfinite(magnitude):
+        return 0.0 if magnitude == 0.0 else math.inf
+    exponent = math.frexp(magnitude)[1]
+    gram = _Gram.of(scaled(w, -exponent))
+    top = float(np.linalg.eigvalsh(gram.matrix)[-1])
+    excess = float(gram.shift(math.sqrt(top))[1]) + 8.0 * math.sqrt(gram.matrix.shape[0]) * _U * top
+    for _ in range(100):  # the first candidate nearly always; far above the norm every proof succeeds
+        c = math.sqrt(top + excess) * (1.0 + 4.0 * _U)
+        if gram.below(c):
+            return times_power_of_two(c, exponent)
+        excess *= 2.0
+    return math.inf
+
+
+@dataclass(frozen=True)
+class _Gram:
+    """Ĝ = fl(WᵀW) and ‖Ĝ − WᵀW‖₂ ≤ `error`, for W with `rows` ≥ columns and entries of size at most 1, or a stack of such."""
+
+    matrix: Matrix
+    error: Matrix
+    rows: int
+
+    @staticmethod
+    def of(w: Matrix) -> _Gram:
+        """Return Ĝ of the smaller side of W."""
+        if w.shape[-2] < w.shape[-1]:
+            w = w.swapaxes(-1, -2)
+        m, n = w.shape[-2:]
+        block = max(_BLOCK, n // 4, math.isqrt(m))
+        transposed = w.swapaxes(-1, -2)
+        gram = transposed[..., :block] @ w[..., :block, :]
+        part = np.empty_like(gram)
+        for start in range(block, m, block):
+            gram += np.matmul(transposed[..., start : start + block], w[..., start : start + block, :], out=part)
+        absolute = np.abs(w)
+        terms = min(m, block) + math.ceil(m / block) - 1
+        sums = absolute.swapaxes(-1, -2) @ (absolute @ np.ones((n, 1)))
+        return _Gram(gram, gamma(terms, _U) * sums.max(axis=(-2, -1)), m)
+
+    def shift(self, c: float) -> tuple[Matrix, Matrix]:
+        """Return (fl(c₂ − ĝ_ii), s), s ≥ κ tr Ã + ‖Ĝ − G‖₂ + δ with its own rounding, and all underflow, included."""
+        n = self.matrix.shape[-1]
+        c_squared = c * c * (1.0 - 2.0 * _U)
+        squares = np.diagonal(self.matrix, axis1=-2, axis2=-1)
+        diagonal = c_squared - squares
+        kappa = gamma(n + 1, _U) / (1.0 - gamma(n + 1, _U))
+        delta = 4.0 * _U * (c_squared + squares.max(axis=-1))
+        total = kappa * np.abs(diagonal).sum(axis=-1) + self.error + delta
+        return diagonal, total * (1.0 + 2.0 * (self.rows + 2 * n + 16) * _U)
+
+    def below(self, c: float) -> bool:
+        """Return whether c²I − WᵀW ⪰ 0 is proved."""
+        diagonal, s = self.shift(c)
+        shifted = -self.matrix
+        places = np.arange(shifted.shape[-1])
+        shifted[..., places, places] = diagonal - np.expand_dims(s, -1)
+        try:
+            pivots = np.diagonal(np.linalg.cholesky(shifted), axis1=-2, axis2=-1)
+        except np.linalg.LinAlgError:
+            return False
+        return bool((np.isfinite(pivots) & (pivots > 0.0)).all())  # pivot i holds the squares of row i: all entries are finite
+
+
+def largest(w: Matrix) -> float:
+    """Return max |w_ij|, NaN where there is one, and 0 of nothing."""
+    return max(float(w.max()), -float(w.min())) if w.size else 0.0
+
+
+def scaled(w: Matrix, exponent: int) -> Matrix:
+    """Return W·2^exponent, each entry rounded once: where the power is far inside the range by a product, which is fast."""
+    return w * math.ldexp(1.0, exponent) if abs(exponent) < 1000 else np.ldexp(w, exponent)
+
+
+def times_power_of_two(value: float, exponent: int) -> float:
+    """Return value·2^exponent, rounded up where the result is not a normal number."""
+    if exponent + math.frexp(value)[1] > 1024:
+        return math.inf
+    result = math.ldexp(value, exponent)
+    return result if math.ldexp(result, -exponent) >= value else math.nextafter(result, math.inf)
+
+
+def absolute_norm_bound(weight: Matrix) -> float:
+    """Return √(‖W‖₁‖W‖_∞) ≥ ‖|W|‖₂, rounded up."""
+    a = np.abs(np.asarray(weight, dtype=np.float64))
+    magnitude = float(a.max(initial=0.0))
+    if magnitude == 0.0 or not math.isfinite(magnitude):
+        return 0.0 if magnitude == 0.0 else math.inf
+    exponent = math.frexp(magnitude)[1]
+    a = np.ldexp(a, -exponent)  # what underflows here is far below the rounding of the sums
+    product = float(a.sum(axis=0).max()) * float(a.sum(axis=1).max())
+    return times_power_of_two(up(math.sqrt(product), sum(a.shape)), exponent)

@@ -1,0 +1,83 @@
+"""Operator norms ‖W‖_{p→q} = sup ‖Wx‖_q/‖x‖_p that have a closed form, and their proved upper bounds ([C19] §4).
+
+    ‖W‖_{1→q} = max_j ‖W e_j‖_q,      ‖W‖_{p→∞} = max_i ‖eᵢᵀW‖_{p*},  1/p + 1/p* = 1,      ‖W‖_{2→2} = σ₁(W).
+
+The first: x ↦ ‖Wx‖_q is convex, so its maximum over the 1-ball is at a vertex ±e_j. The second is Hölder's inequality,
+attained. Every other pair is refused: ‖W‖_{p→q} is NP-hard in general, and power iteration only bounds it from below.
+
+F = id + g is inverted by Banach in any norm of the events in which Lip(g) < 1. The layers of g then form a *closed* chain of
+norms p₀ → p₁ → ⋯ → p₀ of proved operators. From ∞ only ∞ → ∞ is proved, to 1 only 1 → 1, and from 2 only 2 → 2 and 2 → ∞,
+so a closed chain of proved norms is constant: all 1, all 2 or all ∞. That is what `norm=` of a branch chooses.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from iresnet_ref.arrays import HostArray
+from iresnet_ref.norms.dense import norm_bound
+from iresnet_ref.rounding import FLOAT64_ROUNDOFF, up
+
+CLOSED = (1.0, 2.0, math.inf)
+"""The norms p whose p → p operator norm has a closed form."""
+
+
+def require_norm(p: float) -> None:
+    """Refuse a norm of the events in which no contraction can be proved. Raises ValueError.
+
+    >>> require_norm(3.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: norm: expected 1, 2 or inf, the norms p whose operator norm p→p has a closed form, got 3.0; try norm=2
+    """
+    if p not in CLOSED:
+        raise ValueError(
+            f"norm: expected 1, 2 or inf, the norms p whose operator norm p→p has a closed form, got {p}; try norm=2"
+        )
+
+
+def induced_norm_bound(weight: HostArray, p: float, q: float) -> float:
+    """Return a proved upper bound on ‖W‖_{p→q}, tight to rounding, for the pairs 2→2, 1→q and p→∞; W (out, in).
+
+    The bound is inf where W is not finite. Raises ValueError for p or q below 1, and for pairs without a closed form.
+
+    >>> w = np.asarray([[3.0, -4.0], [0.0, 1.0]])
+    >>> [round(induced_norm_bound(w, p, q), 12) for p, q in ((1, 1), (1, np.inf), (np.inf, np.inf), (2, np.inf))]
+    [5.0, 4.0, 7.0, 5.0]
+    """
+    if not (p >= 1.0 and q >= 1.0):
+        raise ValueError(f"induced norm: expected p ≥ 1 and q ≥ 1, got {p}→{q}; a smaller exponent gives no norm")
+    w = np.asarray(weight, dtype=np.float64)
+    if p == 1.0:
+        return _largest(w.T, q)
+    if q == math.inf:
+        return _largest(w, _dual(p))
+    if p == 2.0 and q == 2.0:
+        return norm_bound(w)
+    raise ValueError(
+        f"induced norm: expected one of the pairs with a closed form, 1→q, p→∞ or 2→2, got {p}→{q}: it is NP-hard in general, "
+        "and an iterative estimate is a lower bound that proves nothing; try norm=1, 2 or inf"
+    )
+
+
+def _dual(p: float) -> float:
+    """Return at most p/(p − 1): of two exponents the smaller has the larger norm."""
+    return 1.0 if p == math.inf else max(1.0, p / (p - 1.0) * (1.0 - 4.0 * FLOAT64_ROUNDOFF))
+
+
+def _largest(rows: HostArray, p: float) -> float:
+    """Return an upper bound on max_i ‖row_i‖_p.
+
+    For 1 < p < ∞ the entries are divided by the largest, so that the largest sum of p-th powers is in [1, n]: the division
+    moves the root by u, powers accurate to 8u by 8u/p, the sum by nu/p, exp and log by 8u(1 + log n).
+    """
+    size = float(np.abs(rows).max(initial=0.0))
+    if p == math.inf or size == 0.0 or not math.isfinite(size):
+        return size if math.isfinite(size) else math.inf
+    n = rows.shape[1]
+    if p == 1.0:
+        return up(float(np.abs(rows).sum(axis=1).max()), n)
+    power = float(((np.abs(rows) / size) ** p).sum(axis=1).max())
+    return math.nextafter(up(math.exp(math.log(power) / p) * size, n + 32 + 8 * math.ceil(math.log(power))), math.inf)

@@ -1,0 +1,75 @@
+"""Raw weights that training moves, and the certified model made of them: `ir.Normalised` for every block of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from iresnet_ref.branches.normalised import Normalised
+from iresnet_ref.flows.bijections.composition import Composition, FactorOut
+from iresnet_ref.flows.bijections.residual import Residual
+
+
+@dataclass(frozen=True, eq=False)
+class NormalisedModel:
+    """A flow or classifier of raw weights, and `model`, the same with every residual branch certified: Lip(g) ≤ `lipschitz`.
+
+    Bijections without a branch are used as they are, blocks inside `ir.FactorOut` are found; a Lipschitz constant that a
+    raw block states is dropped, the certificate takes its place. Raises as `ir.Normalised`.
+    With `lipschitz` None nothing is divided: a standard ResNet, the unconstrained twin to compare with. It has no inverse.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> raw = ir.Flow([ir.ResidualBlock(ir.mlp((2, 8, 2)))])
+    >>> raw = raw.with_parameters({k: 5.0 * p for k, p in raw.parameters().items()})
+    >>> block = NormalisedModel(raw, 0.8).model.steps.steps[0].block
+    >>> bool(block.certificate.bound <= 0.8)
+    True
+    """
+
+    raw: Any
+    lipschitz: float | None = 0.9
+
+    @cached_property
+    def _made(self) -> tuple[Any, dict[str, Normalised]]:
+        branches: dict[str, Normalised] = {}
+        if self.lipschitz is None:
+            return self.raw, branches
+        steps = _certified(self.raw.steps, "", self.lipschitz, branches)
+        return replace(self.raw, steps=steps), branches
+
+    @property
+    def model(self) -> Any:
+        """The certified model; the raw one where `lipschitz` is None."""
+        return self._made[0]
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the raw parameters."""
+        parameters: dict[str, Any] = self.raw.parameters()
+        return parameters
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> NormalisedModel:
+        """Return the same normalisation of other raw parameters. Raises ShapeError."""
+        return replace(self, raw=self.raw.with_parameters(parameters))
+
+    def pullback(self, gradients: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the gradients with respect to the raw parameters, from those with respect to the model's."""
+        raw = dict(gradients)
+        for prefix, branch in self._made[1].items():
+            mine = {k.removeprefix(prefix): g for k, g in gradients.items() if k.startswith(prefix)}
+            raw.update({prefix + k: g for k, g in branch.pullback(mine).items()})
+        return raw
+
+
+def _certified(step: Any, prefix: str, lipschitz: float, branches: dict[str, Normalised]) -> Any:
+    """Return the step with certified branches, and enter them under the prefix of their parameters."""
+    if isinstance(step, Residual):
+        branches[prefix] = Normalised(step.block.branch, lipschitz)
+        return Residual(replace(step.block, branch=branches[prefix].branch, lipschitz=None))
+    if isinstance(step, Composition):
+        inner = (_certified(s, f"{prefix}{i}.", lipschitz, branches) for i, s in enumerate(step.steps))
+        return Composition(tuple(inner))
+    if isinstance(step, FactorOut):
+        return replace(step, rest=_certified(step.rest, prefix, lipschitz, branches))
+    return step

@@ -1,0 +1,1 @@
+"""Convergence of the inverse, and what it reports of it."""

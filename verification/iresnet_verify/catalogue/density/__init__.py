@@ -1,0 +1,1 @@
+"""Densities: log_prob, samples, and that they integrate to one."""

@@ -1,0 +1,1 @@
+"""Random estimates of the log-determinant: bias, variance, coefficients of the series."""

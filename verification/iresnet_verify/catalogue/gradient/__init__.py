@@ -1,0 +1,1 @@
+"""Derivatives with respect to parameters and inputs."""

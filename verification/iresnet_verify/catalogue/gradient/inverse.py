@@ -1,0 +1,135 @@
+"""Derivatives that are asked for twice, and derivatives through the inverse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from iresnet_verify.catalogue.shared.parameter_gradients import ROWS
+from iresnet_verify.check.outcome import Counterexample, Outcome
+from iresnet_verify.check.registry import check
+from iresnet_verify.measurements import gradients as measures
+from iresnet_verify.oracle import singular_values as singular
+
+if TYPE_CHECKING:
+    from iresnet_verify.check.context import Context
+    from iresnet_verify.subject.subject import HostArray
+
+UNROLLED = 1000.0
+"""An iteration stopped at a relative error τ after k steps has a derivative right to about kτ/(1 − L): at most this × τ."""
+
+
+@check(
+    "gradient.through-inverse",
+    claim="Where inverse(y) can be differentiated, its derivative is that of the inverse map: Jᵀ ∂(c·x)/∂y = c at x = F⁻¹(y).",
+    reference="implicit function theorem; Behrmann et al. 2019 (arXiv 1811.00995), Section 2", kind="search",
+    needs=("inverse", "autodiff"),
+    cost="one backward pass through the inverse, 4 Jacobians",
+    catches="straight-through steps, iterations cut from the graph but for the last, a wrong sign of the implicit gradient",
+)
+def through_inverse(ctx: Context) -> Outcome:
+    """One backward pass through the inverse, multiplied by the oracle's Jacobian of forward."""
+    x = ctx.inputs(ROWS)
+    y = ctx.f.forward(x)
+    c = ctx.rng.standard_normal(y.shape)
+    taken = _by_jax(ctx, y, c) if ctx.framework.name.startswith("jax") else _by_torch(ctx, y, c)
+    if taken is None:
+        return Outcome("passed", "inverse(y) carries no gradient: none is claimed", {"rows": ROWS}, oracle="autograd")
+    at, found = taken
+    J = ctx.jacobian(at.astype(x.dtype))
+    rows = (len(x), -1)
+    gap = np.linalg.norm(np.einsum("nij,ni->nj", J.matrix, found.reshape(rows)) - c.reshape(rows), axis=1)
+    tolerance = ctx.subject.inverse_tolerance if ctx.subject.inverse_tolerance is not None else ctx.u ** (1 / 3)
+    norms = singular.norm_bound(J.matrix), singular.smallest(J.matrix)[1]
+    condition = norms[0] / np.maximum(norms[1], 1e-300)
+    size = np.linalg.norm(c.reshape(rows), axis=1)
+    allowed = size * condition * (UNROLLED * max(tolerance, 64.0 * ctx.u) + J.error / np.maximum(norms[1], 1e-300))
+    worst = int(np.argmax(gap / allowed))
+    evidence = {"largest_gap": float(gap.max()), "relative": float((gap / size).max()), "rows": ROWS}
+    text = f"{allowed[worst]:.2e} = {UNROLLED:g}·τ·κ(J)·‖c‖, τ = {tolerance:.1e} the error of the inverse, and the oracle's error"
+    if gap[worst] > allowed[worst]:
+        return Outcome("failed", f"expected the gradient of the inverse, got one that is off by {gap[worst] / size[worst]:.2g} of its "
+                       "size; differentiate by the implicit function theorem, or return a result without a graph", evidence, text,
+                       J.source, Counterexample({"x": x}))
+    return Outcome("passed", f"right to {evidence['relative']:.2g} of its size", evidence, text, J.source)
+
+
+def _by_torch(ctx: Context, y: HostArray, c: HostArray) -> tuple[HostArray, HostArray] | None:
+    """(inverse(y), its derivative of c·x) by `.backward()`, which memory-efficient layers answer too; None: no graph."""
+    import torch
+
+    with ctx.guard(), ctx.framework.calling():
+        leaf = ctx.native(y, requires_grad=True)
+        back = ctx.raw_inverse(leaf.clone())
+        if not back.requires_grad:
+            return None
+        back.backward(torch.tensor(c).to(back))
+        gradient = np.zeros_like(c) if leaf.grad is None else leaf.grad.detach().cpu().double().numpy()
+        return ctx.host(back.detach()), gradient
+
+
+def _by_jax(ctx: Context, y: HostArray, c: HostArray) -> tuple[HostArray, HostArray] | None:
+    """The same by `jax.vjp`; None where JAX refuses (a loop of unknown length, code that leaves JAX)."""
+    from iresnet_verify.oracle import rows_jax as autodiff_jax
+
+    try:
+        return autodiff_jax.pullback(ctx.caller, "inverse", y, c)
+    except (TypeError, ValueError, NotImplementedError, RuntimeError):
+        return None
+
+
+@check(
+    "gradient.repeated-backward",
+    claim="A second backward pass over the same graph gives the same gradients, and two passes add up.",
+    reference="torch.autograd: gradients accumulate; retain_graph=True keeps the graph as it is", kind="proof",
+    needs=("module", "torch"),
+    cost="two backward passes",
+    catches="backward passes that change what they saved, free it, or write into .grad themselves",
+)
+def repeated_backward(ctx: Context) -> Outcome:
+    """The gradients after one pass, of a second pass alone, and their sum, bit for bit."""
+    import torch
+
+    x = ctx.inputs(ROWS)
+    with ctx.guard(), ctx.framework.calling():
+        for p in ctx.subject.module.parameters():
+            p.grad = None
+        leaf = ctx.native(x, requires_grad=True)
+        y, log_det = ctx.raw_forward(leaf.clone(), seed=ctx.caller.next_seed())
+        if log_det is None and ctx.f.log_det is not None:
+            log_det = ctx.raw_log_det(leaf.clone(), seed=ctx.caller.next_seed())
+        loss = (y * torch.tensor(ctx.rng.standard_normal(y.shape)).to(y)).sum()
+        if log_det is not None and log_det.requires_grad:
+            loss = loss + (log_det * torch.arange(1, len(x) + 1).to(log_det)).sum()
+        if not loss.requires_grad:
+            return Outcome("skipped", "nothing here carries a gradient")
+        named = [("x", leaf)] + [(n, p) for n, p in ctx.subject.module.named_parameters() if p.requires_grad]
+        passes: list[dict[str, torch.Tensor | None]] = []
+        for _ in range(2):
+            try:
+                loss.backward(retain_graph=True)
+            except RuntimeError as error:
+                what = str(error).splitlines()[0][:160]
+                if not passes:
+                    return Outcome("inconclusive", f"the first backward pass raised {type(error).__name__}: {what}")
+                return Outcome("failed", f"expected a second backward pass with retain_graph=True, got {type(error).__name__}: {what}",
+                               {"parameters": len(named)}, "existence", "the first pass", Counterexample({"x": x}))
+            passes.append({n: None if p.grad is None else p.grad.detach().clone() for n, p in named})
+    wrong = [n for n in passes[0] if not _doubled(passes[0][n], passes[1][n])]
+    evidence = {"parameters": len(named), "wrong": len(wrong)}
+    if wrong:
+        return Outcome("failed", f"expected two passes to give twice the gradient, got something else for {', '.join(wrong[:4])}; "
+                       "keep what the backward pass reads as it is", evidence, "exact: 2·g is exact in binary arithmetic",
+                       "the first pass", Counterexample({"x": x}, measures.second_backward if "x" in wrong else None))
+    return Outcome("passed", f"{len(named)} gradients doubled", evidence, "exact: 2·g is exact in binary arithmetic", "the first pass")
+
+
+def _doubled(first: object, second: object) -> bool:
+    import torch
+
+    if first is None or second is None:
+        return first is second
+    assert isinstance(first, torch.Tensor)
+    assert isinstance(second, torch.Tensor)
+    return bool(torch.equal(first + first, second) or (first.isnan() & second.isnan()).any())

@@ -1,0 +1,88 @@
+"""Rows that a loss leaves out: weight 0 means that a row adds nothing, whatever is in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from iresnet_verify.catalogue.shared.comparisons import steady_forward, steady_log_det, warm_up
+from iresnet_verify.catalogue.shared.parameter_gradients import ROWS
+from iresnet_verify.check.outcome import Counterexample, Outcome
+from iresnet_verify.check.registry import check
+from iresnet_verify.oracle.jacobian import OPERATIONS
+
+if TYPE_CHECKING:
+    from iresnet_verify.check.context import Context
+    from iresnet_verify.randomness.injection import Vector
+    from iresnet_verify.subject.subject import HostArray
+
+
+@check(
+    "gradient.masked-rows",
+    claim="A row of weight 0 adds nothing to a gradient: ∇ Σ w_i(c·F(x_i) + log_det(x_i)) is that of the batch without it.",
+    reference="linearity of the gradient; importance weights and masks are weights", kind="proof", needs=("module", "torch"),
+    cost="three backward passes",
+    catches="the sum or mean of the upstream gradient used for every row, weights dropped in a custom backward",
+)
+def masked_rows(ctx: Context) -> Outcome:
+    """Every second row has weight 0, the others unequal ones, against a backward pass over the others alone."""
+    warm_up(ctx)
+    x = ctx.inputs(2 * ROWS)
+    if not steady_forward(ctx, x):
+        return Outcome("skipped", "y is random in this mode: two batches cannot be compared")
+    with_log_det = steady_log_det(ctx, x)
+    kept = np.arange(0, len(x), 2)
+    weights = np.where(np.arange(len(x)) % 2, 0.0, 1.0 + 0.7 * np.arange(len(x)))
+    c = ctx.rng.standard_normal(x.shape)
+    whole, size = _gradient(ctx, x, weights, c, with_log_det)
+    part, _ = _gradient(ctx, x[kept], weights[kept], c[kept], with_log_det)
+    third, _ = _gradient(ctx, x[kept], weights[kept] / 3.0, c[kept], with_log_det)
+    if whole is None or part is None or third is None:
+        return Outcome("skipped", "nothing here carries a gradient")
+    evidence = {"rows": len(x), "masked": len(x) - len(kept), "log_det": with_log_det}
+    allowed = {n: OPERATIONS * ctx.u * np.sqrt(ctx.d) * len(x) * (s + 1.0) + 8.0 * _largest(3.0 * third[n] - part[n])
+               for n, s in size.items()}
+    wrong = [n for n in whole if not _apart(whole[n], part[n], n, kept) <= allowed[n] * (1.0 + ctx.accuracy / ctx.u)]
+    text = "64·u·√d·rows·(Σ|∂| + 1) for each tensor, and 8 times what a loss scaled by 1/3 and back changes"
+    if wrong:
+        apart = _apart(whole[wrong[0]], part[wrong[0]], wrong[0], kept)
+        return Outcome("failed", f"expected rows of weight 0 to change no gradient, got one that differs by {apart:.3g} for "
+                       f"{', '.join(wrong[:4])}; use each row's own upstream gradient", evidence, text,
+                       "the batch without these rows", Counterexample({"x": x}))
+    return Outcome("passed", f"{len(whole)} gradients are those of the other rows alone", evidence, text, "the batch without these rows")
+
+
+def _largest(change: Vector) -> float:
+    return float(np.abs(change).max(initial=0.0))
+
+
+def _apart(whole: Vector, part: Vector, name: str, kept: HostArray) -> float:
+    """Largest difference; of the gradient of x on the rows kept, and on the others to 0."""
+    if name != "x":
+        return _largest(whole - part)
+    return max(_largest(whole[kept] - part), _largest(np.delete(whole, kept, axis=0)))
+
+
+def _gradient(
+    ctx: Context, x: HostArray, weights: Vector, c: Vector, with_log_det: bool
+) -> tuple[dict[str, Vector] | None, dict[str, float]]:
+    """(gradients by name, sum of their sizes) of one backward pass; None where there is no graph."""
+    import torch
+
+    with ctx.guard(), ctx.framework.calling():
+        for p in ctx.subject.module.parameters():
+            p.grad = None
+        leaf = ctx.native(x, requires_grad=True)
+        y, log_det = ctx.raw_forward(leaf.clone(), seed=7)
+        if log_det is None and with_log_det:
+            log_det = ctx.raw_log_det(leaf.clone(), seed=7)
+        rows = (y * torch.tensor(c).to(y)).reshape(len(x), -1).sum(1)
+        if with_log_det and log_det is not None and log_det.requires_grad:
+            rows = rows + log_det
+        if not rows.requires_grad:
+            return None, {}
+        rows.backward(torch.tensor(weights).to(rows))
+        named = {"x": leaf, **{n: p for n, p in ctx.subject.module.named_parameters() if p.requires_grad}}
+        found = {n: np.zeros(tuple(p.shape)) if p.grad is None else p.grad.detach().cpu().double().numpy() for n, p in named.items()}
+    return found, {n: float(np.abs(g).sum()) for n, g in found.items()}

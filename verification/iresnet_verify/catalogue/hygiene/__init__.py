@@ -1,0 +1,1 @@
+"""Behaviour: batches, determinism, side effects, memory."""

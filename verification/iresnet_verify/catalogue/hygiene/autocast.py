@@ -1,0 +1,80 @@
+"""torch.autocast: a network inside it is refused or stays right to the narrow dtype; it does not become NaN or zero."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from iresnet_verify.catalogue.shared.comparisons import (
+    Surroundings,
+    context_of,
+    gap,
+    steady_forward,
+    steady_log_det,
+    warm_up,
+    worst,
+)
+from iresnet_verify.check.outcome import Counterexample, Outcome
+from iresnet_verify.check.registry import check
+from iresnet_verify.oracle.jacobian import OPERATIONS
+from iresnet_verify.subject.calls import Caller, host_calls
+from iresnet_verify.subject.conventions import explain
+
+if TYPE_CHECKING:
+    from iresnet_verify.check.context import Context
+
+NARROW = 2.0**-8
+"""Unit roundoff of bfloat16."""
+
+
+@check(
+    "hygiene.autocast",
+    claim="Under torch.autocast to bfloat16 y and a deterministic log-det stay finite and within the rounding of bfloat16, or the "
+    "call is refused.",
+    reference="torch.autocast changes the precision of some operations, not what is computed", kind="search", needs=("torch",),
+    modes=False, cost="four evaluations",
+    catches="thresholds and eps below bfloat16's, sums of log-dets that overflow or vanish, mixed dtypes",
+)
+def autocast(ctx: Context) -> Outcome:
+    """Autocast leaves float64 alone, so a float64 subject is tried as a float32 one where `fresh(dtype=)` gives it."""
+    import torch
+
+    if ctx.subject.dtype == "float64":
+        if ctx.subject.fresh is None:
+            return Outcome("skipped", "torch.autocast leaves float64 alone, and there is no fresh(dtype=) to give a float32 network")
+        ctx = context_of(ctx, ctx.subject.fresh(dtype="float32", device=ctx.subject.device))
+    warm_up(ctx)
+    x = ctx.inputs(ctx.rows)
+    if not steady_forward(ctx, x):
+        return Outcome("skipped", "y differs between seeds in this mode")
+
+    def narrow() -> Any:
+        return torch.autocast(ctx.subject.device.partition(":")[0], dtype=torch.bfloat16)
+
+    around = Surroundings(ctx.framework, narrow)
+    inside = host_calls(Caller(ctx.subject, around, ctx.seed, ctx.reading.context_row, dict(ctx.reading.packed)), pure=True)
+    seen: dict[str, Any] = {}
+    for name in ("forward", "log_det"):
+        outside, within = getattr(ctx.f, name), getattr(inside, name)
+        if outside is None or (name == "log_det" and not steady_log_det(ctx, x)):
+            continue
+        a = outside(x, seed=0)
+        try:
+            b = within(x, seed=0)
+        except Exception as error:
+            seen[name] = f"refused: {explain(name, error)}"
+            continue
+        apart = gap(a, b)
+        bound = OPERATIONS * NARROW * (np.linalg.norm(np.asarray(a, np.float64).reshape(len(x), -1), axis=1) + np.linalg.norm(
+            x.reshape(len(x), -1).astype(np.float64), axis=1) + np.sqrt(ctx.d))
+        at = worst(apart, bound)
+        if not (apart <= bound).all() or (name == "log_det" and not b.any() and np.abs(a).max() > 0):
+            what = "zero" if not b.any() else f"a difference of {apart[at]:.2e}"
+            return Outcome(
+                "failed", f"{name}: expected the same values under torch.autocast to rounding of bfloat16, got {what}; compute what needs "
+                "precision under torch.autocast(enabled=False), or raise", {"callable": name, "gap": float(apart[at])},
+                f"{bound[at]:.2e} = 64·2⁻⁸·(‖value‖ + ‖x‖ + √d)", "the same call without autocast", Counterexample({"x": x}))
+        seen[name] = float(apart[at] / bound[at])
+    return Outcome("passed", "torch.autocast changes rounding only, or is refused", seen, "64·2⁻⁸·(‖value‖ + ‖x‖ + √d)",
+                   "the same call without autocast")

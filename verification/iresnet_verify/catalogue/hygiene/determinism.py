@@ -1,0 +1,205 @@
+"""The same call gives the same answer: again, with another seed where nothing random is claimed, and without autograd."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from iresnet_verify.catalogue.shared.comparisons import (
+    Surroundings,
+    forward_tolerance,
+    gap,
+    log_det_gap,
+    log_det_tolerance,
+    steady_forward,
+    steady_log_det,
+    warm_up,
+    worst,
+)
+from iresnet_verify.check.outcome import Counterexample, Outcome
+from iresnet_verify.check.registry import check
+from iresnet_verify.measurements import behaviour as measures
+from iresnet_verify.subject.calls import Caller, host_calls
+from iresnet_verify.subject.conventions import explain
+
+if TYPE_CHECKING:
+    from iresnet_verify.check.context import Context
+    from iresnet_verify.subject.subject import HostArray
+
+ROUNDING = "twice the rounding of one evaluation"
+
+
+@check(
+    "hygiene.determinism",
+    claim="Calls do not wear out: the tenth evaluation with the same seed equals the first, to rounding; in training mode "
+    "it does from the same state.",
+    reference="a network is a function of its input, its generators and, in training, its state",
+    kind="search",
+    cost="ten evaluations",
+    catches="values that depend on the number of calls, statistics updated in evaluation",
+)
+def determinism(ctx: Context) -> Outcome:
+    """Ten evaluations, the module's state left to itself in between, in training mode put back."""
+    warm_up(ctx)
+    x = ctx.inputs(ctx.rows)
+    if ctx.mode == "train" and not steady_forward(ctx, x):
+        return Outcome("skipped", "y is random in training mode, perhaps by a generator of its own")
+
+    def again() -> HostArray:
+        with ctx.guard() if ctx.mode == "train" else nullcontext():
+            return ctx.host(ctx.raw_forward(ctx.native(x), seed=0)[0])
+
+    first = again()
+    bound = forward_tolerance(ctx, x, first)
+    with ctx.guard():
+        last = [again() for _ in range(9)][-1]
+    apart = gap(first, last)
+    at = worst(apart, bound)
+    evidence = {"gap": float(apart[at]), "largest_ratio": float(apart[at] / bound[at])}
+    if (apart <= bound).all():
+        return Outcome("passed", "ten evaluations agree", evidence, f"{bound[at]:.2e} = {ROUNDING}", "the first evaluation")
+    return Outcome(
+        "failed",
+        f"expected the tenth evaluation to equal the first, got a difference of {apart[at]:.2e}; do not let a call change "
+        "what the next one computes",
+        evidence,
+        f"{bound[at]:.2e} = {ROUNDING}",
+        "the first evaluation",
+        Counterexample({"x": x}),
+    )
+
+
+@check(
+    "hygiene.forward-not-random",
+    claim="Outside training y is not random: F(x) is the same under every seed, to rounding.",
+    reference="an invertible map is a function; dropout belongs to training mode",
+    kind="search",
+    cost="two evaluations",
+    catches="dropout active in eval, dequantisation noise inside forward",
+)
+def forward_not_random(ctx: Context) -> Outcome:
+    """Two seeds."""
+    if ctx.mode == "train":
+        return Outcome("skipped", "a network may draw noise in training mode")
+    warm_up(ctx)
+    x = ctx.inputs(ctx.rows)
+    a, b = (ctx.f.forward(x, seed=seed) for seed in (1, 2))
+    apart, bound = gap(a, b), forward_tolerance(ctx, x, a)
+    return _same_under_seeds(x, apart, bound, "forward", "look for dropout or noise that is active in evaluation")
+
+
+@check(
+    "hygiene.exact-log-det-not-random",
+    claim="A log-det that is declared exact is the same under every seed, to rounding.",
+    reference='log_det_is="exact" of the subject',
+    kind="search",
+    cost="two evaluations",
+    catches="stochastic estimates declared exact",
+)
+def exact_log_det_not_random(ctx: Context) -> Outcome:
+    """Two seeds."""
+    if ctx.log_det_claim[0] != "exact":
+        return Outcome("skipped", f"the log-det is declared {ctx.log_det_claim[0]} in this mode")
+    warm_up(ctx)
+    x = ctx.inputs(ctx.rows)
+    if not steady_forward(ctx, x):
+        return Outcome("inconclusive", "y itself differs between seeds in this mode")
+    a, b = (ctx.evaluate_log_det(x, seed) for seed in (1, 2))
+    apart = gap(a, b)
+    bound = log_det_tolerance(ctx, x, a, apart, seed=1)
+    return _same_under_seeds(x, apart, bound, "log_det", 'declare log_det_is="unbiased" if it is an estimate')
+
+
+def _same_under_seeds(x: Any, apart: Any, bound: Any, name: str, remedy: str) -> Outcome:
+    at = worst(apart, bound)
+    evidence = {"gap": float(apart[at]), "largest_ratio": float(apart[at] / bound[at])}
+    if (apart <= bound).all():
+        return Outcome("passed", "two seeds agree", evidence, f"{bound[at]:.2e} = {ROUNDING}", "another seed")
+    return Outcome(
+        "failed",
+        f"{name}: expected the same values under two seeds, got a difference of {apart[at]:.2e}; {remedy}",
+        evidence,
+        f"{bound[at]:.2e} = {ROUNDING}",
+        "another seed",
+        Counterexample({"x": x, "name": name, "seeds": np.array([1, 2]), "bound": float(bound[at])}, measures.depends_on_seed),
+    )
+
+
+@check(
+    "hygiene.no-grad",
+    claim="Under torch.no_grad y and a deterministic log-det are what they are with autograd on, and an estimate is not 0 "
+    "instead; or the call is refused.",
+    reference="torch.no_grad changes what is recorded, not what is computed",
+    kind="search",
+    needs=("torch",),
+    cost="four evaluations",
+    catches="log-dets by autograd that silently become zero",
+)
+def no_grad(ctx: Context) -> Outcome:
+    """Evaluate inside `torch.no_grad()`."""
+    return _without_autograd(ctx, "no_grad")
+
+
+@check(
+    "hygiene.inference-mode",
+    claim="Under torch.inference_mode y and a deterministic log-det are what they are with autograd on, and an estimate is "
+    "not 0 instead; or the call is refused.",
+    reference="torch.inference_mode changes what is recorded, not what is computed",
+    kind="search",
+    needs=("torch",),
+    cost="four evaluations",
+    catches="log-dets by autograd that silently become zero",
+)
+def inference_mode(ctx: Context) -> Outcome:
+    """Evaluate inside `torch.inference_mode()`."""
+    return _without_autograd(ctx, "inference_mode")
+
+
+def _without_autograd(ctx: Context, surroundings: str) -> Outcome:
+    import torch
+
+    warm_up(ctx)
+    x = ctx.inputs(ctx.rows)
+    if not steady_forward(ctx, x):
+        return Outcome("inconclusive", "y differs between seeds in this mode")
+    around = Surroundings(ctx.framework, getattr(torch, surroundings))
+    caller = Caller(ctx.subject, around, ctx.seed, ctx.reading.context_row, dict(ctx.reading.packed))
+    off = host_calls(caller, pure=bool(ctx.reading.changes_state))
+    seen: dict[str, Any] = {}
+    for name in ("forward", "log_det"):
+        on, without = getattr(ctx.f, name), getattr(off, name)
+        if on is None or (name == "log_det" and ctx.log_det_claim[0] == "gradient-only"):
+            continue
+        try:
+            b = without(x, seed=0)
+        except Exception as error:
+            seen[name] = f"refused: {explain(name, error)}"
+            continue
+        a = on(x, seed=0)
+        if name == "log_det" and not steady_log_det(ctx, x):  # an estimate: only that it is still one can be seen
+            if not (b == 0).all() or (a == 0).any():
+                seen[name] = "random: not compared, not zero"
+                continue
+            apart, bound = gap(a, b), np.zeros(len(x))
+        elif name == "log_det":
+            apart, bound = log_det_gap(ctx, x, a, b)
+        else:
+            apart, bound = gap(a, b), forward_tolerance(ctx, x, a)
+        at = worst(apart, bound)
+        if not (apart <= bound).all():
+            return Outcome(
+                "failed",
+                f"{name}: expected the same values under torch.{surroundings}, got a difference of {apart[at]:.2e}; "
+                "raise where autograd is needed and off, or turn it on",
+                {"gap": float(apart[at]), "callable": name},
+                f"{bound[at]:.2e} = {ROUNDING}",
+                "the same call with autograd on",
+                Counterexample(
+                    {"x": x, "name": name, "surroundings": surroundings, "bound": float(bound[at])},
+                    measures.differs_without_autograd,
+                ),
+            )
+        seen[name] = float(apart[at] / bound[at])
+    return Outcome("passed", f"torch.{surroundings} changes nothing, or is refused", seen, ROUNDING, "the same call with autograd on")

@@ -1,0 +1,33 @@
+"""The first check: can the subject be called at all, and how were its answers read?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from iresnet_verify.check.outcome import Outcome
+from iresnet_verify.check.registry import check
+
+if TYPE_CHECKING:
+    from iresnet_verify.check.context import Context
+
+
+@check(
+    "hygiene.readable",
+    claim="Every callable given answers a batch of B events in the promised form: forward, inverse and residual with "
+    "(B, *event), log-dets and densities with one number per row, in floating arrays of the declared framework.",
+    reference="the `Subject` contract",
+    kind="proof",
+    cost="one call of each callable",
+    catches="wrong shapes and packings, arrays of another framework, callables that raise, generators of bad inputs",
+)
+def readable(ctx: Context) -> Outcome:
+    """Report what was read; an *error*, not a failure, where nothing can be read, for then nothing is known."""
+    reading = ctx.reading
+    evidence: dict[str, Any] = {**reading.conventions}
+    if reading.changes_state:
+        evidence["state changed by calls"] = ", ".join(reading.changes_state[:8])
+    if not reading.broken:
+        return Outcome("passed", f"{len(reading.conventions)} answers read", evidence, oracle="shapes and dtypes")
+    evidence["unreadable"] = ", ".join(reading.broken)
+    messages = dict.fromkeys(reading.broken.values())
+    return Outcome("error", "; ".join(messages), evidence, oracle="shapes and dtypes")

@@ -1,0 +1,145 @@
+"""What shows in use: several threads at once, and many calls after each other."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from iresnet_verify.catalogue.shared.comparisons import forward_tolerance, gap, steady_forward, warm_up, worst
+from iresnet_verify.check.outcome import Counterexample, Outcome
+from iresnet_verify.check.registry import check
+from iresnet_verify.subject import answers as reading
+from iresnet_verify.subject.module_state import is_torch_module
+
+if TYPE_CHECKING:
+    from iresnet_verify.check.context import Context
+
+THREADS, ROUNDS = 4, 3
+
+
+@check(
+    "hygiene.threads",
+    claim="Forward calls from several threads at once give what each gives alone.",
+    reference="torch.nn.Module: forward of a network in evaluation mode reads its state and writes none",
+    kind="search", modes=False,
+    cost="12 forward calls on four threads",
+    catches="intermediate results kept on the module between two lines",
+)
+def threads(ctx: Context) -> Outcome:
+    """Four threads, each with inputs of its own, three times; callables whose calls change state are not asked."""
+    warm_up(ctx)
+    if ctx.mode == "train" or _state_names(ctx.subject.module) & set(ctx.reading.changes_state):
+        return Outcome("passed", "calls may change the network's state in this mode: nothing is claimed of several at once")
+    batches = [ctx.inputs(max(ctx.rows, 8)) for _ in range(THREADS)]
+    if not all(steady_forward(ctx, x) for x in batches):
+        return Outcome("passed", "forward is random in this mode: nothing is claimed of several calls at once")
+    alone = [ctx.f.forward(x, seed=0) for x in batches]
+
+    def call(x: Any) -> Any:
+        return reading.unpack("forward", ctx.caller.invoke("forward", x, seed=0))[0]
+
+    with ctx.guard(), ThreadPoolExecutor(THREADS) as pool:
+        together = [list(pool.map(call, [ctx.native(x) for x in batches])) for _ in range(ROUNDS)]
+    largest = 0.0
+    for answers in together:
+        for x, y, native in zip(batches, alone, answers, strict=True):
+            got = ctx.host(native)
+            apart, bound = (gap(got, y), forward_tolerance(ctx, x, y)) if got.shape == y.shape else (np.full(1, np.inf), np.ones(1))
+            at = worst(apart, bound)
+            largest = max(largest, float(apart[at] / bound[at]))
+            if not (apart <= bound).all():
+                return Outcome(
+                    "failed", f"expected the same y from {THREADS} threads at once as alone, got a difference of {apart[at]:.2e}; "
+                    "keep intermediate results in local variables", {"gap": float(apart[at]), "threads": THREADS},
+                    f"{bound[at]:.2e} = twice the rounding of one evaluation", "the same call alone", Counterexample({"x": x}))
+    return Outcome("passed", f"not refuted: {THREADS} threads, {ROUNDS} times", {"threads": THREADS, "largest_ratio": largest},
+                   "twice the rounding of one evaluation", "the same call alone")
+
+
+def _state_names(module: Any) -> set[str]:
+    """The names of parameters and buffers, which power iterations and running statistics change by design."""
+    return {n for n, _ in (*module.named_parameters(), *module.named_buffers())} if is_torch_module(module) else set()
+
+
+@check(
+    "hygiene.memory",
+    claim="Memory in use does not grow with the number of calls.",
+    reference="a call leaves nothing behind but its result", kind="search", modes=False,
+    cost="20 (quick) or 100 forward calls",
+    catches="lists of activations, graphs kept alive by cached tensors, hooks added at every call",
+)
+def memory(ctx: Context) -> Outcome:
+    """A hundred forward passes (quick: twenty) whose results are dropped must not leave half of them behind."""
+    calls = 20 if ctx.budget.name == "quick" else 100
+    x = ctx.inputs(max(ctx.rows, 64))
+    y = ctx.f.forward(x)
+    for _ in range(3):
+        ctx.raw_forward(ctx.native(x))
+    with _memory(ctx.framework.name) as kept:
+        ctx.raw_forward(ctx.native(x))  # a cache of the last call is renewed here: its size is no growth
+        held = [kept()]
+        for _ in range(2):
+            for _ in range(calls // 2):
+                ctx.raw_forward(ctx.native(x))
+            held.append(kept())
+        grown = 2 * min(held[1] - held[0], held[2] - held[1])  # what is allocated once is no growth either
+    allowed = calls * y.nbytes // 2
+    evidence = {"calls": calls, "bytes_grown": grown, "bytes_of_one_result": y.nbytes}
+    tolerance = f"{allowed} bytes = half of what {calls} results hold"
+    if grown <= allowed:
+        return Outcome("passed", f"{grown} bytes more after {calls} calls", evidence, tolerance, "memory in use before")
+    return Outcome("failed", f"expected memory not to grow, got {grown} bytes more after {calls} calls, {grown / calls / y.nbytes:.1f} "
+                   "results a call; look for what is appended to or cached on the module", evidence, tolerance,
+                   "memory in use before", Counterexample({"x": x}))
+
+
+@contextmanager
+def _memory(framework: str) -> Iterator[Callable[[], int]]:
+    """A function that counts the bytes kept since: in torch's tensors, in JAX's arrays, or of what Python and NumPy allocated.
+
+    Not of what Python allocated for JAX, which keeps its traces as it sees fit.
+    """
+    gc.freeze()  # what is there already is left out of the count, and of the collections
+    try:
+        if framework == "torch":
+            yield _bytes_of_new_tensors
+        elif framework.startswith("jax"):
+            yield _bytes_of_jax_arrays
+        else:
+            with _traced() as bytes_of_python:
+                yield bytes_of_python
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
+def _traced() -> Iterator[Callable[[], int]]:
+    tracing = tracemalloc.is_tracing()  # somebody else's, to be left on
+    tracemalloc.start()
+    try:
+        yield lambda: (gc.collect(), tracemalloc.get_traced_memory()[0])[1]
+    finally:
+        if not tracing:
+            tracemalloc.stop()
+
+
+def _bytes_of_jax_arrays() -> int:
+    import jax
+
+    gc.collect()
+    return sum(array.nbytes for array in jax.live_arrays())
+
+
+def _bytes_of_new_tensors() -> int:
+    """The storages of all tensors outside the frozen generation, each once."""
+    import torch
+
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())

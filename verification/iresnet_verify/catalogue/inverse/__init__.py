@@ -1,0 +1,1 @@
+"""The inverse: round trips, injectivity, unusual inputs."""

@@ -1,0 +1,1 @@
+"""Lipschitz claims: of the branch, of its layers, after updates."""

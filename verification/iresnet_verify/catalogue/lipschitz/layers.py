@@ -1,0 +1,171 @@
+"""The linear layers one by one: the norm of each operator as it is applied, on the grid where it is applied.
+
+‖A‖₂ is that of x ↦ apply(x) − apply(0), so padding, stride, dilation, groups and the spatial size count as they are; a norm
+of the reshaped kernel, or at another grid, is not it. Where a layer has at most `DENSE` inputs the operator is built column
+by column and its norm is the SVD's; above, power iteration on AᵀA with Aᵀ by autograd gives a lower bound.
+
+Layers come from `linear_maps`, a list of (name, apply, in_shape) or (name, apply, in_shape, claimed norm); of a torch
+module without it, from every `Linear` and `Conv` that one call of the residual passes, at the shape it met there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from iresnet_verify.catalogue.shared.map_errors import refreshed
+from iresnet_verify.catalogue.shared.stretch_search import rounding_of_claim
+from iresnet_verify.check.outcome import Counterexample, Outcome
+from iresnet_verify.check.registry import check
+from iresnet_verify.measurements import maps as measures
+from iresnet_verify.subject.module_state import is_torch_module
+
+if TYPE_CHECKING:
+    from iresnet_verify.check.context import Context
+    from iresnet_verify.subject.subject import HostArray
+
+DENSE = 1024
+"""Inputs of a layer up to which its matrix is built."""
+POWER = 60
+"""Steps of power iteration above that."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One linear map: its name, how it acts on native arrays, the shape of one input, and the norm claimed for it."""
+
+    name: str
+    apply: Callable[[Any], Any]
+    shape: tuple[int, ...]
+    claimed: float | None = None
+
+
+@dataclass(frozen=True)
+class Norm:
+    """‖A‖₂, whether it is exact (else a lower bound), and the unit vector that attains it."""
+
+    value: float
+    exact: bool
+    direction: HostArray
+
+
+def layers_of(ctx: Context) -> list[Layer]:
+    """Return the layers that the subject shows, at each spatial size it declares."""
+    if ctx.subject.linear_maps is not None:
+        return [Layer(name, apply, tuple(shape), *rest) for name, apply, shape, *rest in ctx.subject.linear_maps()]
+    if not is_torch_module(ctx.subject.module):
+        return []
+    return [layer for shape in (ctx.subject.event_shape, *ctx.subject.other_shapes) for layer in _met(ctx, shape)]
+
+
+def _met(ctx: Context, shape: tuple[int, ...]) -> Iterator[Layer]:
+    """The `Linear` and `Conv` layers that a call at this event shape passes."""
+    import torch
+
+    kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+    met: dict[str, Layer] = {}
+
+    @contextmanager
+    def watched(name: str, module: Any) -> Iterator[None]:
+        def note(module: Any, inputs: tuple[Any, ...], _: Any) -> None:
+            met.setdefault(f"{name or 'layer'} at {tuple(inputs[0].shape[1:])}", Layer(
+                f"{name or 'layer'} at {tuple(inputs[0].shape[1:])}", module, tuple(inputs[0].shape[1:])))
+
+        handle = module.register_forward_hook(note)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    from contextlib import ExitStack
+
+    with ctx.guard(), ExitStack() as stack:
+        for name, module in ctx.subject.module.named_modules():
+            if isinstance(module, kinds):
+                stack.enter_context(watched(name, module))
+        x = ctx.rng.standard_normal((2, *shape)).astype(ctx.inputs(1).dtype)
+        ctx.caller.invoke("forward" if ctx.subject.residual is None else "residual", ctx.native(x))
+    yield from met.values()
+
+
+def operator_norm(ctx: Context, layer: Layer) -> Norm:
+    """Return the norm of one layer."""
+    dtype = ctx.inputs(1).dtype
+    zero = np.zeros((1, *layer.shape), dtype=dtype)
+
+    def act(v: HostArray) -> HostArray:
+        with ctx.guard(), ctx.framework.calling():
+            out = ctx.host(layer.apply(ctx.native(np.concatenate([v.astype(dtype), zero]))))
+        return np.asarray(out[:-1] - out[-1:], dtype=np.float64)
+
+    n = math.prod(layer.shape)
+    if n <= DENSE:
+        columns = act(np.eye(n).reshape(n, *layer.shape)).reshape(n, -1)
+        u, sigma, _ = np.linalg.svd(columns, full_matrices=False)
+        return Norm(float(sigma[0]), True, u[:, 0].reshape(layer.shape))
+    v = ctx.rng.standard_normal((1, *layer.shape))
+    value = 0.0
+    for _ in range(POWER):
+        v /= np.linalg.norm(v)
+        image = act(v)
+        value = float(np.linalg.norm(image))
+        following = _transposed(ctx, layer, image)
+        if value == 0.0 or following is None:
+            break
+        v, last = following, v
+    else:
+        v = last
+    return Norm(value, False, (v / max(float(np.linalg.norm(v)), 1e-300)).reshape(layer.shape))
+
+
+def _transposed(ctx: Context, layer: Layer, image: HostArray) -> HostArray | None:
+    """Aᵀ applied by autograd; None where there is none."""
+    if ctx.framework.name != "torch":
+        return None
+    import torch
+
+    with ctx.guard(), ctx.framework.calling():
+        leaf = ctx.native(np.zeros((1, *layer.shape)), requires_grad=True)
+        out = layer.apply(leaf)
+        (back,) = torch.autograd.grad(out, leaf, torch.as_tensor(image).to(out))
+        return np.asarray(ctx.host(back), dtype=np.float64)
+
+
+@check(
+    "lipschitz.layers",
+    claim="Every linear layer has at most the norm claimed for it, ‖A‖₂ ≤ c, on the grid where it is used.",
+    reference="Behrmann et al. 2019 (arXiv 1811.00995), eq. 2: Lip(g) ≤ Π Lip(φ)·‖A_i‖₂; Gouk et al. 2018 (arXiv 1804.04368)",
+    kind="search", needs=("lipschitz",), cost="one SVD a layer, or 60 products with A and Aᵀ where it has over 1,024 inputs",
+    catches="norms of reshaped kernels, at another spatial size or padding, with a stride that is not used, from few power iterations",
+)
+def layers(ctx: Context) -> Outcome:
+    """Each layer against its own claim; without one, all norms and their product are reported beside the claimed L."""
+    refreshed(ctx)
+    shown = layers_of(ctx)
+    if not shown:
+        return Outcome("skipped", "no linear layer is visible: give linear_maps, or a torch module with Linear or Conv layers")
+    slack = rounding_of_claim(ctx)
+    evidence: dict[str, Any] = {}
+    product, exact = 1.0, True
+    text = f"c(1 + {slack:.1e}) = c(1 + 8·max(d, 256)·u)"
+    for layer in shown:
+        norm = operator_norm(ctx, layer)
+        evidence[layer.name] = norm.value
+        product, exact = product * norm.value, exact and norm.exact
+        if layer.claimed is not None and not norm.value <= layer.claimed * (1.0 + slack):
+            more = {**evidence, "claimed": layer.claimed, "norm": norm.value, "layer": layer.name, "exact": norm.exact}
+            return Outcome(
+                "failed", f"{layer.name}: expected an operator norm of at most {layer.claimed:.6g} on {layer.shape}, got {norm.value:.6g}; "
+                "take the norm of the operator as it is applied, with enough iterations", more, text, "the layer itself, applied",
+                Counterexample({"name": layer.name, "v": norm.direction[None], "claimed": layer.claimed * (1.0 + slack)},
+                               measures.layer_stretch))
+    claims = sum(layer.claimed is not None for layer in shown)
+    evidence |= {"layers": len(shown), "with_a_claim": claims, "product": product}
+    how = "exactly" if exact else "from below where a layer has over 1,024 inputs"
+    return Outcome("passed", f"{len(shown)} layers, norms known {how}, {claims} with a claim, all kept; their product is "
+                   f"{product:.4g}, L = {ctx.subject.lipschitz:.4g} is claimed", evidence, text, "the layers themselves, applied")

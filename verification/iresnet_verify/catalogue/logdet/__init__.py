@@ -1,0 +1,1 @@
+"""The log-determinant: its value, its bounds, that of the inverse."""

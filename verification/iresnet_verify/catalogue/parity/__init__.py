@@ -1,0 +1,1 @@
+"""The same subject on other backends and in other modes of execution."""

@@ -1,0 +1,287 @@
+"""The command line: `audit`, `campaign`, `checks`, `parity`, `doctor`, `mutants`.
+
+Exit codes of `audit`: 0 nothing failed · 1 a check failed unexpectedly, or a declared failure passed · 2 bad usage, or
+a subject could not be loaded · 3 inconclusive or errored checks, none failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+import click
+import cloudpickle  # noqa: F401  what the extra promises is asked for at once, not in the middle of an audit
+import jinja2  # noqa: F401
+from rich.console import Console
+
+from iresnet_ref.errors import IResNetError
+from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.budget import BUDGETS
+from iresnet_verify.cli import configuration
+from iresnet_verify.cli import terminal as report_terminal
+from iresnet_verify.report import baseline as baselines
+from iresnet_verify.report import github as report_github
+from iresnet_verify.report import json as report_json
+from iresnet_verify.report import junit as report_junit
+from iresnet_verify.report.names import folder_beside
+from iresnet_verify.running.plan import selected
+from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.loading import parse
+from iresnet_verify.workers import isolated_audits as isolated
+from iresnet_verify.workers.worker import Job
+
+PASSED, FAILED, UNUSABLE, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 130
+WITHOUT_REPORT = Path("iresnet-verify-reproduce")
+"""Where reproductions go if neither --json nor --html nor --out is given."""
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    try:
+        return main.main(arguments, prog_name="iresnet-verify", standalone_mode=False) or PASSED
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return UNUSABLE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except IResNetError as error:
+        click.echo(f"error: {error}", err=True)
+        return UNUSABLE
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit codes of audit: 0 nothing failed; "
+             "1 a check failed; 2 bad usage or unloadable subject; 3 inconclusive or errored checks, none failed.")
+@click.version_option(package_name="iresnet-ref")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Audit anybody's invertible network."""
+    options = {o[2:]: p.name for p in audit.params if isinstance(p, click.Option) for o in p.opts if o.startswith("--")}
+    given = configuration.defaults(Path.cwd(), options.keys() - {"list", "write-baseline"})
+    context.default_map = {"audit": {options[key]: value for key, value in given.items()}}
+
+
+@main.command()
+@click.argument("subjects", metavar="FILE.py:FACTORY...", nargs=-1, required=True)
+@click.option("--backend", help="Passed on to factories that take backend=, e.g. torch:cuda:0 (see doctor).")
+@click.option("--budget", type=click.Choice(list(BUDGETS)), default="standard", show_default=True, help="How hard to work.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Equal seeds, equal audits.")
+@click.option("--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=1e-6, show_default=True,
+              help="Probability that any statistical check fails a correct subject.")
+@click.option("--json", "json_path", type=FILE, help="Write the report as JSON.")
+@click.option("--html", "html_path", type=FILE, help="Write the report as one HTML page.")
+@click.option("--junit", "junit_path", type=FILE, help="Write the report as JUnit XML.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path),
+              help="Folder for reproductions; otherwise <stem of the JSON or HTML file>-reproduce beside it.")
+@click.option("--select", multiple=True, help="Only these checks: id, family or pattern; repeatable or comma-separated.")
+@click.option("--ignore", multiple=True, help="Not these checks.")
+@click.option("--baseline", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="JSON of known failures: only new findings fail.")
+@click.option("--write-baseline", type=FILE, help="Write what fails now as a baseline, and exit 0 whatever it is.")
+@click.option("--list", "list_only", is_flag=True, help="Name the checks that would run, and run none.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
+@click.option("--load-seconds", type=click.FloatRange(min=1), default=300.0, show_default=True,
+              help="Time limit for importing the file and calling the factory.")
+@click.option("--check-seconds", type=click.FloatRange(min=1), help="Time limit for a check in one mode; else the budget's.")
+def audit(
+    subjects: tuple[str, ...], backend: str | None, budget: str, seed: int, alpha: float, json_path: Path | None,
+    html_path: Path | None, junit_path: Path | None, out: Path | None, select: tuple[str, ...],
+    ignore: tuple[str, ...], baseline: Path | None, write_baseline: Path | None, list_only: bool, workers: int,
+    load_seconds: float, check_seconds: float | None,
+) -> int:
+    """Audit the subjects that FACTORY() returns, in worker processes: one that hangs or dies costs one check.
+
+    Defaults come from [tool.iresnet-verify] in the nearest pyproject.toml.
+    """
+    chosen, left_out = (tuple(p for s in option for p in s.split(",") if p) for option in (select, ignore))
+    if list_only:
+        return _list(chosen, left_out)
+    known = baselines.read(baseline) if baseline else {}
+    for path in (p for p in (json_path, html_path, junit_path, write_baseline) if p):
+        _make_writable(path)
+    jobs, errors = [], []
+    for spec in subjects:
+        try:
+            jobs.append(Job(parse(spec, backend), seed, budget, alpha, chosen, left_out, load_seconds, check_seconds))
+        except SubjectError as error:
+            errors.append(error)
+    beside = json_path or html_path
+    folder = out or (folder_beside(beside) if beside else WITHOUT_REPORT)
+    reports: list[AuditResult] = []
+    if jobs:
+        with report_terminal.progress_bar() as progress:
+            audits = isolated.run(jobs, folder, workers=workers, progress=progress)
+        reports, errors = baselines.apply(audits.reports, known, str(baseline)), errors + audits.errors
+    report_terminal.show(reports)
+    for mended in baselines.mended(reports, known):
+        click.echo(f"mended: {mended} passes; take it out of {baseline}")
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        click.echo("\n".join(report_github.lines(reports)))
+    _write(reports, errors, json_path, html_path, junit_path)
+    for problem in errors:
+        click.echo(f"error: {problem}", err=True)
+    if write_baseline:
+        baselines.write(reports, write_baseline)
+        click.echo(f"written: {write_baseline}")
+        return UNUSABLE if errors or not reports else PASSED
+    return exit_code(reports, errors)
+
+
+def _write(
+    reports: Sequence[AuditResult], errors: Sequence[SubjectError], json_path: Path | None, html_path: Path | None,
+    junit_path: Path | None,
+) -> None:
+    """Write the reports that were asked for."""
+    if json_path:
+        report_json.write(reports, json_path, errors)
+    if junit_path:
+        report_junit.write(reports, junit_path, errors)
+    if html_path and reports:
+        from iresnet_verify.report import html as report_html
+
+        report_html.write(reports, html_path)
+    for path in (p for p in (json_path, html_path if reports else None, junit_path) if p):
+        click.echo(f"written: {path}")
+
+
+def _list(chosen: tuple[str, ...], left_out: tuple[str, ...]) -> int:
+    """Print the checks that these patterns select, one a line."""
+    for found in selected(chosen or None, left_out or None):
+        click.echo(found.id)
+    return PASSED
+
+
+def _make_writable(path: Path) -> None:
+    """Complain about a report that could not be written before the audit rather than after it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = path.exists()
+        path.open("a").close()
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be written: {error.strerror}; choose another place") from None
+
+
+def exit_code(reports: Sequence[AuditResult], errors: Sequence[SubjectError] = ()) -> int:
+    """The exit code that says what was found."""
+    found = {r.status for r in reports}
+    if errors or not reports:
+        return UNUSABLE
+    if "failed" in found:
+        return FAILED
+    return PASSED if found == {"passed"} else UNDECIDED
+
+
+@main.command()
+@click.argument("subjects", metavar="FILE.py:FACTORY...", nargs=-1, required=True)
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="One JSON file an audit.")
+@click.option("--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="Seeds of each subject, from --first on.")
+@click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="The first seed.")
+@click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True, help="How hard to work.")
+@click.option("--backend", help="Passed on to factories that take backend=.")
+@click.option("--select", multiple=True, help="As for audit.")
+@click.option("--ignore", multiple=True, help="As for audit.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Audits at a time on this machine.")
+@click.option("--scheduler", help="Address of a Dask scheduler, or `local`; without it, threads of this process.")
+def campaign(
+    subjects: tuple[str, ...], folder: Path, seeds: int, first: int, budget: str, backend: str | None, select: tuple[str, ...],
+    ignore: tuple[str, ...], workers: int, scheduler: str | None,
+) -> int:
+    """Audit subjects with many seeds, on one machine or a Dask cluster. What the folder already holds is not done again."""
+    from iresnet_verify.workers import campaign as many
+
+    options = [word for name, given in (("--select", select), ("--ignore", ignore)) for p in given for word in (name, p)]
+    units = [many.Unit(parse(spec, backend), seed, budget, tuple(options)) for spec in subjects for seed in range(first, first + seeds)]
+    with report_terminal.counting_bar(len(units), "auditing") as step:
+        records = many.run(units, folder, workers=workers, scheduler=scheduler, progress=lambda unit, _: step(unit.name))
+    click.echo(many.summary(records))
+    codes = {r["exit"] for r in records}
+    return FAILED if FAILED in codes else UNUSABLE if codes - {PASSED, UNDECIDED} else max(codes, default=PASSED)
+
+
+@main.command()
+@click.argument("patterns", nargs=-1)
+@click.option("--markdown", is_flag=True, help="Print the page docs/checks.md instead of a table.")
+def checks(patterns: tuple[str, ...], markdown: bool) -> None:
+    """List the catalogue: what each check claims, how, by what reference, what it costs and what it catches."""
+    from iresnet_verify import catalogue
+    from iresnet_verify.report import catalogue_page as report_catalogue
+
+    found = [c for c in catalogue.load().values() if not patterns or any(c.family == p or fnmatch(c.id, p) for p in patterns)]
+    if not found:
+        raise click.UsageError(f"no check matches {' '.join(patterns)!r}; `iresnet-verify checks` lists them all")
+    if markdown:
+        click.echo(report_catalogue.markdown(found), nl=False)
+    else:
+        report_terminal.catalogue_table(found)
+
+
+@main.command()
+@click.option("--gpu", is_flag=True, help="Run parity and timing on the GPUs instead; exits 3 where there is none.")
+@click.option("--json", "json_path", type=FILE, help="With --gpu: write the page as JSON.")
+def doctor(gpu: bool, json_path: Path | None) -> int:
+    """Say which backends, devices, dtypes and extras work here."""
+    if gpu:
+        from iresnet_verify.machine import gpu_page as page
+
+        kept = page.examine(Console(), json_path)
+        return UNDECIDED if kept is None else PASSED if kept else FAILED
+    if json_path:
+        raise click.UsageError("--json goes with --gpu")
+    from iresnet_verify.machine.doctor import examine
+
+    examine(Console())
+    return PASSED
+
+
+@main.command()
+@click.argument("backends", nargs=-1)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another network, other inputs.")
+@click.option("--json", "json_path", type=FILE, help="Write the table as JSON.")
+def parity(backends: tuple[str, ...], seed: int, json_path: Path | None) -> int:
+    """Compare BACKENDS (default: all that work here) with the 50-digit run. Exits 1 if an error exceeds its bound."""
+    import json
+
+    from iresnet_verify.machine import backend_parity
+    from iresnet_verify.machine.gpu_page import parity_table
+
+    found = backend_parity.measure(backends or None, seed)
+    Console().print(parity_table(found))
+    if json_path:
+        json_path.write_text(json.dumps([p.record() for p in found], indent=1), encoding="utf-8")
+    return PASSED if all(p.kept for p in found) else FAILED
+
+
+@main.command()
+@click.argument("patterns", nargs=-1)
+@click.option("--json", "json_path", type=FILE, help="Write the kill matrix as JSON.")
+@click.option("--markdown", "markdown_path", type=FILE, help="Write the kill matrix as Markdown.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
+def mutants(patterns: tuple[str, ...], json_path: Path | None, markdown_path: Path | None, workers: int) -> int:
+    """Examine the suite itself: does it find every mistake of the mutants? Exits 1 if one is alive."""
+    from iresnet_verify import mutants as population
+    from iresnet_verify.mutants import examination, matrix
+
+    chosen = [m for m in population.load() if not patterns or any(fnmatch(m, f"*{p}*") for p in patterns)]
+    if not chosen:
+        raise click.UsageError(f"no mutant matches {' '.join(patterns)!r}; without a pattern all are examined")
+    written = [path for path in (json_path, markdown_path) if path]
+    for path in written:
+        _make_writable(path)
+    with matrix.progress_bar(len(chosen)) as progress:
+        verdicts = examination.examine(chosen, workers, progress)
+    matrix.show(verdicts, Console())
+    if json_path:
+        json_path.write_text(json.dumps(examination.as_json(verdicts), indent=1) + "\n", encoding="utf-8")
+    if markdown_path:
+        markdown_path.write_text(matrix.markdown(verdicts) + "\n", encoding="utf-8")
+    for path in written:
+        click.echo(f"written: {path}")
+    return PASSED if all(v.killed for v in verdicts) else FAILED

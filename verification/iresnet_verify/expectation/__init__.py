@@ -1,0 +1,1 @@
+"""Is a random estimate unbiased? By enumeration, or by sampling."""

@@ -1,0 +1,1 @@
+"""What works on this machine: backends, devices, parity between them."""

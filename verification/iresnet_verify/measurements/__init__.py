@@ -1,0 +1,1 @@
+"""Self-contained measurements in NumPy: their source is copied into reproductions."""

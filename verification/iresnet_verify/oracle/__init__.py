@@ -1,0 +1,1 @@
+"""Where the truth comes from: the Jacobian, its singular values and determinant."""

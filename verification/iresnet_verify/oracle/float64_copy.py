@@ -1,0 +1,57 @@
+"""A float64 twin of a narrower subject, where `fresh(dtype="float64")` can build one: a sharper Jacobian oracle.
+
+The twin takes over the parameters of the audited module (`load_state_dict`) and is used for a batch only if its
+forward agrees there with the subject's within the subject's own forward tolerance; otherwise the subject is judged in
+its own dtype.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from iresnet_verify.subject.calls import Caller, HostCalls, flat, host_calls
+from iresnet_verify.subject.conventions import read
+from iresnet_verify.subject.frameworks import framework_of
+from iresnet_verify.subject.module_state import is_torch_module, set_mode
+from iresnet_verify.subject.subject import HostArray, Subject
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The twin's calls."""
+
+    original: Subject
+    caller: Caller
+    calls: HostCalls
+
+    def follows(self, x: HostArray, y: HostArray, tolerance: HostArray, seed: int) -> bool:
+        """Take over the parameters as they are now; say whether the twin maps x to y within the tolerance."""
+        module, source = self.caller.subject.module, self.original.module
+        try:
+            if is_torch_module(module) and is_torch_module(source):
+                module.load_state_dict(source.state_dict())
+            image = self.calls.forward(x.astype(np.float64), seed=seed)
+        except Exception:  # a twin that does not work is not used
+            return False
+        return bool((np.linalg.norm(flat(image) - flat(y).astype(np.float64), axis=1) <= tolerance).all())
+
+
+def twin_of(subject: Subject, mode: str | None, seed: int) -> Twin | None:
+    """Build the twin of a subject that is not float64; None where there is none."""
+    if subject.dtype == "float64" or subject.fresh is None:
+        return None
+    try:
+        twin = subject.fresh(dtype="float64")
+        if twin.dtype != "float64":
+            return None
+        set_mode(twin.module, mode)
+        framework = framework_of(twin)
+        reading = read(twin, framework, seed)
+    except Exception:  # `state` checks judge `fresh` itself; here it only means no twin
+        return None
+    if "forward" in reading.broken:
+        return None
+    caller = Caller(twin, framework, seed, reading.context_row, dict(reading.packed))
+    return Twin(subject, caller, host_calls(caller, pure=bool(reading.changes_state)))

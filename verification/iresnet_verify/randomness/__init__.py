@@ -1,0 +1,1 @@
+"""The random draws of a subject: watched, replaced, and enumerated."""

@@ -1,0 +1,188 @@
+"""The NumPy half of interception: `numpy.random` functions, generators made meanwhile, and generators a subject holds."""
+
+from __future__ import annotations
+
+import random as _python_random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from functools import cache, partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from iresnet_verify.randomness import distributions as laws
+from iresnet_verify.randomness.distributions import Law
+from iresnet_verify.randomness.watch import Watch, patch, patch_python
+
+Reader = Callable[..., Law]
+
+
+def _integers(low: Any, high: Any = None, *_: Any, endpoint: bool = False, **__: Any) -> Law:
+    a, b = (0, low) if high is None else (low, high)
+    return laws.integers(a, b + 1 if endpoint else b)
+
+
+_READERS: dict[str, Reader] = {
+    "randn": lambda *a: laws.normal(),
+    "standard_normal": lambda *a, **k: laws.normal(),
+    "normal": lambda loc=0.0, scale=1.0, *a, **k: laws.normal(loc, scale),
+    "rand": lambda *a: laws.uniform(),
+    "random": lambda *a, **k: laws.uniform(),
+    "random_sample": lambda *a, **k: laws.uniform(),
+    "uniform": lambda low=0.0, high=1.0, *a, **k: laws.uniform(low, high),
+    "randint": _integers,
+    "integers": _integers,
+    "binomial": lambda n, p, *a, **k: laws.two_point(0.0, 1.0, p) if np.all(np.asarray(n) == 1) else laws.OTHER,
+    "choice": lambda a, size=None, replace=True, p=None, *r, **k: laws.choice(a, p) if replace else laws.OTHER,
+    "geometric": lambda p, *a, **k: laws.geometric(p, 1),
+    "poisson": lambda lam=1.0, *a, **k: laws.poisson(lam),
+}
+_UNREADABLE = (
+    "exponential", "standard_exponential", "permutation", "permuted", "multivariate_normal", "negative_binomial",
+    "multinomial", "logistic", "laplace", "gamma", "beta", "standard_t", "zipf", "logseries", "lognormal", "bytes",
+)
+_NAMES = (*_READERS, *_UNREADABLE)
+
+
+def _law(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Law:
+    reader = _READERS.get(name)
+    return laws.OTHER if reader is None else reader(*args, **{k: v for k, v in kwargs.items() if k not in ("dtype", "out")})
+
+
+def _watched(watch: Watch, name: str, real: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    out = watch.inside(real, *args, **kwargs)
+    seen = np.frombuffer(out, dtype=np.uint8) if isinstance(out, bytes) else np.asarray(out)
+    given = watch.ask(f"numpy.random.{name}", _law(name, args, kwargs), seen.copy(), "numpy")
+    if given is None:
+        return out
+    value = np.asarray(given).astype(seen.dtype).reshape(seen.shape)
+    if isinstance(out, np.ndarray):
+        out[...] = value
+        return out
+    return type(out)(value[()])
+
+
+@cache
+def _class(base: type) -> type:
+    """`base` with every drawing method watched; instances carry `watch`."""
+
+    def method(name: str) -> Callable[..., Any]:
+        real = getattr(base, name)
+
+        def draw(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return _watched(self.watch, name, partial(real, self), args, kwargs)
+
+        return draw
+
+    return type(f"Watched{base.__name__}", (base,), {n: method(n) for n in _NAMES if hasattr(base, n)})
+
+
+def _exchange(watch: Watch, generator: Any) -> Any:
+    """A watched generator on the same bit generator."""
+    base = np.random.Generator if isinstance(generator, np.random.Generator) else np.random.RandomState
+    bits = generator.bit_generator if base is np.random.Generator else generator._bit_generator
+    new = _class(base)(bits)
+    new.watch = watch
+    return new
+
+
+def install(watch: Watch, stack: ExitStack) -> None:
+    """Watch NumPy's and Python's generators until the stack is closed."""
+    random: Any = np.random
+    shared: Any = random.mtrand._rand
+    exchanged: dict[str, Any] = {}
+    for name in _NAMES:
+        if not hasattr(random, name):
+            continue
+        real = getattr(random, name)
+
+        def watched(*args: Any, _name: str = name, _real: Callable[..., Any] = real, **kwargs: Any) -> Any:
+            return _watched(watch, _name, _real, args, kwargs)
+
+        exchanged[name] = watched
+        patch(stack, random, name, watched)
+    make = random.default_rng
+
+    def default_rng(seed: Any = None) -> Any:
+        return _exchange(watch, make(seed))
+
+    patch(stack, random, "default_rng", default_rng)
+    patch_python(watch, stack)
+    if watch.subject is not None:
+        _exchange_held(watch, stack, shared, exchanged, {id(make): default_rng})
+
+
+def _exchange_held(watch: Watch, stack: ExitStack, shared: Any, functions: dict[str, Any], makers: dict[int, Any]) -> None:
+    """Exchange generators and names bound at import, wherever the subject's modules, objects and closures hold them."""
+    plain = (np.random.Generator, np.random.RandomState)
+
+    def new(value: Any) -> Any:
+        if isinstance(value, plain) and not hasattr(value, "watch"):
+            return _exchange(watch, value)
+        if isinstance(value, BuiltinFunctionType | MethodType):
+            owner, name = getattr(value, "__self__", None), getattr(value, "__name__", "")
+            if owner is shared and name in functions:
+                return functions[name]
+            if isinstance(owner, plain) and not hasattr(owner, "watch") and name in _NAMES and owner is not shared:
+                return getattr(_exchange(watch, owner), name)
+            if isinstance(owner, _python_random.Random) and hasattr(_python_random, name):
+                return getattr(_python_random, name)
+        return makers.get(id(value))
+
+    for put, get in list(_slots(watch.subject)):  # all of them first: what is exchanged must not be walked into
+        value = get()
+        replacement = new(value)
+        if replacement is not None:
+            put(replacement)
+            stack.callback(put, value)
+
+
+_FOREIGN = frozenset({"numpy", "torch", "scipy", "jax", "jaxlib", "builtins", "iresnet_verify", *sys.stdlib_module_names})
+_MOST = 4000
+
+
+def _slots(subject: Any) -> Iterator[tuple[Callable[[Any], None], Callable[[], Any]]]:
+    """(put, get) of every name in the subject's modules, attribute of its objects and cell of its closures."""
+    queue: list[Any] = [value for value in vars(subject).values() if callable(value) or hasattr(value, "__dict__")]
+    seen: set[int] = set()
+    modules: set[str] = set()
+    while queue and len(seen) < _MOST:
+        item = queue.pop()
+        if id(item) in seen or isinstance(item, ModuleType) or item is None:
+            continue
+        seen.add(id(item))
+        modules.add(getattr(item, "__module__", None) or "")
+        modules.add(type(item).__module__)
+        if isinstance(item, MethodType):
+            queue += [item.__self__, item.__func__]
+        elif isinstance(item, partial):
+            queue += [item.func, *item.args, *item.keywords.values()]
+        elif isinstance(item, FunctionType):
+            for cell in _filled(item.__closure__ or ()):
+                queue.append(cell.cell_contents)
+                yield partial(setattr, cell, "cell_contents"), partial(getattr, cell, "cell_contents")
+        elif isinstance(item, list | tuple | set | dict):
+            held = item.values() if isinstance(item, dict) else item
+            queue += [v for v in held if not isinstance(v, str | bytes | int | float)]
+        elif not isinstance(item, np.ndarray) and type(item).__module__.split(".")[0] not in _FOREIGN | {"iresnet_ref"}:
+            yield from _entries(getattr(item, "__dict__", {}))
+            queue += list(getattr(item, "__dict__", {}).values())
+        elif hasattr(item, "_modules"):  # a torch container
+            queue += list(item._modules.values())
+    for name in modules:
+        if name.split(".")[0] not in _FOREIGN and name in sys.modules:
+            yield from _entries(sys.modules[name].__dict__)
+
+
+def _filled(cells: tuple[Any, ...]) -> Iterator[Any]:
+    for cell in cells:
+        with suppress(ValueError):  # a cell not filled yet
+            cell.cell_contents  # noqa: B018 - reading it is the test
+            yield cell
+
+
+def _entries(names: dict[str, Any]) -> Iterator[tuple[Callable[[Any], None], Callable[[], Any]]]:
+    for key in list(names):
+        yield partial(names.__setitem__, key), partial(names.__getitem__, key)

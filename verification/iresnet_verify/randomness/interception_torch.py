@@ -1,0 +1,132 @@
+"""The torch half of interception: a TorchFunctionMode that sees every random function and method by identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from iresnet_verify.randomness import distributions as laws
+from iresnet_verify.randomness.distributions import Law
+from iresnet_verify.randomness.watch import Watch, patch
+
+Reader = Callable[..., Law]
+"""The law of a call, from its own arguments."""
+
+
+def _randint(*args: Any, low: Any = None, high: Any = None, **_: Any) -> Law:
+    bounds = [a for a in args if isinstance(a, int)] if low is None and high is None else []
+    if len(bounds) == 2:
+        return laws.integers(*bounds)
+    if len(bounds) == 1:
+        return laws.integers(low or 0, bounds[0])
+    return laws.integers(low or 0, high)
+
+
+def _randint_like(_: Any, *args: Any, **kwargs: Any) -> Law:
+    return _randint(*args, **kwargs)
+
+
+def _random(_: Any, *args: Any, **kwargs: Any) -> Law:
+    low, high = kwargs.pop("from", None), kwargs.pop("to", None)
+    return _randint(*args, low=low, high=high) if high is not None else _randint(*args) if args else laws.OTHER
+
+
+def _bernoulli(given: Any, p: Any = None, **_: Any) -> Law:
+    return laws.two_point(0.0, 1.0, given if p is None else p)
+
+
+_FUNCTIONS: dict[str, Reader] = {
+    "randn": lambda *a, **k: laws.normal(),
+    "randn_like": lambda *a, **k: laws.normal(),
+    "normal": lambda mean=0.0, std=1.0, *a, **k: laws.normal(mean, std),
+    "rand": lambda *a, **k: laws.uniform(),
+    "rand_like": lambda *a, **k: laws.uniform(),
+    "randint": _randint,
+    "randint_like": _randint_like,
+    "bernoulli": _bernoulli,
+    "poisson": lambda rates, *a, **k: laws.poisson(rates),
+    "multinomial": lambda *a, **k: laws.OTHER,
+    "randperm": lambda *a, **k: laws.OTHER,
+    "dropout": lambda *a, **k: laws.OTHER,
+    "alpha_dropout": lambda *a, **k: laws.OTHER,
+    "feature_dropout": lambda *a, **k: laws.OTHER,
+    "rrelu": lambda *a, **k: laws.OTHER,
+}
+_METHODS: dict[str, Reader] = {
+    "normal_": lambda x, mean=0.0, std=1.0, **k: laws.normal(mean, std),
+    "uniform_": lambda x, *a, **k: laws.uniform(*a) if a else laws.uniform(k.get("from", 0.0), k.get("to", 1.0)),
+    "bernoulli": _bernoulli,
+    "bernoulli_": lambda x, p=0.5, **k: laws.two_point(0.0, 1.0, p),
+    "random_": _random,
+    "geometric_": lambda x, p, **k: laws.geometric(p, 1),
+    "exponential_": lambda *a, **k: laws.OTHER,
+    "cauchy_": lambda *a, **k: laws.OTHER,
+    "log_normal_": lambda *a, **k: laws.OTHER,
+    "multinomial": lambda *a, **k: laws.OTHER,
+}
+
+
+def _unreadable(*_: Any, **__: Any) -> Law:
+    return laws.OTHER
+
+
+_DRAWING = (
+    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "gumbel_softmax", "rrelu",
+    "fractional_max_pool2d", "fractional_max_pool3d",
+)
+_INIT: dict[str, Reader] = {"normal_": _METHODS["normal_"], "uniform_": lambda x, a=0.0, b=1.0, **k: laws.uniform(a, b)}
+
+
+def _readers() -> dict[Any, tuple[str, Reader]]:
+    found = {getattr(torch, n): (f"torch.{n}", r) for n, r in _FUNCTIONS.items() if hasattr(torch, n)}
+    # Functions written in Python reach the mode as a whole: what they draw inside is not seen any more.
+    inside = torch.nn.functional
+    found |= {getattr(inside, n): (f"torch.nn.functional.{n}", _unreadable) for n in _DRAWING if hasattr(inside, n)}
+    found |= {f: (f"torch.nn.init.{n}", _INIT.get(n, _unreadable)) for n, f in vars(torch.nn.init).items()
+              if n.endswith("_") and not n.startswith("_") and callable(f)}
+    return found | {getattr(torch.Tensor, n): (f"torch.Tensor.{n}", r) for n, r in _METHODS.items()}
+
+
+class _Mode(TorchFunctionMode):
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch, self.readers = watch, _readers()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        known = self.readers.get(func)
+        if known is None:
+            return func(*args, **kwargs)
+        name, reader = known
+        law = reader(*args, **{k: v for k, v in kwargs.items() if k not in _PLACE})
+        return self.replaced(name, law, func(*args, **kwargs))
+
+    def replaced(self, name: str, law: Law, out: Any) -> Any:
+        if not isinstance(out, torch.Tensor):
+            return out
+        law = laws.coarse(law, out.dtype != torch.float64)
+        given = self.watch.ask(name, law, out.detach().cpu().numpy().copy(), "torch")
+        if given is not None:
+            with torch.no_grad():
+                out.copy_(torch.as_tensor(given).reshape(out.shape))
+        return out
+
+
+_PLACE = frozenset({"dtype", "device", "layout", "requires_grad", "generator", "out", "pin_memory", "memory_format", "size"})
+
+
+def install(watch: Watch, stack: ExitStack) -> None:
+    """Watch torch's generators until the stack is closed."""
+    mode = stack.enter_context(_Mode(watch))
+    geometric = torch.distributions.Geometric
+    real = geometric.sample
+
+    def sample(self: Any, sample_shape: Any = ()) -> Any:
+        out = watch.inside(real, self, torch.Size(sample_shape))
+        return mode.replaced("torch.distributions.Geometric.sample", laws.geometric(self.probs, 0), out)
+
+    patch(stack, geometric, "sample", sample)

@@ -1,0 +1,1 @@
+"""Writers of reports: each reads results and writes one file."""

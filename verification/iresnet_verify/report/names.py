@@ -1,0 +1,16 @@
+"""Names of files beside a report."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def folder_beside(path: Path) -> Path:
+    """`<stem>-reproduce/` beside a JSON or HTML file."""
+    return path.parent / f"{path.stem}-reproduce"
+
+
+def slug(name: str) -> str:
+    """A name as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:60] or "subject"

@@ -1,0 +1,193 @@
+"""Words and numbers for people: the verdict of a report as a sentence, values as a reader expects them.
+
+Nothing here judges: the status is `AuditResult.status`; this only says it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.result import CheckResult
+
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+LONGEST = 600
+"""Characters of one value that are shown; evidence is meant to be short, but nothing enforces it."""
+
+
+class State(NamedTuple):
+    """How one result is shown: its status, refined by what was declared."""
+
+    key: str
+    label: str
+    glyph: str
+    meaning: str
+    open: bool
+
+
+STATES = (
+    State("failed", "failed", "✕", "The claim is refuted beyond its tolerance.", True),
+    State("surprise", "unexpected pass", "!", "Declared to fail, but it passed: the declaration is out of date.", True),
+    State("error", "error", "⚠", "The check could not be carried out.", True),
+    State("inconclusive", "inconclusive", "?", "Neither refuted nor established within the budget.", False),
+    State("declared", "declared failure", "◆", "Failed, as declared beforehand with a reason.", False),
+    State("skipped", "skipped", "–", "Not applicable, or something it needs was not supplied.", False),
+    State("passed", "passed", "✓", "Holds, in the sense of the check's kind.", False),
+)
+"""Most urgent first; also the order of the page."""
+
+BY_KEY = {s.key: s for s in STATES}
+
+KINDS = {
+    "proof": "A pass is a proof: an exact identity, an enumeration or ball arithmetic, up to the stated tolerance.",
+    "equivalence": "A pass is a positive statement: the deviation is at most the stated ε, at the stated error rate.",
+    "search": "A pass says “not refuted” by this much search for a counterexample, and never more.",
+}
+
+
+def state(result: CheckResult) -> State:
+    """The state a result is shown in: a declared failure is its own state, and so is a declared failure that passed."""
+    if result.expected is not None and result.status == "failed":
+        return BY_KEY["declared"]
+    if result.unexpected and result.status == "passed":
+        return BY_KEY["surprise"]
+    return BY_KEY[result.status]
+
+
+def overall(report: AuditResult) -> State:
+    """The state a whole report is shown in: one that passes only because its failures were declared says so."""
+    if report.status == "passed" and any(state(c).key == "declared" for c in report.checks):
+        return BY_KEY["declared"]._replace(label="fails as declared")
+    return BY_KEY[report.status]
+
+
+def count(results: Sequence[CheckResult]) -> dict[str, int]:
+    """Results per state, every state named, most urgent first."""
+    found = [state(r).key for r in results]
+    return {s.key: found.count(s.key) for s in STATES}
+
+
+def plural(n: int, noun: str) -> str:
+    """`1 check`, `2 checks`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def verdict(report: AuditResult) -> str:
+    """The status in one or two sentences, saying also what was not decided."""
+    n = count(report.checks)
+    ran = sum(c.status in ("passed", "failed") for c in report.checks)
+    status = report.status
+    if status == "failed":
+        parts = []
+        if n["failed"]:
+            parts.append(f"{n['failed']} of the {plural(ran, 'check')} that came to a result failed.")
+        if n["surprise"]:
+            parts.append(f"{plural(n['surprise'], 'declared failure')} passed: remove the declaration.")
+    elif status == "error":
+        parts = [f"Nothing failed unexpectedly, but {plural(n['error'], 'check')} could not be carried out."]
+    elif status == "inconclusive":
+        parts = ["Nothing failed unexpectedly, but the audit is not conclusive."]
+    elif n["declared"]:
+        parts = [f"As declared: {plural(n['passed'], 'check')} passed and {n['declared']} failed as declared."]
+    else:
+        parts = [f"All {plural(ran, 'check')} that came to a result passed."]
+    parts += _undecided(report)
+    rest = [f"{n[k]} {k}" for k in ("error", "inconclusive", "skipped") if n[k] and not (k == "error" == status)]
+    if n["declared"] and status != "passed":
+        rest.append(plural(n["declared"], "declared failure"))
+    if rest:
+        parts.append(f"Also {', '.join(rest)}.")
+    return " ".join(parts)
+
+
+def _undecided(report: AuditResult) -> list[str]:
+    """What `AuditResult.status` misses before it can say *passed*."""
+    if report.status not in ("inconclusive", "error"):
+        return []
+    ran = {c.family for c in report.checks if c.status in ("passed", "failed")}
+    parts = []
+    if "inverse" not in ran:
+        parts.append("No inverse check came to a result.")
+    if report.subject.get("has_log_det") and "logdet" not in ran:
+        parts.append("A log-determinant was given, but no log-det check came to a result.")
+    return parts
+
+
+def power(exponent: int) -> str:
+    """10 to an integer power, in superscripts."""
+    return f"10{str(exponent).translate(SUPERSCRIPT)}"
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number with `digits` significant digits; scientific as 1.2×10⁻⁷, and NaN and infinities by name."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Integral):
+        return _whole(int(value))
+    value = float(value)
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
+    mantissa = mantissa.replace("-", "−")
+    if not exponent:
+        return mantissa
+    return power(int(exponent)) if mantissa == "1" else f"{mantissa}×{power(int(exponent))}"
+
+
+def _whole(value: int) -> str:
+    if value.bit_length() > 256:  # Python refuses to print very long integers
+        return f"{'−' if value < 0 else ''}about 2{str(value.bit_length()).translate(SUPERSCRIPT)}"
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "−")
+
+
+def value_text(value: Any) -> str:
+    """Any piece of evidence, on one line and of bounded length."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if value is None:
+        text = "—"
+    elif isinstance(value, Real):
+        text = number(value)  # type: ignore[arg-type]  # numbers.Real has __float__, which is all that is used
+    elif isinstance(value, str):
+        text = value
+    elif isinstance(value, Mapping):
+        text = ", ".join(f"{k}: {value_text(v)}" for k, v in value.items())
+    elif isinstance(value, Sequence):
+        text = ", ".join(value_text(v) for v in value[:12]) + (f", … ({len(value)} in all)" if len(value) > 12 else "")
+        text = f"({text})" if isinstance(value, tuple) else text
+    else:
+        text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration: `3 ms`, `1.2 s`, `2 min 5 s`."""
+    if not math.isfinite(seconds) or seconds < 0:
+        return "—"
+    if seconds < 0.9995:
+        return "< 1 ms" if seconds < 1e-3 else f"{seconds * 1e3:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
+
+
+_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def legal(text: object) -> str:
+    r"""The text with every character that XML 1.0 forbids written as its escape, e.g. `\x1b`."""
+    return _ILLEGAL.sub(lambda m: m.group().encode("unicode_escape", "surrogatepass").decode(), str(text))
+
+
+def details(result: CheckResult) -> str:
+    """Claim, evidence, tolerance, oracle and reproduction, a line each."""
+    lines = [result.message, f"claim: {result.claim}", f"reference: {result.reference}"]
+    lines += [f"{k}: {v}" for k, v in result.evidence.items()]
+    for label in ("tolerance", "oracle", "mode", "reproduce"):
+        value = getattr(result, label)
+        if value:
+            lines.append(f"{label}: {value}")
+    return "\n".join(lines)

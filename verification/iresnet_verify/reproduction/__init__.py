@@ -1,0 +1,1 @@
+"""Reproductions: a file that shows a failure again on its own."""

@@ -1,0 +1,149 @@
+"""Run the catalogue on a subject, in this process: every check in every mode, each from the same state and seeds.
+
+The unit is `run_check`: one check in all its modes, parameters, buffers, flags, modes, gradients and global
+generators put back bit for bit afterwards. An exception becomes an `error` result that names it and its place.
+`audit` isolates nothing: a subject that hangs hangs it; the command line runs the same unit in worker processes.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field, replace
+
+from iresnet_verify.check.budget import BUDGETS, Budget
+from iresnet_verify.check.context import Context
+from iresnet_verify.check.outcome import Outcome
+from iresnet_verify.check.readable import READABLE
+from iresnet_verify.check.registry import Check
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.running.plan import Planned, known, plan, subject_modes
+from iresnet_verify.subject.conventions import Reading, read, where
+from iresnet_verify.subject.frameworks import Framework, framework_of
+from iresnet_verify.subject.module_state import preserved, set_mode
+from iresnet_verify.subject.seeds import entropy
+from iresnet_verify.subject.subject import Subject
+from iresnet_verify.subject.undecided import Undecided
+from iresnet_verify.subject.validation import validate
+
+SEVERITY = ("skipped", "passed", "inconclusive", "error", "failed")
+"""Of the modes of a check, the last of these decides."""
+
+
+@dataclass
+class Prepared:
+    """A validated subject, its framework, and what was read of it in each mode (read once, on first use)."""
+
+    subject: Subject
+    seed: int = 0
+    framework: Framework = field(init=False)
+    readings: dict[str | None, Reading] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        validate(self.subject)
+        self.framework = framework_of(self.subject)
+
+    def reading(self, mode: str | None) -> Reading:
+        """Return the conventions in one mode; the module is in that mode already."""
+        if mode not in self.readings:
+            self.readings[mode] = read(self.subject, self.framework, entropy(self.seed, "reading", mode))
+        return self.readings[mode]
+
+
+def start(
+    prepared: Prepared, budget: str, alpha: float, *,
+    select: Iterable[str] | None = None, ignore: Iterable[str] | None = None,
+) -> list[Planned]:
+    """Validate the arguments of an audit and return its plan."""
+    if budget not in BUDGETS:
+        raise ValueError(f"budget: expected one of {sorted(BUDGETS)}, got {budget!r}; try budget='standard'")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha: expected a probability in (0, 1), got {alpha!r}; try alpha=1e-6")
+    known(prepared.subject.expected_failures, "expected_failures")
+    return plan(prepared.subject, alpha, select=select, ignore=ignore)
+
+
+def run_check(
+    subject: Subject | Prepared, item: Planned | Check, *, seed: int = 0, budget: str | Budget = "standard",
+    alpha: float = 1e-6,
+) -> CheckResult:
+    """Run one check in all its modes; the worst decides. `alpha` is used where `item` is a bare `Check`."""
+    prepared = subject if isinstance(subject, Prepared) else Prepared(subject, seed)
+    subject = prepared.subject
+    if isinstance(item, Check):
+        modes = subject_modes(subject)
+        item = Planned(item, modes if item.modes else modes[-1:], alpha / len(modes) if item.statistical else 0.0)
+    limits = BUDGETS[budget] if isinstance(budget, str) else budget
+    started = time.perf_counter()
+    outcomes = [(mode, _run_mode(prepared, item, mode, seed, limits)) for mode in item.modes]
+    mode, worst = max(reversed(outcomes), key=lambda pair: SEVERITY.index(pair[1].status))
+    evidence = dict(worst.evidence)
+    if len(outcomes) > 1 and len({o.status for _, o in outcomes}) > 1:
+        evidence["modes"] = ", ".join(f"{m}: {o.status}" for m, o in outcomes)
+    check = item.check
+    return CheckResult(
+        id=check.id, family=check.family, status=worst.status, claim=check.claim, reference=check.reference,
+        kind=check.kind, message=worst.message, evidence=evidence, tolerance=worst.tolerance, oracle=worst.oracle,
+        expected=subject.expected_failures.get(check.id), seconds=time.perf_counter() - started, mode=mode,
+        curves=worst.curves, counterexample=worst.counterexample,
+    )
+
+
+def _run_mode(
+    prepared: Prepared, item: Planned, mode: str | None, seed: int, budget: Budget
+) -> Outcome:
+    """One check in one mode, with everything put back."""
+    check = item.check
+    subject, framework = prepared.subject, prepared.framework
+    before = framework.snapshot_globals()
+    printed = io.StringIO()
+    try:
+        with preserved(subject.module), redirect_stdout(printed), redirect_stderr(printed):
+            set_mode(subject.module, mode)
+            reading = prepared.reading(mode)
+            context = Context(subject, check.id, mode, seed, budget, item.alpha, framework, reading)
+            reason = skip_reason(context, check)
+            if reason is not None:
+                return Outcome("skipped", reason)
+            framework.restore_globals(before)  # reading has called the subject: the check starts from the caller's settings
+            framework.seed(entropy(seed, check.id, mode) % 2**31)
+            outcome = check.run(context)
+    except Undecided as undecided:
+        outcome = Outcome("inconclusive", str(undecided))
+    except (Exception, SystemExit) as error:
+        text = str(error).strip().split("\n")[0][:300]
+        outcome = Outcome("error", f"{type(error).__name__}: {text}{where(error)}", {"exception": type(error).__name__})
+    finally:
+        framework.restore_globals(before)
+    characters = len(printed.getvalue())
+    if characters:
+        outcome = replace(outcome, evidence={**outcome.evidence, "printed_characters": characters})
+    return outcome
+
+
+def skip_reason(context: Context, check: Check) -> str | None:
+    """Return why a check cannot run on this subject, or None."""
+    if check.id == READABLE:
+        return None
+    broken = context.reading.broken
+    for name in ("forward", *check.needs):
+        if name in broken:
+            return f"{broken[name]} [see {READABLE}]"
+    return next((reason for reason in (_missing(context, name) for name in check.needs) if reason is not None), None)
+
+
+def _missing(context: Context, need: str) -> str | None:
+    """Why the subject cannot give what a check needs, or None."""
+    subject, framework = context.subject, context.framework
+    jax = framework.name.startswith("jax")
+    if need in ("torch", "autodiff", "autograd", "parameters"):
+        if not framework.differentiable and not (jax and need != "torch"):
+            return f"needs autograd; framework {framework.name} has none here"
+        if jax and need == "parameters" and (subject.from_parameters is None or subject.parameters is None):
+            return "needs from_parameters and parameters; the subject does not give both"
+        absent = not jax and need in ("autograd", "parameters") and subject.module is None
+        return "needs module; the subject gives none" if absent else None
+    given = getattr(context.f if need in ("log_det", "inverse_log_det") else subject, need)
+    return f"needs {need}; the subject gives none" if given in (None, (), {}) else None

@@ -1,0 +1,1 @@
+"""Confidence sequences and quadrature; NumPy only."""

@@ -1,0 +1,1 @@
+"""What is audited: the subject, how it is loaded, called and read."""

@@ -1,0 +1,135 @@
+"""Reading a subject once per mode: call everything it offers on a small batch, note the conventions, note what breaks.
+
+The batch has 5 rows (or a size that no event axis has), so that a log-det summed over the batch, or transposed, is
+seen. Nothing is judged here but the contract of `Subject`: shapes, array types, dtypes. A callable that raises or
+answers outside the contract is *broken*, with a message that names the cause, the place and the remedy.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iresnet_verify.subject import answers as reading
+from iresnet_verify.subject.calls import Caller
+from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.frameworks import Framework, dtype_name
+from iresnet_verify.subject.module_state import ModuleState, is_torch_module
+from iresnet_verify.subject.subject import HostArray, Subject
+
+REMEDIES = {
+    "forward": "try calling forward yourself on a batch of this shape",
+    "inverse": "try declaring modes=('eval',) if it works only there, or leave inverse out",
+}
+NAMES = ("forward", "inverse", "log_det", "inverse_log_det", "residual", "log_prob", "base_log_prob", "sample")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The conventions of one subject in one mode."""
+
+    conventions: Mapping[str, str] = field(default_factory=dict)
+    """Callable -> how its answer was read, e.g. {"forward": "(y, log_det)", "log_det": "(B, 1)"}."""
+    broken: Mapping[str, str] = field(default_factory=dict)
+    """Callable -> one message, where it raised or does not keep the contract."""
+    packed: Mapping[str, bool] = field(default_factory=dict)
+    changes_state: tuple[str, ...] = ()
+    """Tensors, flags and attributes of the module that a call changes."""
+    context_row: HostArray | None = None
+
+
+def read(subject: Subject, framework: Framework, seed: int) -> Reading:
+    """Call each callable once on a small batch. The module's state is put back."""
+    rng = np.random.default_rng(seed)
+    row = None if subject.context_shape is None else rng.standard_normal(subject.context_shape)
+    caller = Caller(subject, framework, seed, row)
+    state = ModuleState(subject.module) if is_torch_module(subject.module) else None
+    found, broken = _Found(), dict[str, str]()
+    try:
+        x = _inputs(subject, broken, rng)
+        if x is None:
+            return Reading(broken=broken, context_row=row)
+        y = _read_all(caller, x, found, broken)
+        del y
+        changed = tuple(sorted(set(state.changes()))) if state is not None else ()
+    finally:
+        if state is not None:
+            state.restore()
+    return Reading(found.conventions, broken, caller.packed, changed, row)
+
+
+@dataclass
+class _Found:
+    conventions: dict[str, str] = field(default_factory=dict)
+
+
+def _inputs(subject: Subject, broken: dict[str, str], rng: np.random.Generator) -> HostArray | None:
+    from iresnet_verify.subject.inputs import subject_inputs
+
+    taken = {*subject.event_shape, math.prod(subject.event_shape)}
+    n = next(k for k in (5, 7, 4, 6, 9, 10, 11) if k not in taken)
+    try:
+        return subject_inputs(subject, n, rng)
+    except Exception as error:
+        broken["forward"] = broken["inputs"] = explain("inputs", error)
+        return None
+
+
+def _read_all(caller: Caller, x: HostArray, found: _Found, broken: dict[str, str]) -> HostArray:
+    framework, subject = caller.framework, caller.subject
+    y = x
+    for name in NAMES:
+        if getattr(subject, name) is None:
+            continue
+        at = y if name in ("inverse", "inverse_log_det", "base_log_prob") else x
+        try:
+            result = caller.invoke(name, len(x) if name == "sample" else framework.native(at))
+            if name in ("forward", "inverse", "residual", "sample"):
+                out = _read_event(caller, name, result, at, found)
+                y = out if name == "forward" else y
+            else:
+                like = framework.native(at)
+                kind = reading.log_det(name, result, framework, len(at), shape=subject.event_shape, like=like)[1]
+                found.conventions[name] = kind
+        except (Exception, SystemExit) as error:
+            broken[name] = explain(name, error)
+    return y
+
+
+def _read_event(caller: Caller, name: str, result: Any, at: HostArray, found: _Found) -> HostArray:
+    framework, subject = caller.framework, caller.subject
+    value, log_det, packing = reading.unpack(name, result)
+    out = reading.event(name, value, framework, len(at), subject.event_shape)
+    found.conventions[name] = packing
+    if dtype_name(out) != subject.dtype:
+        found.conventions[f"{name} dtype"] = f"{dtype_name(out)}, read as {subject.dtype}"
+    if log_det is not None and name in ("forward", "inverse"):
+        kind = reading.log_det(f"{name}'s log-det", log_det, framework, len(at), shape=subject.event_shape, like=out)[1]
+        found.conventions[f"{name}'s log-det"] = kind
+        caller.packed[name] = True
+    return framework.host(out)
+
+
+def explain(name: str, error: BaseException) -> str:
+    """Say in one line what `name` raised, where, and what to try."""
+    if isinstance(error, SubjectError):
+        return str(error)
+    text = str(error).strip().split("\n")[0][:200]
+    place = where(error)
+    return f"{name}: expected an answer, got {type(error).__name__}: {text}{place}; " \
+           f"{REMEDIES.get(name, f'try calling {name} yourself, or leave it out')}"
+
+
+def where(error: BaseException) -> str:
+    """Return ` (file.py:12 in function)`: the last frame outside this suite and the frameworks, if there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    suite = Path(__file__).parents[1]
+    own = [f for f in frames if suite not in Path(f.filename).parents and "site-packages" not in f.filename]
+    chosen = (own or [f for f in frames if suite not in Path(f.filename).parents] or list(frames))[-1:]
+    return "".join(f" ({Path(f.filename).name}:{f.lineno} in {f.name})" for f in chosen)

@@ -1,0 +1,1 @@
+"""Worker processes: audits that survive a subject that hangs or dies."""

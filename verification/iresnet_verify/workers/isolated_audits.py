@@ -1,0 +1,190 @@
+"""Audits in worker processes: whatever a subject does costs one check, never the report.
+
+Each factory gets its own pool of spawned processes, so that files cannot disturb each other through global state;
+several factories are audited side by side, one worker each, a single one by all workers. Every worker loads the
+factory once, equally seeded, with one thread, a limit on memory, and a time limit for each check. A worker that
+crashes, is ended by its subject or runs out of time is replaced; its check becomes an `error` that names the place.
+A callable that does this already while the subject is read is not called again: the checks that need it are skipped.
+
+When `PATIENCE` workers were lost before any check finished, the rest is not tried. When as many were lost among
+finished checks, the remaining checks get at most `SHORT` seconds. This process imports no framework.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.report.names import slug
+from iresnet_verify.running.description import add_conventions
+from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.workers import worker
+from iresnet_verify.workers.pool import GRACE, Lost, WorkerPool, first_finished, one_thread_each, share_of_memory
+from iresnet_verify.workers.worker import Failure, Job, Loaded, Task
+
+PATIENCE = 4
+SHORT = 10.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One check has just finished."""
+
+    subject: str
+    result: CheckResult
+    done: int
+    planned: int
+    """How many are planned by the factories loaded so far."""
+
+
+@dataclass(frozen=True)
+class Audits:
+    """A report for every subject; for every subject or factory that could not be loaded, the reason."""
+
+    reports: list[AuditResult]
+    errors: list[SubjectError]
+
+
+def run(
+    jobs: Sequence[Job], folder: Path, *, workers: int = 2, progress: Callable[[Progress], None] | None = None
+) -> Audits:
+    """Audit what the factories return; reproductions go to `folder`, which is made only when one is written."""
+    shared = _Shared(folder, max(1, workers // max(1, len(jobs))), progress)
+    memory = share_of_memory(workers)
+    jobs = [replace(j, memory=memory) if j.memory is None else j for j in jobs]
+    with one_thread_each(), ThreadPoolExecutor(max(1, min(workers, len(jobs)))) as threads:
+        try:
+            found = [f.result() for f in [threads.submit(_audit, job, shared) for job in jobs]]
+        except BaseException:
+            shared.stop.set()
+            threads.shutdown(cancel_futures=True)
+            raise
+    flat = [r for audited in found for r in audited]
+    return Audits([r for r in flat if isinstance(r, AuditResult)], [e for e in flat if isinstance(e, SubjectError)])
+
+
+@dataclass
+class _Shared:
+    """What the threads of one run share."""
+
+    folder: Path
+    workers: int
+    progress: Callable[[Progress], None] | None
+    stop: Event = field(default_factory=Event)
+    lock: Lock = field(default_factory=Lock)
+    labels: set[str] = field(default_factory=set)
+    done: int = 0
+    planned: int = 0
+
+    def label(self, name: str) -> str:
+        """A start of file names that no other subject of this run has."""
+        with self.lock:
+            numbered = (f"{slug(name)}-{i}" if i > 1 else slug(name) for i in range(1, len(self.labels) + 2))
+            label = next(x for x in numbered if x not in self.labels)
+            self.labels.add(label)
+            return label
+
+    def step(self, subject: str, result: CheckResult) -> None:
+        """Tell the caller of one finished check."""
+        with self.lock:
+            self.done += 1
+            if self.progress is not None:
+                self.progress(Progress(subject, result, self.done, self.planned))
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A task, and the result it will have if nothing comes back."""
+
+    subject: Loaded
+    task: Task
+    blank: CheckResult
+
+
+def _audit(job: Job, shared: _Shared) -> list[AuditResult | SubjectError]:
+    started = time.perf_counter()
+    pool = WorkerPool(job, shared.workers)
+    try:
+        subjects = _load(job, pool, shared)
+        good = {i: s for i, s in enumerate(subjects) if isinstance(s, Loaded)}
+        with shared.lock:
+            shared.planned += sum(len(s.planned) for s in good.values())
+        plan = [p for i, s in good.items() for p in _plan(i, s, shared)]
+        done = {(p.task.index, p.task.id): r for p, r in _results(plan, pool, shared)}
+    finally:
+        pool.close()
+    seconds = (time.perf_counter() - started) / max(1, len(good))
+    return [_report(job, s, i, done, seconds) if isinstance(s, Loaded) else SubjectError(s.message)
+            for i, s in enumerate(subjects)]
+
+
+def _report(
+    job: Job, loaded: Loaded, index: int, done: Mapping[tuple[int, str], CheckResult], seconds: float
+) -> AuditResult:
+    results = [done[index, p.id] for p in loaded.planned]
+    subject = add_conventions(loaded.subject, results)
+    return AuditResult(subject, loaded.environment, job.seed, job.alpha, job.budget, results, seconds)
+
+
+def _plan(index: int, subject: Loaded, shared: _Shared) -> list[_Planned]:
+    label = shared.label(subject.name)
+    return [
+        _Planned(subject, Task(index, blank.id, seconds, str(shared.folder), label), blank)
+        for blank, seconds in zip(subject.planned, subject.seconds, strict=True)
+    ]
+
+
+def _load(job: Job, pool: WorkerPool, shared: _Shared) -> list[Loaded | Failure]:
+    """Load the factory in all workers at once; the first answer is the plan."""
+    loading = [pool.submit(worker.describe, seconds=0.0) for _ in range(pool.count)]
+    started = time.perf_counter()
+    answer: Any = pool.answer(first_finished(loading, shared.stop).pop(), job.load_seconds)
+    pool.loading = 5 * (time.perf_counter() - started) + GRACE
+    if isinstance(answer, Failure):
+        named = job.origin.file in answer.message
+        return [answer if named else Failure(f"{job.origin}: loading it failed: {answer.message}")]
+    return list(answer)
+
+
+def _results(plan: Sequence[_Planned], pool: WorkerPool, shared: _Shared) -> Iterator[tuple[_Planned, CheckResult]]:
+    """Run the tasks in order and yield each with its result; one more is in line than there are workers.
+
+    A task that lost its worker while the subject was read is run again without the callable that was to blame.
+    """
+    waiting = list(reversed(plan))
+    running: dict[Future[bytes], _Planned] = {}
+    lost: list[str] = []
+    refused: dict[int, dict[str, str]] = {}
+    finished = 0
+    while waiting or running:
+        while waiting and len(running) < pool.count + bool(finished) and (finished or len(lost) < PATIENCE):
+            planned = waiting.pop()
+            seconds = min(planned.task.seconds, SHORT) if len(lost) >= PATIENCE else planned.task.seconds
+            known = tuple(refused.get(planned.task.index, {}).items())
+            planned = replace(planned, task=replace(planned.task, seconds=seconds, refused=known))
+            running[pool.submit(worker.run, planned.task, seconds=seconds)] = planned
+        if running:
+            ended = [(running.pop(f), f) for f in first_finished(list(running), shared.stop)]
+            answers: list[tuple[_Planned, Any]] = [(p, pool.answer(f, p.task.seconds)) for p, f in ended]
+        else:
+            reason = Failure(f"not tried: the first {len(lost)} checks all ended like this: {lost[0]}")
+            answers = [(waiting.pop(), reason) for _ in range(len(waiting))]
+        for planned, answer in answers:
+            if isinstance(answer, Lost) and answer.callable and answer.callable not in dict(planned.task.refused):
+                refused.setdefault(planned.task.index, {}).setdefault(answer.callable, answer.message)
+                waiting.append(planned)
+                continue
+            lost += [answer.message] if isinstance(answer, Lost) else []
+            result = answer
+            if isinstance(answer, Failure):
+                result = replace(planned.blank, message=answer.message)
+            finished += result.status not in ("skipped", "error")
+            shared.step(planned.subject.name, result)
+            yield planned, result

@@ -1,0 +1,173 @@
+"""Worker processes that may die: a pool for one factory, and the reason in words when a worker is lost.
+
+Pebble replaces a lost worker. What it does not say, the worker's own log does: the Python stack at a crash, at the end
+of a time limit, or where `os._exit` was called.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import re
+import signal
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from iresnet_verify.workers import worker
+from iresnet_verify.workers.call_log import deadly
+from iresnet_verify.workers.worker import Failure, Job
+
+GRACE = 20.0
+"""Seconds after the worker's own time limit at which the parent ends it."""
+STARTING = 10.0
+"""Seconds within which a worker has opened its log."""
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Lost(Failure):
+    """The worker died or ran out of time."""
+
+    callable: str | None = None
+    """What was being called, if that happened while the subject was read."""
+
+
+class WorkerPool:
+    """`count` spawned workers for one job."""
+
+    def __init__(self, job: Job, count: int) -> None:
+        self.job, self.count = job, count
+        self.loading = job.load_seconds
+        """Seconds that a replaced worker may take to load the factory again."""
+        self.logs = TemporaryDirectory(prefix="iresnet-verify-")
+        self.pool = self._new()
+
+    def _new(self) -> Any:
+        context = multiprocessing.get_context("spawn")
+        return ProcessPool(self.count, initializer=worker.prepare, initargs=(self.logs.name,), context=context)
+
+    def submit(self, task: Callable[..., bytes], *arguments: object, seconds: float) -> Future[bytes]:
+        """Have a worker do `task(job, *arguments)`, after loading the job where it still has to."""
+        return self.pool.schedule(task, args=(self.job, *arguments), timeout=self.loading + seconds + GRACE)
+
+    def answer(self, future: Future[bytes], seconds: float) -> Any:
+        """What a finished task answered: an object of the worker's making, a `Failure`, or `Lost`."""
+        try:
+            return pickle.loads(future.result())
+        except TimeoutError:
+            called = self._silent_death()
+            return Lost(f"{called or 'it'} ended the process without a trace, or could not be interrupted", called)
+        except ProcessExpired as death:
+            log = Path(self.logs.name, f"{death.pid}.txt")
+            text = log.read_text("utf-8", "replace") if log.is_file() else ""
+            called = deadly(text)
+            return Lost((f"{called}: " if called else "") + self._cause(death.exitcode, text, seconds), called)
+        except BrokenProcessPool:
+            if not self.pool.active:
+                self.pool.join()
+                self.pool = self._new()
+            return Lost("the worker process ended while it was idle; a thread of the subject may have ended it")
+        except Exception as error:
+            return Failure(f"the answer of the worker could not be read: {type(error).__name__}: {error}")
+
+    def _silent_death(self) -> str | None:
+        """What a worker was calling that is gone although nobody noticed: it ended with exit code 0."""
+        for log in Path(self.logs.name).glob("*.txt"):
+            called = deadly(log.read_text("utf-8", "replace"))
+            if called and not _alive(int(log.stem)):
+                log.unlink()
+                return called
+        return None
+
+    def _cause(self, code: int | None, stack: str, seconds: float) -> str:
+        place = _place(stack, self.job.origin.file)
+        if "Timeout (" in stack:
+            limit = self.job.load_seconds if f"in {worker.LOADING}\n" in stack else seconds
+            return f"did not finish within {limit:g} s; it was{place or ' in compiled code'}"
+        if code == worker.EXIT_CALLED:
+            return f"the subject ended the process by os._exit{place}; a library must not exit"
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+            why = ", which the system sends when memory runs out" if name == "SIGKILL" else ""
+            return f"the process died of {name}{why}{place}"
+        return f"the process ended with exit code {code}{place}"
+
+    def close(self) -> None:
+        """End the workers, busy or not; one that is still starting is let start, or it would complain on standard error."""
+        until = time.monotonic() + STARTING
+        while self.pool.active and len(list(Path(self.logs.name).glob("*.txt"))) < self.count and time.monotonic() < until:
+            time.sleep(0.02)
+        self.pool.stop()
+        self.pool.join()
+        self.logs.cleanup()
+
+
+def first_finished(futures: Collection[Future[bytes]], stop: Event) -> set[Future[bytes]]:
+    """Wait until one is done; raises `KeyboardInterrupt` if `stop` is set meanwhile."""
+    while not stop.is_set():
+        done, _ = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
+        if done:
+            return done
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Workers started inside use one thread for linear algebra: two workers must not compete for two cores."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def share_of_memory(workers: int) -> int | None:
+    """Bytes each worker may take: the memory free now over the number of workers; None where it cannot be known.
+
+    None also with an NVIDIA driver present: CUDA reserves more address space than there is memory.
+    """
+    if Path("/dev/nvidiactl").exists():
+        return None
+    try:
+        text = Path("/proc/meminfo").read_text("ascii")
+    except OSError:
+        return None
+    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    limits = [int(found[1]) * 1024] if found else []
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        path = Path(file)
+        if path.is_file() and path.read_text("ascii").strip().isdigit():
+            limits.append(int(path.read_text("ascii")))
+    return max(min(limits) // max(1, workers), 2**30) if limits else None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        if os.name == "posix":
+            os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
+
+
+def _place(stack: str, file: str) -> str:
+    """Where a faulthandler stack was: its deepest line in the subject's file, else its deepest line."""
+    frames = re.findall(r'File "(.+)", line (\d+) in (.+)', stack)
+    own = [f for f in frames if f[0] == file] or [f for f in frames if Path(f[0]).name != "worker.py"]
+    return f" at {Path(own[0][0]).name}, line {own[0][1]}, in {own[0][2]}" if own else ""
