@@ -33,7 +33,7 @@ from iresnet_ref.flows.bijections.protocol import Bijection, Options
 from iresnet_ref.flows.bijections.squeeze import Squeeze
 from iresnet_ref.flows.flow import Flow
 from iresnet_ref.flows.mixture import GaussianMixture
-from iresnet_ref.gradient.during_forward import EarlyGradient, backward_in_forward
+from iresnet_ref.gradient.backward_in_forward import EarlyGradient, backward_in_forward
 from iresnet_ref.gradient.inverse import inverse_gradient
 from iresnet_ref.gradient.log_determinant import logdet_gradient
 from iresnet_ref.gradient.result import InverseGradient, LogDetGradient, SequenceGradient

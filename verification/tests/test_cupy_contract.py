@@ -104,7 +104,7 @@ x = cupy.ndarray((2, 3), dtype=cupy.float64, memptr=cupy.cuda.MemoryPointer(plac
 assert arrays.namespace(x).__name__ == "array_api_compat.cupy"
 assert arrays.device(x).id == 0
 assert array_api_compat.is_array_api_obj(x)
-assert factors.Dense(x).in_shape == (3,) and operators.Dense(x).out_shape == (2,)
+assert factors.Dense(x).in_shape == (3,) and factors.Dense(x).out_shape == (2,)
 assert factors.Diagonal(x).take(slice(0, 1)).in_shape == (3,)
 assert arrays.flatten_events(x[None], 2).shape == (1, 6)
 assert arrays.expand_rows(x[:, 0], 2).shape == (2, 1, 1)
