@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_verify.subject.answers import describe, unpack
 from iresnet_verify.subject.calls import Caller
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.frameworks import framework_of
 from iresnet_verify.subject.module_state import is_torch_module, preserved
+from iresnet_verify.subject.outputs import describe, unpack
 from iresnet_verify.subject.subject import EventShape, Subject
 
 __all__ = ["density_pair", "event_pair", "inn", "ode", "pair", "recognise", "reversible", "transform"]

@@ -64,7 +64,7 @@ def shows_violation(subject: Subject, result: CheckResult) -> None:
     exec(inspect.getsource(example.measure), names)
     prepared = Prepared(subject, 0)
     context = Context(subject, result.id, result.mode, 0, BUDGETS["quick"], 0.0, prepared.framework,
-                      prepared.reading(result.mode))
+                      prepared.conventions(result.mode))
     with torch.enable_grad():
         value, bound = names[example.measure.__name__](context.f, **example.inputs)
     assert not value <= bound, (result.id, value, bound)

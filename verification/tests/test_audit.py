@@ -16,10 +16,9 @@ from iresnet_verify.check.outcome import Outcome
 from iresnet_verify.check.registry import CATALOGUE, Check
 from iresnet_verify.running import plan as planning
 from iresnet_verify.running.run import Prepared, run_check, start
-from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.errors import SubjectError, Undecided
 from iresnet_verify.subject.frameworks import changed_globals, framework_of
 from iresnet_verify.subject.module_state import ModuleState
-from iresnet_verify.subject.undecided import Undecided
 
 A = np.array([[1.3, 0.4, -0.2], [0.1, 0.8, 0.5], [-0.6, 0.3, 1.1]])
 LOG_DET = float(np.linalg.slogdet(A)[1])

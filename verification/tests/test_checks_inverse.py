@@ -68,7 +68,7 @@ def test_failure_to_converge_names_its_report() -> None:
 def context(subject: Subject) -> Context:
     prepared = Prepared(subject, 0)
     return Context(subject, "inverse.recovers-input", None, 0, BUDGETS["quick"], 0.0, prepared.framework,
-                   prepared.reading(None))
+                   prepared.conventions(None))
 
 
 def test_sensitivity_is_that_of_the_inverse_and_of_the_iteration() -> None:

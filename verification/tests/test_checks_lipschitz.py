@@ -99,7 +99,7 @@ def test_the_norm_of_a_large_layer_is_a_lower_bound_that_power_iteration_reaches
     diagonal = torch.linspace(1.0, 3.0, n, dtype=torch.float64)
     diagonal[5] = 4.0
     prepared = Prepared(maps.mlp(3), 0)
-    ctx = Context(prepared.subject, "lipschitz.layers", "eval", 0, BUDGETS["quick"], 0.0, prepared.framework, prepared.reading("eval"))
+    ctx = Context(prepared.subject, "lipschitz.layers", "eval", 0, BUDGETS["quick"], 0.0, prepared.framework, prepared.conventions("eval"))
     norm = operator_norm(ctx, Layer("diagonal", lambda v: v * diagonal + 1.0, (n,)))
     assert not norm.exact
     assert 3.99 < norm.value <= 4.0 + 1e-12

@@ -18,7 +18,7 @@ from iresnet_verify.running.run import Prepared
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.frameworks import NumpyFramework, TorchFramework, changed_globals
 from iresnet_verify.subject.module_state import ModuleState, preserved
-from iresnet_verify.subject.seeds import entropy
+from iresnet_verify.subject.seeds import derived_seed
 from iresnet_verify.subject.validation import validate
 
 A = np.array([[1.3, 0.4, -0.2], [0.1, 0.8, 0.5], [-0.6, 0.3, 1.1]])
@@ -36,7 +36,7 @@ def make(forward=linear, **fields):
 def context(subject, mode=None, check_id="logdet.test", seed=0):
     prepared = Prepared(subject, seed)
     return Context(
-        subject, check_id, mode, seed, BUDGETS["quick"], 1e-6, prepared.framework, prepared.reading(mode)
+        subject, check_id, mode, seed, BUDGETS["quick"], 1e-6, prepared.framework, prepared.conventions(mode)
     )
 
 
@@ -57,7 +57,7 @@ SHAPES = {
 @pytest.mark.parametrize("rows", [0, 1, 3, 8])
 def test_every_log_det_shape_becomes_one_number_per_row(kind, rows):
     ctx = context(make(log_det=SHAPES[kind]))
-    assert ctx.reading.conventions["log_det"] == kind
+    assert ctx.conventions.formats["log_det"] == kind
     found = ctx.f.log_det(np.ones((rows, 3)))
     assert found.shape == (rows,)
     assert found.dtype == np.float64
@@ -101,7 +101,7 @@ PACKINGS = {
 def test_every_packing_is_read(packing):
     ctx = context(make(lambda x: PACKINGS[packing](linear(x), SHAPES["(B,)"](x))))
     x = ctx.inputs(4)
-    assert ctx.reading.conventions["forward"] == packing
+    assert ctx.conventions.formats["forward"] == packing
     assert np.allclose(ctx.f.forward(x), x @ A.T, rtol=0, atol=1e-14)
     if "log_det" in packing:
         assert np.allclose(ctx.f.log_det(x), LOG_DET, rtol=0, atol=1e-15)
@@ -144,24 +144,24 @@ NONSENSE = {
 @pytest.mark.parametrize("kind", NONSENSE)
 def test_nonsense_is_one_message_with_expected_got_and_try(kind):
     forward, message = NONSENSE[kind]
-    reading = Prepared(make(forward)).reading(None)
-    assert list(reading.broken) == ["forward"]
-    assert reading.broken["forward"].count("\n") == 0
+    conventions = Prepared(make(forward)).conventions(None)
+    assert list(conventions.broken) == ["forward"]
+    assert conventions.broken["forward"].count("\n") == 0
     with pytest.raises(SubjectError, match=message):
-        raise SubjectError(reading.broken["forward"])
+        raise SubjectError(conventions.broken["forward"])
 
 
 def test_a_narrower_answer_is_read_and_recorded():
     ctx = context(make(lambda x: linear(x).float()))
-    assert ctx.reading.conventions["forward dtype"] == "float32, read as float64"
+    assert ctx.conventions.formats["forward dtype"] == "float32, read as float64"
     assert ctx.f.forward(ctx.inputs(2)).dtype == np.float64
 
 
 def test_what_is_broken_does_not_hide_what_works():
     subject = make(inverse=lambda y: y[:1], log_det=lambda x: LOG_DET)
-    reading = Prepared(subject).reading(None)
-    assert list(reading.broken) == ["inverse"]
-    assert "log_det" in reading.conventions
+    conventions = Prepared(subject).conventions(None)
+    assert list(conventions.broken) == ["inverse"]
+    assert "log_det" in conventions.formats
 
 
 @pytest.mark.parametrize("bad", [
@@ -171,9 +171,9 @@ def test_what_is_broken_does_not_hide_what_works():
     lambda n, rng: 1 / 0,
 ])
 def test_bad_inputs_are_reported_once_and_block_what_needs_them(bad):
-    reading = Prepared(make(inputs=bad)).reading(None)
-    assert set(reading.broken) == {"inputs", "forward"}
-    assert reading.broken["inputs"].startswith("inputs: expected")
+    conventions = Prepared(make(inputs=bad)).conventions(None)
+    assert set(conventions.broken) == {"inputs", "forward"}
+    assert conventions.broken["inputs"].startswith("inputs: expected")
 
 
 # -- how a subject is called
@@ -244,7 +244,7 @@ def test_a_keyword_seed_gets_a_fresh_integer_each_call():
 
 
 def test_seeds_depend_on_the_check_and_the_mode_and_not_on_the_order():
-    assert len({entropy(s, c, m) for s in (0, 1) for c in ("a", "b") for m in (None, "train", "eval")}) == 12
+    assert len({derived_seed(s, c, m) for s in (0, 1) for c in ("a", "b") for m in (None, "train", "eval")}) == 12
     x = [context(make(), check_id=c).inputs(2) for c in ("a.b", "a.c", "a.b")]
     assert np.array_equal(x[0], x[2])
     assert not np.array_equal(x[0], x[1])
@@ -320,7 +320,7 @@ def test_the_same_affine_map_reads_alike_in_every_framework(framework, dtype):
 
     ctx = context(make(forward, framework=framework, dtype=dtype))
     x = ctx.inputs(5)
-    assert ctx.reading.conventions["forward"] == "(y, log_det)"
+    assert ctx.conventions.formats["forward"] == "(y, log_det)"
     assert ctx.f.forward(x).dtype == np.dtype(dtype)
     assert np.array_equal(ctx.f.forward(x), (2 * x + 1).astype(dtype))
     value, error, _ = ctx.log_det_truth(x)

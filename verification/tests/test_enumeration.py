@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from iresnet_verify.randomness.enumeration import Box, Enumerator, NotEnumerableError, hadamard
-from iresnet_verify.randomness.injection import calling, length_place, next_prime, probe_place
+from iresnet_verify.randomness.enumeration import Enumerator, NotEnumerableError, RandomEstimate, hadamard
+from iresnet_verify.randomness.injection import injector, length_place, next_prime, probe_place
 from iresnet_verify.randomness.series_sums import expect, extrapolated
 
 STAY = 0.7
@@ -29,7 +29,7 @@ def log_det(d: int) -> float:
     return float(np.linalg.slogdet(np.eye(d) + contraction(d))[1])
 
 
-def box(draw: Callable[[np.ndarray], np.ndarray], d: int, given: Any = None) -> Box:
+def estimate(draw: Callable[[np.ndarray], np.ndarray], d: int, given: Any = None) -> RandomEstimate:
     """A box whose estimate is `draw(x)`, all generators seeded."""
 
     def evaluate(x: np.ndarray, seed: int) -> np.ndarray:
@@ -38,10 +38,10 @@ def box(draw: Callable[[np.ndarray], np.ndarray], d: int, given: Any = None) -> 
         return draw(x)
 
     subject: Any = SimpleNamespace(randomness=given, forward=draw)
-    return Box(evaluate, calling(subject), (d,), 2.0**-53)
+    return RandomEstimate(evaluate, injector(subject), (d,), 2.0**-53)
 
 
-def expectation(made: Box, d: int) -> float:
+def expectation(made: RandomEstimate, d: int) -> float:
     plan = Enumerator(made, np.zeros((2, d)), 1)
     return float(expect(plan, np.zeros((2, d)), target=1e-15).value[0])
 
@@ -98,7 +98,7 @@ def on_sphere(v: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("d", [3, 5])
 def test_expectation_of_an_unbiased_estimate_is_the_log_det(name: str, d: int) -> None:
     # rounding of some 60 chained terms: a few hundred u
-    assert expectation(box(CORRECT[name], d), d) == pytest.approx(log_det(d), abs=1e-12)
+    assert expectation(estimate(CORRECT[name], d), d) == pytest.approx(log_det(d), abs=1e-12)
 
 
 @pytest.mark.parametrize("d", [1, 2, 10, 33, 64])
@@ -108,7 +108,7 @@ def test_expectation_is_exact_to_the_published_figure(d: int) -> None:
     for k in range(1, 80):
         power = power @ J
         terms += abs(np.trace(power)) / k
-    assert abs(expectation(box(CORRECT["randn"], d), d) - log_det(d)) <= 1e-12 * d * terms
+    assert abs(expectation(estimate(CORRECT["randn"], d), d) - log_det(d)) <= 1e-12 * d * terms
 
 
 def test_odd_terms_vanish_and_skewed_signs_are_standardised() -> None:
@@ -118,7 +118,7 @@ def test_odd_terms_vanish_and_skewed_signs_are_standardised() -> None:
         v = np.random.randn(*x.shape)
         return ((v @ J) * v).sum(1) + 3 * v[:, 0] + v[:, 1] ** 3
 
-    assert expectation(box(odd, 4), 4) == pytest.approx(np.trace(J), abs=1e-12)
+    assert expectation(estimate(odd, 4), 4) == pytest.approx(np.trace(J), abs=1e-12)
 
     def skewed(x: np.ndarray) -> np.ndarray:
         v = np.random.binomial(1, 0.25, size=x.shape).astype(float)
@@ -126,7 +126,7 @@ def test_odd_terms_vanish_and_skewed_signs_are_standardised() -> None:
 
     # E[v vᵀ] = p²·11ᵀ + p(1−p)·I: integer draws cannot be standardised, so it is refused and never wrong
     with pytest.raises(NotEnumerableError):
-        expectation(box(skewed, 4), 4)
+        expectation(estimate(skewed, 4), 4)
 
 
 def test_a_wrong_weight_moves_the_expectation_by_its_own_term() -> None:
@@ -136,7 +136,7 @@ def test_a_wrong_weight_moves_the_expectation_by_its_own_term() -> None:
         v, n = np.random.randn(*x.shape), numpy_lengths(len(x))
         return roulette(x, v, n) + 1e-6 * np.where(n >= 3, ((v @ J @ J @ J) * v).sum(1), 0.0)
 
-    plan = Enumerator(box(wrong, 4), np.zeros((1, 4)), 1)
+    plan = Enumerator(estimate(wrong, 4), np.zeros((1, 4)), 1)
     found = expect(plan, np.zeros((1, 4)), target=1e-15)
     power = np.trace(np.linalg.matrix_power(J, 3))
     assert found.value[0] - log_det(4) == pytest.approx(1e-6 * STAY**2 * power, rel=1e-5)
@@ -196,7 +196,7 @@ def product_of_lengths(x: np.ndarray) -> np.ndarray:
 )
 def test_what_cannot_be_enumerated_is_refused_with_its_reason(draw: Callable[[np.ndarray], np.ndarray], reason: str) -> None:
     with pytest.raises(NotEnumerableError, match=reason):
-        expectation(box(draw, 5), 5)
+        expectation(estimate(draw, 5), 5)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 8, 10, 64])

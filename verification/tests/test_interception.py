@@ -16,7 +16,7 @@ from numpy.random import default_rng, geometric, standard_normal
 from torch import randint, randn, randn_like
 
 import iresnet_ref as ir
-from iresnet_verify.randomness.distributions import Law, poisson, series_sum, tail_ratio
+from iresnet_verify.randomness.distributions import Distribution, poisson, series_sum, tail_ratio
 from iresnet_verify.randomness.interception import Interception
 from iresnet_verify.randomness.watch import Draw, keep
 
@@ -68,9 +68,9 @@ def test_a_draw_is_seen_once_with_its_law(name: str) -> None:
     draw, family, mean, spread = DRAWS[name]
     with Interception(keep, SimpleNamespace(f=draw)) as watch:
         draw()
-    assert [d.law.family for d in watch.draws] == [family]
-    law = watch.draws[0].law
-    assert (law.mean, law.spread) == pytest.approx((mean, spread), rel=1e-15)
+    assert [d.distribution.family for d in watch.draws] == [family]
+    distribution = watch.draws[0].distribution
+    assert (distribution.mean, distribution.spread) == pytest.approx((mean, spread), rel=1e-15)
 
 
 @pytest.mark.parametrize("name", [n for n, d in DRAWS.items() if d[1] in ("normal", "uniform", "two-point", "length")])
@@ -193,12 +193,12 @@ def test_everything_is_put_back_after_an_error() -> None:
     assert len(watch.draws) == 1
 
 
-def lengths_of(draw: Any) -> Law:
+def lengths_of(draw: Any) -> Distribution:
     seen: list[Draw] = []
 
     with Interception(seen.append):
         draw()
-    return seen[-1].law
+    return seen[-1].distribution
 
 
 @pytest.mark.parametrize(
@@ -218,10 +218,10 @@ def test_survival_functions_are_tail_sums_of_the_probabilities(draw: Any, pmf: A
 
 def test_the_reference_tells_its_own_law() -> None:
     F = ir.ResidualBlock(ir.mlp((3, 6, 3), lipschitz=0.8))
-    law = lengths_of(lambda: ir.logdet(F, np.zeros((4, 3)), method="roulette", law=ir.geometric(0.75, sure=2)))
-    assert law.start == 2
-    assert law.survival is not None
-    assert law.survival(5) == pytest.approx(0.75**3, rel=1e-15)
+    distribution = lengths_of(lambda: ir.logdet(F, np.zeros((4, 3)), method="roulette", law=ir.geometric(0.75, sure=2)))
+    assert distribution.start == 2
+    assert distribution.survival is not None
+    assert distribution.survival(5) == pytest.approx(0.75**3, rel=1e-15)
 
 
 def test_tail_ratio_and_series_sum_know_infinite_variance() -> None:

@@ -132,8 +132,8 @@ def test_progress_counts_every_check_once(tmp_path: Path) -> None:
 
 
 def test_when_nothing_comes_back_the_rest_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Without the announcements nobody knows which callable is deadly, so that every check loses its worker.
-    monkeypatch.setattr("iresnet_verify.workers.pool.deadly", lambda log: None)
+    # Without the call log it is unknown which callable ended the process, so that every check loses its worker.
+    monkeypatch.setattr("iresnet_verify.workers.pool.last_call", lambda log: None)
     (found,) = isolated.run([job("os_exits", select=())], tmp_path).reports
     messages = [c.message for c in found.checks]
     assert {c.status for c in found.checks} == {"error"}

@@ -14,7 +14,7 @@ from iresnet_verify.oracle.jacobian import Jacobian, Oracle
 from iresnet_verify.oracle.log_determinant import log_det_truth
 from iresnet_verify.oracle.singular_values import LARGE
 from iresnet_verify.running.run import Prepared
-from iresnet_verify.subject.undecided import Undecided
+from iresnet_verify.subject.errors import Undecided
 
 U = 2.0**-53
 A = np.array([[1.3, 0.4, -0.2], [0.1, 0.8, 0.5], [-0.6, 0.3, 1.1]])
@@ -22,9 +22,9 @@ A = np.array([[1.3, 0.4, -0.2], [0.1, 0.8, 0.5], [-0.6, 0.3, 1.1]])
 
 def context(subject: Subject, mode: str | None = None, seed: int = 0) -> Context:
     prepared = Prepared(subject, seed)
-    reading = prepared.reading(mode)
-    assert not reading.broken
-    return Context(subject, "logdet.test", mode, seed, BUDGETS["quick"], 1e-6, prepared.framework, reading)
+    conventions = prepared.conventions(mode)
+    assert not conventions.broken
+    return Context(subject, "logdet.test", mode, seed, BUDGETS["quick"], 1e-6, prepared.framework, conventions)
 
 
 def torch_subject(forward, dtype="float64", **fields):
@@ -265,7 +265,7 @@ def test_power_iteration_in_training_mode_does_not_move_f_under_the_oracle():
     module = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(3, 3).double())
     ctx = context(torch_subject(lambda x: x + 0.5 * module(x), module=module), "train")
     module.train()
-    assert ctx.reading.changes_state
+    assert ctx.conventions.changes_state
     x = ctx.inputs(4)
     before = {k: v.clone() for k, v in module.state_dict().items()}
     first, second = ctx.jacobian(x), ctx.jacobian(x)
@@ -343,7 +343,7 @@ def test_rows_at_once_are_believed_only_where_an_ordinary_pass_confirms_them(for
     ctx = context(Subject(name="t", event_shape=(20,), forward=forward))
     J = ctx.jacobian(ctx.inputs(5))
     assert J.source == "rows of F by autograd"
-    assert ctx.caller.batched == batched
+    assert ctx.caller.batched_cotangents == batched
     assert (np.linalg.norm(J.matrix - WIDE, 2, axis=(1, 2)) <= J.error).all()
 
 
@@ -351,7 +351,7 @@ def test_draws_that_depend_on_the_batch_are_differentiated_in_batches_of_their_o
     ctx = context(torch_subject(lambda x: linear(x * (1 + 0.1 * torch.randn_like(x)))))
     J = ctx.jacobian(ctx.inputs(4))
     assert J.source == "rows of F by autograd"
-    assert not ctx.caller.together
+    assert not ctx.caller.rows_independent
     assert (J.error <= 1000 * U * np.sqrt(3) * 2).all()
 
 

@@ -66,7 +66,7 @@ def block(log_det: Callable[[Block, Tensor], Tensor] = Block.log_det, *, residua
 
 def context(subject: Subject, check: str = "lipschitz.bounds-jacobian") -> Context:
     prepared = Prepared(subject, 0)
-    return Context(subject, check, None, 0, BUDGETS["quick"], 0.0, prepared.framework, prepared.reading(None))
+    return Context(subject, check, None, 0, BUDGETS["quick"], 0.0, prepared.framework, prepared.conventions(None))
 
 
 def one(subject: Subject, id: str) -> CheckResult:

@@ -44,7 +44,7 @@ def test_what_is_mended_is_said_and_breaks_nothing(elsewhere: Path) -> None:
     baseline.write([BAD], path)
     good = replace(BAD, checks=[result("inverse.a"), result("logdet.a")])
     known = baseline.read(path)
-    assert baseline.mended([good], known) == [f"{BAD.subject['name']}: inverse.a"]
+    assert baseline.fixed([good], known) == [f"{BAD.subject['name']}: inverse.a"]
     assert cli.exit_code(baseline.apply([good], known, "known.json")) == cli.PASSED
 
 

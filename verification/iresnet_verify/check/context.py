@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 
 from iresnet_verify.check.budget import Budget
-from iresnet_verify.oracle.float64_copy import Twin, twin_of
+from iresnet_verify.oracle.float64_copy import Float64Copy, float64_copy_of
 from iresnet_verify.oracle.jacobian import OPERATIONS, Jacobian, Oracle
 from iresnet_verify.oracle.log_determinant import log_det_truth
 from iresnet_verify.subject.calls import Caller, HostCalls, flat, host_calls
-from iresnet_verify.subject.conventions import Reading, read
-from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.conventions import Conventions, read_conventions
+from iresnet_verify.subject.errors import SubjectError, Undecided
 from iresnet_verify.subject.frameworks import UNIT_ROUNDOFF, Framework, framework_of
 from iresnet_verify.subject.inputs import subject_inputs
 from iresnet_verify.subject.module_state import preserved, set_mode
-from iresnet_verify.subject.seeds import entropy
+from iresnet_verify.subject.seeds import derived_seed
 from iresnet_verify.subject.subject import HostArray, Native, Subject
-from iresnet_verify.subject.undecided import Undecided
 
 __all__ = ["Calls", "Context", "Jacobian", "Undecided", "subject_inputs"]
 
@@ -42,22 +41,22 @@ class Context:
     alpha: float
     """This check's share of the false-alarm rate, in this mode; only statistical checks may spend it."""
     framework: Framework
-    reading: Reading
+    conventions: Conventions
     rng: np.random.Generator = field(init=False)
     """Seeded by (seed, check id, mode)."""
 
     def __post_init__(self) -> None:
-        self.rng = np.random.default_rng(entropy(self.seed, self.check_id, self.mode))
+        self.rng = np.random.default_rng(derived_seed(self.seed, self.check_id, self.mode))
 
     @cached_property
     def caller(self) -> Caller:
         """The native calls."""
-        return new_caller(self.subject, self.framework, self.reading, entropy(self.seed, self.check_id, self.mode))
+        return new_caller(self.subject, self.framework, self.conventions, derived_seed(self.seed, self.check_id, self.mode))
 
     @cached_property
     def f(self) -> Calls:
         """The subject's callables on host arrays."""
-        return host_calls(self.caller, pure=bool(self.reading.changes_state))
+        return host_calls(self.caller, pure=bool(self.conventions.changes_state))
 
     @property
     def u(self) -> float:
@@ -127,12 +126,12 @@ class Context:
         agrees with it; the error then still allows K·u·√d·(‖J‖ + 1), what the subject's own dtype cannot avoid.
         """
         seed = self.caller.next_seed()
-        twin = self._twin
-        if twin is not None:
+        float64_copy = self._float64_copy
+        if float64_copy is not None:
             y = self.f.forward(x, seed=seed)
-            if twin.follows(x, y, self.forward_tolerance(x, y), seed):
-                oracle = Oracle(twin.caller, twin.calls.forward, 2.0**-53, self.accuracy,
-                                lambda: preserved(twin.caller.subject.module))
+            if float64_copy.follows(x, y, self.forward_tolerance(x, y), seed):
+                oracle = Oracle(float64_copy.caller, float64_copy.calls.forward, 2.0**-53, self.accuracy,
+                                lambda: preserved(float64_copy.caller.subject.module))
                 J = oracle(x.astype(np.float64), seed)
                 norm = np.linalg.norm(J.matrix, axis=(1, 2))
                 unavoidable = OPERATIONS * self.u * math.sqrt(self.d) * (norm + 1)
@@ -141,8 +140,8 @@ class Context:
         return Oracle(self.caller, self.f.forward, self.u, self.accuracy, self.guard)(x, seed)
 
     @cached_property
-    def _twin(self) -> Twin | None:
-        return twin_of(self.subject, self.mode, entropy(self.seed, "twin", self.mode))
+    def _float64_copy(self) -> Float64Copy | None:
+        return float64_copy_of(self.subject, self.mode, derived_seed(self.seed, "twin", self.mode))
 
     def residual_jacobian(self, x: HostArray) -> Jacobian:
         """Return J_g = J_F − I (made from g itself where it is given and differentiable)."""
@@ -193,13 +192,13 @@ class Context:
         """Return normalised calls of another subject, e.g. `subject.fresh()`, put into this context's mode."""
         set_mode(subject.module, self.mode)
         framework = framework_of(subject)
-        reading = read(subject, framework, entropy(self.seed, "reading", self.mode))
-        if reading.broken:
-            raise SubjectError("; ".join(reading.broken.values()))
-        caller = new_caller(subject, framework, reading, entropy(self.seed, self.check_id, self.mode))
-        return host_calls(caller, pure=bool(reading.changes_state))
+        conventions = read_conventions(subject, framework, derived_seed(self.seed, "reading", self.mode))
+        if conventions.broken:
+            raise SubjectError("; ".join(conventions.broken.values()))
+        caller = new_caller(subject, framework, conventions, derived_seed(self.seed, self.check_id, self.mode))
+        return host_calls(caller, pure=bool(conventions.changes_state))
 
 
-def new_caller(subject: Subject, framework: Framework, reading: Reading, seed: int) -> Caller:
+def new_caller(subject: Subject, framework: Framework, conventions: Conventions, seed: int) -> Caller:
     """Return native calls with the packing that was read."""
-    return Caller(subject, framework, seed, reading.context_row, dict(reading.packed))
+    return Caller(subject, framework, seed, conventions.context_row, dict(conventions.packed))

@@ -18,6 +18,9 @@ from iresnet_verify.check.outcome import Kind, Outcome
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
 
+READABLE = "hygiene.readable"
+"""The check that runs first: its evidence holds the conventions of the subject, which reports print."""
+
 FAMILIES = (
     "inverse", "convergence", "lipschitz", "logdet", "estimator", "gradient", "density", "hygiene", "state", "parity",
 )

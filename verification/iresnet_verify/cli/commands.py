@@ -26,7 +26,7 @@ from iresnet_verify.report import baseline as baselines
 from iresnet_verify.report import github as report_github
 from iresnet_verify.report import json as report_json
 from iresnet_verify.report import junit as report_junit
-from iresnet_verify.report.names import folder_beside
+from iresnet_verify.reproduction.file_names import folder_beside
 from iresnet_verify.running.plan import selected
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import parse
@@ -119,8 +119,8 @@ def audit(
             audits = isolated.run(jobs, folder, workers=workers, progress=progress)
         reports, errors = baselines.apply(audits.reports, known, str(baseline)), errors + audits.errors
     report_terminal.show(reports)
-    for mended in baselines.mended(reports, known):
-        click.echo(f"mended: {mended} passes; take it out of {baseline}")
+    for fixed in baselines.fixed(reports, known):
+        click.echo(f"fixed: {fixed} passes; remove it from {baseline}")
     if os.environ.get("GITHUB_ACTIONS") == "true":
         click.echo("\n".join(report_github.lines(reports)))
     _write(reports, errors, json_path, html_path, junit_path)

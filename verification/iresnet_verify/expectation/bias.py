@@ -1,6 +1,6 @@
 """Is the expectation of a random log-det (or density) what it should be? Enumeration decides; else sampling.
 
-`judge` compares E[X] with the truth on each row, for τ = rounding + declared bias + the oracle's own error, and ε fixed
+`compare_expectation` compares E[X] with the truth on each row, for τ = rounding + declared bias + the oracle's own error, and ε fixed
 by the budget before anything is drawn. A failure found by enumeration is reported only if real draws agree with the
 enumerated expectation, not the other way round: the enumeration must describe the box, whatever the truth is.
 
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iresnet_verify.check.outcome import Counterexample, Outcome
-from iresnet_verify.expectation.implied_distribution import implied_law
+from iresnet_verify.expectation.implied_distribution import implied_distribution
 from iresnet_verify.expectation.sampling import CALLS, Claim, Evaluate, draws_of, replicates, sample
 from iresnet_verify.measurements import log_dets as measures
-from iresnet_verify.randomness.enumeration import Box, Enumerator, NotEnumerableError
-from iresnet_verify.randomness.injection import Vector, calling
+from iresnet_verify.randomness.enumeration import Enumerator, NotEnumerableError, RandomEstimate
+from iresnet_verify.randomness.injection import Vector, injector
 from iresnet_verify.randomness.series_sums import Expectation, expect
 
 if TYPE_CHECKING:
@@ -35,23 +35,23 @@ def prepare(ctx: Context, evaluate: Evaluate, x: HostArray, seed: int) -> Enumer
     """Return the enumeration of a box, or raise NotEnumerableError."""
     error = NotEnumerableError("")
     for roundoff in sorted({ctx.u, max(ctx.u, 2.0**-24)}):  # a box may carry float32 inside float64
-        box = Box(evaluate, calling(ctx.subject), ctx.subject.event_shape, roundoff, seconds=ctx.budget.seconds / 3.0)
+        estimate = RandomEstimate(evaluate, injector(ctx.subject), ctx.subject.event_shape, roundoff, seconds=ctx.budget.seconds / 3.0)
         try:
-            return Enumerator(box, x, seed)
+            return Enumerator(estimate, x, seed)
         except NotEnumerableError as reason:
             error = reason
     raise error
 
 
-def judge(ctx: Context, evaluate: Evaluate, claim: Claim) -> Outcome:
+def compare_expectation(ctx: Context, evaluate: Evaluate, claim: Claim) -> Outcome:
     """Compare E[evaluate] with the truth on each row."""
     seed = int(ctx.rng.integers(2**31))
     epsilon = ctx.budget.epsilon_per_dim * ctx.d
     try:
         plan = prepare(ctx, evaluate, claim.x, seed)
         tail = claim.tail if claim.spectrum is not None and np.isfinite(claim.tail(10_000)).all() else None
-        if plan.hides_law:
-            implied = implied_law(ctx, plan, claim)
+        if plan.length_distribution_unknown:
+            implied = implied_distribution(ctx, plan, claim)
             return implied.refuted or sample(ctx, evaluate, claim, epsilon, implied.reason, implied.finite)
         found = expect(plan, claim.x, target=1e-12 * ctx.d, tail=tail)
     except NotEnumerableError as reason:
@@ -94,7 +94,7 @@ def _confirmed(
     """Report a failure only where real draws agree with the enumerated expectation."""
     row = claim.x[worst : worst + 1]
     expected, truth = float(found.value[worst]), float(claim.truth[worst])
-    random = bool(plan.probe_laws) or plan.length is not None
+    random = bool(plan.probe_distributions) or plan.length is not None
     means, error, agree = _real_draws(ctx, evaluate, plan, found, claim.x, worst)
     evidence = {**failed.evidence, "real_mean": float(means.mean()), "real_standard_error": error,
                 "real_draws": means.size * (replicates(ctx) if random else 1)}
@@ -118,7 +118,7 @@ def _real_draws(
 ) -> tuple[Vector, float, bool]:
     """(means of real draws at one row, their standard error, whether they agree with the enumerated expectation)."""
     at = x[row : row + 1]
-    random = bool(plan.probe_laws) or plan.length is not None
+    random = bool(plan.probe_distributions) or plan.length is not None
     means = draws_of(ctx, evaluate, at)[:, 0] if random else evaluate(np.repeat(at, 2, axis=0), plan.seed)
     error = float(means.std(ddof=1) / math.sqrt(means.size))
     allowed = CONFIRM * error + float(found.rounding[row] + found.remainder[row])
@@ -181,5 +181,5 @@ def terms_always_taken(plan: Enumerator, found: Expectation, terms: list[float],
 
 
 __all__ = [
-    "CALLS", "Claim", "confirmed_total", "judge", "prepare", "replicates", "series_terms", "terms_always_taken",
+    "CALLS", "Claim", "compare_expectation", "confirmed_total", "prepare", "replicates", "series_terms", "terms_always_taken",
 ]

@@ -25,7 +25,7 @@ LONGEST = 40
 
 
 @dataclass(frozen=True)
-class Implied:
+class ImpliedDistribution:
     """P(N ≥ k) by k where it could be read; whether it makes the variance finite; a refutation if it is no law."""
 
     survival: dict[int, float]
@@ -34,10 +34,10 @@ class Implied:
     refuted: Outcome | None = None
 
 
-def implied_law(ctx: Context, plan: Enumerator, claim: Claim) -> Implied:
+def implied_distribution(ctx: Context, plan: Enumerator, claim: Claim) -> ImpliedDistribution:
     """Read the implied law at the rows of the claim."""
     if claim.J is None or claim.spectrum is None:
-        return Implied({}, False, "the law of the series length is not told, and F is not known to be one residual block")
+        return ImpliedDistribution({}, False, "the law of the series length is not told, and F is not known to be one residual block")
     power = np.broadcast_to(np.eye(ctx.d), claim.J.shape)
     before = np.zeros(len(claim.x))
     survival: dict[int, float] = {}
@@ -56,12 +56,12 @@ def implied_law(ctx: Context, plan: Enumerator, claim: Claim) -> Implied:
         highest = survival[k - 1] if k > 1 else 1.0
         if not -error <= p <= highest * (1.0 + error) + error or (k == 1 and p < 1.0 - error):
             found = _refuted(claim, k, row, p, highest, float(error), plan.rows)
-            return Implied(survival, False, "the coefficients imply no law at all, see estimator.unbiased", found)
+            return ImpliedDistribution(survival, False, "the coefficients imply no law at all, see estimator.unbiased", found)
         survival[k] = p
     reason = f"the law of the series length is not told; the coefficients imply P(N ≥ k) to k = {len(survival)}"
     last = max(survival, default=1)
     ratio = survival[last] / survival[last - 1] if last > 2 and survival[last - 1] > 0 else 0.0
-    return Implied(survival, bool(ratio > 1.02 * float(claim.spectrum.max()) ** 2), reason)
+    return ImpliedDistribution(survival, bool(ratio > 1.02 * float(claim.spectrum.max()) ** 2), reason)
 
 
 def _refuted(claim: Claim, k: int, row: int, p: float, highest: float, error: float, rows: int) -> Outcome:

@@ -16,7 +16,7 @@ import numpy as np
 
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.randomness.distributions import series_sum
-from iresnet_verify.randomness.injection import PROBES, Vector, calling, probe_place
+from iresnet_verify.randomness.injection import PROBES, Vector, injector, probe_place
 from iresnet_verify.randomness.watch import Draw
 from iresnet_verify.statistics import confidence_sequences as sequences
 
@@ -76,7 +76,7 @@ def seen_draws(ctx: Context, evaluate: Evaluate, x: HostArray) -> list[Draw]:
     def note(draw: Draw) -> None:
         seen.append(draw)
 
-    with calling(ctx.subject)(note):
+    with injector(ctx.subject)(note):
         evaluate(x, 0)
     return seen
 
@@ -87,10 +87,10 @@ def replays(ctx: Context, evaluate: Evaluate, x: HostArray, draws: list[Draw]) -
 
     def again(draw: Draw) -> Any:
         recorded = next(waiting, None)
-        return recorded.value if recorded is not None and recorded.shape == draw.shape and draw.law.family != "other" else None
+        return recorded.value if recorded is not None and recorded.shape == draw.shape and draw.distribution.family != "other" else None
 
     first = evaluate(x, 0)
-    with calling(ctx.subject)(again):
+    with injector(ctx.subject)(again):
         second = evaluate(x, 1)
     return bool(np.allclose(first, second, rtol=1e6 * ctx.u, atol=1e6 * ctx.u))
 
@@ -148,10 +148,10 @@ def sample(
 
 def proved_finite(ctx: Context, claim: Claim, draws: list[Draw]) -> tuple[bool, str]:
     """Whether the variance is proved finite at the tested rows, and why not."""
-    lengths = [d.law for d in draws if d.law.family == "length"]
-    if any(d.law.family == "other" for d in draws) or not draws:
+    lengths = [d.distribution for d in draws if d.distribution.family == "length"]
+    if any(d.distribution.family == "other" for d in draws) or not draws:
         return False, "a law of the draws is not visible"
-    if any(d.law.family == "uniform" and ctx.d not in (d.shape or (0,)) for d in draws):
+    if any(d.distribution.family == "uniform" and ctx.d not in (d.shape or (0,)) for d in draws):
         return False, "a series length may be made from uniforms"
     if not lengths:
         return True, ""
@@ -169,11 +169,11 @@ def almost_sure_bound(ctx: Context, draws: list[Draw], rows: int) -> float | Non
     """
     L = ctx.subject.lipschitz
     event = ctx.subject.event_shape
-    probes = [d for d in draws if d.law.family in PROBES and probe_place(d.shape, rows, event) is not None]
-    lengths = [d for d in draws if d.law.family == "length"]
-    signs = all(d.law.family == "two-point" and (d.law.mean, abs(d.law.spread)) == (0.0, 1.0) for d in probes)
+    probes = [d for d in draws if d.distribution.family in PROBES and probe_place(d.shape, rows, event) is not None]
+    lengths = [d for d in draws if d.distribution.family == "length"]
+    signs = all(d.distribution.family == "two-point" and (d.distribution.mean, abs(d.distribution.spread)) == (0.0, 1.0) for d in probes)
     if L is None or not 0 < L < 1 or not probes or not signs or len(lengths) != 1 or rows not in lengths[0].shape:
         return None
-    survival = lengths[0].law.survival
+    survival = lengths[0].distribution.survival
     total = math.inf if survival is None else series_sum(L, survival, 1)
     return ctx.d * total if math.isfinite(total) else None

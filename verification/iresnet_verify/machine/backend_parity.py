@@ -28,7 +28,7 @@ import iresnet_ref as ir
 from iresnet_backends import Backend, available, get
 from iresnet_backends.capabilities import row
 from iresnet_ref.arrays import to_host
-from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.exact import exact_logdet
 from iresnet_ref.log_determinant.roulette import roulette_logdet
 from iresnet_ref.log_determinant.series import series_logdet
@@ -109,9 +109,9 @@ class Truth:
         return drawn(self.x, self.seed)
 
     @cached_property
-    def table(self) -> laws.Table:
+    def table(self) -> length_distributions.Table:
         """The law of the series lengths."""
-        return laws.table(laws.near_optimal(LIPSCHITZ), LIPSCHITZ)
+        return length_distributions.table(length_distributions.near_optimal(LIPSCHITZ), LIPSCHITZ)
 
     @cached_property
     def lengths(self) -> Host:

@@ -10,7 +10,7 @@ import numpy as np
 
 import iresnet_ref as ir
 from iresnet_ref.jacobian.chain import Chain
-from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.series import event_dot
 from iresnet_verify.mutants.mutant import Factory, table
 from iresnet_verify.subject.subject import Subject
@@ -48,11 +48,11 @@ def exact(log_det: Callable[[Chain, Any], Any]) -> Factory:
     return lambda seed: subject(seed, log_det=lambda F: lambda x: log_det(F.branch.linearize(x)[1], x))
 
 
-def roulette(coefficient: Callable[[laws.Table, int], float], *, shared: bool = False, transposed: bool = True) -> Factory:
+def roulette(coefficient: Callable[[length_distributions.Table, int], float], *, shared: bool = False, transposed: bool = True) -> Factory:
     """The reference's roulette, written out once more with these coefficients."""
 
     def log_det(F: ir.ResidualBlock) -> Kernel:
-        table_of = laws.table(laws.geometric(L), L)
+        table_of = length_distributions.table(length_distributions.geometric(L), L)
 
         def value(x: Any, seed: int = 0) -> Any:
             probes = ir.Probes(seed=seed)
@@ -70,7 +70,7 @@ def roulette(coefficient: Callable[[laws.Table, int], float], *, shared: bool = 
     return lambda seed: subject(seed, log_det=log_det, log_det_is="unbiased")
 
 
-def right(law: laws.Table, k: int) -> float:
+def right(law: length_distributions.Table, k: int) -> float:
     """(−1)^{k+1}/(k P(N ≥ k))."""
     return (-1) ** (k + 1) / (k * law.survival(k))
 

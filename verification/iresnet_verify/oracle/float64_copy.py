@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from iresnet_verify.subject.calls import Caller, HostCalls, flat, host_calls
-from iresnet_verify.subject.conventions import read
+from iresnet_verify.subject.conventions import read_conventions
 from iresnet_verify.subject.frameworks import framework_of
 from iresnet_verify.subject.module_state import is_torch_module, set_mode
 from iresnet_verify.subject.subject import HostArray, Subject
 
 
 @dataclass(frozen=True)
-class Twin:
+class Float64Copy:
     """The twin's calls."""
 
     original: Subject
@@ -38,20 +38,20 @@ class Twin:
         return bool((np.linalg.norm(flat(image) - flat(y).astype(np.float64), axis=1) <= tolerance).all())
 
 
-def twin_of(subject: Subject, mode: str | None, seed: int) -> Twin | None:
+def float64_copy_of(subject: Subject, mode: str | None, seed: int) -> Float64Copy | None:
     """Build the twin of a subject that is not float64; None where there is none."""
     if subject.dtype == "float64" or subject.fresh is None:
         return None
     try:
-        twin = subject.fresh(dtype="float64")
-        if twin.dtype != "float64":
+        float64_copy = subject.fresh(dtype="float64")
+        if float64_copy.dtype != "float64":
             return None
-        set_mode(twin.module, mode)
-        framework = framework_of(twin)
-        reading = read(twin, framework, seed)
+        set_mode(float64_copy.module, mode)
+        framework = framework_of(float64_copy)
+        conventions = read_conventions(float64_copy, framework, seed)
     except Exception:  # `state` checks judge `fresh` itself; here it only means no twin
         return None
-    if "forward" in reading.broken:
+    if "forward" in conventions.broken:
         return None
-    caller = Caller(twin, framework, seed, reading.context_row, dict(reading.packed))
-    return Twin(subject, caller, host_calls(caller, pure=bool(reading.changes_state)))
+    caller = Caller(float64_copy, framework, seed, conventions.context_row, dict(conventions.packed))
+    return Float64Copy(subject, caller, host_calls(caller, pure=bool(conventions.changes_state)))

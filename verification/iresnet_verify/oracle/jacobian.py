@@ -28,8 +28,8 @@ import numpy as np
 from iresnet_verify.oracle import finite_differences as differences
 from iresnet_verify.oracle.singular_values import LARGE, norm_bound
 from iresnet_verify.subject.calls import Caller, flat
+from iresnet_verify.subject.errors import Undecided
 from iresnet_verify.subject.subject import HostArray, Native
-from iresnet_verify.subject.undecided import Undecided
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Rows = Callable[[HostArray], Array]
@@ -92,9 +92,9 @@ class Oracle:
         batches. Elsewhere, and where not every row agrees then, each in a batch of its own, which decides.
         """
         of_residual = " of g by " in source
-        if self.caller.together is None:
-            self.caller.together = self._batch_does_not_matter(x, seed)
-        for together in (True, False)[not self.caller.together :]:
+        if self.caller.rows_independent is None:
+            self.caller.rows_independent = self._batch_does_not_matter(x, seed)
+        for together in (True, False)[not self.caller.rows_independent :]:
             try:
                 J, change = self._with_change(rows, products, x, together)
             except Exception as error:
@@ -105,7 +105,7 @@ class Oracle:
             bound += 4 * np.where(np.isfinite(change), change, np.inf) + self.accuracy * norm
             verdict, all_agree = self._judge(x, J + np.eye(J.shape[1]) if of_residual else J, bound, seed, together)
             if all_agree or not together:
-                self.caller.together = self.caller.together and (together or not all_agree)
+                self.caller.rows_independent = self.caller.rows_independent and (together or not all_agree)
                 break
         if verdict is None:
             rejected.append(f"{source}: disagrees with a directional difference")
@@ -189,7 +189,7 @@ class Oracle:
         framework = self.caller.framework
 
         def attempt(batched: bool) -> Array:
-            with self.guard(), framework.calling():
+            with self.guard(), framework.call_context():
                 leaf = framework.native(x, requires_grad=True)
                 y = self.caller.event(name, leaf.clone(), seed=seed)[0]
                 J = autodiff_torch.rows(y.reshape(y.shape[0], -1), leaf, batched=batched)
@@ -202,7 +202,7 @@ class Oracle:
         import torch
 
         framework = self.caller.framework
-        with self.guard(), framework.calling():
+        with self.guard(), framework.call_context():
             leaf = framework.native(x, requires_grad=True)
             y = self.caller.event(name, leaf.clone(), seed=seed)[0]
             found = [torch.autograd.grad(y, leaf, torch.as_tensor(w[:, k]).reshape(y.shape).to(y), retain_graph=True)[0]
@@ -212,7 +212,7 @@ class Oracle:
     def _backward_rows(self, seed: int, x: HostArray) -> Array:
         rows = []
         for i in range(self._d(x)):
-            with self.guard(), self.caller.framework.calling():
+            with self.guard(), self.caller.framework.call_context():
                 leaf = self.caller.framework.native(x, requires_grad=True)
                 y = self.caller.event("forward", leaf.clone(), seed=seed)[0]
                 y.reshape(y.shape[0], -1)[:, i].sum().backward()

@@ -29,13 +29,13 @@ T = TypeVar("T")
 
 def settled(caller: Caller, attempt: Callable[[bool], T]) -> T:
     """Return attempt(True), which works at once, or attempt(False) from when on that raises; each puts the state back itself."""
-    if not caller.batched:
+    if not caller.batched_cotangents:
         return attempt(False)
     try:
         return attempt(True)
     except Exception:  # whatever a backward pass raises on batched cotangents
         answer = attempt(False)
-        caller.batched = False
+        caller.batched_cotangents = False
         return answer
 
 

@@ -13,7 +13,7 @@ Family = Literal["normal", "uniform", "two-point", "length", "other"]
 
 
 @dataclass(frozen=True)
-class Law:
+class Distribution:
     """The law of each entry of one draw.
 
     Probe families are affine: entry = mean + spread·z with E[z] = 0, E[z²] = 1; for "two-point" z is ±1. A "length" has
@@ -35,54 +35,54 @@ class Law:
         return self.family in ("normal", "uniform") or (self.family == "two-point" and self.label != "skewed")
 
 
-OTHER = Law("other")
+OTHER = Distribution("other")
 
 
-def normal(mean: Any = 0.0, spread: Any = 1.0) -> Law:
+def normal(mean: Any = 0.0, spread: Any = 1.0) -> Distribution:
     """N(mean, spread²) with one mean and one spread for all entries; else other."""
     m, s = _constant(mean), _constant(spread)
-    return OTHER if m is None or s is None else Law("normal", m, s)
+    return OTHER if m is None or s is None else Distribution("normal", m, s)
 
 
-def uniform(low: Any = 0.0, high: Any = 1.0) -> Law:
+def uniform(low: Any = 0.0, high: Any = 1.0) -> Distribution:
     """U(low, high)."""
     a, b = _constant(low), _constant(high)
-    return OTHER if a is None or b is None else Law("uniform", (a + b) / 2.0, (b - a) / math.sqrt(12.0))
+    return OTHER if a is None or b is None else Distribution("uniform", (a + b) / 2.0, (b - a) / math.sqrt(12.0))
 
 
-def two_point(low: Any, high: Any, p: Any = 0.5) -> Law:
+def two_point(low: Any, high: Any, p: Any = 0.5) -> Distribution:
     """The values low and high, the latter with probability p."""
     a, b, q = _constant(low), _constant(high), _constant(p)
     if a is None or b is None or q is None:
         return OTHER
     if q == 0.5:
-        return Law("two-point", (a + b) / 2.0, (b - a) / 2.0)
-    return Law("two-point", a + (b - a) * q, (b - a) * math.sqrt(max(q * (1.0 - q), 0.0)), label="skewed")
+        return Distribution("two-point", (a + b) / 2.0, (b - a) / 2.0)
+    return Distribution("two-point", a + (b - a) * q, (b - a) * math.sqrt(max(q * (1.0 - q), 0.0)), label="skewed")
 
 
-def integers(low: Any, high: Any) -> Law:
+def integers(low: Any, high: Any) -> Distribution:
     """Integers low ≤ n < high: two-point if there are two of them, else other."""
     a, b = _constant(low), _constant(high)
     return two_point(a, a + 1.0) if a is not None and b is not None and b - a == 2.0 else OTHER
 
 
-def choice(values: Any, p: Any = None) -> Law:
+def choice(values: Any, p: Any = None) -> Distribution:
     """One of the given values: two-point if they are two equally likely ones, else other."""
     known = np.asarray(range(values) if isinstance(values, int) else values)
     fair = p is None or np.array_equal(np.asarray(p), [0.5, 0.5])
     return two_point(known[0], known[1]) if known.shape == (2,) and known.dtype.kind in "iuf" and fair else OTHER
 
 
-def geometric(p: Any, start: int = 1) -> Law:
+def geometric(p: Any, start: int = 1) -> Distribution:
     """Trials up to the first success (start = 1) or failures before it (start = 0): P(N ≥ k) = (1 − p)^(k − start)."""
     q = _constant(p)
     if q is None or not 0.0 < q <= 1.0:
         return OTHER
-    return Law("length", start=start, label=f"geometric({q:.6g}) from {start}",
+    return Distribution("length", start=start, label=f"geometric({q:.6g}) from {start}",
                survival=lambda k: (1.0 - q) ** max(k - start, 0))
 
 
-def poisson(rate: Any) -> Law:
+def poisson(rate: Any) -> Distribution:
     """P(N ≥ k) = Σ_{i ≥ k} e^{−λ} λⁱ/i!, summed from the small end."""
     lam = _constant(rate)
     if lam is None or not lam > 0.0:
@@ -95,22 +95,22 @@ def poisson(rate: Any) -> Law:
         logs = (i * math.log(lam) - lam - math.lgamma(i + 1) for i in range(last, k - 1, -1))
         return min(sum(math.exp(v) for v in logs), 1.0)
 
-    return Law("length", start=0, survival=survival, label=f"Poisson({lam:.6g})")
+    return Distribution("length", start=0, survival=survival, label=f"Poisson({lam:.6g})")
 
 
-def length(survival: Callable[[int], float], start: int = 1, label: str = "given") -> Law:
+def length(survival: Callable[[int], float], start: int = 1, label: str = "given") -> Distribution:
     """A length whose P(N ≥ k) is given."""
-    return Law("length", start=start, survival=survival, label=label)
+    return Distribution("length", start=start, survival=survival, label=label)
 
 
-def hidden_length() -> Law:
+def length_of_unknown_distribution() -> Distribution:
     """A length that can be injected, but whose law is not told: from 1 on."""
-    return Law("length", start=1, label="a law that is not told")
+    return Distribution("length", start=1, label="a law that is not told")
 
 
-def coarse(law: Law, single: bool) -> Law:
+def coarse(distribution: Distribution, single: bool) -> Distribution:
     """The same law, drawn from float32 uniforms if `single`."""
-    return replace(law, granularity=2.0**-23) if single else law
+    return replace(distribution, granularity=2.0**-23) if single else distribution
 
 
 def tail_ratio(survival: Callable[[int], float], smallest: float = 1e-250) -> float:

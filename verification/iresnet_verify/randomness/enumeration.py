@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from iresnet_verify.randomness.distributions import Law
-from iresnet_verify.randomness.injection import Feed, Vector, law_of, length_place, padded
+from iresnet_verify.randomness.distributions import Distribution
+from iresnet_verify.randomness.injection import Feed, Vector, distributions_of, length_place, padded
 from iresnet_verify.randomness.rounding import rounding_of
 from iresnet_verify.randomness.watch import Answer, Draw
 from iresnet_verify.subject.subject import HostArray
@@ -38,11 +38,11 @@ class NotEnumerableError(Exception):
 
 
 @dataclass
-class Box:
+class RandomEstimate:
     """A random estimate: `evaluate(x, seed)` -> (batch,), with everything but the injected draws fixed by the seed."""
 
     evaluate: Callable[[HostArray, int], Vector]
-    calling: Callable[[Answer], AbstractContextManager[Any]]
+    inject: Callable[[Answer], AbstractContextManager[Any]]
     event: tuple[int, ...]
     roundoff: float
     seconds: float = 30.0
@@ -68,8 +68,8 @@ def hadamard(d: int) -> Vector:
 class Enumerator:
     """The prepared enumeration of one box. `length` is the law of its series length, None where it draws none."""
 
-    def __init__(self, box: Box, x: HostArray, seed: int) -> None:
-        self.box, self.seed, self.rows = box, seed, 0
+    def __init__(self, estimate: RandomEstimate, x: HostArray, seed: int) -> None:
+        self.estimate, self.seed, self.rows = estimate, seed, 0
         self.row_major, self.variant = False, 0
         self.even = False
         self.observed = 0.0
@@ -77,12 +77,12 @@ class Enumerator:
         self.per_row_lengths = True
         self.started = time.monotonic()
         self.draws = self._discover(x[:1])
-        batch = padded(x[:1], box.event)
-        self.probe_laws, lengths = law_of(self.draws, batch, box.event)
-        self.discrete = any(k.law.family == "two-point" and k.value.dtype.kind != "f" for k in self.draws)
-        self.length: Law | None = lengths[0] if lengths else None
+        batch = padded(x[:1], estimate.event)
+        self.probe_distributions, lengths = distributions_of(self.draws, batch, estimate.event)
+        self.discrete = any(k.distribution.family == "two-point" and k.value.dtype.kind != "f" for k in self.draws)
+        self.length: Distribution | None = lengths[0] if lengths else None
         self.per_row_lengths = all(
-            length_place(d.shape, batch) is not None for d in self.draws if d.law.family == "length")
+            length_place(d.shape, batch) is not None for d in self.draws if d.distribution.family == "length")
         if len({(w.label, w.start) for w in lengths}) > 1:
             raise NotEnumerableError("series lengths of different laws are drawn in one call")
         self._prepare(x[0])
@@ -91,7 +91,7 @@ class Enumerator:
 
     def feed(self, x: HostArray, feed: Feed, seed: int | None = None) -> Vector:
         """Evaluate the rows of x, padded, with this feed (its arrays padded alike)."""
-        m, batch = x.shape[0], padded(x, self.box.event)
+        m, batch = x.shape[0], padded(x, self.estimate.event)
         index = np.r_[np.arange(m), np.zeros(batch - m, dtype=int)]
         for name in ("probes", "lengths", "other", "other_lengths"):
             value = getattr(feed, name)
@@ -99,8 +99,8 @@ class Enumerator:
                 setattr(feed, name, value[index])
         feed.row_major, feed.variant = self.row_major, self.variant
         try:
-            with self.box.calling(lambda draw: feed(draw, batch, self.box.event)):
-                values = self.box.evaluate(np.ascontiguousarray(x[index]), self.seed if seed is None else seed)
+            with self.estimate.inject(lambda draw: feed(draw, batch, self.estimate.event)):
+                values = self.estimate.evaluate(np.ascontiguousarray(x[index]), self.seed if seed is None else seed)
         except Exception as error:  # a subject may raise anything on draws that its generator never gives
             if feed.probes is None:
                 raise
@@ -133,27 +133,27 @@ class Enumerator:
         return 1.0 if self.length.survival is None else self.length.survival(n)
 
     @property
-    def law_error(self) -> float:
+    def survival_error(self) -> float:
         """Absolute error of P(N ≥ n): the granularity of the uniforms the sampler starts from."""
         return 0.0 if self.length is None else self.length.granularity
 
     @property
-    def hides_law(self) -> bool:
+    def length_distribution_unknown(self) -> bool:
         """Whether lengths can be injected although P(N ≥ n) is not known."""
         return self.length is not None and self.length.survival is None
 
     def _prepare(self, row: HostArray) -> None:
         rng = np.random.default_rng(self.seed)
-        d, n = self.box.d, self.start + (2 if self.survival(self.start + 2) > 0 else 0)
+        d, n = self.estimate.d, self.start + (2 if self.survival(self.start + 2) > 0 else 0)
         pair = np.stack([row] * 8)
         z = rng.normal(size=(8, d))
         base = self.at(pair, z, n)
         if not np.isfinite(base).all():
             raise NotEnumerableError("values with injected draws are not finite")
-        self.tolerance = 64.0 * rounding_of(d, self.box.roundoff, n + 1) * (float(np.abs(base).max()) + d)
+        self.tolerance = 64.0 * rounding_of(d, self.estimate.roundoff, n + 1) * (float(np.abs(base).max()) + d)
         if self._differ(base, self.at(pair, z, n, seed=self.seed + 1)):
             raise NotEnumerableError(f"draws besides probes and lengths change the value ({self._others()})")
-        if not self.probe_laws and self.length is None:
+        if not self.probe_distributions and self.length is None:
             return
         for self.variant in (0, 1):  # where the event may lie at two places, the slots tell which
             try:
@@ -201,7 +201,7 @@ class Enumerator:
             raise NotEnumerableError("several series lengths of one row do not enter additively")
 
     def _classify(self, row: HostArray, rng: np.random.Generator, n: int) -> None:
-        d = self.box.d
+        d = self.estimate.d
         u, v = rng.normal(size=(2, d))
         signs = np.sign(rng.normal(size=(4, d)))
         points = np.stack([0 * v, v, 2 * v, u, u + v, u - v, np.sign(v), np.sign(u), *signs])
@@ -209,16 +209,16 @@ class Enumerator:
         plus, minus = self.at(x, points, n), self.at(x, -points, n)
         self.even = not self._differ(plus, minus)
         f = (plus + minus) / 2.0
-        self.tolerance = max(self.tolerance, 64.0 * rounding_of(d, self.box.roundoff, n + 1) * float(np.nanmax(np.abs(f))))
-        discrete, two_point = self.discrete, all(w.family == "two-point" for w in self.probe_laws)
-        skewed = not all(w.symmetric for w in self.probe_laws)
+        self.tolerance = max(self.tolerance, 64.0 * rounding_of(d, self.estimate.roundoff, n + 1) * float(np.nanmax(np.abs(f))))
+        discrete, two_point = self.discrete, all(w.family == "two-point" for w in self.probe_distributions)
+        skewed = not all(w.symmetric for w in self.probe_distributions)
         if np.isfinite(f).all() and not discrete and not self._differ(f[1:], f[:1]):
             self.kind = "independent of the probe"
         elif not discrete and self._is_quadratic(f[0], f[1:6]):
             self.kind = "quadratic"
         elif (two_point or not self._differ(f[[1, 2, 3]], f[[6, 6, 7]])) and not skewed and self._is_cubic_free(row, rng, n):
             self.kind = "sign"
-        elif all(w.family == "normal" and w.mean == 0.0 for w in self.probe_laws) and not self._differ(f[1:2], f[2:3]) and (
+        elif all(w.family == "normal" and w.mean == 0.0 for w in self.probe_distributions) and not self._differ(f[1:2], f[2:3]) and (
             self._is_quadratic(np.float64(0.0), f[1:6] * (points[1:6] ** 2).sum(1))
         ):
             self.kind = "sphere"
@@ -235,12 +235,12 @@ class Enumerator:
     def _is_cubic_free(self, row: HostArray, rng: np.random.Generator, n: int) -> bool:
         """Whether all fourth mixed differences over two random partitions of the coordinates vanish (odd orders cancel)."""
         for _ in range(2):
-            block = rng.permutation(self.box.d) % 4
+            block = rng.permutation(self.estimate.d) % 4
             corners = np.array(list(np.ndindex(2, 2, 2, 2))) * 2.0 - 1.0
-            z = corners[:, block] * np.sign(rng.normal(size=self.box.d))
+            z = corners[:, block] * np.sign(rng.normal(size=self.estimate.d))
             x = np.stack([row] * 16)
             f = (self.at(x, z, n) + self.at(x, -z, n)) / 2.0
-            if self.box.d >= 4 and abs(float(f @ corners.prod(1))) > 16.0 * self.tolerance:
+            if self.estimate.d >= 4 and abs(float(f @ corners.prod(1))) > 16.0 * self.tolerance:
                 return False
         return True
 
@@ -248,9 +248,9 @@ class Enumerator:
 
     def columns(self) -> Vector:
         """The probes to enumerate: Hadamard columns, and their negatives unless the value is even in the probe."""
-        if not self.probe_laws or self.kind == "independent of the probe":
-            return np.ones((1, self.box.d))
-        h = hadamard(self.box.d)
+        if not self.probe_distributions or self.kind == "independent of the probe":
+            return np.ones((1, self.estimate.d))
+        h = hadamard(self.estimate.d)
         return h if self.even else np.concatenate([h, -h])
 
     def means(self, x: HostArray, n: int) -> tuple[Vector, Vector]:
@@ -261,5 +261,5 @@ class Enumerator:
 
     def describe(self) -> str:
         """How the expectation is enumerated, in words."""
-        law = "no series length" if self.length is None else f"every series length of {self.length.label}"
-        return f"{self.columns().shape[0]} Hadamard columns (value: {self.kind}) × {law}"
+        lengths = "no series length" if self.length is None else f"every series length of {self.length.label}"
+        return f"{self.columns().shape[0]} Hadamard columns (value: {self.kind}) × {lengths}"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from iresnet_verify.randomness import distributions as laws
-from iresnet_verify.randomness.distributions import Law
+from iresnet_verify.randomness import distributions
+from iresnet_verify.randomness.distributions import Distribution
 from iresnet_verify.randomness.interception import Interception
 from iresnet_verify.randomness.watch import Answer, Draw
 
@@ -31,11 +31,11 @@ Integers = npt.NDArray[np.int64]
 PROBES = ("normal", "uniform", "two-point")
 
 
-def calling(subject: Subject) -> Callable[[Answer], AbstractContextManager[Any]]:
-    """How draws are injected: the subject's own `randomness`, else interception.
+def injector(subject: Subject) -> Callable[[Answer], AbstractContextManager[Any]]:
+    """Return replace -> context manager that injects draws: the subject's own `randomness`, else interception.
 
-    `randomness(draw)` is called as `draw(kind, shape)` or, better, `draw("length", shape, law)` with `law(k)` = P(N ≥ k):
-    without the law a series length can be injected but not enumerated.
+    `randomness(draw)` calls `draw(kind, shape)` or, better, `draw("length", shape, survival)` with `survival(k)` = P(N ≥ k):
+    without it a series length can be injected but not enumerated.
     """
     if subject.randomness is None:
         return lambda answer: Interception(answer, subject)
@@ -45,14 +45,15 @@ def calling(subject: Subject) -> Callable[[Answer], AbstractContextManager[Any]]
     def context(answer: Answer) -> Iterator[None]:
         rng, count = np.random.default_rng(0), 0
 
-        def draw(kind: str, shape: Any, law: Callable[[int], float] | None = None) -> Any:
+        def draw(kind: str, shape: Any, survival: Callable[[int], float] | None = None) -> Any:
             nonlocal count
             size = tuple(int(s) for s in np.atleast_1d(np.asarray(shape, dtype=np.int64)))
             if kind == "length":
-                described = laws.hidden_length() if law is None else laws.length(law, start=_start(law))
+                described = (distributions.length_of_unknown_distribution() if survival is None
+                             else distributions.length(survival, start=_start(survival)))
                 default: Any = np.full(size, described.start + 2, dtype=np.int64)
             else:
-                described, default = laws.normal(), rng.choice([-1.0, 1.0], size=size)
+                described, default = distributions.normal(), rng.choice([-1.0, 1.0], size=size)
             asked = Draw(count, f"randomness: {kind}", size, described, "subject", default)
             count += 1
             value = answer(asked)
@@ -127,13 +128,13 @@ class Feed:
     def __call__(self, draw: Draw, batch: int, event: tuple[int, ...]) -> npt.ArrayLike | None:
         """The answer to one draw."""
         self.seen.append(draw)
-        if draw.law.family in PROBES and self.probes is not None:
+        if draw.distribution.family in PROBES and self.probes is not None:
             place = probe_place(draw.shape, batch, event, self.variant)
             if place is None:
                 return None
             z = self._slots(draw, place, self.probes, self.other)
-            return draw.law.mean + draw.law.spread * z
-        if draw.law.family == "length" and self.lengths is not None:
+            return draw.distribution.mean + draw.distribution.spread * z
+        if draw.distribution.family == "length" and self.lengths is not None:
             place = length_place(draw.shape, batch)
             if place is not None:
                 return self._slots(draw, place, self.lengths, self.other_lengths)
@@ -180,7 +181,7 @@ def padded(x: HostArray, event: tuple[int, ...]) -> int:
     return n
 
 
-def law_of(draws: list[Draw], batch: int, event: tuple[int, ...]) -> tuple[list[Law], list[Law]]:
+def distributions_of(draws: list[Draw], batch: int, event: tuple[int, ...]) -> tuple[list[Distribution], list[Distribution]]:
     """Return the laws of the probes and of the lengths among the draws."""
-    probes = [d.law for d in draws if d.law.family in PROBES and probe_place(d.shape, batch, event) is not None]
-    return probes, [d.law for d in draws if d.law.family == "length"]
+    probes = [d.distribution for d in draws if d.distribution.family in PROBES and probe_place(d.shape, batch, event) is not None]
+    return probes, [d.distribution for d in draws if d.distribution.family == "length"]

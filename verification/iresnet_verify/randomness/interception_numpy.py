@@ -12,32 +12,32 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_verify.randomness import distributions as laws
-from iresnet_verify.randomness.distributions import Law
+from iresnet_verify.randomness import distributions
+from iresnet_verify.randomness.distributions import Distribution
 from iresnet_verify.randomness.watch import Watch, patch, patch_python
 
-Reader = Callable[..., Law]
+Reader = Callable[..., Distribution]
 
 
-def _integers(low: Any, high: Any = None, *_: Any, endpoint: bool = False, **__: Any) -> Law:
+def _integers(low: Any, high: Any = None, *_: Any, endpoint: bool = False, **__: Any) -> Distribution:
     a, b = (0, low) if high is None else (low, high)
-    return laws.integers(a, b + 1 if endpoint else b)
+    return distributions.integers(a, b + 1 if endpoint else b)
 
 
 _READERS: dict[str, Reader] = {
-    "randn": lambda *a: laws.normal(),
-    "standard_normal": lambda *a, **k: laws.normal(),
-    "normal": lambda loc=0.0, scale=1.0, *a, **k: laws.normal(loc, scale),
-    "rand": lambda *a: laws.uniform(),
-    "random": lambda *a, **k: laws.uniform(),
-    "random_sample": lambda *a, **k: laws.uniform(),
-    "uniform": lambda low=0.0, high=1.0, *a, **k: laws.uniform(low, high),
+    "randn": lambda *a: distributions.normal(),
+    "standard_normal": lambda *a, **k: distributions.normal(),
+    "normal": lambda loc=0.0, scale=1.0, *a, **k: distributions.normal(loc, scale),
+    "rand": lambda *a: distributions.uniform(),
+    "random": lambda *a, **k: distributions.uniform(),
+    "random_sample": lambda *a, **k: distributions.uniform(),
+    "uniform": lambda low=0.0, high=1.0, *a, **k: distributions.uniform(low, high),
     "randint": _integers,
     "integers": _integers,
-    "binomial": lambda n, p, *a, **k: laws.two_point(0.0, 1.0, p) if np.all(np.asarray(n) == 1) else laws.OTHER,
-    "choice": lambda a, size=None, replace=True, p=None, *r, **k: laws.choice(a, p) if replace else laws.OTHER,
-    "geometric": lambda p, *a, **k: laws.geometric(p, 1),
-    "poisson": lambda lam=1.0, *a, **k: laws.poisson(lam),
+    "binomial": lambda n, p, *a, **k: distributions.two_point(0.0, 1.0, p) if np.all(np.asarray(n) == 1) else distributions.OTHER,
+    "choice": lambda a, size=None, replace=True, p=None, *r, **k: distributions.choice(a, p) if replace else distributions.OTHER,
+    "geometric": lambda p, *a, **k: distributions.geometric(p, 1),
+    "poisson": lambda lam=1.0, *a, **k: distributions.poisson(lam),
 }
 _UNREADABLE = (
     "exponential", "standard_exponential", "permutation", "permuted", "multivariate_normal", "negative_binomial",
@@ -46,15 +46,15 @@ _UNREADABLE = (
 _NAMES = (*_READERS, *_UNREADABLE)
 
 
-def _law(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Law:
+def _distribution(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Distribution:
     reader = _READERS.get(name)
-    return laws.OTHER if reader is None else reader(*args, **{k: v for k, v in kwargs.items() if k not in ("dtype", "out")})
+    return distributions.OTHER if reader is None else reader(*args, **{k: v for k, v in kwargs.items() if k not in ("dtype", "out")})
 
 
 def _watched(watch: Watch, name: str, real: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     out = watch.inside(real, *args, **kwargs)
     seen = np.frombuffer(out, dtype=np.uint8) if isinstance(out, bytes) else np.asarray(out)
-    given = watch.ask(f"numpy.random.{name}", _law(name, args, kwargs), seen.copy(), "numpy")
+    given = watch.ask(f"numpy.random.{name}", _distribution(name, args, kwargs), seen.copy(), "numpy")
     if given is None:
         return out
     value = np.asarray(given).astype(seen.dtype).reshape(seen.shape)

@@ -6,26 +6,26 @@ from contextlib import ExitStack
 from typing import Any
 
 from iresnet_ref.probes import Probes
-from iresnet_verify.randomness import distributions as laws
-from iresnet_verify.randomness.distributions import Law
+from iresnet_verify.randomness import distributions
+from iresnet_verify.randomness.distributions import Distribution
 from iresnet_verify.randomness.watch import Watch, patch
 
 
 def install(watch: Watch, stack: ExitStack) -> None:
     """Watch `Probes.signs`, `Probes.gaussians` and `Probes.lengths` until the stack is closed."""
 
-    def watched(name: str, law: Any) -> None:
+    def watched(name: str, distribution: Any) -> None:
         real = getattr(Probes, name)
 
         def draw(self: Probes, *args: Any, **kwargs: Any) -> Any:
             out = watch.inside(real, self, *args, **kwargs)
-            given = watch.ask(f"Probes.{name}", law(*args, **kwargs), out, "subject")
+            given = watch.ask(f"Probes.{name}", distribution(*args, **kwargs), out, "subject")
             return out if given is None else _like(given, out)
 
         patch(stack, Probes, name, draw)
 
-    watched("signs", lambda *a, **k: laws.two_point(-1.0, 1.0))
-    watched("gaussians", lambda *a, **k: laws.normal())
+    watched("signs", lambda *a, **k: distributions.two_point(-1.0, 1.0))
+    watched("gaussians", lambda *a, **k: distributions.normal())
     watched("lengths", _length)
 
 
@@ -35,7 +35,7 @@ def _like(given: Any, out: Any) -> Any:
     return np.asarray(given).astype(out.dtype).reshape(out.shape)
 
 
-def _length(batch: int, thresholds: Any, sure: int) -> Law:
+def _length(batch: int, thresholds: Any, sure: int) -> Distribution:
     """P(N ≥ sure + 1 + i) = thresholds[i]/2⁶⁴ exactly."""
 
     def survival(k: int) -> float:
@@ -43,4 +43,4 @@ def _length(batch: int, thresholds: Any, sure: int) -> Law:
             return 1.0
         return int(thresholds[k - sure - 1]) / 2.0**64 if k - sure <= len(thresholds) else 0.0
 
-    return laws.length(survival, start=sure, label=f"Probes.lengths (from {sure} to {sure + len(thresholds)})")
+    return distributions.length(survival, start=sure, label=f"Probes.lengths (from {sure} to {sure + len(thresholds)})")

@@ -9,76 +9,76 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from iresnet_verify.randomness import distributions as laws
-from iresnet_verify.randomness.distributions import Law
+from iresnet_verify.randomness import distributions
+from iresnet_verify.randomness.distributions import Distribution
 from iresnet_verify.randomness.watch import Watch, patch
 
-Reader = Callable[..., Law]
+Reader = Callable[..., Distribution]
 """The law of a call, from its own arguments."""
 
 
-def _randint(*args: Any, low: Any = None, high: Any = None, **_: Any) -> Law:
+def _randint(*args: Any, low: Any = None, high: Any = None, **_: Any) -> Distribution:
     bounds = [a for a in args if isinstance(a, int)] if low is None and high is None else []
     if len(bounds) == 2:
-        return laws.integers(*bounds)
+        return distributions.integers(*bounds)
     if len(bounds) == 1:
-        return laws.integers(low or 0, bounds[0])
-    return laws.integers(low or 0, high)
+        return distributions.integers(low or 0, bounds[0])
+    return distributions.integers(low or 0, high)
 
 
-def _randint_like(_: Any, *args: Any, **kwargs: Any) -> Law:
+def _randint_like(_: Any, *args: Any, **kwargs: Any) -> Distribution:
     return _randint(*args, **kwargs)
 
 
-def _random(_: Any, *args: Any, **kwargs: Any) -> Law:
+def _random(_: Any, *args: Any, **kwargs: Any) -> Distribution:
     low, high = kwargs.pop("from", None), kwargs.pop("to", None)
-    return _randint(*args, low=low, high=high) if high is not None else _randint(*args) if args else laws.OTHER
+    return _randint(*args, low=low, high=high) if high is not None else _randint(*args) if args else distributions.OTHER
 
 
-def _bernoulli(given: Any, p: Any = None, **_: Any) -> Law:
-    return laws.two_point(0.0, 1.0, given if p is None else p)
+def _bernoulli(given: Any, p: Any = None, **_: Any) -> Distribution:
+    return distributions.two_point(0.0, 1.0, given if p is None else p)
 
 
 _FUNCTIONS: dict[str, Reader] = {
-    "randn": lambda *a, **k: laws.normal(),
-    "randn_like": lambda *a, **k: laws.normal(),
-    "normal": lambda mean=0.0, std=1.0, *a, **k: laws.normal(mean, std),
-    "rand": lambda *a, **k: laws.uniform(),
-    "rand_like": lambda *a, **k: laws.uniform(),
+    "randn": lambda *a, **k: distributions.normal(),
+    "randn_like": lambda *a, **k: distributions.normal(),
+    "normal": lambda mean=0.0, std=1.0, *a, **k: distributions.normal(mean, std),
+    "rand": lambda *a, **k: distributions.uniform(),
+    "rand_like": lambda *a, **k: distributions.uniform(),
     "randint": _randint,
     "randint_like": _randint_like,
     "bernoulli": _bernoulli,
-    "poisson": lambda rates, *a, **k: laws.poisson(rates),
-    "multinomial": lambda *a, **k: laws.OTHER,
-    "randperm": lambda *a, **k: laws.OTHER,
-    "dropout": lambda *a, **k: laws.OTHER,
-    "alpha_dropout": lambda *a, **k: laws.OTHER,
-    "feature_dropout": lambda *a, **k: laws.OTHER,
-    "rrelu": lambda *a, **k: laws.OTHER,
+    "poisson": lambda rates, *a, **k: distributions.poisson(rates),
+    "multinomial": lambda *a, **k: distributions.OTHER,
+    "randperm": lambda *a, **k: distributions.OTHER,
+    "dropout": lambda *a, **k: distributions.OTHER,
+    "alpha_dropout": lambda *a, **k: distributions.OTHER,
+    "feature_dropout": lambda *a, **k: distributions.OTHER,
+    "rrelu": lambda *a, **k: distributions.OTHER,
 }
 _METHODS: dict[str, Reader] = {
-    "normal_": lambda x, mean=0.0, std=1.0, **k: laws.normal(mean, std),
-    "uniform_": lambda x, *a, **k: laws.uniform(*a) if a else laws.uniform(k.get("from", 0.0), k.get("to", 1.0)),
+    "normal_": lambda x, mean=0.0, std=1.0, **k: distributions.normal(mean, std),
+    "uniform_": lambda x, *a, **k: distributions.uniform(*a) if a else distributions.uniform(k.get("from", 0.0), k.get("to", 1.0)),
     "bernoulli": _bernoulli,
-    "bernoulli_": lambda x, p=0.5, **k: laws.two_point(0.0, 1.0, p),
+    "bernoulli_": lambda x, p=0.5, **k: distributions.two_point(0.0, 1.0, p),
     "random_": _random,
-    "geometric_": lambda x, p, **k: laws.geometric(p, 1),
-    "exponential_": lambda *a, **k: laws.OTHER,
-    "cauchy_": lambda *a, **k: laws.OTHER,
-    "log_normal_": lambda *a, **k: laws.OTHER,
-    "multinomial": lambda *a, **k: laws.OTHER,
+    "geometric_": lambda x, p, **k: distributions.geometric(p, 1),
+    "exponential_": lambda *a, **k: distributions.OTHER,
+    "cauchy_": lambda *a, **k: distributions.OTHER,
+    "log_normal_": lambda *a, **k: distributions.OTHER,
+    "multinomial": lambda *a, **k: distributions.OTHER,
 }
 
 
-def _unreadable(*_: Any, **__: Any) -> Law:
-    return laws.OTHER
+def _unreadable(*_: Any, **__: Any) -> Distribution:
+    return distributions.OTHER
 
 
 _DRAWING = (
     "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "gumbel_softmax", "rrelu",
     "fractional_max_pool2d", "fractional_max_pool3d",
 )
-_INIT: dict[str, Reader] = {"normal_": _METHODS["normal_"], "uniform_": lambda x, a=0.0, b=1.0, **k: laws.uniform(a, b)}
+_INIT: dict[str, Reader] = {"normal_": _METHODS["normal_"], "uniform_": lambda x, a=0.0, b=1.0, **k: distributions.uniform(a, b)}
 
 
 def _readers() -> dict[Any, tuple[str, Reader]]:
@@ -102,14 +102,14 @@ class _Mode(TorchFunctionMode):
         if known is None:
             return func(*args, **kwargs)
         name, reader = known
-        law = reader(*args, **{k: v for k, v in kwargs.items() if k not in _PLACE})
-        return self.replaced(name, law, func(*args, **kwargs))
+        distribution = reader(*args, **{k: v for k, v in kwargs.items() if k not in _PLACE})
+        return self.replaced(name, distribution, func(*args, **kwargs))
 
-    def replaced(self, name: str, law: Law, out: Any) -> Any:
+    def replaced(self, name: str, distribution: Distribution, out: Any) -> Any:
         if not isinstance(out, torch.Tensor):
             return out
-        law = laws.coarse(law, out.dtype != torch.float64)
-        given = self.watch.ask(name, law, out.detach().cpu().numpy().copy(), "torch")
+        distribution = distributions.coarse(distribution, out.dtype != torch.float64)
+        given = self.watch.ask(name, distribution, out.detach().cpu().numpy().copy(), "torch")
         if given is not None:
             with torch.no_grad():
                 out.copy_(torch.as_tensor(given).reshape(out.shape))
@@ -127,6 +127,6 @@ def install(watch: Watch, stack: ExitStack) -> None:
 
     def sample(self: Any, sample_shape: Any = ()) -> Any:
         out = watch.inside(real, self, torch.Size(sample_shape))
-        return mode.replaced("torch.distributions.Geometric.sample", laws.geometric(self.probs, 0), out)
+        return mode.replaced("torch.distributions.Geometric.sample", distributions.geometric(self.probs, 0), out)
 
     patch(stack, geometric, "sample", sample)

@@ -39,7 +39,7 @@ def accumulate(
     `scale` is the size of what one evaluation adds up (default d, for a log-det in nats); `radius` is a rate at which the
     increments cannot fall faster in the long run, where one is known: ρ(J_g).
     """
-    u, d = plan.box.roundoff, plan.box.d
+    u, d = plan.estimate.roundoff, plan.estimate.d
     base = d if scale is None else scale
     n = plan.start
     before, size = means(n)
@@ -54,7 +54,7 @@ def accumulate(
             guess = np.full_like(value, extrapolated([float(np.abs(e).max()) for e in increments.values()], radius))
             remainder = guess if tail is None else tail(n - plan.start)
         spent = time.monotonic() - plan.started
-        if (remainder <= np.maximum(target, rounding * 1e-2)).all() or n - plan.start >= longest or spent > plan.box.seconds:
+        if (remainder <= np.maximum(target, rounding * 1e-2)).all() or n - plan.start >= longest or spent > plan.estimate.seconds:
             break
         n += 1
         here, new_size = means(n)
@@ -63,7 +63,7 @@ def accumulate(
             break
         increments[n] = weight * (here - before)
         value = value + increments[n]
-        rounding = rounding + rounding_of(d, u, n) * weight * (size + new_size) + min(weight, plan.law_error) * np.abs(here - before)
+        rounding = rounding + rounding_of(d, u, n) * weight * (size + new_size) + min(weight, plan.survival_error) * np.abs(here - before)
         before, size = here, new_size
     return Expectation(value, rounding, remainder, increments, plan.rows, plan.describe())
 

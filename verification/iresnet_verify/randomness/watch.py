@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from iresnet_verify.randomness.distributions import Law
+from iresnet_verify.randomness.distributions import Distribution
 
 Values = npt.NDArray[Any]
 
@@ -26,7 +26,7 @@ class Draw:
     index: int
     name: str
     shape: tuple[int, ...]
-    law: Law
+    distribution: Distribution
     library: Library
     value: Values = field(repr=False, compare=False)
     """What the generator gave, as a host array."""
@@ -47,14 +47,14 @@ class Watch:
         self.draws: list[Draw] = []
         self._busy = False
 
-    def ask(self, name: str, law: Law, out: Values, library: Library) -> npt.ArrayLike | None:
+    def ask(self, name: str, distribution: Distribution, out: Values, library: Library) -> npt.ArrayLike | None:
         """Record a draw and return its replacement, or None to keep it.
 
         Draws made inside a draw, and those that `answer` makes itself, are not asked for.
         """
         if self._busy:
             return None
-        draw = Draw(len(self.draws), name, tuple(out.shape), law, library, out)
+        draw = Draw(len(self.draws), name, tuple(out.shape), distribution, library, out)
         self.draws.append(draw)
         return self.inside(self.answer, draw)
 
@@ -87,7 +87,7 @@ def patch_python(watch: Watch, stack: ExitStack) -> None:
 
         def watched(*args: Any, _real: Callable[..., Any] = real, _name: str = f"random.{name}", **kwargs: Any) -> Any:
             out = watch.inside(_real, *args, **kwargs)
-            watch.ask(_name, Law("other"), np.asarray(0.0 if out is None else out, dtype=object), "random")
+            watch.ask(_name, Distribution("other"), np.asarray(0.0 if out is None else out, dtype=object), "random")
             return out
 
         patch(stack, _python_random, name, watched)

@@ -52,7 +52,7 @@ def apply(reports: Sequence[AuditResult], known: Known, name: str) -> list[Audit
     return [marked(r) for r in reports]
 
 
-def mended(reports: Sequence[AuditResult], known: Known) -> list[str]:
+def fixed(reports: Sequence[AuditResult], known: Known) -> list[str]:
     """Return "subject: check" for what the baseline lists and what now passes."""
     return [
         f"{r.subject['name']}: {c.id}"

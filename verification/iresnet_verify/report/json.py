@@ -15,15 +15,36 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.result import SCHEMA, CheckResult
-from iresnet_verify.report.plain import plain
 
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FIELDS = (
     "id", "family", "status", "expected", "mode", "kind", "claim", "message", "evidence", "tolerance", "oracle",
     "reference", "reproduce", "seconds", "curves",
 )
+
+
+def plain(value: Any) -> Any:
+    """The value as builtins (dict, list, str, int, float, bool, None); what has no such form becomes its text.
+
+    Arrays of any framework become nested lists; nothing here imports the framework.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(v) for v in value]
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+    if hasattr(value, "__array__"):
+        listed = np.asarray(value).tolist()
+        return plain(listed) if type(listed) in (bool, int, float, str, list) else str(listed)
+    kinds = (k for k in (bool, int, float, str) if isinstance(value, k))
+    return next(kinds, str)(value)
 
 
 def _strict(value: Any) -> Any:

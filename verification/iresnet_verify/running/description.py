@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from iresnet_verify.check.readable import READABLE
+from iresnet_verify.check.registry import READABLE
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.subject.calls import LOG_DETS
 from iresnet_verify.subject.subject import Subject

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from iresnet_verify import catalogue
-from iresnet_verify.check.readable import READABLE
-from iresnet_verify.check.registry import Check
+from iresnet_verify.check.registry import READABLE, Check
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.module_state import has_modes
 from iresnet_verify.subject.subject import Subject

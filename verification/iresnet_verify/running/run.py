@@ -16,16 +16,15 @@ from dataclasses import dataclass, field, replace
 from iresnet_verify.check.budget import BUDGETS, Budget
 from iresnet_verify.check.context import Context
 from iresnet_verify.check.outcome import Outcome
-from iresnet_verify.check.readable import READABLE
-from iresnet_verify.check.registry import Check
+from iresnet_verify.check.registry import READABLE, Check
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.running.plan import Planned, known, plan, subject_modes
-from iresnet_verify.subject.conventions import Reading, read, where
+from iresnet_verify.subject.conventions import Conventions, read_conventions, where
+from iresnet_verify.subject.errors import Undecided
 from iresnet_verify.subject.frameworks import Framework, framework_of
 from iresnet_verify.subject.module_state import preserved, set_mode
-from iresnet_verify.subject.seeds import entropy
+from iresnet_verify.subject.seeds import derived_seed
 from iresnet_verify.subject.subject import Subject
-from iresnet_verify.subject.undecided import Undecided
 from iresnet_verify.subject.validation import validate
 
 SEVERITY = ("skipped", "passed", "inconclusive", "error", "failed")
@@ -39,17 +38,17 @@ class Prepared:
     subject: Subject
     seed: int = 0
     framework: Framework = field(init=False)
-    readings: dict[str | None, Reading] = field(default_factory=dict)
+    conventions_by_mode: dict[str | None, Conventions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         validate(self.subject)
         self.framework = framework_of(self.subject)
 
-    def reading(self, mode: str | None) -> Reading:
+    def conventions(self, mode: str | None) -> Conventions:
         """Return the conventions in one mode; the module is in that mode already."""
-        if mode not in self.readings:
-            self.readings[mode] = read(self.subject, self.framework, entropy(self.seed, "reading", mode))
-        return self.readings[mode]
+        if mode not in self.conventions_by_mode:
+            self.conventions_by_mode[mode] = read_conventions(self.subject, self.framework, derived_seed(self.seed, "reading", mode))
+        return self.conventions_by_mode[mode]
 
 
 def start(
@@ -102,13 +101,13 @@ def _run_mode(
     try:
         with preserved(subject.module), redirect_stdout(printed), redirect_stderr(printed):
             set_mode(subject.module, mode)
-            reading = prepared.reading(mode)
-            context = Context(subject, check.id, mode, seed, budget, item.alpha, framework, reading)
+            conventions = prepared.conventions(mode)
+            context = Context(subject, check.id, mode, seed, budget, item.alpha, framework, conventions)
             reason = skip_reason(context, check)
             if reason is not None:
                 return Outcome("skipped", reason)
             framework.restore_globals(before)  # reading has called the subject: the check starts from the caller's settings
-            framework.seed(entropy(seed, check.id, mode) % 2**31)
+            framework.seed(derived_seed(seed, check.id, mode) % 2**31)
             outcome = check.run(context)
     except Undecided as undecided:
         outcome = Outcome("inconclusive", str(undecided))
@@ -127,7 +126,7 @@ def skip_reason(context: Context, check: Check) -> str | None:
     """Return why a check cannot run on this subject, or None."""
     if check.id == READABLE:
         return None
-    broken = context.reading.broken
+    broken = context.conventions.broken
     for name in ("forward", *check.needs):
         if name in broken:
             return f"{broken[name]} [see {READABLE}]"

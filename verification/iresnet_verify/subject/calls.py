@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_verify.subject import answers as reading
+from iresnet_verify.subject import outputs
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.frameworks import HOST_DTYPE, Framework
 from iresnet_verify.subject.module_state import preserved
@@ -41,11 +41,11 @@ class Caller:
     packed: dict[str, bool] = field(default_factory=dict)
     """Whether `forward` and `inverse` return a log-det beside y; filled by reading."""
     calls: int = 0
-    heard: tuple[str, ...] = ()
+    warning_texts: tuple[str, ...] = ()
     """The texts of the warnings of the last call; none of them reaches the user or becomes an error."""
-    batched: bool = True
+    batched_cotangents: bool = True
     """Whether backward passes take batches of cotangents, as far as it was tried."""
-    together: bool | None = None
+    rows_independent: bool | None = None
     """Whether a row has the same value in a larger batch; None before it was tried."""
     seeded: dict[str, bool] = field(default_factory=dict)
     """Which callables take a seed, as far as they were called."""
@@ -68,21 +68,21 @@ class Caller:
             self.seeded[name] = takes_seed(function)
         keywords = {"seed": seed} if self.seeded[name] else {}
         self.framework.seed(seed)
-        with self.framework.calling(), warnings.catch_warnings(record=True) as heard:
+        with self.framework.call_context(), warnings.catch_warnings(record=True) as warning_texts:
             warnings.simplefilter("always")
             try:
                 return function(*arguments, **keywords)
             finally:
-                self.heard = tuple(str(w.message) for w in heard)
+                self.warning_texts = tuple(str(w.message) for w in warning_texts)
 
     def event(self, name: str, x: Native, **options: Any) -> tuple[Native, Native | None]:
         """Call `forward`, `inverse` or `residual`; return (event array, normalised log-det or None)."""
-        value, log_det, _ = reading.unpack(name, self.invoke(name, x, **options))
+        value, log_det, _ = outputs.unpack(name, self.invoke(name, x, **options))
         n, shape = int(x.shape[0]), tuple(int(k) for k in x.shape[1:])
-        y = reading.event(name, value, self.framework, n, shape)
+        y = outputs.event(name, value, self.framework, n, shape)
         if log_det is None:
             return y, None
-        return y, reading.log_det(f"{name}'s log-det", log_det, self.framework, n, shape=shape, like=y)[0]
+        return y, outputs.log_det(f"{name}'s log-det", log_det, self.framework, n, shape=shape, like=y)[0]
 
     def scalar(self, name: str, x: Native, **options: Any) -> Native:
         """Call `log_det`, `inverse_log_det`, `log_prob` or `base_log_prob`; return (batch,), differentiable."""
@@ -94,7 +94,7 @@ class Caller:
             return packed
         value = self.invoke(name, x, **options)
         n, shape = int(x.shape[0]), tuple(int(k) for k in x.shape[1:])
-        return reading.log_det(name, value, self.framework, n, shape=shape, like=x)[0]
+        return outputs.log_det(name, value, self.framework, n, shape=shape, like=x)[0]
 
     def has(self, name: str) -> bool:
         """Whether the subject answers `name`, by a callable of its own or packed beside y."""
@@ -140,14 +140,14 @@ def host_calls(caller: Caller, pure: bool) -> HostCalls:
     def scalar(name: str) -> Host | None:
         def call(x: HostArray, **options: Any) -> HostArray:
             with guarded():
-                return reading.host_log_det(caller.scalar(name, framework.native(x), **options), framework)
+                return outputs.host_log_det(caller.scalar(name, framework.native(x), **options), framework)
 
         return call if caller.has(name) else None
 
     def sample(n: int, **options: Any) -> HostArray:
         with guarded():
-            value, _, _ = reading.unpack("sample", caller.invoke("sample", n, **options))
-            return framework.host(reading.event("sample", value, framework, n, subject.event_shape)).astype(dtype)
+            value, _, _ = outputs.unpack("sample", caller.invoke("sample", n, **options))
+            return framework.host(outputs.event("sample", value, framework, n, subject.event_shape)).astype(dtype)
 
     forward = event("forward")
     if forward is None:

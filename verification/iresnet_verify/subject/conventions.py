@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_verify.subject import answers as reading
+from iresnet_verify.subject import outputs
 from iresnet_verify.subject.calls import Caller
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.frameworks import Framework, dtype_name
@@ -31,10 +31,10 @@ NAMES = ("forward", "inverse", "log_det", "inverse_log_det", "residual", "log_pr
 
 
 @dataclass(frozen=True)
-class Reading:
+class Conventions:
     """The conventions of one subject in one mode."""
 
-    conventions: Mapping[str, str] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
     """Callable -> how its answer was read, e.g. {"forward": "(y, log_det)", "log_det": "(B, 1)"}."""
     broken: Mapping[str, str] = field(default_factory=dict)
     """Callable -> one message, where it raised or does not keep the contract."""
@@ -44,7 +44,7 @@ class Reading:
     context_row: HostArray | None = None
 
 
-def read(subject: Subject, framework: Framework, seed: int) -> Reading:
+def read_conventions(subject: Subject, framework: Framework, seed: int) -> Conventions:
     """Call each callable once on a small batch. The module's state is put back."""
     rng = np.random.default_rng(seed)
     row = None if subject.context_shape is None else rng.standard_normal(subject.context_shape)
@@ -54,19 +54,19 @@ def read(subject: Subject, framework: Framework, seed: int) -> Reading:
     try:
         x = _inputs(subject, broken, rng)
         if x is None:
-            return Reading(broken=broken, context_row=row)
+            return Conventions(broken=broken, context_row=row)
         y = _read_all(caller, x, found, broken)
         del y
         changed = tuple(sorted(set(state.changes()))) if state is not None else ()
     finally:
         if state is not None:
             state.restore()
-    return Reading(found.conventions, broken, caller.packed, changed, row)
+    return Conventions(found.formats, broken, caller.packed, changed, row)
 
 
 @dataclass
 class _Found:
-    conventions: dict[str, str] = field(default_factory=dict)
+    formats: dict[str, str] = field(default_factory=dict)
 
 
 def _inputs(subject: Subject, broken: dict[str, str], rng: np.random.Generator) -> HostArray | None:
@@ -95,8 +95,8 @@ def _read_all(caller: Caller, x: HostArray, found: _Found, broken: dict[str, str
                 y = out if name == "forward" else y
             else:
                 like = framework.native(at)
-                kind = reading.log_det(name, result, framework, len(at), shape=subject.event_shape, like=like)[1]
-                found.conventions[name] = kind
+                kind = outputs.log_det(name, result, framework, len(at), shape=subject.event_shape, like=like)[1]
+                found.formats[name] = kind
         except (Exception, SystemExit) as error:
             broken[name] = explain(name, error)
     return y
@@ -104,14 +104,14 @@ def _read_all(caller: Caller, x: HostArray, found: _Found, broken: dict[str, str
 
 def _read_event(caller: Caller, name: str, result: Any, at: HostArray, found: _Found) -> HostArray:
     framework, subject = caller.framework, caller.subject
-    value, log_det, packing = reading.unpack(name, result)
-    out = reading.event(name, value, framework, len(at), subject.event_shape)
-    found.conventions[name] = packing
+    value, log_det, packing = outputs.unpack(name, result)
+    out = outputs.event(name, value, framework, len(at), subject.event_shape)
+    found.formats[name] = packing
     if dtype_name(out) != subject.dtype:
-        found.conventions[f"{name} dtype"] = f"{dtype_name(out)}, read as {subject.dtype}"
+        found.formats[f"{name} dtype"] = f"{dtype_name(out)}, read as {subject.dtype}"
     if log_det is not None and name in ("forward", "inverse"):
-        kind = reading.log_det(f"{name}'s log-det", log_det, framework, len(at), shape=subject.event_shape, like=out)[1]
-        found.conventions[f"{name}'s log-det"] = kind
+        kind = outputs.log_det(f"{name}'s log-det", log_det, framework, len(at), shape=subject.event_shape, like=out)[1]
+        found.formats[f"{name}'s log-det"] = kind
         caller.packed[name] = True
     return framework.host(out)
 

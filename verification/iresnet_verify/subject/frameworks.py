@@ -64,7 +64,7 @@ class Framework(Protocol):
         """Put back what `snapshot_globals` returned, bit for bit."""
         ...
 
-    def calling(self) -> AbstractContextManager[Any]:
+    def call_context(self) -> AbstractContextManager[Any]:
         """Return the surroundings of a call: autograd enabled, no inference mode."""
         ...
 
@@ -129,7 +129,7 @@ class NumpyFramework:
         np.random.set_state(state["numpy.random"])  # noqa: NPY002 - restores what the snapshot saved
         np.seterr(**state["numpy.errstate"])
 
-    def calling(self) -> AbstractContextManager[Any]:
+    def call_context(self) -> AbstractContextManager[Any]:
         """Nothing to prepare."""
         return ExitStack()
 
@@ -204,7 +204,7 @@ class TorchFramework(NumpyFramework):
         if t.are_deterministic_algorithms_enabled() != state["torch.deterministic"]:
             t.use_deterministic_algorithms(state["torch.deterministic"])
 
-    def calling(self) -> AbstractContextManager[Any]:
+    def call_context(self) -> AbstractContextManager[Any]:
         """Autograd enabled, whatever surrounds the audit."""
         stack = ExitStack()
         if self.torch.is_inference_mode_enabled():

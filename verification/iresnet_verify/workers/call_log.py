@@ -13,27 +13,27 @@ from dataclasses import replace
 from typing import IO, Any, NoReturn
 
 from iresnet_verify.running.run import Prepared
-from iresnet_verify.subject.conventions import NAMES, Reading, read
+from iresnet_verify.subject.conventions import NAMES, Conventions, read_conventions
 from iresnet_verify.subject.errors import SubjectError
-from iresnet_verify.subject.seeds import entropy
+from iresnet_verify.subject.seeds import derived_seed
 from iresnet_verify.subject.subject import Subject
 
 
-class Announced(Prepared):
+class CallLogged(Prepared):
     """A prepared subject that writes to `log` what it is about to call while it is read."""
 
     log: IO[str] | None = None
 
-    def reading(self, mode: str | None) -> Reading:
+    def conventions(self, mode: str | None) -> Conventions:
         """Return the conventions in one mode, as `Prepared` does."""
-        if mode not in self.readings:
-            subject = _announcing(self.subject, self.log) if self.log is not None else self.subject
-            self.readings[mode] = read(subject, self.framework, entropy(self.seed, "reading", mode))
-        return self.readings[mode]
+        if mode not in self.conventions_by_mode:
+            subject = _logging_calls(self.subject, self.log) if self.log is not None else self.subject
+            self.conventions_by_mode[mode] = read_conventions(subject, self.framework, derived_seed(self.seed, "reading", mode))
+        return self.conventions_by_mode[mode]
 
 
-def _announcing(subject: Subject, log: IO[str]) -> Subject:
-    def announce(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _logging_calls(subject: Subject, log: IO[str]) -> Subject:
+    def logged(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*arguments: Any, **keywords: Any) -> Any:
             log.write(f"calling {name}\n")
@@ -46,24 +46,24 @@ def _announcing(subject: Subject, log: IO[str]) -> Subject:
         return call
 
     given = {name: getattr(subject, name) for name in NAMES}
-    wrapped: dict[str, Any] = {name: announce(name, f) for name, f in given.items() if f is not None}
+    wrapped: dict[str, Any] = {name: logged(name, f) for name, f in given.items() if f is not None}
     return replace(subject, **wrapped)
 
 
-def deadly(log: str) -> str | None:
+def last_call(log: str) -> str | None:
     """The callable that was announced and did not return."""
     marks = re.findall(r"^(?:calling (\w+)|returned)$", log, re.MULTILINE)
     return marks[-1] or None if marks else None
 
 
-def refusing(subject: Subject, refused: Mapping[str, str]) -> Subject:
+def with_calls_disabled(subject: Subject, disabled: Mapping[str, str]) -> Subject:
     """The subject with callables replaced: each raises a `SubjectError` with its message instead of being called."""
 
-    def refuse(message: str) -> Callable[..., NoReturn]:
+    def disabled_call(message: str) -> Callable[..., NoReturn]:
         def call(*_: object, **__: object) -> NoReturn:
             raise SubjectError(message)
 
         return call
 
-    wrapped: dict[str, Any] = {name: refuse(message) for name, message in refused.items()}
+    wrapped: dict[str, Any] = {name: disabled_call(message) for name, message in disabled.items()}
     return replace(subject, **wrapped)

@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from iresnet_backends.errors import BackendUnavailableError
-from iresnet_verify.report.names import slug
+from iresnet_verify.reproduction.file_names import slug
 from iresnet_verify.subject.loading import Origin
 
 COMPLETE = (0, 1, 2, 3)

@@ -22,7 +22,7 @@ from typing import Any
 
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.report.names import slug
+from iresnet_verify.reproduction.file_names import slug
 from iresnet_verify.running.description import add_conventions
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.workers import worker
@@ -161,14 +161,14 @@ def _results(plan: Sequence[_Planned], pool: WorkerPool, shared: _Shared) -> Ite
     waiting = list(reversed(plan))
     running: dict[Future[bytes], _Planned] = {}
     lost: list[str] = []
-    refused: dict[int, dict[str, str]] = {}
+    disabled: dict[int, dict[str, str]] = {}
     finished = 0
     while waiting or running:
         while waiting and len(running) < pool.count + bool(finished) and (finished or len(lost) < PATIENCE):
             planned = waiting.pop()
             seconds = min(planned.task.seconds, SHORT) if len(lost) >= PATIENCE else planned.task.seconds
-            known = tuple(refused.get(planned.task.index, {}).items())
-            planned = replace(planned, task=replace(planned.task, seconds=seconds, refused=known))
+            known = tuple(disabled.get(planned.task.index, {}).items())
+            planned = replace(planned, task=replace(planned.task, seconds=seconds, disabled=known))
             running[pool.submit(worker.run, planned.task, seconds=seconds)] = planned
         if running:
             ended = [(running.pop(f), f) for f in first_finished(list(running), shared.stop)]
@@ -177,8 +177,8 @@ def _results(plan: Sequence[_Planned], pool: WorkerPool, shared: _Shared) -> Ite
             reason = Failure(f"not tried: the first {len(lost)} checks all ended like this: {lost[0]}")
             answers = [(waiting.pop(), reason) for _ in range(len(waiting))]
         for planned, answer in answers:
-            if isinstance(answer, Lost) and answer.callable and answer.callable not in dict(planned.task.refused):
-                refused.setdefault(planned.task.index, {}).setdefault(answer.callable, answer.message)
+            if isinstance(answer, Lost) and answer.callable and answer.callable not in dict(planned.task.disabled):
+                disabled.setdefault(planned.task.index, {}).setdefault(answer.callable, answer.message)
                 waiting.append(planned)
                 continue
             lost += [answer.message] if isinstance(answer, Lost) else []

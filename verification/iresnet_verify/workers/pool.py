@@ -25,7 +25,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from iresnet_verify.workers import worker
-from iresnet_verify.workers.call_log import deadly
+from iresnet_verify.workers.call_log import last_call
 from iresnet_verify.workers.worker import Failure, Job
 
 GRACE = 20.0
@@ -71,7 +71,7 @@ class WorkerPool:
         except ProcessExpired as death:
             log = Path(self.logs.name, f"{death.pid}.txt")
             text = log.read_text("utf-8", "replace") if log.is_file() else ""
-            called = deadly(text)
+            called = last_call(text)
             return Lost((f"{called}: " if called else "") + self._cause(death.exitcode, text, seconds), called)
         except BrokenProcessPool:
             if not self.pool.active:
@@ -84,7 +84,7 @@ class WorkerPool:
     def _silent_death(self) -> str | None:
         """What a worker was calling that is gone although nobody noticed: it ended with exit code 0."""
         for log in Path(self.logs.name).glob("*.txt"):
-            called = deadly(log.read_text("utf-8", "replace"))
+            called = last_call(log.read_text("utf-8", "replace"))
             if called and not _alive(int(log.stem)):
                 log.unlink()
                 return called

@@ -23,7 +23,7 @@ import numpy as np
 from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.check.outcome import Counterexample
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.report.plain import plain
+from iresnet_verify.report.json import plain
 from iresnet_verify.reproduction.reproduce import Audited, write
 from iresnet_verify.running.description import describe_subject, environment
 from iresnet_verify.running.plan import Planned
@@ -31,7 +31,7 @@ from iresnet_verify.running.run import Prepared, run_check, start
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import Origin, load
 from iresnet_verify.subject.subject import Subject
-from iresnet_verify.workers.call_log import Announced, refusing
+from iresnet_verify.workers.call_log import CallLogged, with_calls_disabled
 
 EXIT_CALLED = 77
 """Exit code of a worker in which somebody called `os._exit`."""
@@ -70,7 +70,7 @@ class Task:
     """Where a reproduction goes."""
     label: str
     """How its name starts."""
-    refused: tuple[tuple[str, str], ...] = ()
+    disabled: tuple[tuple[str, str], ...] = ()
     """Callables that have killed a worker, and how: they are not called again."""
 
 
@@ -196,7 +196,7 @@ def _prepared(job: Job, subject: Subject) -> Prepared | Failure:
 
 
 def _announced(subject: Subject, seed: int) -> Prepared:
-    prepared = Announced(subject, seed)
+    prepared = CallLogged(subject, seed)
     prepared.log = _log
     return prepared
 
@@ -232,10 +232,10 @@ def _loaded_as(job: Job, prepared: Prepared) -> Loaded | Failure:
 def _run(job: Job, task: Task, prepared: Prepared | Failure) -> CheckResult | Failure:
     if isinstance(prepared, Failure):
         return prepared
-    if task.refused:
-        key = job, task.index, task.refused
+    if task.disabled:
+        key = job, task.index, task.disabled
         if key not in _refusing:
-            _refusing[key] = _announced(refusing(prepared.subject, dict(task.refused)), job.seed)
+            _refusing[key] = _announced(with_calls_disabled(prepared.subject, dict(task.disabled)), job.seed)
         prepared = _refusing[key]
     planned = next(p for p in _plan(job, prepared) if p.check.id == task.id)
     result = run_check(prepared, planned, seed=job.seed, budget=job.budget)

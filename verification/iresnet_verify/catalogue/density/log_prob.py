@@ -10,7 +10,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.log_det_truth import estimate_rows, truth_at
 from iresnet_verify.check.outcome import Counterexample, Outcome, Status
 from iresnet_verify.check.registry import check
-from iresnet_verify.expectation.bias import judge
+from iresnet_verify.expectation.bias import compare_expectation
 from iresnet_verify.measurements import densities as density_measures
 from iresnet_verify.measurements import log_dets as volume_measures
 from iresnet_verify.oracle.jacobian import OPERATIONS
@@ -52,7 +52,7 @@ def change_of_variables(ctx: Context) -> Outcome:
         claim = truth.claim(ctx, bias, rows, "log_prob")
         claim.truth, claim.slack, claim.J = expected, slack, None
         claim.source = f"base_log_prob(F(x)) + {truth.source}"
-        return judge(ctx, lambda at, seed: log_prob(at, seed=seed), claim)
+        return compare_expectation(ctx, lambda at, seed: log_prob(at, seed=seed), claim)
     value, allowed = log_prob(x, seed=ctx.caller.next_seed()), slack + bias
     known = np.isfinite(expected) & np.isfinite(allowed)
     if not known.any():

@@ -10,8 +10,8 @@ import numpy as np
 from iresnet_verify.catalogue.shared.log_det_truth import estimate_rows, is_deterministic, truth_at
 from iresnet_verify.check.outcome import Counterexample, Outcome, Status
 from iresnet_verify.check.registry import check
-from iresnet_verify.expectation.bias import judge, prepare
-from iresnet_verify.expectation.implied_distribution import implied_law
+from iresnet_verify.expectation.bias import compare_expectation, prepare
+from iresnet_verify.expectation.implied_distribution import implied_distribution
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.randomness.distributions import series_sum, tail_ratio
 from iresnet_verify.randomness.enumeration import Enumerator, NotEnumerableError
@@ -39,7 +39,7 @@ def unbiased(ctx: Context) -> Outcome:
     if kind != "unbiased" and is_deterministic(ctx, ctx.inputs(rows)):
         return Outcome("passed", "no randomness: one value at every seed, held against the determinant by logdet.matches-determinant",
                        {"seeds": 3, "rows": rows}, "exact equality", "the values at other seeds")
-    return judge(ctx, ctx.evaluate_log_det, truth_at(ctx, ctx.inputs(rows)).claim(ctx, bias, rows))
+    return compare_expectation(ctx, ctx.evaluate_log_det, truth_at(ctx, ctx.inputs(rows)).claim(ctx, bias, rows))
 
 
 @check(
@@ -62,8 +62,8 @@ def variance(ctx: Context) -> Outcome:
     if plan.length is None:
         return Outcome("passed", f"no series length is drawn: a {plan.kind} value of the probe has a finite variance",
                        {"rows": len(x)}, oracle="the draws themselves")
-    if plan.hides_law:
-        implied = implied_law(ctx, plan, truth_at(ctx, x).claim(ctx, 0.0, len(x)))
+    if plan.length_distribution_unknown:
+        implied = implied_distribution(ctx, plan, truth_at(ctx, x).claim(ctx, 0.0, len(x)))
         status: Status = "passed" if implied.finite else "inconclusive"
         return Outcome(status, f"{implied.reason}; {'its variance is finite at the tested rows' if implied.finite else 'nothing follows'}",
                        {"rows": len(x)}, "2 % of the last ratio of P(N ≥ k)", "the coefficients of the estimate")
@@ -113,7 +113,7 @@ def length_per_row(ctx: Context) -> Outcome:
     if plan.length is None:
         return Outcome("passed", "no series length is drawn", {"draws": len(plan.draws)}, oracle="the draws themselves")
     batch = padded(x[:1], ctx.subject.event_shape)
-    shapes = [d.shape for d in plan.draws if d.law.family == "length"]
+    shapes = [d.shape for d in plan.draws if d.distribution.family == "length"]
     evidence = {"length_shapes": str(shapes), "batch": batch, "rows_share_a_length": not plan.per_row_lengths}
     if all(length_place(s, batch) is not None for s in shapes):
         return Outcome("passed", f"lengths of shape {shapes[0]} for a batch of {batch}", evidence, oracle="the draws themselves")

@@ -43,7 +43,7 @@ def coefficients(ctx: Context) -> Outcome:
         return Outcome("skipped", "needs a log-det declared unbiased, of one residual block: else no coefficients are known")
     try:
         plan = prepare(ctx, ctx.evaluate_log_det, x, int(ctx.rng.integers(2**31)))
-        if plan.length is None or plan.hides_law:
+        if plan.length is None or plan.length_distribution_unknown:
             raise NotEnumerableError("no series length with a visible law is drawn")
     except NotEnumerableError as reason:
         return Outcome("skipped", f"the draws cannot be enumerated: {reason}; see estimator.unbiased")

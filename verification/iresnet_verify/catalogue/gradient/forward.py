@@ -82,7 +82,7 @@ def _backward(ctx: Context, x: HostArray, c: HostArray, v: list[Any], seed: int)
     """(x̄, ⟨θ̄, v⟩) of one backward pass of c through forward; None where there is no graph."""
     import torch
 
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         tensors = [p for p in ctx.subject.module.parameters() if p.requires_grad and p.numel()]
         for p in ctx.subject.module.parameters():
             p.grad = None
@@ -118,7 +118,7 @@ def frozen_parameters(ctx: Context) -> Outcome:
 
 def _frozen_pass(ctx: Context, x: HostArray, freeze: bool) -> tuple[int, str, int]:
     """Return (parameters, what went wrong or "", parameters that forward itself changes)."""
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         named = [(n, p) for n, p in ctx.subject.module.named_parameters() if p.numel()]
         for i, (_, p) in enumerate(named):
             p.grad = None

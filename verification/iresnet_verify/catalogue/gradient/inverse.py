@@ -59,7 +59,7 @@ def _by_torch(ctx: Context, y: HostArray, c: HostArray) -> tuple[HostArray, Host
     """(inverse(y), its derivative of c·x) by `.backward()`, which memory-efficient layers answer too; None: no graph."""
     import torch
 
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         leaf = ctx.native(y, requires_grad=True)
         back = ctx.raw_inverse(leaf.clone())
         if not back.requires_grad:
@@ -92,7 +92,7 @@ def repeated_backward(ctx: Context) -> Outcome:
     import torch
 
     x = ctx.inputs(ROWS)
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         for p in ctx.subject.module.parameters():
             p.grad = None
         leaf = ctx.native(x, requires_grad=True)

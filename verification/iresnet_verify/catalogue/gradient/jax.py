@@ -21,7 +21,7 @@ from iresnet_verify.catalogue.shared.parameter_gradients import INPUT, ROWS
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.oracle.jacobian import OPERATIONS
 from iresnet_verify.subject.calls import Caller
-from iresnet_verify.subject.undecided import Undecided
+from iresnet_verify.subject.errors import Undecided
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -124,7 +124,7 @@ def _verdict(x: HostArray, target: Vector, got: Vector, tolerance: Vector, names
 
 
 def _caller(ctx: Context, subject: Subject) -> Caller:
-    return Caller(subject, ctx.framework, 0, ctx.reading.context_row, dict(ctx.reading.packed))
+    return Caller(subject, ctx.framework, 0, ctx.conventions.context_row, dict(ctx.conventions.packed))
 
 
 def _exact(caller: Caller, x: Any, seed: int) -> Any:

@@ -189,7 +189,7 @@ def measures_along(
 
     v = [torch.tensor(ctx.rng.standard_normal(p.shape)).to(p) * 0.1 / p.numel() ** 0.5 for p in chosen.tensors]
     vx = ctx.rng.standard_normal(x.shape)
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         for p in ctx.subject.module.parameters():
             p.grad = None
         leaf = ctx.native(x, requires_grad=True)

@@ -70,7 +70,7 @@ def _gradient(
     """(gradients by name, sum of their sizes) of one backward pass; None where there is no graph."""
     import torch
 
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         for p in ctx.subject.module.parameters():
             p.grad = None
         leaf = ctx.native(x, requires_grad=True)

@@ -53,7 +53,7 @@ def autocast(ctx: Context) -> Outcome:
         return torch.autocast(ctx.subject.device.partition(":")[0], dtype=torch.bfloat16)
 
     around = Surroundings(ctx.framework, narrow)
-    inside = host_calls(Caller(ctx.subject, around, ctx.seed, ctx.reading.context_row, dict(ctx.reading.packed)), pure=True)
+    inside = host_calls(Caller(ctx.subject, around, ctx.seed, ctx.conventions.context_row, dict(ctx.conventions.packed)), pure=True)
     seen: dict[str, Any] = {}
     for name in ("forward", "log_det"):
         outside, within = getattr(ctx.f, name), getattr(inside, name)

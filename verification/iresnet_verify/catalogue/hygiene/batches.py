@@ -21,7 +21,7 @@ from iresnet_verify.catalogue.shared.comparisons import (
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.measurements import behaviour as measures
-from iresnet_verify.subject import answers as reading
+from iresnet_verify.subject import outputs
 from iresnet_verify.subject.conventions import explain
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def empty_batch(ctx: Context) -> Outcome:
     nothing = np.zeros(shape, dtype=ctx.inputs(1).dtype)
     answers: dict[str, Any] = {}
     for name in ("forward", "inverse", "residual", "log_det", "inverse_log_det", "log_prob"):
-        if getattr(ctx.subject, name) is None or name in ctx.reading.broken:
+        if getattr(ctx.subject, name) is None or name in ctx.conventions.broken:
             continue
         try:
             value = ctx.caller.invoke(name, ctx.native(nothing))
@@ -134,7 +134,7 @@ def empty_batch(ctx: Context) -> Outcome:
             continue
         log_det = value
         if name in ("forward", "inverse", "residual"):
-            y, log_det, _ = reading.unpack(name, value)
+            y, log_det, _ = outputs.unpack(name, value)
             got = tuple(getattr(y, "shape", ()))
             if got != shape:
                 return _wrong_shape(name, shape, got, nothing)
@@ -231,7 +231,7 @@ def wrong_event_shape(ctx: Context) -> Outcome:
             continue
         x = ctx.rng.standard_normal((3, k, *rest)).astype(ctx.inputs(1).dtype)
         try:
-            y = reading.unpack("forward", ctx.caller.invoke("forward", ctx.native(x)))[0]
+            y = outputs.unpack("forward", ctx.caller.invoke("forward", ctx.native(x)))[0]
         except Exception as error:
             seen[str(x.shape[1:])] = f"refused: {type(error).__name__}"
             continue

@@ -165,8 +165,8 @@ def _without_autograd(ctx: Context, surroundings: str) -> Outcome:
     if not steady_forward(ctx, x):
         return Outcome("inconclusive", "y differs between seeds in this mode")
     around = Surroundings(ctx.framework, getattr(torch, surroundings))
-    caller = Caller(ctx.subject, around, ctx.seed, ctx.reading.context_row, dict(ctx.reading.packed))
-    off = host_calls(caller, pure=bool(ctx.reading.changes_state))
+    caller = Caller(ctx.subject, around, ctx.seed, ctx.conventions.context_row, dict(ctx.conventions.packed))
+    off = host_calls(caller, pure=bool(ctx.conventions.changes_state))
     seen: dict[str, Any] = {}
     for name in ("forward", "log_det"):
         on, without = getattr(ctx.f, name), getattr(off, name)

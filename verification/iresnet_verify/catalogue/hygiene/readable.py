@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 )
 def readable(ctx: Context) -> Outcome:
     """Report what was read; an *error*, not a failure, where nothing can be read, for then nothing is known."""
-    reading = ctx.reading
-    evidence: dict[str, Any] = {**reading.conventions}
-    if reading.changes_state:
-        evidence["state changed by calls"] = ", ".join(reading.changes_state[:8])
-    if not reading.broken:
-        return Outcome("passed", f"{len(reading.conventions)} answers read", evidence, oracle="shapes and dtypes")
-    evidence["unreadable"] = ", ".join(reading.broken)
-    messages = dict.fromkeys(reading.broken.values())
+    conventions = ctx.conventions
+    evidence: dict[str, Any] = {**conventions.formats}
+    if conventions.changes_state:
+        evidence["state changed by calls"] = ", ".join(conventions.changes_state[:8])
+    if not conventions.broken:
+        return Outcome("passed", f"{len(conventions.formats)} answers read", evidence, oracle="shapes and dtypes")
+    evidence["unreadable"] = ", ".join(conventions.broken)
+    messages = dict.fromkeys(conventions.broken.values())
     return Outcome("error", "; ".join(messages), evidence, oracle="shapes and dtypes")

@@ -14,7 +14,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.comparisons import forward_tolerance, gap, steady_forward, warm_up, worst
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.subject import answers as reading
+from iresnet_verify.subject import outputs
 from iresnet_verify.subject.module_state import is_torch_module
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ THREADS, ROUNDS = 4, 3
 def threads(ctx: Context) -> Outcome:
     """Four threads, each with inputs of its own, three times; callables whose calls change state are not asked."""
     warm_up(ctx)
-    if ctx.mode == "train" or _state_names(ctx.subject.module) & set(ctx.reading.changes_state):
+    if ctx.mode == "train" or _state_names(ctx.subject.module) & set(ctx.conventions.changes_state):
         return Outcome("passed", "calls may change the network's state in this mode: nothing is claimed of several at once")
     batches = [ctx.inputs(max(ctx.rows, 8)) for _ in range(THREADS)]
     if not all(steady_forward(ctx, x) for x in batches):
@@ -42,7 +42,7 @@ def threads(ctx: Context) -> Outcome:
     alone = [ctx.f.forward(x, seed=0) for x in batches]
 
     def call(x: Any) -> Any:
-        return reading.unpack("forward", ctx.caller.invoke("forward", x, seed=0))[0]
+        return outputs.unpack("forward", ctx.caller.invoke("forward", x, seed=0))[0]
 
     with ctx.guard(), ThreadPoolExecutor(THREADS) as pool:
         together = [list(pool.map(call, [ctx.native(x) for x in batches])) for _ in range(ROUNDS)]

@@ -20,9 +20,9 @@ from iresnet_verify.catalogue.shared.comparisons import (
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.measurements import behaviour as measures
-from iresnet_verify.subject import answers as reading
+from iresnet_verify.subject import outputs
+from iresnet_verify.subject.errors import Undecided
 from iresnet_verify.subject.frameworks import changed_globals, dtype_name
-from iresnet_verify.subject.undecided import Undecided
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -82,7 +82,7 @@ def dtype_kept(ctx: Context) -> Outcome:
             continue
         given = ctx.native(argument)
         with ctx.guard():
-            y = reading.unpack(name, ctx.caller.invoke(name, given))[0]
+            y = outputs.unpack(name, ctx.caller.invoke(name, given))[0]
         got, place = dtype_name(y), str(getattr(y, "device", "cpu"))
         if got != ctx.subject.dtype or place != str(getattr(given, "device", "cpu")):
             return Outcome(
@@ -116,7 +116,7 @@ def global_randomness_kept(ctx: Context) -> Outcome:
     judged = []
     for name, argument in arguments(ctx, x):
         draws = name in ("log_det", "inverse_log_det", "log_prob") and random_log_det
-        draws = draws or (name in ("forward", "inverse") and ctx.reading.packed.get(name, False) and random_log_det)
+        draws = draws or (name in ("forward", "inverse") and ctx.conventions.packed.get(name, False) and random_log_det)
         draws = draws or (name == "forward" and not steady_forward(ctx, x))
         after = []
         for seed in (11, 12):

@@ -99,7 +99,7 @@ def operator_norm(ctx: Context, layer: Layer) -> Norm:
     zero = np.zeros((1, *layer.shape), dtype=dtype)
 
     def act(v: HostArray) -> HostArray:
-        with ctx.guard(), ctx.framework.calling():
+        with ctx.guard(), ctx.framework.call_context():
             out = ctx.host(layer.apply(ctx.native(np.concatenate([v.astype(dtype), zero]))))
         return np.asarray(out[:-1] - out[-1:], dtype=np.float64)
 
@@ -129,7 +129,7 @@ def _transposed(ctx: Context, layer: Layer, image: HostArray) -> HostArray | Non
         return None
     import torch
 
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         leaf = ctx.native(np.zeros((1, *layer.shape)), requires_grad=True)
         out = layer.apply(leaf)
         (back,) = torch.autograd.grad(out, leaf, torch.as_tensor(image).to(out))

@@ -16,7 +16,7 @@ from iresnet_verify.catalogue.shared.log_det_truth import Truth, decided, is_det
 from iresnet_verify.catalogue.shared.map_errors import Domain, refreshed, size
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.expectation.bias import judge
+from iresnet_verify.expectation.bias import compare_expectation
 from iresnet_verify.measurements import log_dets as measures
 from iresnet_verify.randomness.injection import Vector
 
@@ -44,7 +44,7 @@ def worst_input(ctx: Context) -> Outcome:
     series = ctx.subject.lipschitz is not None or ctx.subject.residual is not None
     lead = search.hardest(ctx, domain, 4) if series else ctx.inputs(1)
     if kind == "unbiased" or (kind == "bias" and not is_deterministic(ctx, lead)):
-        found = judge(ctx, ctx.evaluate_log_det, truth_at(ctx, lead).claim(ctx, bias, 1))
+        found = compare_expectation(ctx, ctx.evaluate_log_det, truth_at(ctx, lead).claim(ctx, bias, 1))
         return _with_theorem(ctx, found, bias)
     count = max(1, min(4, search.WORK // (4 * max(ctx.d, 1))))
     x = np.concatenate([lead, ctx.inputs(count - 1)]) if count > 1 else lead
@@ -137,7 +137,7 @@ def adds_up(ctx: Context) -> Outcome:
     x = ctx.inputs(ctx.rows)
     if not is_deterministic(ctx, x[:3]):
         return Outcome("passed", "random values: each is held against the determinant by estimator.unbiased", {"rows": 0})
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         y, first = ctx.raw_forward(ctx.native(x), seed=3)
         z, second = ctx.raw_forward(y, seed=3)
         if first is None or second is None:

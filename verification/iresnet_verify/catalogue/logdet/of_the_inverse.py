@@ -11,7 +11,7 @@ from iresnet_verify.catalogue.shared.log_det_truth import Truth, decided, truth_
 from iresnet_verify.catalogue.shared.map_errors import promised
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.expectation.bias import judge
+from iresnet_verify.expectation.bias import compare_expectation
 from iresnet_verify.measurements import log_dets as measures
 from iresnet_verify.randomness.injection import Vector
 
@@ -46,7 +46,7 @@ def of_the_inverse(ctx: Context) -> Outcome:
         rows = min(2, len(x))
         claim = truth.claim(ctx, bias, rows, "inverse log-det")
         claim.x, claim.truth, claim.slack, claim.J = y[:rows], -truth.value[:rows], claim.slack + moved[:rows], None
-        outcome = judge(ctx, lambda rows, seed: inverse_log_det(rows, seed=seed), claim)
+        outcome = compare_expectation(ctx, lambda rows, seed: inverse_log_det(rows, seed=seed), claim)
         return _located(ctx, outcome, truth, y)
     value = inverse_log_det(y, seed=ctx.caller.next_seed())
     allowed = truth.slack + moved + bias

@@ -12,7 +12,7 @@ from iresnet_verify.catalogue.shared.log_det_truth import Truth, decided, is_det
 from iresnet_verify.catalogue.shared.map_errors import refreshed
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.expectation.bias import judge
+from iresnet_verify.expectation.bias import compare_expectation
 from iresnet_verify.measurements import log_dets as measures
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.randomness.injection import Vector
@@ -38,7 +38,7 @@ def matches_determinant(ctx: Context) -> Outcome:
     x = ctx.inputs(ctx.rows)
     truth = truth_at(ctx, x)
     if kind == "unbiased" or (kind == "bias" and not is_deterministic(ctx, x[:3])):
-        return judge(ctx, ctx.evaluate_log_det, truth.claim(ctx, bias, min(2, len(x))))
+        return compare_expectation(ctx, ctx.evaluate_log_det, truth.claim(ctx, bias, min(2, len(x))))
     value = ctx.evaluate_log_det(x, ctx.caller.next_seed())
     return compared(ctx, truth, value, bias)
 
@@ -173,7 +173,7 @@ def one_value(ctx: Context) -> Outcome:
         if kind == "unbiased" or not is_deterministic(ctx, x[:3]):
             if not has_packed:
                 return Outcome("passed", "random values: each is held against the determinant by its own check", {"rows": 0})
-            return judge(ctx, packed, truth_at(ctx, x[:2]).claim(ctx, bias, 2, "log-det beside y"))
+            return compare_expectation(ctx, packed, truth_at(ctx, x[:2]).claim(ctx, bias, 2, "log-det beside y"))
         value, seed = ctx.evaluate_log_det(x, 31), 31
         truth = truth_at(ctx, x)
         found = {"log_det(x)": value}

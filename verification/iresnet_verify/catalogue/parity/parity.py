@@ -187,7 +187,7 @@ def _built(ctx: Context, dtype: str, source: Any) -> Context:
 )
 def packed_log_det(ctx: Context) -> Outcome:
     """Compare the two at the same x."""
-    if not ctx.reading.packed.get("forward", False):
+    if not ctx.conventions.packed.get("forward", False):
         return Outcome("skipped", "forward returns y alone")
     warm_up(ctx)
     x = ctx.inputs(ctx.rows)

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iresnet_verify.oracle.jacobian import OPERATIONS
-from iresnet_verify.subject.conventions import read
-from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.conventions import read_conventions
+from iresnet_verify.subject.errors import SubjectError, Undecided
 from iresnet_verify.subject.frameworks import framework_of
 from iresnet_verify.subject.module_state import set_mode
-from iresnet_verify.subject.undecided import Undecided
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -126,7 +125,7 @@ def arguments(ctx: Context, x: HostArray) -> Iterator[tuple[str, HostArray]]:
     """Yield each readable callable that takes an array, with an argument at which it makes sense."""
     y = ctx.f.forward(x, seed=0)
     for name in (*EVENT_NAMES, *SCALAR_NAMES):
-        if getattr(ctx.subject, name) is not None and name not in ctx.reading.broken:
+        if getattr(ctx.subject, name) is not None and name not in ctx.conventions.broken:
             yield name, (y if name in OF_OUTPUT else x)
 
 
@@ -134,10 +133,10 @@ def context_of(ctx: Context, subject: Subject) -> Context:
     """Return the context of another subject in the same mode; its other callables may be broken, forward may not."""
     set_mode(subject.module, ctx.mode)
     framework = framework_of(subject)
-    found = read(subject, framework, ctx.seed)
+    found = read_conventions(subject, framework, ctx.seed)
     if "forward" in found.broken:
         raise SubjectError(f"fresh(): {found.broken['forward']}")
-    return replace(ctx, subject=subject, framework=framework, reading=found)
+    return replace(ctx, subject=subject, framework=framework, conventions=found)
 
 
 class Surroundings:
@@ -150,9 +149,9 @@ class Surroundings:
         return getattr(self._framework, name)
 
     @contextmanager
-    def calling(self) -> Iterator[None]:
+    def call_context(self) -> Iterator[None]:
         """The usual surroundings, and within them ours."""
-        with self._framework.calling(), self._around():
+        with self._framework.call_context(), self._around():
             yield
 
 

@@ -30,7 +30,7 @@ def expected_gradient(ctx: Context, x: HostArray, weights: Vector, chosen: Sketc
     towards = ctx.rng.standard_normal(x.shape[1:])
 
     def evaluate(rows: HostArray, seed: int) -> Vector:
-        with ctx.guard(), ctx.framework.calling():
+        with ctx.guard(), ctx.framework.call_context():
             leaf = ctx.native(rows, requires_grad=True)
             log_det = ctx.raw_log_det(leaf.clone(), seed=seed)
             value = np.asarray(ctx.host(log_det), dtype=np.float64)
@@ -41,9 +41,9 @@ def expected_gradient(ctx: Context, x: HostArray, weights: Vector, chosen: Sketc
             return value + (ctx.host(leaf.grad).astype(np.float64) * towards).reshape(len(rows), -1).sum(1)
 
     plan = prepare(ctx, evaluate, x, seed)
-    if plan.hides_law:
+    if plan.length_distribution_unknown:
         raise NotEnumerableError("the law of the series length is not told")
-    if plan.probe_laws and plan.kind in ("constant", "independent of the probe"):
+    if plan.probe_distributions and plan.kind in ("constant", "independent of the probe"):
         plan.kind, plan.even = "quadratic", False
     _scales(ctx, plan, x, weights, chosen)
     h = plan.columns()
@@ -64,14 +64,14 @@ def _gradient(ctx: Context, plan: Enumerator, x: HostArray, z: Vector, n: int, w
     """The subject's gradient with these probes and this length (no padding: the shapes were read in `prepare`)."""
     batch = len(x)
     feed = Feed(probes=z, lengths=np.full(batch, n, dtype=np.int64), row_major=plan.row_major, variant=plan.variant)
-    with plan.box.calling(lambda draw: feed(draw, batch, ctx.subject.event_shape)):
+    with plan.estimate.inject(lambda draw: feed(draw, batch, ctx.subject.event_shape)):
         plan.rows += batch
         return own(ctx, x, weights, chosen, plan.seed).numbers
 
 
 def _scales(ctx: Context, plan: Enumerator, x: HostArray, weights: Vector, chosen: Sketch) -> None:
     """The parameter gradient at 0, v, 2v, sign v behaves as the kind says."""
-    if not plan.probe_laws or plan.discrete:  # integer draws take no other values than those enumerated
+    if not plan.probe_distributions or plan.discrete:  # integer draws take no other values than those enumerated
         return
     n = plan.start + 1
     v = np.random.default_rng(plan.seed).normal(size=(len(x), ctx.d))
@@ -85,5 +85,5 @@ def _scales(ctx: Context, plan: Enumerator, x: HostArray, weights: Vector, chose
         gap = np.abs(at(2 * v) - zero - 4 * (once - zero))
     else:
         gap = np.abs(once - at(np.sign(v) if plan.kind == "sign" else 2 * v))
-    if not float(gap.max()) <= np.sqrt(plan.box.roundoff) * (float(np.abs(once).max()) + 1.0):
+    if not float(gap.max()) <= np.sqrt(plan.estimate.roundoff) * (float(np.abs(once).max()) + 1.0):
         raise NotEnumerableError(f"the gradient is not {plan.kind} in the probe")

@@ -165,7 +165,7 @@ def attempt(ctx: Context, y: HostArray) -> tuple[HostArray, np.ndarray[Any, np.d
             x = ctx.f.inverse(rows)
         except Exception as error:  # any exception of the subject's own is a report, whatever its type
             return None, type(error).__name__
-        said = [text for text in ctx.caller.heard if REPORT.search(text)]
+        said = [text for text in ctx.caller.warning_texts if REPORT.search(text)]
         return x, f"a warning: {said[0].splitlines()[0][:80]}" if said else ""
 
     back, how = one(y)

@@ -22,7 +22,7 @@ import numpy as np
 from iresnet_verify.oracle import rows_torch as autodiff_torch
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.oracle.jacobian import OPERATIONS
-from iresnet_verify.subject.undecided import Undecided
+from iresnet_verify.subject.errors import Undecided
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -127,7 +127,7 @@ def _by_copies(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale: flo
     import torch
 
     name = "forward" if ctx.subject.residual is None else "residual"
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         whole = ctx.caller.event(name, ctx.native(x), seed=seed)[0].detach()
         eye = torch.eye(ctx.d, dtype=whole.dtype, device=whole.device)
         near = OPERATIONS * ctx.u * (1.0 + float(whole.abs().max()))
@@ -161,7 +161,7 @@ def _by_copies(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale: flo
 def _differentiated(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale: float, batched: bool) -> Vector:
     import torch
 
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         leaf = ctx.native(x, requires_grad=True)
         values = exact_log_det(ctx, leaf, seed, batched=batched, create_graph=True)
         answers = []
@@ -191,11 +191,12 @@ def _agrees(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, gradien
             terms.append(float(gradient[chosen.owner == block][which - 2]) * length)
         slope = 0.0
         for sign in (1.0, -1.0):
-            with ctx.guard(), ctx.framework.calling():
+            with ctx.guard(), ctx.framework.call_context():
                 with torch.no_grad():
                     for p, v in zip(chosen.tensors, directions, strict=True):
                         p.add_(sign * step * v)
-                values = exact_log_det(ctx, ctx.native(x, requires_grad=True), seed, batched=ctx.caller.batched, create_graph=False)
+                values = exact_log_det(ctx, ctx.native(x, requires_grad=True), seed, batched=ctx.caller.batched_cotangents,
+                                        create_graph=False)
                 slope += sign * float((torch.tensor(weights) * values.detach()).sum()) / (2.0 * step)
         noise = 64.0 * ctx.u * ctx.d * float(np.abs(weights).sum()) / step
         if abs(slope - sum(terms)) <= 0.02 * max(abs(slope), sum(map(abs, terms))) + noise:
@@ -217,7 +218,7 @@ def own(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, seed: int) 
     """One backward pass through the subject's log-det; gradients of rows with equal x are summed."""
     import torch
 
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         for p in ctx.subject.module.parameters():
             p.grad = None
         leaf = ctx.native(x, requires_grad=True)

@@ -72,7 +72,7 @@ def _transposed(ctx: Context, x: HostArray, w: HostArray, seed: int) -> HostArra
     import torch
 
     name = "forward" if ctx.subject.residual is None else "residual"
-    with ctx.guard(), ctx.framework.calling():
+    with ctx.guard(), ctx.framework.call_context():
         leaf = ctx.native(x, requires_grad=True)
         y = ctx.caller.event(name, leaf.clone(), seed=seed)[0]
         y.backward(torch.as_tensor(w).reshape(y.shape).to(y))

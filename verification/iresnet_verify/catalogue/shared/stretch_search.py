@@ -20,7 +20,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared import singular_products as products
 from iresnet_verify.catalogue.shared.map_errors import Domain, Rows, distance, norms, residual, size
 from iresnet_verify.oracle import singular_values as singular
-from iresnet_verify.subject.undecided import Undecided
+from iresnet_verify.subject.errors import Undecided
 
 if TYPE_CHECKING:
     from collections.abc import Callable
