@@ -41,7 +41,7 @@ class ConvergenceError(IResNetError, RuntimeError):
 
 
 class DivergedError(NonFiniteError):
-    """A training met a loss or gradient that is not finite; `state` is the one before that step."""
+    """A training met a loss, gradient or new weights that are not finite; `state` is the last whose loss and gradient were."""
 
     def __init__(self, message: str, state: object = None) -> None:
         super().__init__(message)

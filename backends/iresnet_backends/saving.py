@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from iresnet_ref.training.normalised_model import NormalisedModel
 from iresnet_ref.training.optimiser import Moments
 
 FORMAT = "iresnet-ref"
+PARTIAL = ".partial"
+"""Behind the name of a file: what a killed `save` has left of it."""
 VERSION = 1
 TYPES: dict[str, Any] = {
     cls.__name__: cls
@@ -68,9 +71,11 @@ def save(path: str | Path, subject: Any) -> None:
     structure = _encoded(subject, "", arrays)
     header = {"format": FORMAT, "version": str(VERSION), "structure": json.dumps(structure, ensure_ascii=False)}
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     try:
         safetensors.save_file(arrays, partial, metadata=header)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # a name never points to data that a power cut can take away
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -100,6 +105,49 @@ def load(path: str | Path, *, like: Any = None, backend: Backend | str | None = 
     return subject
 
 
+def differences(wanted: Any, got: Any) -> list[tuple[str, str, str]]:
+    """Return (place, what is wanted, what came) wherever two subjects differ, in anything but the values and dtypes of their arrays.
+
+    >>> differences(ir.Permutation((2,), (0, 1)), ir.Permutation((2,), (1, 0)))
+    [('order.0', '0', '1'), ('order.1', '1', '0')]
+    """
+    one, other = (dict(_leaves(s, "")) for s in (wanted, got))
+    absent = "nothing"
+    return [
+        (key, one.get(key, absent), other.get(key, absent))
+        for key in dict.fromkeys((*one, *other))
+        if one.get(key, absent) != other.get(key, absent)
+    ]
+
+
+def _leaves(subject: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield (place, description) of a subject, its parts, and what they end in."""
+    if _has_parts(subject):
+        yield path, type(subject).__name__.replace("list", "tuple")
+        for name, value in _parts(subject):
+            yield from _leaves(value, _below(path, name))
+    elif hasattr(subject, "shape") and hasattr(subject, "dtype"):
+        yield path, f"an array of shape {tuple(subject.shape)}"
+    elif isinstance(subject, Activation):
+        yield path, json.dumps(_encoded_activation(subject, path))
+    else:
+        yield path, json.dumps(subject, default=repr)
+
+
+def _has_parts(subject: Any) -> bool:
+    return isinstance(subject, tuple | list | dict) or TYPES.get(type(subject).__name__) is type(subject)
+
+
+def _parts(subject: Any) -> Iterator[tuple[str | int, Any]]:
+    """Yield the names and values of what a tuple, dictionary or object of `TYPES` consists of."""
+    if isinstance(subject, tuple | list):
+        yield from enumerate(subject)
+    elif isinstance(subject, dict):
+        yield from subject.items()
+    else:
+        yield from ((f.name, getattr(subject, f.name)) for f in dataclasses.fields(subject))
+
+
 def _safetensors() -> Any:
     try:
         import safetensors.numpy
@@ -114,16 +162,15 @@ def _encoded(value: Any, path: str, arrays: dict[str, HostArray]) -> Any:
     """Return value as JSON; arrays go to `arrays` under their path."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    parts = {name: _encoded(v, _below(path, name), arrays) for name, v in _parts(value)} if _has_parts(value) else {}
     if isinstance(value, tuple | list):
-        return {"tuple": [_encoded(v, _below(path, i), arrays) for i, v in enumerate(value)]}
+        return {"tuple": list(parts.values())}
     if isinstance(value, dict):
-        return {"dictionary": {name: _encoded(v, _below(path, name), arrays) for name, v in value.items()}}
+        return {"dictionary": parts}
     if isinstance(value, Activation):
         return _encoded_activation(value, path)
     if TYPES.get(type(value).__name__) is type(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        encoded = {name: _encoded(v, _below(path, name), arrays) for name, v in fields.items()}
-        return {"type": type(value).__name__, "fields": encoded}
+        return {"type": type(value).__name__, "fields": parts}
     if not hasattr(value, "dtype") or not hasattr(value, "shape"):
         remedy = "save with Options(law=None) and state the law again after loading" if isinstance(value, Law) else "save its parts"
         raise DTypeError(

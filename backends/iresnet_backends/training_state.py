@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from iresnet_backends.errors import FormatError
-from iresnet_backends.saving import load, save
+from iresnet_backends.saving import PARTIAL, differences, load, save
 from iresnet_ref.training.loop import State
+
+PREVIOUS = ".previous"
+"""Behind the name of a checkpoint: the one before it."""
 
 
 def checkpoint(path: str | Path, every: int = 1) -> Callable[[State, float], None]:
     """Return a callback for `iresnet_ref.training.fit` that saves the state to `path` after every `every`-th step.
 
-    The file is replaced as a whole, so a run killed while it writes leaves the previous checkpoint.
+    The file is replaced as a whole: a run killed while it writes leaves the checkpoints that it had. The one before is kept
+    at `path` with `.previous` behind its name. What a killed run left half written is removed
+    here, so only one run may write to a path.
 
     >>> import tempfile, pathlib, numpy as np, iresnet_ref as ir
     >>> from iresnet_ref.training import fit, maximum_likelihood, start
@@ -28,33 +33,47 @@ def checkpoint(path: str | Path, every: int = 1) -> Callable[[State, float], Non
     """
     if every < 1:
         raise ValueError(f"checkpoint: expected every ≥ 1, got {every}")
+    path = Path(path)
+    written = _beside(path, ".next")
+    for leftover in (written, _beside(written, PARTIAL), _beside(path, PARTIAL)):
+        leftover.unlink(missing_ok=True)
 
     def callback(state: State, loss: float) -> None:
         del loss
         if state.step % every == 0:
-            save(path, state)
+            save(written, state)
+            if path.exists():
+                path.replace(_beside(path, PREVIOUS))
+            written.replace(path)
 
     return callback
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
 
 
 def resume(path: str | Path, fresh: State) -> State:
     """Return the state saved at `path`, on the backend and in the dtype of `fresh`; `fresh` where there is no file yet.
 
-    Raises: FormatError for a file that is damaged or holds anything but a training of the same parameters and settings.
+    A run killed between two renamings has left its previous checkpoint alone: that one is returned. Whether an ActNorm
+    is initialised may differ from `fresh`; everything else that is no weight, moment or step has to be equal: types, shapes,
+    activations, permutations, options, norms, Lipschitz constants, settings.
+    Raises: FormatError for a file that is damaged, or holds anything but a training of the same model, naming the differences.
     """
-    path = Path(path)
-    if not path.exists():
+    path, previous = Path(path), _beside(Path(path), PREVIOUS)
+    if not path.exists() and not previous.exists():
         return fresh
-    parameters = fresh.normalised.parameters()
-    state: Any = load(path, like=next(iter(parameters.values())))
+    path = path if path.exists() else previous
+    try:
+        state: Any = load(path, like=next(iter(fresh.normalised.parameters().values())))
+    except FormatError as error:
+        raise FormatError(f"resume: {error}; the checkpoint before it is kept at {previous}") from error
     if not isinstance(state, State):
         raise FormatError(f"resume {path}: expected the state of a training, got {type(state).__name__}; try load")
-    saved, wanted = ({k: tuple(p.shape) for k, p in d.items()} for d in (state.normalised.parameters(), parameters))
-    constants = (fresh.settings, fresh.normalised.lipschitz)
-    if saved != wanted or (state.settings, state.normalised.lipschitz) != constants:
-        raise FormatError(
-            f"resume {path}: expected a training of the same parameters, Lipschitz constant and settings, got {state.settings} and "
-            f"parameters that differ in {sorted(k for k in saved.keys() | wanted.keys() if saved.get(k) != wanted.get(k))}; "
-            "try another path"
-        )
+    others = [d for d in differences(fresh, state) if d[0].rpartition(".")[2] not in {"step", "initialised"}]
+    if others:
+        told = "; ".join(f"{where}: expected {wanted}, got {got}" for where, wanted, got in others[:5])
+        raise FormatError(f"resume {path}: expected a training of the same model and settings, got {len(others)} differences: {told}; "
+                          "try another path, or the model that was saved")
     return state

@@ -17,6 +17,7 @@ from typing import Any
 from iresnet_ref import rounding
 from iresnet_ref.arrays import namespace, size
 from iresnet_ref.branches.branch import Branch
+from iresnet_ref.errors import NonFiniteError
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.normalisation.norm_gradient import norm_slope
 from iresnet_ref.normalisation.shares import lipschitz_shares
@@ -45,7 +46,7 @@ class Normalised:
 
     Limits: no gradient exists at σ = c, and where the largest singular value (column sum, row sum) is tied; near a tie σ
     is known, but the gradient turns quickly.
-    Raises: NotContractiveError unless 0 < lipschitz < 1, ValueError for non-finite weights.
+    Raises: NotContractiveError unless 0 < lipschitz < 1, NonFiniteError for weights or norms that are not finite.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> raw = ir.mlp((2, 8, 2), lipschitz=0.9)
@@ -114,7 +115,7 @@ def _divided(layer: Layer, sigma: float, share: float, p: float) -> tuple[Any, f
     The layer that is returned is the one that the proof is about, and carries it.
     """
     if not math.isfinite(sigma):
-        raise ValueError(f"Normalised: expected a norm of {layer.name} within float64, got {sigma}; scale its weight down")
+        raise NonFiniteError(f"Normalised: expected a norm of {layer.name} within float64, got {sigma}; scale its weight down")
     parameters = dict(layer.parameters)
     weight = parameters["weight"]
     n, taps = min(weight.shape[:2]), size(tuple(weight.shape[2:]))

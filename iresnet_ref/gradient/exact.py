@@ -19,18 +19,16 @@ CHUNK = 2**18
 def exact_gradient(tape: Tape, weights: Any, y_bar: Any) -> tuple[Any, dict[str, Any], int]:
     """Return (x̄, gradients, size of the matrix) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x), `tape` the record of g at x."""
     xp, batch = namespace(tape.value), tape.value.shape[0]
-    assert tape.chain is not None
-    start, n, width = narrowest(tape.chain)
+    start, n, width = narrowest(tape.jacobian)
     rows = max(1, CHUNK // (n * width))
     if rows >= batch:
         return *_of_rows(tape, start, weights, y_bar), n
-    pieces, total = [], None
+    pieces, total = [], dict[str, Any]()
     for first in range(0, batch, rows):
         cut = slice(first, min(first + rows, batch))
         piece, gradients = _of_rows(tape.take(cut), start, weights[cut], None if y_bar is None else y_bar[cut, ...])
         pieces.append(piece)
-        total = gradients if total is None else {k: total[k] + gradient for k, gradient in gradients.items()}
-    assert total is not None
+        total = {k: total[k] + gradient if k in total else gradient for k, gradient in gradients.items()}
     return xp.concat(pieces, axis=0), total, n
 
 
@@ -48,8 +46,7 @@ def narrowest(chain: Chain) -> tuple[int, int, int]:
 def _of_rows(tape: Tape, start: int, weights: Any, y_bar: Any) -> tuple[Any, dict[str, Any]]:
     """Return (x̄, gradients) of these rows."""
     xp = namespace(tape.value)
-    assert tape.chain is not None
-    event, batch = tape.chain.factors[start].in_shape, tape.value.shape[0]
+    event, batch = tape.jacobian.factors[start].in_shape, tape.value.shape[0]
     n = size(event)
     identity = xp.eye(n, dtype=tape.value.dtype, device=device(tape.value))
     tangents = tape.push(xp.reshape(identity, (n, 1, *event)), start)

@@ -72,11 +72,10 @@ def inverse_gradient(
         direct = logdet_gradient(block, x, weights=-weights, method=method, probes=probes, check=False)
         total = total + direct.x
     tape = block.branch.record(x)
-    assert tape.chain is not None
     q = dual(block.norm)
     size = row_norm(total, x.ndim - 1, q)
     goal = rtol * size
-    z, norm, products, used = solve_adjoint(tape.chain, total, goal, lipschitz, q)
+    z, norm, products, used = solve_adjoint(tape.jacobian, total, goal, lipschitz, q)
     _, _, through = tape.pullback(z)
     gradients = {k: -through[k] if direct is None else direct.parameters[k] - through[k] for k in wanted}
     bound = norm / (1.0 - lipschitz)

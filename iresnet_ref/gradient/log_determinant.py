@@ -81,9 +81,8 @@ def logdet_gradient(
     batch = x.shape[0]
     weights = xp.ones_like(xp.reshape(x, (batch, -1))[:, 0]) if weights is None else weights
     tape = block.branch.record(x)
-    assert tape.chain is not None
     if method == "auto":
-        method = "exact" if min(size(f.in_shape) for f in tape.chain.factors) <= EXACT_UP_TO else "neumann"
+        method = "exact" if min(size(f.in_shape) for f in tape.jacobian.factors) <= EXACT_UP_TO else "neumann"
     if method == "exact":
         x_bar, gradients, n = exact_gradient(tape, weights, y_bar)
         evaluations, truncation = np.full(batch, n), 0.0
@@ -111,9 +110,8 @@ def _neumann(
     tape: Tape, v: Any, weights: Any, y_bar: Any, lengths: HostArray, survival: Any
 ) -> tuple[Any, dict[str, Any]]:
     """Return (x̄, gradients) of the estimate's mean over the probes."""
-    assert tape.chain is not None
     weights = expand_rows(weights / v.shape[0], tape.value.ndim - 1)
-    t_bar = neumann_cotangent(tape.chain, v, lengths, survival) * weights
+    t_bar = neumann_cotangent(tape.jacobian, v, lengths, survival) * weights
     x_bar, _, gradients = tape.pullback(y_bar, tape.push(v), t_bar)
     return x_bar, gradients
 

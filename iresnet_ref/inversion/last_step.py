@@ -21,6 +21,7 @@ import numpy as np
 from iresnet_ref import rounding
 from iresnet_ref.arrays import device, expand_rows, from_host, namespace
 from iresnet_ref.block import ResidualBlock
+from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.inversion.rows import Rows
 from iresnet_ref.inversion.safeguard import Goal, Point
 
@@ -30,7 +31,8 @@ def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tup
     xp, n = namespace(point.x), math.prod(point.x.shape[1:])
     u, underflow = rounding.unit_roundoff(point.x), 4.0 * n * rounding.smallest_normal(point.x)
     alpha, beta = block.branch.rounding
-    assert rows.size_y is not None, "the host has looked"
+    if rows.size_y is None:
+        raise ConvergenceError("last step: expected rows that the host has looked at, got none; try rows.look(point, rtol)")
     residual, reach = rows.residual, rows.size + rows.residual
     rho = 2.0 * (alpha + beta * reach) + 5.0 * u * (reach + rows.size_y)
     on_top = 1.0 + (2 * n + 64) * u  # the rounding of the norms and of these lines

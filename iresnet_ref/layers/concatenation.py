@@ -69,9 +69,8 @@ class Concatenation:
         """Return the value and [η₁I; η₂J_f(x)]."""
         first, second = self.weights(x)
         tape = record(self.inner, x)
-        assert tape.chain is not None
         value = namespace(x).concat([first * x, second * tape.value], axis=1)
-        return value, Concatenated(first, second, tape.chain.factors)
+        return value, Concatenated(first, second, tape.jacobian.factors)
 
     def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
         """x̄ = η₁ȳ₁ + η₂J_fᵀȳ₂ + …, η̄₁ = Σ ȳ₁x + t̄₁v, η̄₂ = Σ ȳ₂f(x) + t̄₂J_f v, through softplus and the division."""

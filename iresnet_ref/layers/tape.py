@@ -25,6 +25,13 @@ class Tape:
     value: Any
     chain: Chain | None
 
+    @property
+    def jacobian(self) -> Chain:
+        """The chain of J_g(x). Raises ValueError where it was not asked for."""
+        if self.chain is None:
+            raise ValueError("tape: expected a record with the Jacobian's chain, got one without; try record(linearize=True)")
+        return self.chain
+
     def take(self, rows: slice) -> Tape:
         """Return the record of these rows of the batch."""
         chain = None if self.chain is None else self.chain.take(rows)
@@ -32,9 +39,8 @@ class Tape:
 
     def push(self, v: Any, start: int = 0) -> tuple[Any, ...]:
         """Return the tangent in front of each layer, from layer `start` once around, and the last behind all of them."""
-        assert self.chain is not None
         tangents = [v]
-        for factor in self.chain.rotated(start).factors:
+        for factor in self.jacobian.rotated(start).factors:
             tangents.append(factor.apply(tangents[-1]))
         return tuple(tangents)
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref.arrays import HostArray, from_host, size, to_host
+from iresnet_ref.errors import NonFiniteError
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
@@ -26,7 +27,7 @@ from iresnet_ref.norms.dense import times_power_of_two
 def norm_slope(layer: Layer, p: float = 2.0) -> tuple[float, Any]:
     """Return (σ, ∂σ/∂W), W the layer's weight and σ its operator norm p → p, p = 1, 2 or ∞.
 
-    Raises ValueError for layers that are not linear, and for weights that are not finite.
+    Raises ValueError for layers that are not linear, NonFiniteError for weights that are not finite.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> weight = np.diag([3.0, 4.0])
@@ -40,7 +41,7 @@ def norm_slope(layer: Layer, p: float = 2.0) -> tuple[float, Any]:
         )
     weight = to_host(layer.weight).astype(np.float64)
     if not np.isfinite(weight).all():
-        raise ValueError(
+        raise NonFiniteError(
             f"Normalised: expected a finite norm of {layer.name}, got inf; look for NaN or infinity in its weight"
         )
     operator = layer.operator

@@ -7,12 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iresnet_ref.arrays import namespace, to_host
-from iresnet_ref.errors import DivergedError
+import numpy as np
+
+from iresnet_ref.arrays import all_finite, namespace, require_finite, to_host
+from iresnet_ref.errors import DivergedError, NonFiniteError, NotContractiveError, ShapeError
 from iresnet_ref.training import optimiser
 from iresnet_ref.training.losses import Loss
 from iresnet_ref.training.normalised_model import NormalisedModel
 from iresnet_ref.training.optimiser import Moments
+
+_REMEDY = "try a smaller learning_rate, clip= or warm_up="
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,15 @@ def start(model: Any, *, lipschitz: float | None = 0.9, settings: Settings | Non
     """Return the state before the first step of training a flow or `Classifier`, already initialised (ActNorm).
 
     `lipschitz` bounds Lip(g) of every residual branch, by certificate, after every step; None trains the raw weights as
-    they are: a standard ResNet. Raises NotContractiveError.
+    they are: a standard ResNet. Raises NotContractiveError, NonFiniteError, ShapeError for a model without parameters.
     """
     settings = Settings() if settings is None else settings
     normalised = NormalisedModel(model, lipschitz)
-    assert normalised.model is not None  # certified here, so that a mistake shows before the first step
     parameters = normalised.parameters()
+    if not parameters:
+        raise ShapeError("start: expected a model with parameters, got none; try steps such as ir.ResidualBlock(ir.mlp((2, 8, 2)))")
+    require_finite(**parameters)
+    normalised.require_certified()  # here, so that a mistake shows before the first step
     return State(normalised, settings, Moments.zero(parameters), parameters if settings.average else {})
 
 
@@ -85,9 +92,12 @@ def fit(
 
     If `loss` draws its rows and probes from `step` (`minibatch`, `maximum_likelihood(step=)`), two calls of n steps
     are one of 2n, bit for bit. `callback(state, loss)` is called after each step with the loss before it: progress bars,
-    checkpoints and early stops (raise) belong there. One number pair per step goes to the host.
+    checkpoints and early stops (raise) belong there. Two small synchronisations per step go to the host.
 
-    Raises: DivergedError where the loss or its gradient is not finite; its `state` is the last good one.
+    Every state that is called back or returned has finite weights and moments, and certified blocks. It is called back once
+    its own loss and gradient are known to be finite, that is when the next step begins; the last state of a call at the end.
+    Raises: DivergedError where loss, gradient or new weights are not finite, or not certified; its `state` is the last whose loss
+    and gradient were finite, or the one given where there is none. ShapeError where gradients do not fit the parameters.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> from iresnet_ref.training import Settings, fit, maximum_likelihood, start
@@ -98,28 +108,39 @@ def fit(
     >>> losses[-1] < losses[0], state.step
     (True, 5)
     """
+    good, before = state, None
     for _ in range(steps):
-        state, value = _stepped(state, loss)
-        if callback is not None:
-            callback(state, value)
+        found, value = _evaluated(state, loss, good)
+        if callback is not None and before is not None:
+            callback(state, before)
+        good, before = state, value
+        state = _stepped(state, found)
+    if callback is not None and before is not None:
+        callback(state, before)
     return state
 
 
-def _stepped(state: State, loss: Callable[[Any, int], Loss]) -> tuple[State, float]:
-    """Return the state after one more step, and the loss before it."""
+@np.errstate(all="ignore")  # what overflows is found by its value
+def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> tuple[dict[str, Any], float]:
+    """Return the gradient with respect to the raw parameters, clipped, and the loss. Raises DivergedError with `good`."""
     found = loss(state.model, state.step)
+    _require_fitting(found.gradients, state.model.parameters())
     gradients = state.normalised.pullback(found.gradients)
     norm = optimiser.global_norm(gradients)
     value, size = (float(v) for v in to_host(namespace(norm).stack([found.value, norm])))
     if not (math.isfinite(value) and math.isfinite(size)):
         raise DivergedError(
             f"training: expected a finite loss and gradient, got loss {value} and gradient norm {size} at step {state.step}; "
-            "try a smaller learning_rate, clip= or warm_up=, and look at this step's rows; .state is the last good one",
-            state,
+            f"{_REMEDY}, and look at this step's rows; .state is the last good one, of step {good.step}",
+            good,
         )
+    return optimiser.clip(gradients, state.settings.clip, norm) if state.settings.clip < math.inf else gradients, value
+
+
+@np.errstate(all="ignore")
+def _stepped(state: State, gradients: dict[str, Any]) -> State:
+    """Return the state after a step along the gradients, finite and certified. Raises DivergedError with the one before."""
     settings = state.settings
-    if settings.clip < math.inf:
-        gradients = optimiser.clip(gradients, settings.clip, norm)
     parameters, moments = optimiser.adamw(
         state.normalised.parameters(),
         gradients,
@@ -129,6 +150,26 @@ def _stepped(state: State, loss: Callable[[Any, int], Loss]) -> tuple[State, flo
         epsilon=settings.epsilon,
         weight_decay=settings.weight_decay,
     )
-    average = optimiser.averaged(state.average, parameters, settings.average) if settings.average else {}
     normalised = state.normalised.with_parameters(parameters)
-    return replace(state, normalised=normalised, moments=moments, average=average, step=state.step + 1), value
+    try:
+        if not all_finite(optimiser.flat([*parameters.values(), *moments.second.values()])):
+            raise NonFiniteError("expected finite weights and moments, got NaN or infinity")
+        normalised.require_certified()
+    except (NonFiniteError, NotContractiveError) as error:
+        raise DivergedError(
+            f"training: expected new weights that are finite and certified, got at step {state.step}: {error}; {_REMEDY}; "
+            ".state is the last good one",
+            state,
+        ) from error
+    average = optimiser.averaged(state.average, parameters, settings.average) if settings.average else {}
+    return replace(state, normalised=normalised, moments=moments, average=average, step=state.step + 1)
+
+
+def _require_fitting(gradients: dict[str, Any], parameters: dict[str, Any]) -> None:
+    """Refuse gradients that are not those of the parameters: none would be skipped, or broadcast, silently."""
+    others = sorted(k for k, p in parameters.items() if k not in gradients or tuple(gradients[k].shape) != tuple(p.shape))
+    if others:
+        raise ShapeError(
+            f"loss: expected a gradient of the shape of each parameter, got none or others at {others[:5]}; "
+            "try maximum_likelihood, classification or hybrid of the model that is passed in"
+        )

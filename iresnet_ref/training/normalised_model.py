@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from iresnet_ref.branches.normalised import Normalised
+from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.flows.bijections.composition import Composition, FactorOut
 from iresnet_ref.flows.bijections.residual import Residual
 
@@ -43,6 +44,16 @@ class NormalisedModel:
     def model(self) -> Any:
         """The certified model; the raw one where `lipschitz` is None."""
         return self._made[0]
+
+    def require_certified(self) -> None:
+        """Refuse a model with a branch that is not proved to keep Lip(g) ≤ `lipschitz`. Raises NotContractiveError."""
+        for prefix, normalised in self._made[1].items():
+            found = normalised.branch.certificate
+            if not found.bound <= normalised.lipschitz:
+                raise NotContractiveError(
+                    f"training: expected proved Lip(g) ≤ {normalised.lipschitz} of the block at {prefix!r}, got {found.bound:.6g} "
+                    f"({found.reason}); try ir.mlp, ir.convnet or ir.densenet, whose layers state finite constants"
+                )
 
     def parameters(self) -> dict[str, Any]:
         """Return the raw parameters."""

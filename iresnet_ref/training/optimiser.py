@@ -5,7 +5,7 @@ Loshchilov, Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019, arXiv 17
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,9 +68,14 @@ def global_norm(gradients: Arrays) -> Any:
     >>> float(global_norm({"a": np.asarray([3.0]), "b": np.asarray([[4.0]])}))
     5.0
     """
-    arrays = list(gradients.values())
+    return stack_norm(flat(gradients.values()))
+
+
+def flat(arrays: Iterable[Any]) -> Any:
+    """Return the entries of all arrays behind each other, (n,)."""
+    arrays = list(arrays)
     xp = namespace(*arrays)
-    return stack_norm(xp.concat([xp.reshape(g, (-1,)) for g in arrays], axis=0))
+    return xp.concat([xp.reshape(a, (-1,)) for a in arrays], axis=0)
 
 
 def clip(gradients: Arrays, largest: float, norm: Any = None) -> dict[str, Any]:

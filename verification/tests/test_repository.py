@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -120,3 +121,34 @@ def test_modules_that_may_share_a_process_have_names_of_their_own() -> None:
     folders = ("examples", "examples/subjects", "examples/paper", "benchmarks", "verification/tests")
     names = [path.stem for folder in folders for path in (ROOT / folder).glob("*.py")]
     assert {name for name in names if names.count(name) > 1} <= {"conftest"}, "imported by their bare names"
+
+
+def _narrows(test: ast.expr) -> bool:
+    """Whether a condition is `a is not None`, `isinstance(a, T)`, or some of these: what a type checker asks for."""
+    if isinstance(test, ast.BoolOp):
+        return all(map(_narrows, test.values))
+    if isinstance(test, ast.Compare):
+        return isinstance(test.ops[0], ast.IsNot) and ast.unparse(test.comparators[0]) == "None"
+    return isinstance(test, ast.Call) and ast.unparse(test.func) == "isinstance"
+
+
+# `python -O` takes every assert away. So in the two libraries there is none, and elsewhere it tells the type checker what a
+# caller guarantees, without a message for users.
+def test_nothing_that_matters_stands_in_an_assert() -> None:
+    found = [(p.relative_to(ROOT), node) for p in files() if p.suffix == ".py" and "tests" not in p.parts
+             for node in ast.walk(ast.parse(p.read_text("utf-8"))) if isinstance(node, ast.Assert)]
+    libraries = {p for p, _ in found if p.parts[0] in {"iresnet_ref", "backends"}}
+    assert not libraries, libraries
+    others = [f"{p}:{node.lineno}" for p, node in found if not _narrows(node.test) or node.msg is not None]
+    assert not others, others
+
+
+@pytest.mark.parametrize("lipschitz", [1.5, -1.0])
+def test_python_without_asserts_refuses_the_same(lipschitz: float) -> None:
+    code = (
+        "import iresnet_ref as ir; from iresnet_ref.training import start\n"
+        f"try: start(ir.Flow([ir.ResidualBlock(ir.mlp((2, 8, 2)))]), lipschitz={lipschitz})\n"
+        "except ir.NotContractiveError: print('refused')"
+    )
+    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"

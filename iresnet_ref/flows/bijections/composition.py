@@ -121,13 +121,12 @@ class Composition(Bijection):
 
     def record(self, x: Any, options: Options) -> tuple[list[Any], Any, LogDet]:
         """Return the input of every step, the value and the sum of the log-determinants."""
-        inputs, total = [], None
+        inputs, parts = [], []
         for step, own in self._with_options(options):
             inputs.append(x)
             x, log_det = step.run(x, own)
-            total = log_det if total is None else added(total, log_det)
-        assert total is not None
-        return inputs, x, total
+            parts.append(log_det)
+        return inputs, x, functools.reduce(added, parts)
 
     def inputs(self, x: Any) -> tuple[list[Any], Any]:
         """Return the input of every step, and the value."""

@@ -17,6 +17,7 @@ def load() -> dict[str, Mutant]:
     found: dict[str, Mutant] = {}
     for group in GROUPS:
         mine: dict[str, Mutant] = importlib.import_module(f"{__name__}.{group}").MUTANTS
-        assert not found.keys() & mine.keys(), f"mutants named twice: {found.keys() & mine.keys()}"
+        if twice := sorted(found.keys() & mine.keys()):
+            raise ValueError(f"mutants: expected each id once, got {twice} twice; try another id in {group}")
         found |= mine
     return found
