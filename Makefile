@@ -62,8 +62,7 @@ gallery: $(ADAPTERS)/.installed
 	$(ADAPTERS)/bin/python examples/gallery.py --published --budget quick
 
 test-adapters: $(ADAPTERS)/.installed
-	$(ADAPTERS)/bin/python -m pytest verification/tests/test_adapters.py verification/tests/test_jax_modules.py \
-		verification/tests/test_findings.py --timeout=3600
+	$(ADAPTERS)/bin/python -m pytest verification/tests/verify/adapters --timeout=3600
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

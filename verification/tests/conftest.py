@@ -28,7 +28,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 if not os.environ.get("IRESNET_GPU"):
     assert "cupy" not in sys.modules, "the real CuPy was imported before the tests could put the stand-in in its place"
-    sys.path.insert(0, str(Path(__file__).parent / "cupy_contract"))
+    sys.path.insert(0, str(Path(__file__).parent / "support/cupy_contract"))
 
 
 def _parameters(item: pytest.Item) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_reports import REPORT, result
+from odd_reports import REPORT, result
+from places import HOSTILE as FILE
 
 from iresnet_verify.cli import commands as cli
 from iresnet_verify.cli import configuration
@@ -15,7 +16,6 @@ from iresnet_verify.report import baseline
 from iresnet_verify.report import github as report_github
 from iresnet_verify.subject.errors import SubjectError
 
-FILE = Path(__file__).parent / "hostile_subjects.py"
 FAST = ("--budget", "quick", "--select", "hygiene.readable,inverse.recovers-input,logdet.matches-determinant")
 BAD = replace(REPORT, checks=[result("inverse.a", "failed"), result("inverse.b"), result("logdet.a")])
 

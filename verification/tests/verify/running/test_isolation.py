@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import HOSTILE as FILE
 
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.result import CheckResult
@@ -16,7 +17,6 @@ from iresnet_verify.workers import isolated_audits as isolated
 from iresnet_verify.workers.isolated_audits import Audits
 from iresnet_verify.workers.worker import Job
 
-FILE = Path(__file__).parent / "hostile_subjects.py"
 READABLE, RECOVERS, EMPTY = "hygiene.readable", "inverse.recovers-input", "hygiene.empty-batch"
 CALLS = ("hangs", "exits", "os_exits", "crashes", "is_killed")
 FACTORIES = ("factory_hangs", "factory_exits", "factory_os_exits", "raises")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import correct_maps
 import correct_subjects
 import pytest
+from places import EXAMPLES
 
 from iresnet_verify import audit
 from iresnet_verify.subject.loading import Origin, load
@@ -40,7 +39,7 @@ def test_a_correct_network_raises_no_alarm(name: str) -> None:
 
 @pytest.mark.parametrize("factory", ["subject", "roulette"])
 def test_every_log_det_of_the_gallerys_reference_is_decided(factory: str) -> None:
-    (subject,) = load(Origin(str(Path(__file__).resolve().parents[2] / "examples/subjects/reference.py"), factory))
+    (subject,) = load(Origin(str(EXAMPLES / "subjects/reference.py"), factory))
     report = audit(subject, budget="quick", select=["estimator", "logdet", "density.change-of-variables"])
     assert {c.status for c in report.checks} <= {"passed", "skipped"}
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 from types import ModuleType
 
-FOLDER = str(Path(__file__).resolve().parents[2] / "examples" / "paper")
+from places import EXAMPLES
+
+FOLDER = str(EXAMPLES / "paper")
 
 
 def paper(name: str) -> ModuleType:

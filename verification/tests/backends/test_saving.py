@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bijection_cases import TABLE, batch
 from tables import CONSTRUCTORS, backend, digits50
-from test_bijections import TABLE, batch
 
 import iresnet_ref as ir
 from iresnet_backends import get, load, save

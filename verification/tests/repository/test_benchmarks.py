@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import BENCHMARKS, ROOT
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(BENCHMARKS))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -29,7 +29,7 @@ def test_the_calibration_of_the_sequences_is_what_the_docs_say() -> None:
     import calibration
 
     table = calibration.false_alarms(runs=20, draws=600)
-    published = (Path(__file__).parents[2] / "docs/calibration.md").read_text("utf-8")
+    published = (ROOT / "docs/calibration.md").read_text("utf-8")
     for name, row in table.items():
         assert f"| {name} |" in published
         assert row["FAIL"] == 0.0

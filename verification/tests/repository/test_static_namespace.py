@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import places
 import pytest
 
-REFERENCE = Path(__file__).resolve().parents[2] / "iresnet_ref"
+REFERENCE = places.ROOT / "iresnet_ref"
 NAMESPACES = ("array_api_compat.numpy", "array_api_compat.torch", "array_api_strict", "jax.numpy", "array_api_compat.cupy")
 NOT_IN_THE_STANDARD = {"einsum", "pad", "random", "fft2", "where_", "float16", "bfloat16"}
 
@@ -127,12 +128,12 @@ CALLED = sorted({(name, n, tuple(sorted(keywords))) for tree in trees() for name
 def judge(namespace: str) -> tuple[list[str], list[Called]]:
     """(missing names, refused calls) of a namespace, found in a process of its own: there, CuPy is the real one."""
     code = (
-        "import importlib, json, sys; sys.path.insert(0, sys.argv[1]); import test_static_namespace as t; "
-        "xp = importlib.import_module(sys.argv[2]); "
+        "import importlib, json, sys; sys.path[:0] = sys.argv[2:]; import test_static_namespace as t; "
+        "xp = importlib.import_module(sys.argv[1]); "
         "assert 'cupy_contract' not in str(getattr(xp, 'ndarray', xp)) + str(sys.modules.get('cupy')), 'no proof'; "
         "print(json.dumps([t.missing_names(xp, t.USED), t.refused_calls(xp, t.CALLED)]))"
     )
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), namespace]
+    command = [sys.executable, "-c", code, namespace, *{str(Path(f).parent) for f in (__file__, places.__file__)}]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return found[0], [(name, n, tuple(keywords)) for name, n, keywords in found[1]]
 

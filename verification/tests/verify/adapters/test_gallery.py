@@ -8,13 +8,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from places import EXAMPLES
 
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.outcome import Status
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.workers.isolated_audits import Audits
-
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {
     "iresnet_ref": ROOT / "iresnet_ref",
     "iresnet_backends": ROOT / "backends/iresnet_backends",

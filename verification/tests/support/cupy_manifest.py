@@ -1,6 +1,6 @@
 """Print the names and signatures of the CuPy that is installed, the contract of the stand-in in cupy_contract/.
 
-Needs no GPU. Refresh with  python verification/tests/cupy_manifest.py > verification/tests/cupy_contract/cupy/manifest.json
+Needs no GPU. Refresh with  python verification/tests/support/cupy_manifest.py > verification/tests/support/cupy_contract/cupy/manifest.json
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import ROOT
 
 import iresnet_backends
 import iresnet_ref as ir
@@ -382,7 +383,6 @@ def test_float32_leaves_jax_at_32_bits() -> None:
 
 
 # -- what is generated from the table, and the example
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_docs_table_is_current() -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 from iresnet_verify import catalogue
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "examples" / "findings").glob("*.py"))
 PAGE = (ROOT / "docs" / "gallery.md").read_text("utf-8")
 

@@ -13,29 +13,28 @@ from pathlib import Path
 import cupy
 import numpy as np
 import pytest
-
-HERE = Path(__file__).parent
+from places import CUPY_CONTRACT
 
 
 def outside(code: str) -> str:
     """Run code in a process of its own, where `import cupy` gives the real package."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=HERE)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=CUPY_CONTRACT.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_the_tests_run_on_the_stand_in() -> None:
-    assert Path(cupy.__file__).parent == HERE / "cupy_contract/cupy"
+    assert Path(cupy.__file__).parent == CUPY_CONTRACT / "cupy"
 
 
 def test_the_manifest_is_that_of_the_installed_package() -> None:
     real = json.loads(outside("import runpy; runpy.run_path('cupy_manifest.py', run_name='__main__')"))
-    ours = json.loads((HERE / "cupy_contract/cupy/manifest.json").read_text("utf-8"))
+    ours = json.loads((CUPY_CONTRACT / "cupy/manifest.json").read_text("utf-8"))
     assert real == ours, "refresh the manifest: see cupy_manifest.py"
 
 
 def test_the_stand_in_has_no_name_that_cupy_lacks() -> None:
-    ours = json.loads((HERE / "cupy_contract/cupy/manifest.json").read_text("utf-8"))
+    ours = json.loads((CUPY_CONTRACT / "cupy/manifest.json").read_text("utf-8"))
     extra = {n for n in dir(cupy) if not n.startswith("_")} - set(ours["cupy"])
     assert extra <= {"MANIFEST", "Any", "annotations", "build", "builtins", "counter", "current", "sys", "unwrap", "wrap",
                      "cuda", "fft", "linalg", "random", "newaxis", "ndarray"}

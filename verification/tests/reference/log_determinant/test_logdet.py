@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import BENCHMARKS
 from tables import BACKENDS, CONSTRUCTORS, POINTWISE, at_50_digits, backend, digits50, exact, exact_preimage, inputs
 
 import iresnet_ref as ir
@@ -507,9 +508,8 @@ def test_intervals_cover_where_estimates_are_skewed_and_wrong_ones_do_not() -> N
 @pytest.mark.thorough
 @pytest.mark.parametrize("options", [{}, {"exact_traces": 0}, {"probes": ir.Probes(seed=22, count=16, kind="hadamard", block=4)}])
 def test_published_coverage(options: dict[str, Any]) -> None:
-    from pathlib import Path
 
-    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    sys.path.insert(0, str(BENCHMARKS))
     from estimator_tables import COVERED, coverage
 
     trials = 5000

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from iresnet_verify import audit, catalogue
 from iresnet_verify.cli.commands import run
@@ -66,7 +67,7 @@ def test_the_command_writes_the_matrix_and_a_survivor_is_an_error(
 
 
 def test_the_published_matrix_lists_every_mutant() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "examination.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "examination.md").read_text(encoding="utf-8")
     matrix = text.split("\n## ")[1]  # the generic mutants of the next section are in a table as well
     listed = {f"{group.split(' (')[0]}/{line.split('|')[1].strip()}" for group in matrix.split("\n### ")[1:]
               for line in group.splitlines()[4:] if line.startswith("|")}

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 import iresnet_backends
 import iresnet_ref
 
-ROOT = Path(__file__).parents[2]
 MODULES = sorted(
     module.name
     for package in (iresnet_ref, iresnet_backends)

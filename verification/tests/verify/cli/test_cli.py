@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile_subjects import backend_that_crashes, backend_that_hangs
+from odd_reports import REPORT, result
+from places import HOSTILE as FILE
 from rich.console import Console
-from test_reports import REPORT, result
 
 from iresnet_verify import catalogue
 from iresnet_verify.cli import commands as cli
@@ -23,7 +24,6 @@ from iresnet_verify.machine import doctor
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import load, parse
 
-FILE = Path(__file__).parent / "hostile_subjects.py"
 FAST = ("--budget", "quick", "--select", "hygiene.readable,inverse.recovers-input,logdet.matches-determinant")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import HOSTILE as FILE
 
 from iresnet_backends.errors import BackendUnavailableError
 from iresnet_verify.cli import commands as cli
@@ -15,7 +16,6 @@ from iresnet_verify.subject.loading import Origin, parse
 from iresnet_verify.workers import campaign
 from iresnet_verify.workers.campaign import Unit
 
-FILE = Path(__file__).parent / "hostile_subjects.py"
 ONE_CHECK = ("--select", "inverse.recovers-input")
 
 
