@@ -23,7 +23,7 @@ import numpy as np
 from iresnet_verify import audit
 from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.mutants import volume
-from iresnet_verify.randomness.distributions import series_sum
+from iresnet_verify.randomness.length_tails import series_sum
 from iresnet_verify.statistics import confidence_sequences as sequences
 
 Vector = np.ndarray[tuple[int, ...], np.dtype[np.float64]]

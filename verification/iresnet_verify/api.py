@@ -14,7 +14,7 @@ from iresnet_verify.report import json, junit
 from iresnet_verify.reproduction.attach import attach
 from iresnet_verify.reproduction.file_names import folder_beside
 from iresnet_verify.running.description import describe_subject, environment
-from iresnet_verify.running.run import Prepared, run_check, start
+from iresnet_verify.running.run import Prepared, plan_audit, run_check
 from iresnet_verify.subject.subject import Subject
 
 
@@ -55,7 +55,7 @@ def audit(
     """
     started = time.perf_counter()
     prepared = Prepared(subject, seed)
-    planned = start(prepared, budget, alpha, select=select, ignore=ignore)
+    planned = plan_audit(prepared, budget, alpha, select=select, ignore=ignore)
     results = []
     for item in planned:
         results.append(run_check(prepared, item, seed=seed, budget=budget))

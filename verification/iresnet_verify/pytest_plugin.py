@@ -39,7 +39,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     _config.remove(config)
 
 
-class CheckErrorError(Exception):
+class CheckError(Exception):
     """The check could not be carried out."""
 
 
@@ -66,7 +66,7 @@ class BoundCheck:
         if result.status == "inconclusive":
             pytest.skip(f"inconclusive: {result.message}")
         if result.status == "error":
-            raise CheckErrorError(f"{result.id}: {result.message}")
+            raise CheckError(f"{result.id}: {result.message}")
         if result.status == "failed":
             raise AssertionError(_explain(result, audited))
         return result
@@ -91,7 +91,7 @@ def parametrize_with_checks(
     """
     from iresnet_verify.reproduction.file_names import slug
     from iresnet_verify.reproduction.reproduce import Audited
-    from iresnet_verify.running.run import Prepared, start
+    from iresnet_verify.running.run import Prepared, plan_audit
 
     parameters = []
     names: list[str] = []
@@ -100,7 +100,7 @@ def parametrize_with_checks(
         names.append(subject.name)
         count = names.count(subject.name)
         label = slug(subject.name) + (f"-{count}" if count > 1 else "")
-        for planned in start(prepared, budget, alpha, select=select, ignore=ignore):
+        for planned in plan_audit(prepared, budget, alpha, select=select, ignore=ignore):
             reason = subject.expected_failures.get(planned.check.id)
             marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError)]
             check = BoundCheck(Audited(prepared, origin, index, seed, budget, planned.alpha, label), planned)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from iresnet_verify.workers.isolated_audits import Progress
 
 COLOURS = {
-    "failed": "bold red", "surprise": "bold magenta", "error": "bold yellow", "inconclusive": "yellow",
+    "failed": "bold red", "unexpected": "bold magenta", "error": "bold yellow", "inconclusive": "yellow",
     "declared": "cyan", "skipped": "dim", "passed": "green",
 }
 WIDE = 120

@@ -2,10 +2,10 @@
 
 `compare_expectation` compares E[X] with the truth on each row, for τ = rounding + declared bias + the oracle's own error, and ε fixed
 by the budget before anything is drawn. A failure found by enumeration is reported only if real draws agree with the
-enumerated expectation, not the other way round: the enumeration must describe the box, whatever the truth is.
+enumerated expectation, not the other way round: the enumeration must describe the estimate, whatever the truth is.
 
-A `randomness` that hands out series lengths without their law is judged by the law its coefficients imply (`implied_law`):
-terms that no law can weight rightly refute; else the mean of real draws decides.
+A `randomness` that gives series lengths without their distribution is tested against the one its coefficients imply
+(`implied_distribution`): terms that no distribution can weight rightly refute; else the mean of real draws decides.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ CONFIRM = 6.0
 
 
 def prepare(ctx: Context, evaluate: Evaluate, x: HostArray, seed: int) -> Enumerator:
-    """Return the enumeration of a box, or raise NotEnumerableError."""
+    """Return the enumeration of an estimate, or raise NotEnumerableError."""
     error = NotEnumerableError("")
-    for roundoff in sorted({ctx.u, max(ctx.u, 2.0**-24)}):  # a box may carry float32 inside float64
+    for roundoff in sorted({ctx.u, max(ctx.u, 2.0**-24)}):  # an estimate may carry float32 inside float64
         estimate = RandomEstimate(evaluate, injector(ctx.subject), ctx.subject.event_shape, roundoff, seconds=ctx.budget.seconds / 3.0)
         try:
             return Enumerator(estimate, x, seed)

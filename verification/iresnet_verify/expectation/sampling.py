@@ -1,6 +1,6 @@
 """The expectation of a random log-det by sampling, where it cannot be enumerated.
 
-Where the law of the length is seen, the probes are signs and Σ Lᵏ/(k·P(N ≥ k)) < ∞, the estimate is bounded,
+Where the distribution of the length is visible, the probes are signs and Σ Lᵏ/(k·P(N ≥ k)) < ∞, the estimate is bounded,
 |X| ≤ d·Σ Lᵏ/(k·P(N ≥ k)), and the empirical-Bernstein sequence may refute. Else the asymptotic sequence may confirm, where
 the variance is proved finite, or suspect.
 """
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iresnet_verify.check.outcome import Counterexample, Outcome
-from iresnet_verify.randomness.distributions import series_sum
 from iresnet_verify.randomness.injection import PROBES, Vector, injector, probe_place
-from iresnet_verify.randomness.watch import Draw
+from iresnet_verify.randomness.length_tails import series_sum
+from iresnet_verify.randomness.recorder import Draw
 from iresnet_verify.statistics import confidence_sequences as sequences
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def replays(ctx: Context, evaluate: Evaluate, x: HostArray, draws: list[Draw]) -
 def sample(
     ctx: Context, evaluate: Evaluate, claim: Claim, epsilon: float, reason: str, known_finite: bool = False
 ) -> Outcome:
-    """Judge the mean of real draws on each row; `known_finite` says that the variance is known to be finite otherwise."""
+    """Compare the mean of real draws on each row with the claim; `known_finite`: the variance is known to be finite otherwise."""
     alpha = ctx.alpha / len(claim.x)
     draws = seen_draws(ctx, evaluate, claim.x)
     complete = replays(ctx, evaluate, claim.x, draws)
@@ -150,7 +150,7 @@ def proved_finite(ctx: Context, claim: Claim, draws: list[Draw]) -> tuple[bool, 
     """Whether the variance is proved finite at the tested rows, and why not."""
     lengths = [d.distribution for d in draws if d.distribution.family == "length"]
     if any(d.distribution.family == "other" for d in draws) or not draws:
-        return False, "a law of the draws is not visible"
+        return False, "a distribution of the draws is not visible"
     if any(d.distribution.family == "uniform" and ctx.d not in (d.shape or (0,)) for d in draws):
         return False, "a series length may be made from uniforms"
     if not lengths:

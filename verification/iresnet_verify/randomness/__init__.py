@@ -1,1 +1,1 @@
-"""The random draws of a subject: watched, replaced, and enumerated."""
+"""The random draws of a subject: recorded, replaced, and enumerated."""

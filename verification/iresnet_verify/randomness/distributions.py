@@ -1,4 +1,4 @@
-"""Laws of single random draws, as far as an enumeration needs them: mean and spread of a probe, P(N ≥ k) of a length."""
+"""Distributions of single random draws, as far as an enumeration needs them: mean and scale of a probe, P(N ≥ k) of a length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Family = Literal["normal", "uniform", "two-point", "length", "other"]
 
 @dataclass(frozen=True)
 class Distribution:
-    """The law of each entry of one draw.
+    """The distribution of each entry of one draw.
 
     Probe families are affine: entry = mean + spread·z with E[z] = 0, E[z²] = 1; for "two-point" z is ±1. A "length" has
     `survival(k)` = P(N ≥ k) and its smallest value `start`. "other" is anything that cannot be enumerated.
@@ -31,7 +31,7 @@ class Distribution:
 
     @property
     def symmetric(self) -> bool:
-        """Whether z and −z have one law, so that odd parts of an estimate vanish in expectation."""
+        """Whether z and −z have one distribution, so that odd parts of an estimate vanish in expectation."""
         return self.family in ("normal", "uniform") or (self.family == "two-point" and self.label != "skewed")
 
 
@@ -104,53 +104,13 @@ def length(survival: Callable[[int], float], start: int = 1, label: str = "given
 
 
 def length_of_unknown_distribution() -> Distribution:
-    """A length that can be injected, but whose law is not told: from 1 on."""
-    return Distribution("length", start=1, label="a law that is not told")
+    """A length that can be injected, but whose distribution is not given: from 1 on."""
+    return Distribution("length", start=1, label="an unknown distribution")
 
 
 def coarse(distribution: Distribution, single: bool) -> Distribution:
-    """The same law, drawn from float32 uniforms if `single`."""
+    """The same distribution, drawn from float32 uniforms if `single`."""
     return replace(distribution, granularity=2.0**-23) if single else distribution
-
-
-def tail_ratio(survival: Callable[[int], float], smallest: float = 1e-250) -> float:
-    """Return lim P(N ≥ k+1)/P(N ≥ k) as far as numbers reach; ∞ for a law that stops, 0 where the ratio keeps falling.
-
-    A ratio that falls by a tenth over the second half of the reachable k (Poisson: λ/k) is taken to fall for ever.
-
-    >>> tail_ratio(lambda k: 0.5 ** (k - 1)), tail_ratio(lambda k: float(k < 9)), tail_ratio(poisson(2.0).survival)
-    (0.5, inf, 0.0)
-    """
-    ratios, here = [], survival(1)
-    for k in range(1, 4000):
-        after = survival(k + 1)
-        if after < smallest:
-            if after <= 0.0 and here > 1e3 * smallest:
-                return math.inf
-            break
-        ratios.append(after / here)
-        here = after
-    if not ratios:
-        return math.inf
-    return 0.0 if ratios[-1] < 0.9 * ratios[len(ratios) // 2] else ratios[-1]
-
-
-def series_sum(ratio: float, survival: Callable[[int], float], power: int) -> float:
-    """Return Σ_k ratioᵏ/(kᵖ·P(N ≥ k)) over the k that are drawn at all, ∞ unless ratio < `tail_ratio`."""
-    if ratio <= 0.0:
-        return 0.0
-    if not ratio < tail_ratio(survival):
-        return math.inf
-    total, k = 0.0, 1
-    while k < 20_000:
-        p = survival(k)
-        if p < 1e-280:
-            return total
-        term = math.exp(k * math.log(ratio) - power * math.log(k) - math.log(p))
-        total, k = total + term, k + 1
-        if term < 1e-18 * total:
-            break
-    return total
 
 
 def _constant(value: Any) -> float | None:

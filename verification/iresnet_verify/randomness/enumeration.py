@@ -12,7 +12,7 @@ Validity is tested, never assumed (`prepare`): injected draws decide the value (
 depends on its own probes only; slots are additive; and, in the probe, either *quadratic* (doubling multiplies the
 stochastic part by 4 and the parallelogram identity holds), or a *sign* of the draw (value(2v) = value(v) = value(sign v)
 and no fourth mixed difference on signs), or homogeneous on the *sphere* (value(2v) = value(v), ‖v‖²·value quadratic;
-normal draws). Otherwise `NotEnumerableError` says why, and the caller samples.
+normal draws). Otherwise `NotEnumerableError` gives the reason, and the caller samples.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ import numpy as np
 import numpy.typing as npt
 
 from iresnet_verify.randomness.distributions import Distribution
-from iresnet_verify.randomness.injection import Feed, Vector, distributions_of, length_place, padded
-from iresnet_verify.randomness.rounding import rounding_of
-from iresnet_verify.randomness.watch import Answer, Draw
+from iresnet_verify.randomness.injection import InjectedDraws, Vector, distributions_of, length_place, padded
+from iresnet_verify.randomness.recorder import Draw, ReplaceDraw
 from iresnet_verify.subject.subject import HostArray
 
 
 class NotEnumerableError(Exception):
-    """The expectation of this box cannot be enumerated, for the reason given."""
+    """The expectation of this estimate cannot be enumerated, for the reason given."""
 
 
 @dataclass
@@ -42,7 +41,7 @@ class RandomEstimate:
     """A random estimate: `evaluate(x, seed)` -> (batch,), with everything but the injected draws fixed by the seed."""
 
     evaluate: Callable[[HostArray, int], Vector]
-    inject: Callable[[Answer], AbstractContextManager[Any]]
+    inject: Callable[[ReplaceDraw], AbstractContextManager[Any]]
     event: tuple[int, ...]
     roundoff: float
     seconds: float = 30.0
@@ -65,8 +64,17 @@ def hadamard(d: int) -> Vector:
     return h[:, :d]
 
 
+def rounding_of(d: int, u: float, terms: int = 1) -> float:
+    """Return 4(d + 64)·u·terms: the relative rounding of a sum of `terms` chained products through layers ≈ max(d, 64) wide.
+
+    An inner product of n terms is accurate to γ_n ≈ nu in the worst case and to about √n·u in practice; the bound for
+    64 stands for widths up to some thousands.
+    """
+    return 4.0 * (d + 64) * u * terms
+
+
 class Enumerator:
-    """The prepared enumeration of one box. `length` is the law of its series length, None where it draws none."""
+    """The prepared enumeration of one estimate. `length` is the distribution of its series length, None where it draws none."""
 
     def __init__(self, estimate: RandomEstimate, x: HostArray, seed: int) -> None:
         self.estimate, self.seed, self.rows = estimate, seed, 0
@@ -84,25 +92,25 @@ class Enumerator:
         self.per_row_lengths = all(
             length_place(d.shape, batch) is not None for d in self.draws if d.distribution.family == "length")
         if len({(w.label, w.start) for w in lengths}) > 1:
-            raise NotEnumerableError("series lengths of different laws are drawn in one call")
+            raise NotEnumerableError("series lengths of different distributions are drawn in one call")
         self._prepare(x[0])
 
     # -- calls
 
-    def feed(self, x: HostArray, feed: Feed, seed: int | None = None) -> Vector:
-        """Evaluate the rows of x, padded, with this feed (its arrays padded alike)."""
+    def evaluate(self, x: HostArray, draws: InjectedDraws, seed: int | None = None) -> Vector:
+        """Evaluate the estimate at the rows of x, padded, with these draws (their arrays padded alike)."""
         m, batch = x.shape[0], padded(x, self.estimate.event)
         index = np.r_[np.arange(m), np.zeros(batch - m, dtype=int)]
         for name in ("probes", "lengths", "other", "other_lengths"):
-            value = getattr(feed, name)
+            value = getattr(draws, name)
             if value is not None:
-                setattr(feed, name, value[index])
-        feed.row_major, feed.variant = self.row_major, self.variant
+                setattr(draws, name, value[index])
+        draws.row_major, draws.variant = self.row_major, self.variant
         try:
-            with self.estimate.inject(lambda draw: feed(draw, batch, self.estimate.event)):
+            with self.estimate.inject(lambda draw: draws(draw, batch, self.estimate.event)):
                 values = self.estimate.evaluate(np.ascontiguousarray(x[index]), self.seed if seed is None else seed)
         except Exception as error:  # a subject may raise anything on draws that its generator never gives
-            if feed.probes is None:
+            if draws.probes is None:
                 raise
             raise NotEnumerableError(f"injected draws raise {type(error).__name__}: {str(error)[:80]}") from error
         self.rows += batch
@@ -112,12 +120,12 @@ class Enumerator:
         """X(n, z) for each row of x, its standardised probe z (rows, d), and its length n (rows,) or one for all."""
         lengths = np.broadcast_to(np.asarray(n, dtype=np.int64), x.shape[:1])
         seed = more.pop("seed", None)
-        return self.feed(x, Feed(probes=z, lengths=lengths, **more), seed)
+        return self.evaluate(x, InjectedDraws(probes=z, lengths=lengths, **more), seed)
 
     def _discover(self, x: HostArray) -> list[Draw]:
-        feed = Feed()
-        self.feed(x, feed)
-        return feed.seen
+        draws = InjectedDraws()
+        self.evaluate(x, draws)
+        return draws.seen
 
     # -- validity
 
@@ -225,7 +233,7 @@ class Enumerator:
         else:
             raise NotEnumerableError("the value is neither quadratic in the probe nor a function of its signs")
         if skewed and not self.even:
-            raise NotEnumerableError("odd terms in the probe with a law that is not symmetric")
+            raise NotEnumerableError("odd terms in the probe, whose distribution is not symmetric")
 
     def _is_quadratic(self, zero: np.float64, f: Vector) -> bool:
         """On the symmetrised values at v, 2v, u, u + v, u − v, with the value at 0."""

@@ -1,7 +1,7 @@
-"""Feeding chosen probes and series lengths to a black box, row by row.
+"""Injection of chosen probes and series lengths into a black box, row by row.
 
 A draw is a *probe* if its shape holds the batch axis and the event (or its flattening), in any order, with any further
-axes ("slots", several probes of one row); it is a *length* if its law is geometric, Poisson or given. Everything else
+axes ("slots", several probes of one row); it is a *length* if its distribution is geometric, Poisson or given. Everything else
 keeps its seeded value. The batch is padded to a prime so that its axis is not mistaken for another one; a batch of
 k·B merged rows may run probe-major or row-major, which the row-locality test of `enumeration` decides.
 """
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from iresnet_verify.randomness import distributions
 from iresnet_verify.randomness.distributions import Distribution
 from iresnet_verify.randomness.interception import Interception
-from iresnet_verify.randomness.watch import Answer, Draw
+from iresnet_verify.randomness.recorder import Draw, ReplaceDraw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,18 +31,18 @@ Integers = npt.NDArray[np.int64]
 PROBES = ("normal", "uniform", "two-point")
 
 
-def injector(subject: Subject) -> Callable[[Answer], AbstractContextManager[Any]]:
+def injector(subject: Subject) -> Callable[[ReplaceDraw], AbstractContextManager[Any]]:
     """Return replace -> context manager that injects draws: the subject's own `randomness`, else interception.
 
     `randomness(draw)` calls `draw(kind, shape)` or, better, `draw("length", shape, survival)` with `survival(k)` = P(N ≥ k):
     without it a series length can be injected but not enumerated.
     """
     if subject.randomness is None:
-        return lambda answer: Interception(answer, subject)
+        return lambda replace: Interception(replace, subject)
     given = subject.randomness
 
     @contextmanager
-    def context(answer: Answer) -> Iterator[None]:
+    def context(replace: ReplaceDraw) -> Iterator[None]:
         rng, count = np.random.default_rng(0), 0
 
         def draw(kind: str, shape: Any, survival: Callable[[int], float] | None = None) -> Any:
@@ -56,7 +56,7 @@ def injector(subject: Subject) -> Callable[[Answer], AbstractContextManager[Any]
                 described, default = distributions.normal(), rng.choice([-1.0, 1.0], size=size)
             asked = Draw(count, f"randomness: {kind}", size, described, "subject", default)
             count += 1
-            value = answer(asked)
+            value = replace(asked)
             return default if value is None else np.asarray(value, dtype=default.dtype).reshape(size)
 
         with given(draw):
@@ -110,7 +110,7 @@ def length_place(shape: tuple[int, ...], batch: int) -> Place | None:
 
 
 @dataclass
-class Feed:
+class InjectedDraws:
     """What every row gets: standardised probes z (batch, d) and lengths n (batch,); None keeps the generator's own.
 
     `other` and `other_lengths` go to the slots that `mask` picks, for the tests of separability.
@@ -126,7 +126,7 @@ class Feed:
     seen: list[Draw] = field(default_factory=list)
 
     def __call__(self, draw: Draw, batch: int, event: tuple[int, ...]) -> npt.ArrayLike | None:
-        """The answer to one draw."""
+        """Return the values for one draw; None keeps the generator's."""
         self.seen.append(draw)
         if draw.distribution.family in PROBES and self.probes is not None:
             place = probe_place(draw.shape, batch, event, self.variant)
@@ -182,6 +182,6 @@ def padded(x: HostArray, event: tuple[int, ...]) -> int:
 
 
 def distributions_of(draws: list[Draw], batch: int, event: tuple[int, ...]) -> tuple[list[Distribution], list[Distribution]]:
-    """Return the laws of the probes and of the lengths among the draws."""
+    """Return the distributions of the probes and of the lengths among the draws."""
     probes = [d.distribution for d in draws if d.distribution.family in PROBES and probe_place(d.shape, batch, event) is not None]
     return probes, [d.distribution for d in draws if d.distribution.family == "length"]

@@ -1,16 +1,16 @@
-"""Interception of random draws: see every draw that a black box makes, and replace those one wants to.
+"""Interception of random draws: record every draw that a black box makes, and replace any of them.
 
-    with Interception(answer, subject): value = box(x)
+    with Interception(replace, subject): value = f(x)
 
-`answer(draw)` is asked once per draw, in order; it returns the values to use instead, or None to keep what the generator
-gave. The generator is always asked first, so that shape, dtype and device are the box's own and the draws that are kept
-stay the ones its seed gives.
+`replace(draw)` is called once per draw, in order; it returns the values to use instead, or None to keep what the generator
+returned. The generator is always called first, so that shape, dtype and device are the subject's own and the draws that are
+kept are those of its seed.
 
-Seen: the reference's `Probes`; torch factories, methods and functions (a `TorchFunctionMode` also sees names bound at
+Recorded: the reference's `Probes`; torch factories, methods and functions (a `TorchFunctionMode` also sees names bound at
 import); the sampler of `torch.distributions.Geometric`; functions of `numpy.random` and of `random`; NumPy generators
-made under the interception, bound in the box's modules, or held by its objects and closures (those are exchanged for
-watched ones on the same bit generator, and put back).
-Not seen: generators hidden in C extensions or in containers, compiled code, JAX keys, draws in other threads or processes.
+made under the interception, bound in the subject's modules, or held by its objects and closures (those are exchanged for
+recording ones on the same bit generator, and put back).
+Not recorded: generators hidden in C extensions or in containers, compiled code, JAX keys, draws in other threads or processes.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from iresnet_verify.randomness.watch import Answer, Watch, keep
+from iresnet_verify.randomness.recorder import DrawRecorder, ReplaceDraw, keep_draw
 
 
-class Interception(Watch):
-    """A context manager that asks `answer` about every draw; `draws` records them. Not reentrant."""
+class Interception(DrawRecorder):
+    """A recorder of draws as a context manager, which installs it in every library that is loaded. Not reentrant."""
 
-    def __init__(self, answer: Answer = keep, subject: Any = None) -> None:
-        super().__init__(answer, subject)
+    def __init__(self, replace: ReplaceDraw = keep_draw, subject: Any = None) -> None:
+        super().__init__(replace, subject)
         self._stack = ExitStack()
 
     def __enter__(self) -> Interception:
-        from iresnet_verify.randomness import interception_numpy
+        from iresnet_verify.randomness import interception_numpy, interception_python
 
         with ExitStack() as stack:
             interception_numpy.install(self, stack)
+            interception_python.install(self, stack)
             if "torch" in sys.modules:
                 from iresnet_verify.randomness import interception_torch
 
@@ -50,4 +51,3 @@ class Interception(Watch):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-

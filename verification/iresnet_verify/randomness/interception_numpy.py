@@ -1,4 +1,4 @@
-"""The NumPy half of interception: `numpy.random` functions, generators made meanwhile, and generators a subject holds."""
+"""Interception of NumPy's draws: functions of `numpy.random`, generators made meanwhile, and generators that a subject holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from iresnet_verify.randomness import distributions
 from iresnet_verify.randomness.distributions import Distribution
-from iresnet_verify.randomness.watch import Watch, patch, patch_python
+from iresnet_verify.randomness.recorder import DrawRecorder, patch
 
 Reader = Callable[..., Distribution]
 
@@ -51,10 +51,10 @@ def _distribution(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> D
     return distributions.OTHER if reader is None else reader(*args, **{k: v for k, v in kwargs.items() if k not in ("dtype", "out")})
 
 
-def _watched(watch: Watch, name: str, real: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    out = watch.inside(real, *args, **kwargs)
+def _recorded(recorder: DrawRecorder, name: str, real: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    out = recorder.unrecorded(real, *args, **kwargs)
     seen = np.frombuffer(out, dtype=np.uint8) if isinstance(out, bytes) else np.asarray(out)
-    given = watch.ask(f"numpy.random.{name}", _distribution(name, args, kwargs), seen.copy(), "numpy")
+    given = recorder.record(f"numpy.random.{name}", _distribution(name, args, kwargs), seen.copy(), "numpy")
     if given is None:
         return out
     value = np.asarray(given).astype(seen.dtype).reshape(seen.shape)
@@ -66,30 +66,30 @@ def _watched(watch: Watch, name: str, real: Callable[..., Any], args: Any, kwarg
 
 @cache
 def _class(base: type) -> type:
-    """`base` with every drawing method watched; instances carry `watch`."""
+    """`base` with every drawing method recorded; instances carry `recorder`."""
 
     def method(name: str) -> Callable[..., Any]:
         real = getattr(base, name)
 
         def draw(self: Any, *args: Any, **kwargs: Any) -> Any:
-            return _watched(self.watch, name, partial(real, self), args, kwargs)
+            return _recorded(self.recorder, name, partial(real, self), args, kwargs)
 
         return draw
 
-    return type(f"Watched{base.__name__}", (base,), {n: method(n) for n in _NAMES if hasattr(base, n)})
+    return type(f"Recorded{base.__name__}", (base,), {n: method(n) for n in _NAMES if hasattr(base, n)})
 
 
-def _exchange(watch: Watch, generator: Any) -> Any:
-    """A watched generator on the same bit generator."""
+def _exchange(recorder: DrawRecorder, generator: Any) -> Any:
+    """A recording generator on the same bit generator."""
     base = np.random.Generator if isinstance(generator, np.random.Generator) else np.random.RandomState
     bits = generator.bit_generator if base is np.random.Generator else generator._bit_generator
     new = _class(base)(bits)
-    new.watch = watch
+    new.recorder = recorder
     return new
 
 
-def install(watch: Watch, stack: ExitStack) -> None:
-    """Watch NumPy's and Python's generators until the stack is closed."""
+def install(recorder: DrawRecorder, stack: ExitStack) -> None:
+    """Record NumPy's generators, and what the subject holds of `random`, until the stack is closed."""
     random: Any = np.random
     shared: Any = random.mtrand._rand
     exchanged: dict[str, Any] = {}
@@ -98,40 +98,39 @@ def install(watch: Watch, stack: ExitStack) -> None:
             continue
         real = getattr(random, name)
 
-        def watched(*args: Any, _name: str = name, _real: Callable[..., Any] = real, **kwargs: Any) -> Any:
-            return _watched(watch, _name, _real, args, kwargs)
+        def recorded(*args: Any, _name: str = name, _real: Callable[..., Any] = real, **kwargs: Any) -> Any:
+            return _recorded(recorder, _name, _real, args, kwargs)
 
-        exchanged[name] = watched
-        patch(stack, random, name, watched)
+        exchanged[name] = recorded
+        patch(stack, random, name, recorded)
     make = random.default_rng
 
     def default_rng(seed: Any = None) -> Any:
-        return _exchange(watch, make(seed))
+        return _exchange(recorder, make(seed))
 
     patch(stack, random, "default_rng", default_rng)
-    patch_python(watch, stack)
-    if watch.subject is not None:
-        _exchange_held(watch, stack, shared, exchanged, {id(make): default_rng})
+    if recorder.subject is not None:
+        _exchange_held(recorder, stack, shared, exchanged, {id(make): default_rng})
 
 
-def _exchange_held(watch: Watch, stack: ExitStack, shared: Any, functions: dict[str, Any], makers: dict[int, Any]) -> None:
+def _exchange_held(recorder: DrawRecorder, stack: ExitStack, shared: Any, functions: dict[str, Any], makers: dict[int, Any]) -> None:
     """Exchange generators and names bound at import, wherever the subject's modules, objects and closures hold them."""
     plain = (np.random.Generator, np.random.RandomState)
 
     def new(value: Any) -> Any:
-        if isinstance(value, plain) and not hasattr(value, "watch"):
-            return _exchange(watch, value)
+        if isinstance(value, plain) and not hasattr(value, "recorder"):
+            return _exchange(recorder, value)
         if isinstance(value, BuiltinFunctionType | MethodType):
             owner, name = getattr(value, "__self__", None), getattr(value, "__name__", "")
             if owner is shared and name in functions:
                 return functions[name]
-            if isinstance(owner, plain) and not hasattr(owner, "watch") and name in _NAMES and owner is not shared:
-                return getattr(_exchange(watch, owner), name)
+            if isinstance(owner, plain) and not hasattr(owner, "recorder") and name in _NAMES and owner is not shared:
+                return getattr(_exchange(recorder, owner), name)
             if isinstance(owner, _python_random.Random) and hasattr(_python_random, name):
                 return getattr(_python_random, name)
         return makers.get(id(value))
 
-    for put, get in list(_slots(watch.subject)):  # all of them first: what is exchanged must not be walked into
+    for put, get in list(_slots(recorder.subject)):  # all of them first: what is exchanged must not be walked into
         value = get()
         replacement = new(value)
         if replacement is not None:

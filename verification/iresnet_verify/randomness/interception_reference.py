@@ -1,4 +1,4 @@
-"""The reference's own draws: `iresnet_ref.Probes` is counter-based, so no generator of a framework ever sees it."""
+"""Interception of the reference's draws: `iresnet_ref.Probes` is counter-based and uses no generator of a framework."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 from iresnet_ref.probes import Probes
 from iresnet_verify.randomness import distributions
 from iresnet_verify.randomness.distributions import Distribution
-from iresnet_verify.randomness.watch import Watch, patch
+from iresnet_verify.randomness.recorder import DrawRecorder, patch
 
 
-def install(watch: Watch, stack: ExitStack) -> None:
-    """Watch `Probes.signs`, `Probes.gaussians` and `Probes.lengths` until the stack is closed."""
+def install(recorder: DrawRecorder, stack: ExitStack) -> None:
+    """Record `Probes.signs`, `Probes.gaussians` and `Probes.lengths` until the stack is closed."""
 
-    def watched(name: str, distribution: Any) -> None:
+    def recorded(name: str, distribution: Any) -> None:
         real = getattr(Probes, name)
 
         def draw(self: Probes, *args: Any, **kwargs: Any) -> Any:
-            out = watch.inside(real, self, *args, **kwargs)
-            given = watch.ask(f"Probes.{name}", distribution(*args, **kwargs), out, "subject")
+            out = recorder.unrecorded(real, self, *args, **kwargs)
+            given = recorder.record(f"Probes.{name}", distribution(*args, **kwargs), out, "subject")
             return out if given is None else _like(given, out)
 
         patch(stack, Probes, name, draw)
 
-    watched("signs", lambda *a, **k: distributions.two_point(-1.0, 1.0))
-    watched("gaussians", lambda *a, **k: distributions.normal())
-    watched("lengths", _length)
+    recorded("signs", lambda *a, **k: distributions.two_point(-1.0, 1.0))
+    recorded("gaussians", lambda *a, **k: distributions.normal())
+    recorded("lengths", _length)
 
 
 def _like(given: Any, out: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The torch half of interception: a TorchFunctionMode that sees every random function and method by identity."""
+"""Interception of torch's draws: a TorchFunctionMode that recognises every random function and method by identity."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.overrides import TorchFunctionMode
 
 from iresnet_verify.randomness import distributions
 from iresnet_verify.randomness.distributions import Distribution
-from iresnet_verify.randomness.watch import Watch, patch
+from iresnet_verify.randomness.recorder import DrawRecorder, patch
 
 Reader = Callable[..., Distribution]
-"""The law of a call, from its own arguments."""
+"""arguments of a call -> the distribution it draws from."""
 
 
 def _randint(*args: Any, low: Any = None, high: Any = None, **_: Any) -> Distribution:
@@ -84,17 +84,17 @@ _INIT: dict[str, Reader] = {"normal_": _METHODS["normal_"], "uniform_": lambda x
 def _readers() -> dict[Any, tuple[str, Reader]]:
     found = {getattr(torch, n): (f"torch.{n}", r) for n, r in _FUNCTIONS.items() if hasattr(torch, n)}
     # Functions written in Python reach the mode as a whole: what they draw inside is not seen any more.
-    inside = torch.nn.functional
-    found |= {getattr(inside, n): (f"torch.nn.functional.{n}", _unreadable) for n in _DRAWING if hasattr(inside, n)}
+    unrecorded = torch.nn.functional
+    found |= {getattr(unrecorded, n): (f"torch.nn.functional.{n}", _unreadable) for n in _DRAWING if hasattr(unrecorded, n)}
     found |= {f: (f"torch.nn.init.{n}", _INIT.get(n, _unreadable)) for n, f in vars(torch.nn.init).items()
               if n.endswith("_") and not n.startswith("_") and callable(f)}
     return found | {getattr(torch.Tensor, n): (f"torch.Tensor.{n}", r) for n, r in _METHODS.items()}
 
 
 class _Mode(TorchFunctionMode):
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, recorder: DrawRecorder) -> None:
         super().__init__()
-        self.watch, self.readers = watch, _readers()
+        self.recorder, self.readers = recorder, _readers()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -109,7 +109,7 @@ class _Mode(TorchFunctionMode):
         if not isinstance(out, torch.Tensor):
             return out
         distribution = distributions.coarse(distribution, out.dtype != torch.float64)
-        given = self.watch.ask(name, distribution, out.detach().cpu().numpy().copy(), "torch")
+        given = self.recorder.record(name, distribution, out.detach().cpu().numpy().copy(), "torch")
         if given is not None:
             with torch.no_grad():
                 out.copy_(torch.as_tensor(given).reshape(out.shape))
@@ -119,14 +119,14 @@ class _Mode(TorchFunctionMode):
 _PLACE = frozenset({"dtype", "device", "layout", "requires_grad", "generator", "out", "pin_memory", "memory_format", "size"})
 
 
-def install(watch: Watch, stack: ExitStack) -> None:
-    """Watch torch's generators until the stack is closed."""
-    mode = stack.enter_context(_Mode(watch))
+def install(recorder: DrawRecorder, stack: ExitStack) -> None:
+    """Record torch's generators until the stack is closed."""
+    mode = stack.enter_context(_Mode(recorder))
     geometric = torch.distributions.Geometric
     real = geometric.sample
 
     def sample(self: Any, sample_shape: Any = ()) -> Any:
-        out = watch.inside(real, self, torch.Size(sample_shape))
+        out = recorder.unrecorded(real, self, torch.Size(sample_shape))
         return mode.replaced("torch.distributions.Geometric.sample", distributions.geometric(self.probs, 0), out)
 
     patch(stack, geometric, "sample", sample)

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from iresnet_verify.randomness.enumeration import Enumerator
+from iresnet_verify.randomness.enumeration import Enumerator, rounding_of
 from iresnet_verify.randomness.injection import Vector
-from iresnet_verify.randomness.rounding import rounding_of
 from iresnet_verify.subject.subject import HostArray
 
 

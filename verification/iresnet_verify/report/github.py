@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.report.text import legal, state
 
-LEVELS = {"failed": "error", "surprise": "error", "error": "warning", "inconclusive": "notice"}
+LEVELS = {"failed": "error", "unexpected": "error", "error": "warning", "inconclusive": "notice"}
 
 
 def lines(reports: Sequence[AuditResult]) -> Iterator[str]:

@@ -31,7 +31,7 @@ class State(NamedTuple):
 
 STATES = (
     State("failed", "failed", "✕", "The claim is refuted beyond its tolerance.", True),
-    State("surprise", "unexpected pass", "!", "Declared to fail, but it passed: the declaration is out of date.", True),
+    State("unexpected", "unexpected pass", "!", "Declared to fail, but it passed: the declaration is out of date.", True),
     State("error", "error", "⚠", "The check could not be carried out.", True),
     State("inconclusive", "inconclusive", "?", "Neither refuted nor established within the budget.", False),
     State("declared", "declared failure", "◆", "Failed, as declared beforehand with a reason.", False),
@@ -54,7 +54,7 @@ def state(result: CheckResult) -> State:
     if result.expected is not None and result.status == "failed":
         return BY_KEY["declared"]
     if result.unexpected and result.status == "passed":
-        return BY_KEY["surprise"]
+        return BY_KEY["unexpected"]
     return BY_KEY[result.status]
 
 
@@ -85,8 +85,8 @@ def verdict(report: AuditResult) -> str:
         parts = []
         if n["failed"]:
             parts.append(f"{n['failed']} of the {plural(ran, 'check')} that came to a result failed.")
-        if n["surprise"]:
-            parts.append(f"{plural(n['surprise'], 'declared failure')} passed: remove the declaration.")
+        if n["unexpected"]:
+            parts.append(f"{plural(n['unexpected'], 'declared failure')} passed: remove the declaration.")
     elif status == "error":
         parts = [f"Nothing failed unexpectedly, but {plural(n['error'], 'check')} could not be carried out."]
     elif status == "inconclusive":

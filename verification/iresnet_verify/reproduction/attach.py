@@ -10,7 +10,7 @@ from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.reproduction.file_names import slug
 from iresnet_verify.reproduction.reproduce import Audited, write
-from iresnet_verify.running.run import Prepared, start
+from iresnet_verify.running.run import Prepared, plan_audit
 from iresnet_verify.subject.subject import Subject
 
 
@@ -18,8 +18,8 @@ def attach(reports: Sequence[AuditResult], folder: Path) -> list[AuditResult]:
     """The reports with a reproduction for every failed result that has none yet and whose subject is at hand."""
     labels: list[str] = []
     for report in reports:
-        start = slug(str(report.subject.get("name", "subject")))
-        labels.append(start if start not in labels else f"{start}-{len(labels)}")
+        label = slug(str(report.subject.get("name", "subject")))
+        labels.append(label if label not in labels else f"{label}-{len(labels)}")
     return [_attach(report, folder, label) for report, label in zip(reports, labels, strict=True)]
 
 
@@ -28,7 +28,7 @@ def _attach(report: AuditResult, folder: Path, label: str) -> AuditResult:
     if not missing or not isinstance(report.origin, Subject):
         return report
     prepared = Prepared(report.origin, report.seed)
-    share = {p.check.id: p.alpha for p in start(prepared, report.budget, report.alpha)}
+    share = {p.check.id: p.alpha for p in plan_audit(prepared, report.budget, report.alpha)}
 
     def path(check: CheckResult) -> str:
         audited = Audited(prepared, None, 0, report.seed, report.budget, share.get(check.id, report.alpha), label)

@@ -49,7 +49,7 @@ def selected(select: Iterable[str] | None = None, ignore: Iterable[str] | None =
     return [c for c in in_order if _matches(c, select, True, checks) and not _matches(c, ignore, False, checks)]
 
 
-def known(ids: Iterable[str], what: str) -> None:
+def require_known(ids: Iterable[str], what: str) -> None:
     """Raise a `SubjectError` where an id is not in the catalogue."""
     checks = catalogue.load()
     for id in ids:
@@ -65,5 +65,5 @@ def _matches(check: Check, patterns: Iterable[str] | None, default: bool, checks
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     for pattern in patterns:
         if not any(c.family == pattern or fnmatchcase(c.id, pattern) for c in checks.values()):
-            known([pattern], "select/ignore")
+            require_known([pattern], "select/ignore")
     return any(check.family == pattern or fnmatchcase(check.id, pattern) for pattern in patterns)

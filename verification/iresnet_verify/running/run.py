@@ -18,7 +18,7 @@ from iresnet_verify.check.context import Context
 from iresnet_verify.check.outcome import Outcome
 from iresnet_verify.check.registry import READABLE, Check
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.running.plan import Planned, known, plan, subject_modes
+from iresnet_verify.running.plan import Planned, plan, require_known, subject_modes
 from iresnet_verify.subject.conventions import Conventions, read_conventions, where
 from iresnet_verify.subject.errors import Undecided
 from iresnet_verify.subject.frameworks import Framework, framework_of
@@ -51,7 +51,7 @@ class Prepared:
         return self.conventions_by_mode[mode]
 
 
-def start(
+def plan_audit(
     prepared: Prepared, budget: str, alpha: float, *,
     select: Iterable[str] | None = None, ignore: Iterable[str] | None = None,
 ) -> list[Planned]:
@@ -60,7 +60,7 @@ def start(
         raise ValueError(f"budget: expected one of {sorted(BUDGETS)}, got {budget!r}; try budget='standard'")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha: expected a probability in (0, 1), got {alpha!r}; try alpha=1e-6")
-    known(prepared.subject.expected_failures, "expected_failures")
+    require_known(prepared.subject.expected_failures, "expected_failures")
     return plan(prepared.subject, alpha, select=select, ignore=ignore)
 
 

@@ -29,8 +29,8 @@ from iresnet_verify.workers import worker
 from iresnet_verify.workers.pool import GRACE, Lost, WorkerPool, first_finished, one_thread_each, share_of_memory
 from iresnet_verify.workers.worker import Failure, Job, Loaded, Task
 
-PATIENCE = 4
-SHORT = 10.0
+MOST_LOST = 4
+SHORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,9 @@ def _results(plan: Sequence[_Planned], pool: WorkerPool, shared: _Shared) -> Ite
     disabled: dict[int, dict[str, str]] = {}
     finished = 0
     while waiting or running:
-        while waiting and len(running) < pool.count + bool(finished) and (finished or len(lost) < PATIENCE):
+        while waiting and len(running) < pool.count + bool(finished) and (finished or len(lost) < MOST_LOST):
             planned = waiting.pop()
-            seconds = min(planned.task.seconds, SHORT) if len(lost) >= PATIENCE else planned.task.seconds
+            seconds = min(planned.task.seconds, SHORT_SECONDS) if len(lost) >= MOST_LOST else planned.task.seconds
             known = tuple(disabled.get(planned.task.index, {}).items())
             planned = replace(planned, task=replace(planned.task, seconds=seconds, disabled=known))
             running[pool.submit(worker.run, planned.task, seconds=seconds)] = planned

@@ -27,7 +27,7 @@ from iresnet_verify.report.json import plain
 from iresnet_verify.reproduction.reproduce import Audited, write
 from iresnet_verify.running.description import describe_subject, environment
 from iresnet_verify.running.plan import Planned
-from iresnet_verify.running.run import Prepared, run_check, start
+from iresnet_verify.running.run import Prepared, plan_audit, run_check
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import Origin, load
 from iresnet_verify.subject.subject import Subject
@@ -203,7 +203,7 @@ def _announced(subject: Subject, seed: int) -> Prepared:
 
 def _plan(job: Job, prepared: Prepared) -> list[Planned]:
     if (job, id(prepared)) not in _plans:
-        plan = start(prepared, job.budget, job.alpha, select=job.select or None, ignore=job.ignore or None)
+        plan = plan_audit(prepared, job.budget, job.alpha, select=job.select or None, ignore=job.ignore or None)
         _plans[job, id(prepared)] = plan
     return _plans[job, id(prepared)]
 

@@ -13,9 +13,9 @@ from iresnet_verify.check.registry import check
 from iresnet_verify.expectation.bias import compare_expectation, prepare
 from iresnet_verify.expectation.implied_distribution import implied_distribution
 from iresnet_verify.oracle import singular_values as singular
-from iresnet_verify.randomness.distributions import series_sum, tail_ratio
 from iresnet_verify.randomness.enumeration import Enumerator, NotEnumerableError
 from iresnet_verify.randomness.injection import length_place, padded
+from iresnet_verify.randomness.length_tails import series_sum, tail_ratio
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -57,7 +57,7 @@ def variance(ctx: Context) -> Outcome:
     except NotEnumerableError as reason:
         values = np.stack([ctx.evaluate_log_det(x, s) for s in range(64)])
         sd = float(values.std(0, ddof=1).max())
-        return Outcome("inconclusive", f"the law of the draws is not visible ({reason}); measured standard deviation {sd:.3g}",
+        return Outcome("inconclusive", f"the distribution of the draws is not visible ({reason}); measured standard deviation {sd:.3g}",
                        {"measured_sd": sd, "draws": 64})
     if plan.length is None:
         return Outcome("passed", f"no series length is drawn: a {plan.kind} value of the probe has a finite variance",
@@ -80,9 +80,9 @@ def _series_variance(ctx: Context, plan: Enumerator, x: Any) -> Outcome:
     radii = np.abs(np.linalg.eigvals(ctx.residual_jacobian(x).matrix)).max(1)
     rho, L = float(radii.max()), ctx.subject.lipschitz
     ratio = tail_ratio(survival)
-    evidence: dict[str, Any] = {"law": plan.length.label, "tail_ratio": ratio, "spectral_radius": rho, "lipschitz": L}
+    evidence: dict[str, Any] = {"distribution": plan.length.label, "tail_ratio": ratio, "spectral_radius": rho, "lipschitz": L}
     tolerance = "strict inequality; 2 % of ρ² is left undecided"
-    oracle = "the law of the length as drawn, ρ(J_g) from the Jacobian oracle"
+    oracle = "the distribution of the length as drawn, ρ(J_g) from the Jacobian oracle"
     if L is not None and 0 <= L < 1 and math.isfinite(series_sum(L**2, survival, 2)):
         return Outcome("passed", f"Σ L²ᵏ/(k²P(N ≥ k)) < ∞ at L = {L:g}: finite for every x", evidence, tolerance, oracle)
     if rho < 1 and math.isfinite(series_sum((1.02 * rho) ** 2, survival, 2)):

@@ -44,13 +44,13 @@ def coefficients(ctx: Context) -> Outcome:
     try:
         plan = prepare(ctx, ctx.evaluate_log_det, x, int(ctx.rng.integers(2**31)))
         if plan.length is None or plan.length_distribution_unknown:
-            raise NotEnumerableError("no series length with a visible law is drawn")
+            raise NotEnumerableError("no series length with a visible distribution is drawn")
     except NotEnumerableError as reason:
         return Outcome("skipped", f"the draws cannot be enumerated: {reason}; see estimator.unbiased")
     found = expect(plan, claim.x, target=1e-12 * ctx.d, tail=claim.tail if np.isfinite(claim.tail(10_000)).all() else None)
     worst, seen = _worst(claim, plan, found)
     evidence = {"terms_seen": seen, "rows": len(x), "term": worst["k"], "coefficient": worst["coefficient"],
-                "evaluations": plan.rows, "law": plan.length.label}
+                "evaluations": plan.rows, "distribution": plan.length.label}
     text = f"{worst['allowed']:.2g} = 4·(oracle's error + rounding of the enumeration) relative to the term"
     oracle = f"enumeration of the draws ({found.method}) against traces of the powers of J"
     if worst["error"] <= worst["allowed"] and seen:

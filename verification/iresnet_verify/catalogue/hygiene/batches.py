@@ -20,7 +20,7 @@ from iresnet_verify.catalogue.shared.comparisons import (
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.measurements import behaviour as measures
+from iresnet_verify.measurements import hygiene as measures
 from iresnet_verify.subject import outputs
 from iresnet_verify.subject.conventions import explain
 

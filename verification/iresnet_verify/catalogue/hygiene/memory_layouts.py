@@ -10,7 +10,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.comparisons import forward_tolerance, gap, steady_forward, warm_up, worst
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.measurements import behaviour as measures
+from iresnet_verify.measurements import hygiene as measures
 from iresnet_verify.subject.conventions import explain
 
 if TYPE_CHECKING:

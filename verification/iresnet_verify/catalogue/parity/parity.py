@@ -18,7 +18,7 @@ from iresnet_verify.catalogue.shared.comparisons import (
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.measurements import behaviour as measures
+from iresnet_verify.measurements import hygiene as measures
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.module_state import set_mode
 
@@ -208,6 +208,6 @@ def packed_log_det(ctx: Context) -> Outcome:
         f"{bound[at]:.2e} = {ROUNDING}",
         "the separate log_det",
         Counterexample(
-            {"x": x, "row": int(at), "bound": float(bound[at])}, measures.answers_apart if ctx.framework.name == "torch" else None
+            {"x": x, "row": int(at), "bound": float(bound[at])}, measures.log_det_disagreement if ctx.framework.name == "torch" else None
         ),
     )

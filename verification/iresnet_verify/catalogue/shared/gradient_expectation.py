@@ -15,7 +15,7 @@ from iresnet_verify.catalogue.shared.log_det_truth import moduli
 from iresnet_verify.catalogue.shared.parameter_gradients import Sketch, own
 from iresnet_verify.expectation.bias import prepare
 from iresnet_verify.randomness.enumeration import Enumerator, NotEnumerableError
-from iresnet_verify.randomness.injection import Feed
+from iresnet_verify.randomness.injection import InjectedDraws
 from iresnet_verify.randomness.series_sums import Expectation, accumulate
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def expected_gradient(ctx: Context, x: HostArray, weights: Vector, chosen: Sketc
 
     plan = prepare(ctx, evaluate, x, seed)
     if plan.length_distribution_unknown:
-        raise NotEnumerableError("the law of the series length is not told")
+        raise NotEnumerableError("the distribution of the series length is unknown")
     if plan.probe_distributions and plan.kind in ("constant", "independent of the probe"):
         plan.kind, plan.even = "quadratic", False
     _scales(ctx, plan, x, weights, chosen)
@@ -63,8 +63,8 @@ def expected_gradient(ctx: Context, x: HostArray, weights: Vector, chosen: Sketc
 def _gradient(ctx: Context, plan: Enumerator, x: HostArray, z: Vector, n: int, weights: Vector, chosen: Sketch) -> Vector:
     """The subject's gradient with these probes and this length (no padding: the shapes were read in `prepare`)."""
     batch = len(x)
-    feed = Feed(probes=z, lengths=np.full(batch, n, dtype=np.int64), row_major=plan.row_major, variant=plan.variant)
-    with plan.estimate.inject(lambda draw: feed(draw, batch, ctx.subject.event_shape)):
+    draws = InjectedDraws(probes=z, lengths=np.full(batch, n, dtype=np.int64), row_major=plan.row_major, variant=plan.variant)
+    with plan.estimate.inject(lambda draw: draws(draw, batch, ctx.subject.event_shape)):
         plan.rows += batch
         return own(ctx, x, weights, chosen, plan.seed).numbers
 

@@ -138,7 +138,7 @@ def test_given_randomness_without_its_law_is_judged_by_the_law_its_coefficients_
 def test_coefficients_that_no_law_makes_right_are_refuted(weight: Weight) -> None:
     found = one(injected(weight, told=False))
     assert found.status == "failed"
-    assert "no law of the series length" in found.message
+    assert "no distribution of the series length" in found.message
 
 
 # -- sampling

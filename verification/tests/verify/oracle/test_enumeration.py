@@ -172,7 +172,7 @@ def probes_of_other_rows(x: np.ndarray) -> np.ndarray:
     return roulette(x, v - v.mean(0), numpy_lengths(len(x)))
 
 
-def two_laws(x: np.ndarray) -> np.ndarray:
+def two_distributions(x: np.ndarray) -> np.ndarray:
     return roulette(x, np.random.randn(*x.shape), numpy_lengths(len(x))) + 0 * np.random.poisson(2.0, size=len(x))
 
 
@@ -189,7 +189,7 @@ def product_of_lengths(x: np.ndarray) -> np.ndarray:
     [
         (qr_probes, "multiply each other|neither quadratic"), (with_dropout, "draws besides probes"), (quartic, "neither quadratic"),
         (quartic_in_signs, "neither quadratic"), (lengths_from_uniforms, "draws besides probes"),
-        (probes_of_other_rows, "other rows"), (two_laws, "different laws"), (unseen, "draws besides probes"),
+        (probes_of_other_rows, "other rows"), (two_distributions, "different distributions"), (unseen, "draws besides probes"),
         (product_of_lengths, "additively"),
     ],
     ids=lambda v: getattr(v, "__name__", ""),

@@ -16,9 +16,10 @@ from numpy.random import default_rng, geometric, standard_normal
 from torch import randint, randn, randn_like
 
 import iresnet_ref as ir
-from iresnet_verify.randomness.distributions import Distribution, poisson, series_sum, tail_ratio
+from iresnet_verify.randomness.distributions import Distribution, poisson
 from iresnet_verify.randomness.interception import Interception
-from iresnet_verify.randomness.watch import Draw, keep
+from iresnet_verify.randomness.length_tails import series_sum, tail_ratio
+from iresnet_verify.randomness.recorder import Draw, keep_draw
 
 X = torch.zeros(3, 2, dtype=torch.float64)
 GENERATOR = np.random.default_rng(5)
@@ -66,7 +67,7 @@ DRAWS: dict[str, tuple[Any, str, float, float]] = {
 @pytest.mark.parametrize("name", DRAWS)
 def test_a_draw_is_seen_once_with_its_law(name: str) -> None:
     draw, family, mean, spread = DRAWS[name]
-    with Interception(keep, SimpleNamespace(f=draw)) as watch:
+    with Interception(keep_draw, SimpleNamespace(f=draw)) as watch:
         draw()
     assert [d.distribution.family for d in watch.draws] == [family]
     distribution = watch.draws[0].distribution
@@ -91,7 +92,7 @@ def test_a_draw_that_is_kept_is_the_one_its_seed_gives_and_nothing_stays_patched
         return np.asarray(draw())
 
     before = seeded()
-    with Interception(keep, SimpleNamespace(f=draw)):
+    with Interception(keep_draw, SimpleNamespace(f=draw)):
         assert np.array_equal(seeded(), before)
     assert np.array_equal(seeded(), before)
     assert getattr(np.random.randn, "__self__", None) is np.random.mtrand._rand
@@ -180,7 +181,7 @@ def test_a_watched_generator_goes_on_where_the_old_one_was() -> None:
     held, plain = Holder(), Holder()
     expected = [plain.attribute() for _ in range(4)]
     got = [held.attribute()]
-    with Interception(keep, SimpleNamespace(forward=held.attribute)):
+    with Interception(keep_draw, SimpleNamespace(forward=held.attribute)):
         got += [held.attribute(), held.attribute()]
     assert [*got, held.attribute()] == expected
 

@@ -85,7 +85,7 @@ def test_every_result_is_on_the_page_and_urgent_ones_come_first_and_open(page: t
     first = [c["data-state"] for c in checks if c["id"].startswith("s1-")]
     assert first == sorted(first, key=keys.index)
     assert set(first) == set(keys)
-    assert {c["data-state"] for c in checks if "open" in c} == {"failed", "surprise", "error"}
+    assert {c["data-state"] for c in checks if "open" in c} == {"failed", "unexpected", "error"}
 
 
 def test_everything_a_result_says_is_readable_without_script(page: tuple[str, Page]) -> None:
@@ -181,7 +181,7 @@ def test_the_verdict_says_what_was_and_was_not_found() -> None:
 @pytest.mark.parametrize(
     ("status", "expected", "shown"),
     [
-        ("failed", None, "failed"), ("failed", "known", "declared"), ("passed", "known", "surprise"),
+        ("failed", None, "failed"), ("failed", "known", "declared"), ("passed", "known", "unexpected"),
         ("passed", None, "passed"), ("skipped", "known", "skipped"), ("inconclusive", "known", "inconclusive"),
     ],
 )

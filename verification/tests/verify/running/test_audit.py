@@ -14,8 +14,8 @@ from iresnet_verify import Report, Subject, audit, catalogue
 from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.check.outcome import Outcome
 from iresnet_verify.check.registry import CATALOGUE, Check
-from iresnet_verify.running import plan as planning
-from iresnet_verify.running.run import Prepared, run_check, start
+from iresnet_verify.running.plan import plan
+from iresnet_verify.running.run import Prepared, plan_audit, run_check
 from iresnet_verify.subject.errors import SubjectError, Undecided
 from iresnet_verify.subject.frameworks import changed_globals, framework_of
 from iresnet_verify.subject.module_state import ModuleState
@@ -237,7 +237,7 @@ def test_alpha_is_split_over_planned_statistical_checks_and_modes(monkeypatch):
     checks = [a_check(passed, "logdet.a", statistical=True), a_check(passed, "logdet.b"),
               a_check(passed, "logdet.c", statistical=True, modes=False, needs=("inverse",))]
     with only(monkeypatch, *checks):
-        planned = planning.plan(with_module(), 3e-6)
+        planned = plan(with_module(), 3e-6)
     assert [p.alpha for p in planned] == [1e-6, 0.0, 1e-6]  # two modes of a, one of c, skipped or not
     assert [p.modes for p in planned] == [("train", "eval"), ("train", "eval"), ("eval",)]
     spent = sum(p.alpha * len(p.modes) for p in planned)
@@ -257,7 +257,7 @@ def test_select_and_ignore_take_ids_families_and_patterns(monkeypatch):
     checks = [a_check(passed, id) for id in ("inverse.a", "inverse.b", "logdet.a", "hygiene.readable")]
     with only(monkeypatch, *checks):
         def ids(**options):
-            return [p.check.id for p in start(Prepared(make()), "quick", 1e-6, **options)]
+            return [p.check.id for p in plan_audit(Prepared(make()), "quick", 1e-6, **options)]
 
         assert ids() == ["hygiene.readable", "inverse.a", "inverse.b", "logdet.a"]
         assert ids(select=["inverse"]) == ids(select="inverse.*") == ["inverse.a", "inverse.b"]

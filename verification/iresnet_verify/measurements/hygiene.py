@@ -120,7 +120,7 @@ def second_difference(calls: "Any", x: "Any", step: "Any", bounds: "Any") -> "tu
     return float(np.quantile(np.linalg.norm(a - 2 * b + c, axis=1) / bounds, 0.75)), 1.0
 
 
-def answers_apart(calls: "Any", x: "Any", row: int, bound: float) -> "tuple[float, float]":
+def log_det_disagreement(calls: "Any", x: "Any", row: int, bound: float) -> "tuple[float, float]":
     """How far the log-det returned by forward lies from the one of log_det."""
     import torch
 
