@@ -95,7 +95,7 @@ def false_alarms(runs: int = RUNS, draws: int = DRAWS) -> dict[str, dict[str, fl
     table: dict[str, dict[str, float]] = {}
     for name, estimator in ESTIMATORS.items():
         rng = np.random.default_rng(1)
-        count = dict.fromkeys(("t", "eb .05", "as .05", "eb 1e-6", "as 1e-6", "FAIL"), 0.0)
+        count = dict.fromkeys(("t", "bet .05", "as .05", "bet 1e-6", "as 1e-6", "FAIL"), 0.0)
         for _ in range(runs):
             x = estimator.draws(rng, draws)
             count["t"] += peeking_t(x, 1.96)
@@ -103,12 +103,12 @@ def false_alarms(runs: int = RUNS, draws: int = DRAWS) -> dict[str, dict[str, fl
             count["as .05"] += excludes(asymptotic[0.05])
             count["as 1e-6"] += excludes(asymptotic[1e-6])
             if estimator.bound is None:
-                count["eb .05"] = count["eb 1e-6"] = math.nan
+                count["bet .05"] = count["bet 1e-6"] = math.nan
                 count["FAIL"] += excludes(asymptotic[1e-6]) and sequences.may_refute(asymptotic[1e-6], 1e-6)
                 continue
-            bands = {a: sequences.empirical_bernstein(x, -estimator.bound, estimator.bound, a) for a in (0.05, 1e-6)}
-            count["eb .05"] += excludes(bands[0.05])
-            count["eb 1e-6"] += excludes(bands[1e-6])
+            bands = {a: sequences.betting(x, -estimator.bound, estimator.bound, a) for a in (0.05, 1e-6)}
+            count["bet .05"] += excludes(bands[0.05])
+            count["bet 1e-6"] += excludes(bands[1e-6])
             count["FAIL"] += excludes(bands[1e-6])
         table[name] = {k: v / runs for k, v in count.items()}
     return table
@@ -117,7 +117,7 @@ def false_alarms(runs: int = RUNS, draws: int = DRAWS) -> dict[str, dict[str, fl
 def print_false_alarms() -> None:
     """The table of docs/calibration.md."""
     print(f"{RUNS} runs of {DRAWS} draws; 0 alarms bound a rate by {1 - 0.05 ** (1 / RUNS):.1e} at 95 % confidence\n")
-    print("| correct estimator | t-test every 50 draws, 5 % | Bernstein, 5 % | asymptotic, 5 % | Bernstein, 1e-6 | asymptotic, 1e-6 "
+    print("| correct estimator | t-test every 50 draws, 5 % | betting, 5 % | asymptotic, 5 % | betting, 1e-6 | asymptotic, 1e-6 "
           "(suspects only) | reported as failed |\n|---|---|---|---|---|---|---|")
     for name, row in false_alarms().items():
         print(f"| {name} | " + " | ".join("–" if math.isnan(v) else f"{100 * v:.3g} %" for v in row.values()) + " |")
@@ -134,7 +134,7 @@ def found_by_sampling(budget: str, runs: int) -> tuple[Vector, Vector]:
     failed, passed = np.zeros(len(BIASES)), np.zeros(len(BIASES))
     for _ in range(runs):
         x = estimator.draws(rng, limits.samples)
-        low, high = sequences.empirical_bernstein(x, -estimator.bound, estimator.bound, 1e-6).last
+        low, high = sequences.betting(x, -estimator.bound, estimator.bound, 1e-6).last
         verdicts = [sequences.verdict(low + b, high + b, 0.0, D * limits.epsilon_per_dim) for b in BIASES]
         failed += [v == "FAIL" for v in verdicts]
         passed += [v == "PASS" for v in verdicts]

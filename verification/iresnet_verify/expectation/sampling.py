@@ -1,7 +1,7 @@
 """The expectation of a random log-det by sampling, where it cannot be enumerated.
 
 Where the distribution of the length is visible, the probes are signs and Σ Lᵏ/(k·P(N ≥ k)) < ∞, the estimate is bounded,
-|X| ≤ d·Σ Lᵏ/(k·P(N ≥ k)), and the empirical-Bernstein sequence may refute. Else the asymptotic sequence may confirm, where
+|X| ≤ d·Σ Lᵏ/(k·P(N ≥ k)), and the betting sequence may refute. Else the asymptotic sequence may confirm, where
 the variance is proved finite, or suspect.
 """
 
@@ -111,7 +111,7 @@ def sample(
     for i in range(len(claim.x)):
         column = values[:, i]
         inside = bound is not None and bool((np.abs(column) <= bound).all())
-        band = (sequences.empirical_bernstein(column, -bound, bound, alpha) if inside and bound is not None
+        band = (sequences.betting(column, -bound, bound, alpha) if inside and bound is not None
                 else sequences.asymptotic(column, alpha))
         bands.append(band)
         low, high = band.last
@@ -126,7 +126,7 @@ def sample(
         "rows": len(claim.x), "not_enumerated": reason, **claim.evidence,
     }
     tolerance = f"τ = {tau[worst]:.3g} (oracle and declared bias), ε = {epsilon:.3g} nats, fixed before sampling"
-    oracle = f"{'empirical-Bernstein' if band.proved else 'asymptotic'} confidence sequence against {claim.source}"
+    oracle = f"{'betting' if band.proved else 'asymptotic'} confidence sequence against {claim.source}"
     unit = 1 if bound is not None else replicates(ctx)
     curves = {f"mean {claim.what}": sequences.curve(band, truth=float(claim.truth[worst]), epsilon=epsilon, unit=unit)}
     span = f"the bias lies in [{low:.3g}, {high:.3g}] at error rate {alpha:.1e}"

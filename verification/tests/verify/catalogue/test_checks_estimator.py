@@ -185,5 +185,5 @@ def test_a_bounded_estimate_is_refuted_by_sampling() -> None:
     assert stay > L
     found = one(replace(subject(), log_det=log_det, log_det_is="unbiased", inverse_log_det=None), budget="standard")
     assert found.status == "failed", found.message
-    assert "empirical-Bernstein" in found.oracle
+    assert "betting" in found.oracle
     assert 1.9 < found.evidence["mean"] - found.evidence["truth"] < 2.1
