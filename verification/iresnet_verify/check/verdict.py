@@ -48,7 +48,7 @@ class Comparison:
     wrong: HostArray
     """The rows of this case that exceed their bound, worst first; empty where none does."""
     ratios: Mapping[Any, float]
-    """Largest error/bound of each case."""
+    """Largest error/bound of each case that has a positive bound."""
 
     @property
     def rows(self) -> slice:
@@ -79,8 +79,8 @@ def compare(error: Numbers | Mapping[Any, Numbers], bound: Numbers | Mapping[Any
     order = np.lexsort((-size, -ratio))
     worst = int(order[0])
     ratios: dict[Any, float] = {}
-    for case, r in zip(cases, ratio, strict=True):
-        ratios[case] = max(ratios.get(case, -np.inf), float(r))
+    for i in np.flatnonzero(known & (b > 0.0)):
+        ratios[cases[i]] = max(ratios.get(cases[i], -np.inf), float(ratio[i]))
     return Comparison(
         cases[worst], int(rows[worst]), float(e[worst]), float(b[worst]), float(size[known].max(initial=-np.inf)), int(known.sum()),
         int(exceeds.sum()), int((~known).sum()), np.array([rows[i] for i in order if exceeds[i] and cases[i] == cases[worst]], dtype=int),
@@ -88,15 +88,21 @@ def compare(error: Numbers | Mapping[Any, Numbers], bound: Numbers | Mapping[Any
     )
 
 
+def difference(at: Comparison) -> str:
+    """What most checks got: how far apart two answers are, where."""
+    name = at.case[0] if isinstance(at.case, tuple) else at.case
+    return f"a difference of {at.error:.2e} in row {at.row}" + (f" of {name}" if name else "")
+
+
 def verdict(
     error: Numbers | Mapping[Any, Numbers],
     bound: Numbers | Mapping[Any, Numbers],
     *,
     expected: Text,
-    got: Text,
     passed: Text,
     tolerance: str,
     oracle: str,
+    got: Text = difference,
     remedy: Text = "",
     evidence: Mapping[str, Any] | Callable[[Comparison], Mapping[str, Any]] | None = None,
     counterexample: Callable[[Comparison], Counterexample] | None = None,

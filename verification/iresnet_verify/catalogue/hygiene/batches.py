@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from iresnet_verify.catalogue.shared.comparisons import (
-    Values,
+    ROUNDING,
     evaluate,
     forward_tolerance,
     gap,
@@ -16,10 +17,10 @@ from iresnet_verify.catalogue.shared.comparisons import (
     steady_forward,
     steady_log_det,
     warm_up,
-    worst,
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import Comparison, verdict
 from iresnet_verify.measurements import hygiene as measures
 from iresnet_verify.subject import outputs
 from iresnet_verify.subject.conventions import explain
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
     from iresnet_verify.subject.subject import HostArray
 
-ROUNDING = "2·(64u·(‖x‖+‖y‖+√d) + conditioning): two evaluations, each to rounding"
 RANDOM_FORWARD = "y differs between seeds in this mode, so evaluations of different batches cannot be compared"
 
 
@@ -57,35 +57,28 @@ def _subsets(ctx: Context, n: int) -> list[HostArray]:
 
 def _same_rows(ctx: Context, x: HostArray, subsets: list[HostArray], with_log_det: bool) -> Outcome:
     whole = evaluate(ctx, x, log_det=with_log_det)
-    bound_y = forward_tolerance(ctx, x, whole.y)
-    largest = {"forward": 0.0, "log_det": 0.0}
-    for rows in subsets:
+    bound = forward_tolerance(ctx, x, whole.y)
+    errors, bounds = dict[Any, Any](), dict[Any, Any]()
+    for k, rows in enumerate(subsets):
         part = evaluate(ctx, x[rows], log_det=with_log_det)
-        pairs = {"forward": (gap(part.y, whole.y[rows]), bound_y[rows])}
+        errors["forward", k], bounds["forward", k] = gap(part.y, whole.y[rows]), bound[rows]
         if part.log_det is not None and whole.log_det is not None:
-            pairs["log_det"] = log_det_gap(ctx, x[rows], part.log_det, whole.log_det[rows])
-        for name, (apart, bound) in pairs.items():
-            at = worst(apart, bound)
-            largest[name] = max(largest[name], float(apart[at] / bound[at]))
-            if not (apart <= bound).all():
-                what = "y" if name == "forward" else "the log-det"
-                return Outcome(
-                    "failed",
-                    f"expected {what} of a row to be the same in every batch, got a difference of {apart[at]:.2e} for "
-                    f"row {rows[at]} between batches of {len(x)} and {len(rows)}; look for statistics over the batch "
-                    "axis or a sum that includes it",
-                    {"gap": float(apart[at]), "row": int(rows[at]), "rows": len(rows), "what": what},
-                    f"{bound[at]:.2e} = {ROUNDING}", "the same row within another batch",
-                    Counterexample({"x": x, "rows": rows, "at": at, "name": name, "bound": float(bound[at])},
-                                   measures.depends_on_others),
-                )
-    evidence: dict[str, Any] = {"batches": len(subsets), "largest_ratio_y": largest["forward"]}
-    if with_log_det:
-        evidence["largest_ratio_log_det"] = largest["log_det"]
-    elif ctx.f.log_det is not None:
-        evidence["log_det"] = "not compared: it is random or has no value in this mode"
-    return Outcome("passed", f"not refuted: {len(subsets)} other batches of the same rows", evidence, ROUNDING,
-                   "the same row within another batch")
+            errors["log_det", k], bounds["log_det", k] = log_det_gap(ctx, x[rows], part.log_det, whole.log_det[rows])
+    random = {} if with_log_det or ctx.f.log_det is None else {"log_det": "not compared: it is random or has no value in this mode"}
+
+    def counterexample(at: Comparison) -> Counterexample:
+        name, k = at.case
+        return Counterexample({"x": x, "rows": subsets[k], "at": at.row, "name": name, "bound": at.bound}, measures.depends_on_others)
+
+    return verdict(
+        errors, bounds,
+        expected="y and the log-det of a row to be the same in every batch",
+        got=lambda at: f"a difference of {at.error:.2e} in {at.case[0]} for row {subsets[at.case[1]][at.row]} between batches of "
+        f"{len(x)} and {len(subsets[at.case[1]])}",
+        remedy="look for statistics over the batch axis or a sum that includes it",
+        passed=f"not refuted: {len(subsets)} other batches of the same rows", tolerance=ROUNDING,
+        oracle="the same row within another batch", evidence={"batches": len(subsets), **random}, counterexample=counterexample,
+    )
 
 
 @check(
@@ -122,34 +115,48 @@ def single_row(ctx: Context) -> Outcome:
 def empty_batch(ctx: Context) -> Outcome:
     """Every array of the answer has no rows; constant log-dets of size 1 are a convention, not a mistake."""
     shape = (0, *ctx.subject.event_shape)
-    nothing = np.zeros(shape, dtype=ctx.inputs(1).dtype)
-    answers: dict[str, Any] = {}
+    empty = np.zeros(shape, dtype=ctx.inputs(1).dtype)
+    answers, notes = list[Answer](), dict[str, str]()
     for name in ("forward", "inverse", "residual", "log_det", "inverse_log_det", "log_prob"):
         if getattr(ctx.subject, name) is None or name in ctx.conventions.broken:
             continue
         try:
-            value = ctx.caller.invoke(name, ctx.native(nothing))
+            value = ctx.caller.invoke(name, ctx.native(empty))
         except Exception as error:
-            answers[name] = f"refused: {type(error).__name__}"
+            notes[name] = f"refused: {type(error).__name__}"
+            answers.append(Answer(name, empty, shape, None))
             continue
         log_det = value
         if name in ("forward", "inverse", "residual"):
             y, log_det, _ = outputs.unpack(name, value)
-            got = tuple(getattr(y, "shape", ()))
-            if got != shape:
-                return _wrong_shape(name, shape, got, nothing)
+            answers.append(Answer(name, empty, shape, tuple(getattr(y, "shape", ()))))
         got = tuple(getattr(log_det, "shape", ()))
-        if log_det is not None and math.prod(got) > 1:
-            return _wrong_shape(name, (0,), got, nothing)
-        answers[name] = "empty"
-    return Outcome("passed", "every answer to an empty batch is empty, or a refusal", answers, "shapes are exact")
+        if log_det is not None:
+            answers.append(Answer(name, empty, (0,), got if math.prod(got) > 1 else None))
+    return _right_shapes(answers, "every answer to an empty batch is empty, or a refusal", notes)
 
 
-def _wrong_shape(name: str, expected: tuple[int, ...], got: tuple[int, ...], x: HostArray) -> Outcome:
-    return Outcome(
-        "failed", f"{name}: expected shape {expected} or an exception for input of shape {x.shape}, got {got}; "
-        "reshape with the batch size of the input", {"expected": str(expected), "got": str(got), "callable": name},
-        "shapes are exact", counterexample=Counterexample({"x": x, "name": name}, measures.wrong_shape),
+@dataclass(frozen=True)
+class Answer:
+    """The shape that a call should answer x with, and the one it answers with; None where it refuses or any size is right."""
+
+    name: str
+    x: HostArray
+    expected: tuple[int, ...]
+    got: tuple[int, ...] | None
+
+
+def _right_shapes(answers: list[Answer], passed: str, notes: dict[str, str]) -> Outcome:
+    def counterexample(at: Comparison) -> Counterexample:
+        return Counterexample({"x": answers[at.row].x, "name": answers[at.row].name}, measures.wrong_shape)
+
+    return verdict(
+        [float(a.got is not None and a.got != a.expected) for a in answers], 0.0,
+        expected=lambda at: f"{answers[at.row].name} to return shape {answers[at.row].expected} or to raise for input of shape "
+        f"{answers[at.row].x.shape}",
+        got=lambda at: str(answers[at.row].got),
+        remedy="reshape with the batch size of the input",
+        passed=passed, tolerance="shapes are exact", oracle="the shape of the argument", evidence=notes, counterexample=counterexample,
     )
 
 
@@ -167,38 +174,46 @@ def non_finite_rows(ctx: Context) -> Outcome:
     n = max(ctx.rows, 4)
     x, row = ctx.inputs(n), n // 2
     others = np.delete(np.arange(n), row)
-    steady = steady_forward(ctx, x)
     clean = x.copy()
     clean[row] = 0.0
-    base = Values(ctx.f.forward(clean, seed=0), None)
-    bound = forward_tolerance(ctx, clean, base.y)[others]
-    found: dict[str, Any] = {}
+    base = ctx.f.forward(clean, seed=0)
+    steady, bound = steady_forward(ctx, x), forward_tolerance(ctx, clean, base)[others]
+    errors, bounds, inputs, notes = dict[Any, Any](), dict[Any, Any](), dict[str, Any](), dict[str, str]()
     for label, fill, whole in (("nan", math.nan, True), ("inf", math.inf, True), ("-inf", -math.inf, True),
                                ("one nan", math.nan, False)):
-        bad = clean.copy()
+        bad = inputs[label] = clean.copy()
         bad[row].reshape(-1)[: None if whole else 1] = fill
         try:
             y = ctx.f.forward(bad, seed=0)
         except Exception as error:
-            found[label] = f"refused: {type(error).__name__}"
+            notes[label] = f"refused: {type(error).__name__}"
+            errors["finite", label], bounds["finite", label] = 0.0, 0.0
             continue
-        if np.isfinite(y[row]).all() and not _saturates(ctx, clean, row, y[row], fill):
-            return Outcome(
-                "failed", f"expected a non-finite y (or an exception) for a row with {label}, got finite numbers; "
-                "remove what replaces non-finite values, or raise", {"input": label},
-                counterexample=Counterexample({"x": bad, "row": row}, measures.finite_for_bad_row))
-        apart = gap(y[others], base.y[others])
-        at = worst(apart, bound)
-        if steady and not (apart <= bound).all():
-            return Outcome(
-                "failed", f"expected other rows to stay as they were beside a row with {label}, got row {others[at]} "
-                f"changed by {apart[at]:.2e}; look for sums, maxima or stopping rules over the whole batch",
-                {"input": label, "gap": float(apart[at]), "row": int(others[at])}, f"{bound[at]:.2e} = {ROUNDING}",
-                "the same rows beside a finite row",
-                Counterexample({"x": bad, "row": row, "at": int(others[at]), "bound": float(bound[at])},
-                               measures.spoiled_by_bad_row))
-        found[label] = "visible in its row, other rows unchanged"
-    return Outcome("passed", "bad rows stay visible and alone", found, ROUNDING, "the same rows beside a finite row")
+        hidden = np.isfinite(y[row]).all() and not _saturates(ctx, clean, row, y[row], fill)
+        errors["finite", label], bounds["finite", label] = float(hidden), 0.0
+        if steady:
+            errors["others", label], bounds["others", label] = gap(y[others], base[others]), bound
+
+    def got(at: Comparison) -> str:
+        kind, label = at.case
+        if kind == "finite":
+            return f"finite numbers for a row with {label}"
+        return f"row {others[at.row]} changed by {at.error:.2e} in a batch where another row has {label}"
+
+    def counterexample(at: Comparison) -> Counterexample:
+        kind, label = at.case
+        if kind == "finite":
+            return Counterexample({"x": inputs[label], "row": row}, measures.finite_for_bad_row)
+        return Counterexample({"x": inputs[label], "row": row, "at": int(others[at.row]), "bound": at.bound}, measures.spoiled_by_bad_row)
+
+    return verdict(
+        errors, bounds,
+        expected="a non-finite y (or an exception) for a row with NaN or inf, and other rows as they are in a finite batch",
+        got=got,
+        remedy="remove what replaces non-finite values, and sums, maxima or stopping rules over the whole batch",
+        passed="non-finite rows stay visible and change no other row", tolerance=ROUNDING,
+        oracle="the same rows in a batch without non-finite numbers", evidence=notes, counterexample=counterexample,
+    )
 
 
 def _saturates(ctx: Context, clean: HostArray, row: int, y: HostArray, fill: float) -> bool:
@@ -225,24 +240,23 @@ def wrong_event_shape(ctx: Context) -> Outcome:
     """One more, one less, and a single coordinate along the first event axis."""
     warm_up(ctx)
     first, *rest = ctx.subject.event_shape or (1,)
-    seen: dict[str, Any] = {}
+    answers, notes = list[Answer](), dict[str, str]()
     for k in dict.fromkeys((first + 1, first - 1, 1)):
         if k < 1 or k == first:
             continue
         x = ctx.rng.standard_normal((3, k, *rest)).astype(ctx.inputs(1).dtype)
+        event = str(x.shape[1:])
         try:
             y = outputs.unpack("forward", ctx.caller.invoke("forward", ctx.native(x)))[0]
         except Exception as error:
-            seen[str(x.shape[1:])] = f"refused: {type(error).__name__}"
+            notes[event] = f"refused: {type(error).__name__}"
+            answers.append(Answer("forward", x, x.shape, None))
             continue
         got = tuple(getattr(y, "shape", ()))
-        if k == 1 and got == (3, first, *rest) and _is_broadcast(ctx, x, ctx.host(y)):
-            seen[str(x.shape[1:])] = "broadcast, as arrays are"
-            continue
-        if got != x.shape:
-            return _wrong_shape("forward", x.shape, got, x)
-        seen[str(x.shape[1:])] = "accepted"
-    return Outcome("passed", "other event shapes are refused or kept", seen, "shapes are exact")
+        broadcast = k == 1 and got == (3, first, *rest) and _is_broadcast(ctx, x, ctx.host(y))
+        notes[event] = "broadcast, as arrays are" if broadcast else "accepted" if got == x.shape else f"mapped to {got[1:]}"
+        answers.append(Answer("forward", x, x.shape, None if broadcast else got))
+    return _right_shapes(answers, "other event shapes are refused or kept", notes)
 
 
 def _is_broadcast(ctx: Context, x: Any, y: Any) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from iresnet_verify.catalogue.shared.comparisons import (
+    ROUNDING,
+    Rows,
     Surroundings,
     forward_tolerance,
     gap,
@@ -16,10 +18,10 @@ from iresnet_verify.catalogue.shared.comparisons import (
     steady_forward,
     steady_log_det,
     warm_up,
-    worst,
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import verdict
 from iresnet_verify.measurements import hygiene as measures
 from iresnet_verify.subject.calls import Caller, host_calls
 from iresnet_verify.subject.conventions import explain
@@ -27,8 +29,6 @@ from iresnet_verify.subject.conventions import explain
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
     from iresnet_verify.subject.subject import HostArray
-
-ROUNDING = "twice the rounding of one evaluation"
 
 
 @check(
@@ -55,19 +55,12 @@ def determinism(ctx: Context) -> Outcome:
     bound = forward_tolerance(ctx, x, first)
     with ctx.guard():
         last = [again() for _ in range(9)][-1]
-    apart = gap(first, last)
-    at = worst(apart, bound)
-    evidence = {"gap": float(apart[at]), "largest_ratio": float(apart[at] / bound[at])}
-    if (apart <= bound).all():
-        return Outcome("passed", "ten evaluations agree", evidence, f"{bound[at]:.2e} = {ROUNDING}", "the first evaluation")
-    return Outcome(
-        "failed",
-        f"expected the tenth evaluation to equal the first, got a difference of {apart[at]:.2e}; do not let a call change "
-        "what the next one computes",
-        evidence,
-        f"{bound[at]:.2e} = {ROUNDING}",
-        "the first evaluation",
-        Counterexample({"x": x}),
+    return verdict(
+        gap(first, last), bound,
+        expected="the tenth evaluation to equal the first",
+        remedy="do not let a call change what the next one computes",
+        passed="ten evaluations agree", tolerance=ROUNDING, oracle="the first evaluation",
+        counterexample=lambda at: Counterexample({"x": x}),
     )
 
 
@@ -86,8 +79,8 @@ def forward_not_random(ctx: Context) -> Outcome:
     warm_up(ctx)
     x = ctx.inputs(ctx.rows)
     a, b = (ctx.f.forward(x, seed=seed) for seed in (1, 2))
-    apart, bound = gap(a, b), forward_tolerance(ctx, x, a)
-    return _same_under_seeds(x, apart, bound, "forward", "look for dropout or noise that is active in evaluation")
+    bound = forward_tolerance(ctx, x, a)
+    return _same_under_seeds(x, gap(a, b), bound, "forward", "look for dropout or noise that is active in evaluation")
 
 
 @check(
@@ -112,18 +105,14 @@ def exact_log_det_not_random(ctx: Context) -> Outcome:
     return _same_under_seeds(x, apart, bound, "log_det", 'declare log_det_is="unbiased" if it is an estimate')
 
 
-def _same_under_seeds(x: Any, apart: Any, bound: Any, name: str, remedy: str) -> Outcome:
-    at = worst(apart, bound)
-    evidence = {"gap": float(apart[at]), "largest_ratio": float(apart[at] / bound[at])}
-    if (apart <= bound).all():
-        return Outcome("passed", "two seeds agree", evidence, f"{bound[at]:.2e} = {ROUNDING}", "another seed")
-    return Outcome(
-        "failed",
-        f"{name}: expected the same values under two seeds, got a difference of {apart[at]:.2e}; {remedy}",
-        evidence,
-        f"{bound[at]:.2e} = {ROUNDING}",
-        "another seed",
-        Counterexample({"x": x, "name": name, "seeds": np.array([1, 2]), "bound": float(bound[at])}, measures.depends_on_seed),
+def _same_under_seeds(x: HostArray, error: Rows, bound: Rows, name: str, remedy: str) -> Outcome:
+    return verdict(
+        error, bound,
+        expected=f"{name} to give the same values under two seeds",
+        remedy=remedy,
+        passed="two seeds agree", tolerance=ROUNDING, oracle="another seed",
+        counterexample=lambda at: Counterexample({"x": x, "name": name, "seeds": np.array([1, 2]), "bound": at.bound},
+                                                 measures.depends_on_seed),
     )
 
 
@@ -167,7 +156,7 @@ def _without_autograd(ctx: Context, surroundings: str) -> Outcome:
     around = Surroundings(ctx.framework, getattr(torch, surroundings))
     caller = Caller(ctx.subject, around, ctx.seed, ctx.conventions.context_row, dict(ctx.conventions.packed))
     off = host_calls(caller, pure=bool(ctx.conventions.changes_state))
-    seen: dict[str, Any] = {}
+    errors, bounds, notes = dict[str, Rows](), dict[str, Rows](), dict[str, str]()
     for name in ("forward", "log_det"):
         on, without = getattr(ctx.f, name), getattr(off, name)
         if on is None or (name == "log_det" and ctx.log_det_claim[0] == "gradient-only"):
@@ -175,31 +164,23 @@ def _without_autograd(ctx: Context, surroundings: str) -> Outcome:
         try:
             b = without(x, seed=0)
         except Exception as error:
-            seen[name] = f"refused: {explain(name, error)}"
+            notes[name] = f"refused: {explain(name, error)}"
             continue
         a = on(x, seed=0)
-        if name == "log_det" and not steady_log_det(ctx, x):  # an estimate: only that it is still one can be seen
-            if not (b == 0).all() or (a == 0).any():
-                seen[name] = "random: not compared, not zero"
-                continue
-            apart, bound = gap(a, b), np.zeros(len(x))
-        elif name == "log_det":
-            apart, bound = log_det_gap(ctx, x, a, b)
-        else:
-            apart, bound = gap(a, b), forward_tolerance(ctx, x, a)
-        at = worst(apart, bound)
-        if not (apart <= bound).all():
-            return Outcome(
-                "failed",
-                f"{name}: expected the same values under torch.{surroundings}, got a difference of {apart[at]:.2e}; "
-                "raise where autograd is needed and off, or turn it on",
-                {"gap": float(apart[at]), "callable": name},
-                f"{bound[at]:.2e} = {ROUNDING}",
-                "the same call with autograd on",
-                Counterexample(
-                    {"x": x, "name": name, "surroundings": surroundings, "bound": float(bound[at])},
-                    measures.differs_without_autograd,
-                ),
-            )
-        seen[name] = float(apart[at] / bound[at])
-    return Outcome("passed", f"torch.{surroundings} changes nothing, or is refused", seen, ROUNDING, "the same call with autograd on")
+        if name == "forward":
+            errors[name], bounds[name] = gap(a, b), forward_tolerance(ctx, x, a)
+        elif steady_log_det(ctx, x):
+            errors[name], bounds[name] = log_det_gap(ctx, x, a, b)
+        elif (b == 0).all() and not (a == 0).any():
+            errors[name], bounds[name] = gap(a, b), np.zeros(len(x))
+        else:  # an estimate: only that it is still one can be seen
+            notes[name] = "random: not compared, not zero"
+    return verdict(
+        errors, bounds,
+        expected=f"the same values under torch.{surroundings}",
+        remedy="raise where autograd is needed and off, or turn it on",
+        passed=f"torch.{surroundings} changes nothing, or is refused", nothing=f"every call under torch.{surroundings} is refused",
+        tolerance=ROUNDING, oracle="the same call with autograd on", evidence=notes,
+        counterexample=lambda at: Counterexample({"x": x, "name": at.case, "surroundings": surroundings, "bound": at.bound},
+                                                 measures.differs_without_autograd),
+    )

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iresnet_verify.catalogue.shared.comparisons import forward_tolerance, gap, steady_forward, warm_up, worst
+from iresnet_verify.catalogue.shared.comparisons import ROUNDING, Rows, forward_tolerance, gap, steady_forward, warm_up
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import Comparison, verdict
 from iresnet_verify.measurements import hygiene as measures
 from iresnet_verify.subject.conventions import explain
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
     from iresnet_verify.subject.subject import HostArray, Native
-
-ROUNDING = "2·(64u·(‖x‖+‖y‖+√d) + conditioning): two evaluations, each to rounding"
 
 
 def _layouts(ctx: Context, x: HostArray) -> Iterator[tuple[str, HostArray, Native]]:
@@ -55,22 +54,25 @@ def non_contiguous(ctx: Context) -> Outcome:
     x = ctx.inputs(max(ctx.rows, 3))
     if not steady_forward(ctx, x):
         return Outcome("inconclusive", "y differs between seeds in this mode, so evaluations cannot be compared")
-    evidence: dict[str, Any] = {}
-    for what, numbers, array in _layouts(ctx, x):
+    errors, bounds, tried, refusals = dict[str, Rows](), dict[str, Rows](), dict[str, Any](), dict[str, str]()
+    for layout, numbers, array in _layouts(ctx, x):
         y = ctx.f.forward(numbers, seed=0)
         try:
             with ctx.guard():
                 other = ctx.host(ctx.raw_forward(array, seed=0)[0])
         except Exception as error:
-            evidence[what] = f"refused: {explain('forward', error)}"
+            refusals[layout] = f"refused: {explain('forward', error)}"
             continue
-        apart, bound = gap(other, y), forward_tolerance(ctx, numbers, y)
-        at = worst(apart, bound)
-        if not (apart <= bound).all():
-            measure = measures.depends_on_strides if ctx.framework.name == "torch" and what == "a strided view" else None
-            return Outcome(
-                "failed", f"expected the same y from {what} as from a contiguous copy, got a difference of {apart[at]:.2e}; "
-                "call .contiguous() before reading memory directly", {**evidence, "layout": what, "gap": float(apart[at])},
-                f"{bound[at]:.2e} = {ROUNDING}", "a contiguous copy", Counterexample({"x": numbers, "bound": float(bound[at])}, measure))
-        evidence[what] = float(apart[at] / bound[at])
-    return Outcome("passed", f"the same values from {len(evidence)} memory layouts", evidence, ROUNDING, "a contiguous copy")
+        errors[layout], bounds[layout], tried[layout] = gap(other, y), forward_tolerance(ctx, numbers, y), numbers
+
+    def counterexample(at: Comparison) -> Counterexample:
+        shown = ctx.framework.name == "torch" and at.case == "a strided view"
+        return Counterexample({"x": tried[at.case], "bound": at.bound}, measures.depends_on_strides if shown else None)
+
+    return verdict(
+        errors, bounds,
+        expected="the same y for every memory layout as for a contiguous copy",
+        remedy="call .contiguous() before reading memory directly",
+        passed=f"the same values from {len(errors)} memory layouts", nothing="every other memory layout is refused",
+        tolerance=ROUNDING, oracle="a contiguous copy", evidence=refusals, counterexample=counterexample,
+    )

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iresnet_verify.catalogue.shared.comparisons import forward_tolerance, gap, steady_forward, warm_up, worst
+from iresnet_verify.catalogue.shared.comparisons import ROUNDING, forward_tolerance, gap, steady_forward, warm_up
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import verdict
 from iresnet_verify.subject import outputs
 from iresnet_verify.subject.module_state import is_torch_module
 
@@ -46,20 +47,19 @@ def threads(ctx: Context) -> Outcome:
 
     with ctx.guard(), ThreadPoolExecutor(THREADS) as pool:
         together = [list(pool.map(call, [ctx.native(x) for x in batches])) for _ in range(ROUNDS)]
-    largest = 0.0
-    for answers in together:
-        for x, y, native in zip(batches, alone, answers, strict=True):
+    errors, bounds = dict[Any, Any](), dict[Any, Any]()
+    for k, answers in enumerate(together):
+        for i, (x, y, native) in enumerate(zip(batches, alone, answers, strict=True)):
             got = ctx.host(native)
-            apart, bound = (gap(got, y), forward_tolerance(ctx, x, y)) if got.shape == y.shape else (np.full(1, np.inf), np.ones(1))
-            at = worst(apart, bound)
-            largest = max(largest, float(apart[at] / bound[at]))
-            if not (apart <= bound).all():
-                return Outcome(
-                    "failed", f"expected the same y from {THREADS} threads at once as alone, got a difference of {apart[at]:.2e}; "
-                    "keep intermediate results in local variables", {"gap": float(apart[at]), "threads": THREADS},
-                    f"{bound[at]:.2e} = twice the rounding of one evaluation", "the same call alone", Counterexample({"x": x}))
-    return Outcome("passed", f"not refuted: {THREADS} threads, {ROUNDS} times", {"threads": THREADS, "largest_ratio": largest},
-                   "twice the rounding of one evaluation", "the same call alone")
+            errors["forward", i, k] = gap(got, y) if got.shape == y.shape else np.full(len(x), np.inf)
+            bounds["forward", i, k] = forward_tolerance(ctx, x, y)
+    return verdict(
+        errors, bounds,
+        expected=f"the same y from {THREADS} threads at once as alone",
+        remedy="keep intermediate results in local variables",
+        passed=f"not refuted: {THREADS} threads, {ROUNDS} times", tolerance=ROUNDING, oracle="the same call alone",
+        evidence={"threads": THREADS}, counterexample=lambda at: Counterexample({"x": batches[at.case[1]]}),
+    )
 
 
 def _state_names(module: Any) -> set[str]:
@@ -89,14 +89,15 @@ def memory(ctx: Context) -> Outcome:
                 ctx.raw_forward(ctx.native(x))
             held.append(kept())
         grown = 2 * min(held[1] - held[0], held[2] - held[1])  # what is allocated once is no growth either
-    allowed = calls * y.nbytes // 2
-    evidence = {"calls": calls, "bytes_grown": grown, "bytes_of_one_result": y.nbytes}
-    tolerance = f"{allowed} bytes = half of what {calls} results hold"
-    if grown <= allowed:
-        return Outcome("passed", f"{grown} bytes more after {calls} calls", evidence, tolerance, "memory in use before")
-    return Outcome("failed", f"expected memory not to grow, got {grown} bytes more after {calls} calls, {grown / calls / y.nbytes:.1f} "
-                   "results a call; look for what is appended to or cached on the module", evidence, tolerance,
-                   "memory in use before", Counterexample({"x": x}))
+    return verdict(
+        grown, calls * y.nbytes // 2,
+        expected="memory not to grow",
+        got=f"{grown} bytes more after {calls} calls, {grown / calls / y.nbytes:.1f} results a call",
+        remedy="look for what is appended to or cached on the module",
+        passed=f"{grown} bytes more after {calls} calls", tolerance=f"half of the bytes that {calls} results hold",
+        oracle="memory in use before", evidence={"compared": calls, "bytes_of_one_result": y.nbytes},
+        counterexample=lambda at: Counterexample({"x": x}),
+    )
 
 
 @contextmanager

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Rows = np.ndarray[Any, np.dtype[np.float64]]
 EVENT_NAMES = ("forward", "inverse", "residual")
 SCALAR_NAMES = ("log_det", "inverse_log_det", "log_prob", "base_log_prob")
+ROUNDING = "2·(64u·(‖x‖+‖y‖+√d) + conditioning): two evaluations, each to rounding"
+"""The derivation of what two evaluations of one map may lie apart."""
 OF_OUTPUT = ("inverse", "inverse_log_det", "base_log_prob")
 
 
@@ -71,8 +73,8 @@ def bits_equal(a: HostArray, b: HostArray) -> bool:
 
 
 def forward_tolerance(ctx: Context, x: HostArray, y: HostArray) -> Rows:
-    """Return 2T per row for y."""
-    return 2.0 * ctx.forward_tolerance(x, y)
+    """Return 2T per row for y; 0 where y is not finite, since non-finite values are equal or infinitely apart (`gap`)."""
+    return np.nan_to_num(2.0 * ctx.forward_tolerance(x, y), nan=0.0, posinf=0.0)
 
 
 def log_det_tolerance(ctx: Context, x: HostArray, value: Rows, apart: Rows, seed: int = 0) -> Rows:

@@ -9,22 +9,23 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from iresnet_verify.catalogue.shared.comparisons import (
+    ROUNDING,
+    Rows,
     context_of,
     forward_tolerance,
     gap,
     log_det_gap,
     steady_forward,
     steady_log_det,
-    worst,
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import verdict
 from iresnet_verify.subject.module_state import ModuleState, is_torch_module
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Calls, Context
-
-ROUNDING = "twice the rounding of one evaluation"
+    from iresnet_verify.subject.subject import HostArray
 
 
 @check(
@@ -56,9 +57,9 @@ def save_and_load(ctx: Context) -> Outcome:
     stored = io.BytesIO()
     torch.save(subject.module.state_dict(), stored)
     stored.seek(0)
-    twin = subject.fresh(dtype=subject.dtype, device=subject.device)
+    loaded = subject.fresh(dtype=subject.dtype, device=subject.device)
     try:
-        twin.module.load_state_dict(torch.load(stored, weights_only=True))
+        loaded.module.load_state_dict(torch.load(stored, weights_only=True))
     except (RuntimeError, KeyError) as error:
         what = " ".join(str(error).split())[:200]
         return Outcome(
@@ -66,7 +67,7 @@ def save_and_load(ctx: Context) -> Outcome:
             "parameters and buffers at construction that exist after use", {"exception": type(error).__name__},
             "names and shapes are exact", "the network that was saved", Counterexample({"x": x}),
         )
-    return _answers_alike(ctx, x, context_of(ctx, twin).f)
+    return _same_answers(ctx, x, context_of(ctx, loaded).f)
 
 
 def _trained_on(ctx: Context) -> None:
@@ -99,59 +100,49 @@ def copies(ctx: Context) -> Outcome:
     module = ctx.subject.module
     if not is_torch_module(module):
         return Outcome("skipped", "needs a torch.nn.Module as module")
-    seen: dict[str, Any] = {}
+    wrong, notes = dict[str, str](), dict[str, str]()
     makers: dict[str, Callable[[Any], Any]] = {"deepcopy": copy.deepcopy, "pickle": lambda m: pickle.loads(pickle.dumps(m))}
     for how, make in makers.items():
         try:
-            twin = make(module)
+            made = make(module)
         except Exception as error:
-            seen[how] = f"refused: {type(error).__name__}"
+            notes[how] = f"refused: {type(error).__name__}"
             continue
-        pairs = list(zip(module.state_dict().items(), twin.state_dict().items(), strict=False))
+        pairs = list(zip(module.state_dict().items(), made.state_dict().items(), strict=False))
         lost = [a[0] for a, b in pairs if a[0] != b[0] or not bool(torch.equal(a[1], b[1]) | (a[1].isnan().any() & b[1].isnan().any()))]
-        if lost or len(module.state_dict()) != len(twin.state_dict()):
-            return _failed(how, f"{', '.join(lost) or 'some state'} differs in the copy", ctx)
+        if lost or len(module.state_dict()) != len(made.state_dict()):
+            wrong[how] = f"{', '.join(lost) or 'some state'} differs in the copy"
+            continue
         before = ModuleState(module)
         with torch.no_grad():
-            for tensor in (*twin.parameters(), *twin.buffers()):
+            for tensor in (*made.parameters(), *made.buffers()):
                 tensor.add_(1) if tensor.dtype != torch.bool else tensor.logical_not_()
         changed = before.changes()
         before.restore()
-        if changed:
-            return _failed(how, f"changing the copy changed {', '.join(changed[:4])} of the original", ctx)
-        seen[how] = f"{len(pairs)} tensors equal and separate"
-    return Outcome("passed", "copies are equal and separate", seen, "bitwise", "the original")
-
-
-def _failed(how: str, what: str, ctx: Context) -> Outcome:
-    return Outcome(
-        "failed",
-        f"{how}: expected an equal and separate copy, got: {what}; leave __deepcopy__ and __getstate__ to torch",
-        {"how": how, "what": what},
-        "bitwise",
-        "the original",
-        Counterexample({"x": ctx.inputs(1)}),
+        wrong[how] = f"changing the copy changed {', '.join(changed[:4])} of the original" if changed else ""
+        notes[how] = f"{len(pairs)} tensors compared"
+    return verdict(
+        {how: float(bool(what)) for how, what in wrong.items()}, 0.0,
+        expected="an equal and separate copy",
+        got=lambda at: f"by {at.case}: {wrong[at.case]}",
+        remedy="leave __deepcopy__ and __getstate__ to torch",
+        passed="copies are equal and separate", nothing="the module can neither be copied nor pickled",
+        tolerance="bitwise", oracle="the original", evidence=notes, counterexample=lambda at: Counterexample({"x": ctx.inputs(1)}),
     )
 
 
-def _answers_alike(ctx: Context, x: Any, other: Calls) -> Outcome:
-    evidence: dict[str, Any] = {}
+def _same_answers(ctx: Context, x: HostArray, other: Calls) -> Outcome:
+    errors, bounds = dict[str, Rows](), dict[str, Rows]()
     for name in ("forward", "log_det"):
         f, g = getattr(ctx.f, name), getattr(other, name)
         if f is None or g is None or (name == "log_det" and not steady_log_det(ctx, x)):
             continue
         a, b = f(x, seed=0), g(x, seed=0)
-        apart, bound = (gap(a, b), forward_tolerance(ctx, x, a)) if name == "forward" else log_det_gap(ctx, x, a, b)
-        at = worst(apart, bound)
-        if not ((apart <= bound) | (apart == 0)).all():
-            return Outcome(
-                "failed",
-                f"{name}: expected the loaded network to answer like the original, got a difference of "
-                f"{apart[at]:.2e}; register what forward needs as buffers",
-                {"gap": float(apart[at]), "callable": name},
-                f"{bound[at]:.2e} = {ROUNDING}",
-                "the network that was saved",
-                Counterexample({"x": x}),
-            )
-        evidence[f"largest_ratio_{name}"] = float(apart[at] / bound[at])
-    return Outcome("passed", "the loaded network answers like the original", evidence, ROUNDING, "the network that was saved")
+        errors[name], bounds[name] = (gap(a, b), forward_tolerance(ctx, x, a)) if name == "forward" else log_det_gap(ctx, x, a, b)
+    return verdict(
+        errors, bounds,
+        expected="the loaded network to answer like the original",
+        remedy="register what forward needs as buffers",
+        passed="the loaded network answers like the original", tolerance=ROUNDING, oracle="the network that was saved",
+        counterexample=lambda at: Counterexample({"x": x}),
+    )
