@@ -61,7 +61,7 @@ def unbiased_logdet(c: Contenders) -> dict[str, Work]:
 
 def inverse(c: Contenders) -> dict[str, Work]:
     """Each with the loosest tolerance of its own that reaches the true error."""
-    truth = ir.invert(c.numpy, c.y, rtol=1e-14, strict=False).x
+    truth = ir.invert(c.numpy, c.y, rtol=1e-14, throw=False).x
     ty = torch.from_numpy(c.y)
 
     def ours(block: ir.ResidualBlock, y: Any) -> Callable[[float], Any]:

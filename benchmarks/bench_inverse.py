@@ -90,7 +90,7 @@ def report(name: str, dtype: str, block: ir.ResidualBlock, y: Any, limit: float 
     tol = TOLERANCE[dtype]
     block.contraction()  # the certificate is computed once, outside the clock
     start = time.perf_counter()
-    found = ir.invert(block, y, rtol=tol, strict=False)
+    found = ir.invert(block, y, rtol=tol, throw=False)
     elapsed = time.perf_counter() - start
     above = ir.rounding_floor(block, found.x, y) < tol
     spent = found.evaluations[above]

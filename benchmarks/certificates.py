@@ -126,7 +126,7 @@ def balls() -> Iterable[tuple[str, ...]]:
         block = ir.ResidualBlock(make())
         x = np.random.default_rng(0).standard_normal((batch, *block.branch.event_shape))
         y = block(x)
-        found = ir.invert(block, y, rtol=1e-13, strict=False).x
+        found = ir.invert(block, y, rtol=1e-13, throw=False).x
         radius = ir.inverse_ball(block, found, y).radius
         forward, ball = seconds(lambda: block(x)), seconds(lambda: ir.inverse_ball(block, found, y))  # noqa: B023 - called at once
         yield name, f"{1e3 * forward:.2f} ms", f"{ball / forward:.2f}", f"{float((radius / host_norms(found)[0]).max()):.1e}"

@@ -99,10 +99,10 @@ def cost_table(rows: int = 4000) -> dict[str, dict[str, float]]:
         x = np.random.default_rng(1).standard_normal(f.branch.event_shape)
         gaussian = ir.Probes(seed=1, kind="gaussian")
         naive = {
-            f"geometric(½), {sure} sure": price(
-                f, x, rows, law=ir.geometric(0.5, sure=sure), probes=gaussian, exact_traces=0, allow_infinite_variance=True
+            f"geometric(½), {n} certain": price(
+                f, x, rows, lengths=ir.geometric(0.5, n), probes=gaussian, exact_traces=0, allow_infinite_variance=True
             )
-            for sure in (1, 20)
+            for n in (1, 20)
         }
         ours = {
             "default": price(f, x, rows, probes=ir.Probes(seed=2)),

@@ -10,7 +10,7 @@ from iresnet_ref.branches.certificate import Certificate
 from iresnet_ref.branches.convolutional import convnet
 from iresnet_ref.branches.dense import mlp
 from iresnet_ref.branches.densely_connected import densenet
-from iresnet_ref.branches.normalised import Normalised
+from iresnet_ref.branches.normalised import NormalisedBranch
 from iresnet_ref.errors import (
     ConvergenceError,
     DivergedError,
@@ -26,14 +26,14 @@ from iresnet_ref.flows.bijections.actnorm import ActNorm
 from iresnet_ref.flows.bijections.composition import Composition, FactorOut
 from iresnet_ref.flows.bijections.context import ContextShift
 from iresnet_ref.flows.bijections.logit import Logit, dequantise
-from iresnet_ref.flows.bijections.mixing import Mixing
-from iresnet_ref.flows.bijections.padding import Pad
 from iresnet_ref.flows.bijections.permutation import Permutation
+from iresnet_ref.flows.bijections.plu_linear import PLULinear
 from iresnet_ref.flows.bijections.protocol import Bijection, Options
 from iresnet_ref.flows.bijections.squeeze import Squeeze
+from iresnet_ref.flows.bijections.zero_padding import ZeroPad
 from iresnet_ref.flows.flow import Flow
 from iresnet_ref.flows.mixture import GaussianMixture
-from iresnet_ref.gradient.backward_in_forward import EarlyGradient, backward_in_forward
+from iresnet_ref.gradient.backward_in_forward import StoredGradient, backward_in_forward
 from iresnet_ref.gradient.inverse import inverse_gradient
 from iresnet_ref.gradient.log_determinant import logdet_gradient
 from iresnet_ref.gradient.result import InverseGradient, LogDetGradient, SequenceGradient
@@ -46,7 +46,7 @@ from iresnet_ref.layers.linear import Conv
 from iresnet_ref.log_determinant.bounds import logdet_bounds, truncation_bound
 from iresnet_ref.log_determinant.evaluate import logdet
 from iresnet_ref.log_determinant.inverse import InverseLogDet, logdet_of_inverse
-from iresnet_ref.log_determinant.length_distributions import Law, geometric, near_optimal, poisson
+from iresnet_ref.log_determinant.length_distributions import LengthDistribution, geometric, near_optimal, poisson
 from iresnet_ref.log_determinant.result import LogDet
 from iresnet_ref.log_determinant.rounding_bound import logdet_error_bound
 from iresnet_ref.log_determinant.variance import roulette_variance_bound
@@ -76,7 +76,6 @@ __all__ = [
     "DTypeError",
     "DiagonalGaussian",
     "DivergedError",
-    "EarlyGradient",
     "FactorOut",
     "Flow",
     "GaussianMixture",
@@ -85,17 +84,16 @@ __all__ = [
     "Inverse",
     "InverseGradient",
     "InverseLogDet",
-    "Law",
+    "LengthDistribution",
     "LogDet",
     "LogDetGradient",
     "LogProb",
     "Logit",
-    "Mixing",
     "NonFiniteError",
-    "Normalised",
+    "NormalisedBranch",
     "NotContractiveError",
     "Options",
-    "Pad",
+    "PLULinear",
     "PathInverse",
     "Permutation",
     "Probes",
@@ -105,6 +103,8 @@ __all__ = [
     "SingularTriple",
     "Squeeze",
     "StandardGaussian",
+    "StoredGradient",
+    "ZeroPad",
     "backward_in_forward",
     "bits_per_dimension",
     "certify",

@@ -24,7 +24,7 @@ class NotContractiveError(IResNetError, ValueError):
 
 
 class InfiniteVarianceError(IResNetError, ValueError):
-    """A Russian-roulette law whose variance is not proved finite from the Lipschitz bound."""
+    """A distribution of the series length for which the variance is not proved finite from the Lipschitz bound."""
 
 
 class ConvergenceError(IResNetError, RuntimeError):

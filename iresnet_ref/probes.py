@@ -167,10 +167,10 @@ class Probes:
         r = np.sqrt(-2.0 * np.log(radius))
         return np.stack((r * np.cos(angle), r * np.sin(angle)), axis=-1).reshape(*r.shape[:2], 2 * pairs)[..., :n]
 
-    def lengths(self, batch: int, thresholds: npt.NDArray[np.uint64], sure: int) -> npt.NDArray[np.int64]:
-        """Return N for each (replicate, row), shape (count, batch): N = sure + #{i : draw < thresholds[i]}, 64-bit draws.
+    def lengths(self, batch: int, thresholds: npt.NDArray[np.uint64], n_exact_terms: int) -> npt.NDArray[np.int64]:
+        """Return N for each (replicate, row), shape (count, batch): N = n_exact_terms + #{i : draw < thresholds[i]}, 64-bit draws.
 
-        So P(N ≥ sure + 1 + i) = thresholds[i]/2⁶⁴ exactly, for decreasing thresholds.
+        So P(N ≥ n_exact_terms + 1 + i) = thresholds[i]/2⁶⁴ exactly, for decreasing thresholds.
         """
         counter = (
             np.arange(batch, dtype=np.uint32)[None, :],
@@ -181,4 +181,4 @@ class Probes:
         high, low, _, _ = philox(counter, self.seed)
         draw = high.astype(np.uint64) << np.uint64(32) | low.astype(np.uint64)
         ascending = thresholds[::-1]
-        return sure + ascending.size - np.searchsorted(ascending, draw, side="right")
+        return n_exact_terms + ascending.size - np.searchsorted(ascending, draw, side="right")

@@ -3,7 +3,7 @@
 What is saved is the value, field by field: structure, event shapes, names of activations, stated Lipschitz constants, whether
 an ActNorm is initialised. Certificates are not saved: they are proved anew from the weights that were loaded. Loading builds
 only the types named in `TYPES`, through their validating constructors; a file can state what it likes, but run nothing. So a
-law of the roulette, which is a function, is refused, ours as well as yours: no file brings another one back in its place.
+length distribution of the roulette, which is a function, is refused: no file may bring another one back in its place.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from iresnet_ref.layers.linear import Affine, Conv
 from iresnet_ref.layers.lipswish import CLipSwish, LipSwish
 from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.layers.sorting import GroupSort
-from iresnet_ref.log_determinant.length_distributions import Law
+from iresnet_ref.log_determinant.length_distributions import LengthDistribution
 from iresnet_ref.training.classifier import Classifier
 from iresnet_ref.training.loop import Settings, State
 from iresnet_ref.training.normalised_model import NormalisedModel
@@ -44,8 +44,8 @@ TYPES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         ir.ActNorm, ir.Branch, ir.Composition, ir.ContextShift, ir.DiagonalGaussian, ir.FactorOut, ir.Flow, ir.GaussianMixture, ir.Logit,
-        ir.Mixing, ir.Normalised, ir.Options, ir.Pad, ir.Permutation, ir.Probes, ir.ResidualBlock, ir.Squeeze, ir.StandardGaussian,
-        Classifier, Moments, NormalisedModel, Settings, State,
+        ir.PLULinear, ir.NormalisedBranch, ir.Options, ir.ZeroPad, ir.Permutation, ir.Probes, ir.ResidualBlock, ir.Squeeze,
+        ir.StandardGaussian, Classifier, Moments, NormalisedModel, Settings, State,
         Affine, CLipSwish, Concatenation, Conv, GroupSort, LipSwish, Pointwise, Residual,
     )
 }  # fmt: skip
@@ -172,7 +172,9 @@ def _encoded(value: Any, path: str, arrays: dict[str, HostArray]) -> Any:
     if TYPES.get(type(value).__name__) is type(value):
         return {"type": type(value).__name__, "fields": parts}
     if not hasattr(value, "dtype") or not hasattr(value, "shape"):
-        remedy = "save with Options(law=None) and state the law again after loading" if isinstance(value, Law) else "save its parts"
+        remedy = "save its parts"
+        if isinstance(value, LengthDistribution):
+            remedy = "save with Options(lengths=None) and state the distribution again after loading"
         raise DTypeError(
             f"save: expected arrays, numbers, names and {', '.join(TYPES)}, got {type(value).__name__} at {path or 'the top'}; "
             f"try: {remedy}"

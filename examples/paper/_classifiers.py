@@ -16,7 +16,7 @@ Images = NDArray[np.float64]
 def dense(d: int, padding: int, width: int, blocks: int, *, like: Any, seed: int) -> list[Any]:
     """Injective padding of vectors, if any, then an ActNorm before every block and one at the end."""
     n = d + padding
-    steps: list[Any] = [ir.Pad((d,), padding)] if padding else []
+    steps: list[Any] = [ir.ZeroPad((d,), padding)] if padding else []
     for i in range(blocks):
         branch = ir.mlp((n, width, n), seed=1000 * seed + i, like=like)
         steps += [ir.ActNorm.fresh((n,), like), ir.ResidualBlock(branch)]

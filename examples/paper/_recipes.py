@@ -168,8 +168,8 @@ def options(training: Training, lipschitz: float, seed: int = 0) -> ir.Options:
     """Return how a training estimates the log-determinants."""
     probes = ir.Probes(seed=seed)
     if training.estimator == "roulette":
-        law = ir.near_optimal(lipschitz, float(training.terms))
-        return ir.Options(method="roulette", law=law, probes=probes)
+        lengths = ir.near_optimal(lipschitz, float(training.terms))
+        return ir.Options(method="roulette", lengths=lengths, probes=probes)
     if training.estimator == "series":
         return ir.Options(method="series", terms=training.terms, probes=probes)
     if training.estimator == "exact":

@@ -51,7 +51,7 @@ def subjects(name: str, model: Any) -> list[Subject]:
     model = model.averaged if isinstance(model, State) else model
     large = size(model.steps.in_shape) > EXACT_UP_TO
     steps, inputs = _on_torch(model.steps) if large else model.steps, rows(model.steps, name)
-    if isinstance(steps.steps[0], ir.Pad):  # what follows is onto
+    if isinstance(steps.steps[0], ir.ZeroPad):  # what follows is onto
         steps = ir.Composition(steps.steps[1:])
         inputs = rows(steps, name)
     if isinstance(steps.steps[0], ir.Logit):  # what follows takes every x, not a bounded interval
@@ -59,7 +59,7 @@ def subjects(name: str, model: Any) -> list[Subject]:
         steps = ir.Composition(steps.steps[1:])
     if large:
         whole = _of_map(f"{name}: {'flow' if isinstance(model, ir.Flow) else 'features'}", steps)
-    elif isinstance(model, ir.Flow) and not isinstance(model.steps.steps[0], ir.Pad):
+    elif isinstance(model, ir.Flow) and not isinstance(model.steps.steps[0], ir.ZeroPad):
         whole = _of_flow(f"{name}: flow", replace(model, steps=steps))
     else:
         whole = _with_log_det(f"{name}: features", steps)
@@ -109,14 +109,14 @@ def _of_map(name: str, steps: ir.Composition) -> Subject:
     """y = F(x) with its inverse, y in the shape of x: a factor-out leaves a vector."""
     return Subject(
         name=name, event_shape=steps.in_shape, forward=lambda x: _event(steps.value(x), steps.in_shape),
-        inverse=lambda y: steps.preimage(_event(y, steps.out_shape), OPTIONS).x,
+        inverse=lambda y: steps.inverse(_event(y, steps.out_shape), options=OPTIONS).x,
     )
 
 
 def _with_log_det(name: str, steps: ir.Composition) -> Subject:
     """The same with its exact log-determinants."""
     return replace(
-        _of_map(name, steps), log_det=lambda x: steps.forward(x, OPTIONS)[1].value,
+        _of_map(name, steps), log_det=lambda x: steps.forward(x, options=OPTIONS)[1].value,
         inverse_log_det=lambda y: steps.inverse(_event(y, steps.out_shape), OPTIONS)[1].value,
     )
 

@@ -93,7 +93,7 @@ def evaluate(result: Result, model: Classifier, test: Images, lipschitz: float |
         result.lipschitz = max(result.lipschitz, *(block.certificate.bound for block in blocks))
         few = x[:50, ...]
         rtol = 1e-10 if x.dtype == namespace(x).float64 else 1e-5
-        found = model.steps.preimage(model.steps(few), Options(rtol=rtol)).x
+        found = model.steps.inverse(model.steps(few), options=Options(rtol=rtol)).x
         result.inverse_error = max(result.inverse_error, float(np.abs(to_host(found) - to_host(few)).max()))
 
 

@@ -85,10 +85,10 @@ def noise(seed: int, step: int) -> int:
 def measured(flow: ir.Flow, held_out: Array, like: Any, draws: int) -> dict[str, Bits]:
     """Return the bits per dimension of the held-out images by each estimator that is feasible, the same noise in all of them."""
     lipschitz = max(block.certificate.bound for block in blocks(flow.steps))
-    law = ir.near_optimal(lipschitz, 8.0)
+    lengths = ir.near_optimal(lipschitz, 8.0)
     ways = {
         "exact": ir.Options(method="exact"),
-        "unbiased": ir.Options(method="roulette", law=law, probes=ir.Probes(seed=1, count=8)),
+        "unbiased": ir.Options(method="roulette", lengths=lengths, probes=ir.Probes(seed=1, count=8)),
         "5 terms": ir.Options(method="series", terms=5, probes=ir.Probes(seed=2, count=8)),
         "10 terms": ir.Options(method="series", terms=10, probes=ir.Probes(seed=3, count=8)),
     }

@@ -136,7 +136,7 @@ def banach(steps: ir.Composition, images: Any, *, certified: bool) -> Curve:
         x, radius = y, np.zeros(len(images))
         for step in reversed(steps.steps):
             if isinstance(step, ir.Squeeze):
-                x = step.back(x)
+                x = step.inverse_value(x)
                 continue
             g, goal = step.block.branch, x
             if certified:
@@ -167,7 +167,7 @@ def inverted(steps: ir.Composition, images: Any) -> dict[str, Any]:
         if not isinstance(step, ir.Squeeze):
             floors.append(to_host(ir.rounding_floor(step.block, h, y)).max())
         h = y
-    found = steps.preimage(h, ir.Options(rtol=float(max(floors))))
+    found = steps.inverse(h, options=ir.Options(rtol=float(max(floors))))
     error = np.abs(to_host(found.x).astype(np.float64) - to_host(x)).reshape(len(images), -1).max(axis=1)
     condition = to_host(steps.amplification(x)).astype(np.float64)
     return {

@@ -125,7 +125,7 @@ class Branch:
         before = nothing(x, self.norm)
         for layer in self.layers:
             y = layer(x)
-            before = layer.spread(x, y, before)
+            before = layer.forward_error(x, y, before)
             x = y
         return x, before.error, before.growth, before.drift
 

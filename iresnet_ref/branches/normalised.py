@@ -34,7 +34,7 @@ class Scaling:
 
 
 @dataclass(frozen=True, eq=False)
-class Normalised:
+class NormalisedBranch:
     """A branch of raw weights that training moves, and the certified branch made of them, Lip(g) ≤ `lipschitz`.
 
     `branch` has every linear layer's weight multiplied by min(1, c/σ), c its share of `lipschitz`; what it stores is what
@@ -51,7 +51,7 @@ class Normalised:
     >>> import numpy as np, iresnet_ref as ir
     >>> raw = ir.mlp((2, 8, 2), lipschitz=0.9)
     >>> raw = raw.with_parameters({k: 3.0 * p for k, p in raw.parameters().items()})
-    >>> normalised = ir.Normalised(raw, lipschitz=0.8)
+    >>> normalised = ir.NormalisedBranch(raw, lipschitz=0.8)
     >>> F = ir.ResidualBlock(normalised.branch)
     >>> gradient = ir.logdet_gradient(F, np.ones((4, 2))).parameters
     >>> raw_gradient = normalised.pullback(gradient)
@@ -67,9 +67,9 @@ class Normalised:
         """Return the raw parameters."""
         return self.raw.parameters()
 
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Normalised:
+    def with_parameters(self, parameters: Mapping[str, Any]) -> NormalisedBranch:
         """Return the same normalisation of other raw parameters. Raises ShapeError."""
-        return Normalised(self.raw.with_parameters(parameters), self.lipschitz)
+        return NormalisedBranch(self.raw.with_parameters(parameters), self.lipschitz)
 
     @cached_property
     def branch(self) -> Branch:
@@ -115,7 +115,7 @@ def _divided(layer: Layer, sigma: float, share: float, p: float) -> tuple[Any, f
     The layer that is returned is the one that the proof is about, and carries it.
     """
     if not math.isfinite(sigma):
-        raise NonFiniteError(f"Normalised: expected a norm of {layer.name} within float64, got {sigma}; scale its weight down")
+        raise NonFiniteError(f"NormalisedBranch: expected a norm of {layer.name} within float64, got {sigma}; scale its weight down")
     parameters = dict(layer.parameters)
     weight = parameters["weight"]
     n, taps = min(weight.shape[:2]), size(tuple(weight.shape[2:]))

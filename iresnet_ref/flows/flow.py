@@ -22,7 +22,7 @@ class Flow:
     F leads from data to the base. A flow is a value: `initialise(x)` (ActNorm, from the first batch) and
     `with_parameters` return new ones. `base` is the standard Gaussian unless given; a flow whose steps have no parameters needs
     one. `options` say how residual blocks compute log-determinants and inverses (`ir.Options`); every method takes others.
-    With `Pad` among the steps `log_prob` is no density on the data: see `iresnet_ref.flows.bijections.padding`.
+    With `ZeroPad` among the steps `log_prob` is no density on the data: see `iresnet_ref.flows.bijections.zero_padding`.
 
     Raises: ShapeError where steps do not fit, DTypeError for other objects or mixed dtypes and devices.
     Reference: [B19] §3, [C19] §2.
@@ -82,7 +82,7 @@ class Flow:
         """Return (F(x), log|det dF/dx|), errors of independent blocks added in squares, bias bounds added."""
         self._require(x, check=check)
         composition: Composition = self.steps
-        return composition.forward(x, options or self.options, check=False)
+        return composition.forward(x, options=options or self.options, check=False)
 
     def inverse(
         self, z: Any, *, estimate: bool = False, options: Options | None = None, check: bool = True
@@ -94,7 +94,7 @@ class Flow:
         """
         require_batch(z, self.steps.out_shape, "z", check=check)
         require_alike(z, self.base.like, "z")
-        found: PathInverse = self.steps.undo(z, options or self.options)
+        found: PathInverse = self.steps.preimage(z, options or self.options)
         return replace(found, amplification_estimate=self.steps.amplification(found.x)) if estimate else found
 
     def log_prob(self, x: Any, *, options: Options | None = None, check: bool = True) -> LogProb:
@@ -118,14 +118,14 @@ class Flow:
         """Return `ir.bits_per_dimension` of log p(x), with d the numbers of one data event before padding."""
         return bits_per_dimension(self.log_prob(x, options=options, check=check), self.dimensions, levels=levels)
 
-    def given(self, context: Any, *, check: bool = True) -> Flow:
+    def condition(self, context: Any, *, check: bool = True) -> Flow:
         """Return the flow of p(x | h) for the rows h of `context` (batch, k), or one for all; None takes the context away again.
 
         It is a flow like any other, of as many rows: `log_prob(x)`, `sample(len(context))`, gradients with h̄ beside those of the
         parameters. Raises ShapeError where no step takes a context (`ir.ContextShift`), DTypeError, NonFiniteError.
         """
-        bare = self.steps.given(None)
-        steps = bare.given(context)
+        bare = self.steps.condition(None)
+        steps = bare.condition(context)
         if context is not None and steps.parameters().keys() == bare.parameters().keys():
             raise ShapeError("flow: expected a step that takes a context, got none; try ir.ContextShift.random(event_shape, k)")
         if context is not None and check:
@@ -173,7 +173,7 @@ class Flow:
     def _back(self, inputs: Any, z: Any, weights: Any, options: Options) -> tuple[Any, dict[str, Any]]:
         """Return (x̄, gradients) at the inputs of the steps and z behind them."""
         z_bar, of_base = self.base.pullback(z, weights)
-        x_bar, gradients = self.steps.back(inputs, z_bar, weights, options)
+        x_bar, gradients = self.steps.pullback_at(inputs, z_bar, weights, options)
         return x_bar, {**gradients, **{f"base.{name}": g for name, g in of_base.items()}}
 
     def _weights(self, x: Any, weights: Any, *, check: bool) -> Any:

@@ -55,7 +55,7 @@ def solve_adjoint(chain: Chain, b: Any, goal: Any, lipschitz: float, q: float = 
 def _densely(chain: Chain, inverse: Any, r: Any) -> tuple[Any, int]:
     """Return ((I + J)⁻ᵀr, products), J = AB and `inverse` = (I + BA)⁻¹."""
     xp = namespace(r)
-    start = chain.waist()
+    start = chain.narrowest_index()
     a, b = (Chain(factors, chain.batch, chain.like) for factors in (chain.factors[start:], chain.factors[:start]))
     inner = a.rmatvec(r)
     row = xp.matmul(xp.reshape(inner, (r.shape[0], 1, -1)), inverse)

@@ -18,12 +18,12 @@ from iresnet_ref.arrays import namespace, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.gradient.log_determinant import Method, logdet_gradient, require
 from iresnet_ref.gradient.result import LogDetGradient
-from iresnet_ref.log_determinant.length_distributions import Law
+from iresnet_ref.log_determinant.length_distributions import LengthDistribution
 from iresnet_ref.probes import Probes
 
 
 @dataclass(frozen=True, eq=False)
-class EarlyGradient:
+class StoredGradient:
     """What is kept between the passes: x, and the gradient of Σ_b w_b log det(I + J_g(x_b)) for the weights w."""
 
     block: ResidualBlock
@@ -40,7 +40,7 @@ class EarlyGradient:
         s = _common_factor(self.weights, logdet_bar)
         x_bar, _, gradients = self.block.pullback(self.x, y_bar=y_bar, check=False)
         total = {name: gradient + s * self.logdet.parameters[name] for name, gradient in gradients.items()}
-        return x_bar + s * self.logdet.x, total
+        return x_bar + s * self.logdet.x_bar, total
 
 
 def backward_in_forward(
@@ -50,11 +50,11 @@ def backward_in_forward(
     *,
     method: Method = "auto",
     terms: int | None = None,
-    law: Law | None = None,
+    lengths: LengthDistribution | None = None,
     probes: Probes | None = None,
     allow_infinite_variance: bool = False,
     check: bool = True,
-) -> tuple[Any, EarlyGradient]:
+) -> tuple[Any, StoredGradient]:
     """Return (F(x), the log-determinant's gradient, taken now): the backward pass will need x and F only.
 
     `weights` (batch,) are the cotangents that the rows' log-determinants will get, up to a common factor that the
@@ -65,8 +65,8 @@ def backward_in_forward(
 
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
-    >>> y, early = ir.backward_in_forward(F, np.ones((3, 2)))
-    >>> x_bar, gradients = early.backward(y, np.full(3, -1.0 / 3.0))
+    >>> y, stored = ir.backward_in_forward(F, np.ones((3, 2)))
+    >>> x_bar, gradients = stored.backward(y, np.full(3, -1.0 / 3.0))
     >>> x_bar.shape
     (3, 2)
     """
@@ -76,14 +76,14 @@ def backward_in_forward(
         weights=weights,
         method=method,
         terms=terms,
-        law=law,
+        lengths=lengths,
         probes=probes,
         allow_infinite_variance=allow_infinite_variance,
         check=check,
     )
     xp = namespace(x)
     weights = xp.ones_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) if weights is None else weights
-    return x + block.branch(x), EarlyGradient(block, x, weights, gradient)
+    return x + block.branch(x), StoredGradient(block, x, weights, gradient)
 
 
 def _common_factor(weights: Any, cotangents: Any) -> float:

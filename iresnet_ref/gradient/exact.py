@@ -37,7 +37,7 @@ def narrowest(chain: Chain) -> tuple[int, int, int]:
 
     The width is that of the widest tangents that differ between rows: those behind the first per-sample factor.
     """
-    start = chain.waist()
+    start = chain.narrowest_index()
     factors = chain.rotated(start).factors
     own = [i for i, f in enumerate(factors) if not f.shared]
     return start, size(factors[0].in_shape), max(size(f.out_shape) for f in factors[own[0] if own else -1 :])

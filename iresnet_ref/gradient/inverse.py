@@ -31,7 +31,7 @@ def inverse_gradient(
     method: Method = "auto",
     probes: Probes | None = None,
     parameters: Collection[str] | None = None,
-    strict: bool = True,
+    throw: bool = True,
     check: bool = True,
 ) -> InverseGradient:
     """Return the gradient of Σ x̄ᵀF⁻¹(y) + Σ_b w_b log|det dF⁻¹/dy|(y_b) with respect to the parameters and y.
@@ -46,7 +46,7 @@ def inverse_gradient(
     block's, 2 to 2 and 1 to ∞. An error δ in x moves the
     gradient by O(δ): invert to a tolerance that suits.
 
-    Raises: ConvergenceError with `.result` where rounding keeps a row above rtol (unless `strict=False`),
+    Raises: ConvergenceError with `.result` where rounding keeps a row above rtol (unless `throw=False`),
     NotContractiveError, ShapeError, DTypeError, NonFiniteError, ValueError. Reference: [B19] §3.1 (the inverse);
     Bai et al. 2019, arXiv 1909.01377, Thm 1 (implicit differentiation of a fixed point).
 
@@ -70,7 +70,7 @@ def inverse_gradient(
     direct = None
     if weights is not None:
         direct = logdet_gradient(block, x, weights=-weights, method=method, probes=probes, check=False)
-        total = total + direct.x
+        total = total + direct.x_bar
     tape = block.branch.record(x)
     q = dual(block.norm)
     size = row_norm(total, x.ndim - 1, q)
@@ -80,7 +80,7 @@ def inverse_gradient(
     gradients = {k: -through[k] if direct is None else direct.parameters[k] - through[k] for k in wanted}
     bound = norm / (1.0 - lipschitz)
     result = InverseGradient(gradients, z, norm, bound, indices(np.full(x.shape[0], products), x), used)
-    if strict and bool(xp.any(norm > goal)):
+    if throw and bool(xp.any(norm > goal)):
         worst = float(np.max(to_host(norm / xp.where(size > 0.0, size, xp.ones_like(size)))))
         raise ConvergenceError(
             f"inverse_gradient: expected ‖x̄ − (I + J)ᵀȳ‖ ≤ {rtol:g}‖x̄‖ on every row, got {worst:.3g} where rounding lets no "

@@ -23,9 +23,9 @@ from iresnet_ref.gradient.exact import exact_gradient
 from iresnet_ref.gradient.neumann import neumann_cotangent, truncation_factor
 from iresnet_ref.gradient.result import LogDetGradient
 from iresnet_ref.layers.tape import Tape
-from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.evaluate import EXACT_UP_TO
-from iresnet_ref.log_determinant.length_distributions import Law
+from iresnet_ref.log_determinant.length_distributions import LengthDistribution
 from iresnet_ref.probes import Probes
 
 Method = Literal["auto", "exact", "neumann"]
@@ -39,7 +39,7 @@ def logdet_gradient(
     y_bar: Any = None,
     method: Method = "auto",
     terms: int | None = None,
-    law: Law | None = None,
+    lengths: LengthDistribution | None = None,
     probes: Probes | None = None,
     parameters: Collection[str] | None = None,
     allow_infinite_variance: bool = False,
@@ -52,7 +52,7 @@ def logdet_gradient(
     are wanted (default: all).
 
     exact      tr((I + J)⁻¹∇J) at the narrowest place of the layers.
-    neumann    Σ_{k≤N} (−1)ᵏ/P(N ≥ k) vᵀJᵏ(∇J)v ([C19] eq. 8), unbiased: N is drawn for each row and probe from `law`, which
+    neumann    Σ_{k≤N} (−1)ᵏ/P(N ≥ k) vᵀJᵏ(∇J)v ([C19] eq. 8), unbiased: N is drawn for each row and probe from `lengths`, which
                is accepted if L < 1 proves the variance of the *gradient* finite. With `terms` the series is truncated:
                biased by at most L^{terms+1}/(1 − L) ‖∂J‖_*, the result's `truncation`. Averaged over `probes.count`.
     auto       exact while the narrowest dimension is at most 256, else neumann.
@@ -67,7 +67,7 @@ def logdet_gradient(
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
     >>> gradient = ir.logdet_gradient(F, np.ones((3, 2)), weights=np.asarray([1.0, 0.0, -2.0]))
-    >>> gradient.x.shape, sorted(gradient.parameters)
+    >>> gradient.x_bar.shape, sorted(gradient.parameters)
     ((3, 2), ['0.bias', '0.weight', '2.bias', '2.weight'])
     """
     if method not in get_args(Method):
@@ -89,29 +89,29 @@ def logdet_gradient(
     else:
         probes = Probes() if probes is None else probes
         if terms is None:
-            law = laws.near_optimal(lipschitz) if law is None else law
+            lengths = length_distributions.near_optimal(lipschitz) if lengths is None else lengths
             if not allow_infinite_variance:
-                laws.require_finite_variance(law, lipschitz, gradient=True)
-            drawn = laws.table(law, lipschitz)
-            lengths = np.repeat(probes.lengths(batch, drawn.thresholds, drawn.sure), probes.block, axis=0)
+                length_distributions.require_finite_variance(lengths, lipschitz, gradient=True)
+            drawn = length_distributions.table(lengths, lipschitz)
+            sampled = np.repeat(probes.lengths(batch, drawn.thresholds, drawn.n_exact_terms), probes.block, axis=0)
             survival, truncation = drawn.survival, 0.0
         else:
-            lengths, survival = np.full((probes.count * probes.block, batch), terms), _always
+            sampled, survival = np.full((probes.count * probes.block, batch), terms), _always
             truncation = truncation_factor(lipschitz, terms)
         v = probes.draw(x)
-        x_bar, gradients = _neumann(tape, v, weights, y_bar, lengths, survival)
-        evaluations = lengths.sum(axis=0)
+        x_bar, gradients = _neumann(tape, v, weights, y_bar, sampled, survival)
+        evaluations = sampled.sum(axis=0)
     if y_bar is not None:
         x_bar = y_bar + x_bar
     return LogDetGradient({k: gradients[k] for k in wanted}, x_bar, truncation, indices(evaluations, x), method)
 
 
 def _neumann(
-    tape: Tape, v: Any, weights: Any, y_bar: Any, lengths: HostArray, survival: Any
+    tape: Tape, v: Any, weights: Any, y_bar: Any, sampled: HostArray, survival: Any
 ) -> tuple[Any, dict[str, Any]]:
     """Return (x̄, gradients) of the estimate's mean over the probes."""
     weights = expand_rows(weights / v.shape[0], tape.value.ndim - 1)
-    t_bar = neumann_cotangent(tape.jacobian, v, lengths, survival) * weights
+    t_bar = neumann_cotangent(tape.jacobian, v, sampled, survival) * weights
     x_bar, _, gradients = tape.pullback(y_bar, tape.push(v), t_bar)
     return x_bar, gradients
 

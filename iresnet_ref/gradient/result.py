@@ -12,7 +12,7 @@ from iresnet_ref.inversion.result import Inverse
 class LogDetGradient:
     """The gradient of Σ_b w_b log det(I + J_g(x_b)), and of Σ ȳᵀF(x) where a cotangent of F(x) was given.
 
-    `parameters` {name: gradient, summed over rows}; `x` (batch, *event), the gradient at each row's own x. `truncation`
+    `parameters` {name: gradient, summed over rows}; `x_bar` (batch, *event), the gradient with respect to each row of x. `truncation`
     bounds the bias: |E[∂θ] − truth| ≤ truncation·Σ_b |w_b| ‖∂J/∂θ‖_*, the norm dual to the operator norm of the block, the
     nuclear norm for the 2-norm (0 for exact and unbiased methods).
     `evaluations` per row: products with Jᵀ, or the size of the matrix for `exact`. There is no value here: the Neumann
@@ -20,7 +20,7 @@ class LogDetGradient:
     """
 
     parameters: dict[str, Any]
-    x: Any
+    x_bar: Any
     truncation: float
     evaluations: Any
     method: str
@@ -28,14 +28,14 @@ class LogDetGradient:
 
 @dataclass(frozen=True, eq=False)
 class InverseGradient:
-    """The gradient through x = F⁻¹(y): `parameters` {name: gradient}, `y` (batch, *event) the cotangent of y.
+    """The gradient through x = F⁻¹(y): `parameters` {name: gradient}, `y_bar` (batch, *event) the cotangent ȳ of y.
 
     `residual_norm` = ‖x̄ − (I + J)ᵀȳ‖ per row as computed, `error_bound` ≥ ‖ȳ − (I + J)⁻ᵀx̄‖ from it in exact arithmetic, in the
     norm dual to the block's; `evaluations`: products with Jᵀ.
     """
 
     parameters: dict[str, Any]
-    y: Any
+    y_bar: Any
     residual_norm: Any
     error_bound: Any
     evaluations: Any

@@ -77,7 +77,7 @@ def sequence_gradient(
             found = logdet_gradient(
                 block, inverse.x, weights=weights, y_bar=y_bar, method=method, probes=stream, check=False
             )
-            y_bar, gradients = found.x, found.parameters
+            y_bar, gradients = found.x_bar, found.parameters
         y = inverse.x
         parameters.append(gradients)
         reconstructions.append(replace(inverse, x=None))  # else every activation would be stored after all

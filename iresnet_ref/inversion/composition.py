@@ -39,7 +39,7 @@ class Step(Protocol):
     def __call__(self, x: Any) -> Any:
         """Return f_k(x)."""
 
-    def preimage(self, y: Any) -> Inverse:
+    def inverse(self, y: Any) -> Inverse:
         """Return the preimage of y, with its error bound."""
 
     @property
@@ -120,7 +120,7 @@ def amplification(block: ResidualBlock, x: Any, *, seed: int = 0) -> Any:
 def invert_composition(steps: Sequence[ResidualBlock | Step], y: Any, **options: Any) -> PathInverse:
     """Return the preimage of y under f_n ∘ ⋯ ∘ f_1, `steps` = (f_1, …, f_n), with its propagated and its likely error.
 
-    Residual blocks are inverted by `invert` with these `options`; other steps by their own `preimage`, closed forms mostly.
+    Residual blocks are inverted by `invert` with these `options`; other steps by their own `inverse`, closed forms mostly.
     Shapes: y (batch, *event) as f_n returns it. `error_bound`, like `Inverse.error_bound`, is about the exact preimage of y; it
     is true and soon `vacuous`; `amplification_estimate` says what happens along this path.
     Raises: what `invert` raises, ValueError without a step, DTypeError for one that has no preimage. Reference: [B19] Lemma 2.
@@ -137,7 +137,7 @@ def invert_composition(steps: Sequence[ResidualBlock | Step], y: Any, **options:
     if not steps:
         raise ValueError("invert_composition: expected at least one step, got none; pass the blocks in forward order")
     for step in steps:
-        if not (isinstance(step, ResidualBlock) or hasattr(step, "preimage")):
+        if not (isinstance(step, ResidualBlock) or hasattr(step, "inverse")):
             raise DTypeError(f"invert_composition: expected residual blocks or bijections, got {type(step).__name__}; try ir.ResidualBlock")
     for norm in (step.norm for step in steps if isinstance(step, ResidualBlock)):
         if norm != 2.0:
@@ -152,7 +152,7 @@ def invert_composition(steps: Sequence[ResidualBlock | Step], y: Any, **options:
             options["check"] = False  # what is finite stays finite
             estimate = estimate * amplification(step, result.x)
         else:
-            result, constant = step.preimage(y), step.inverse_lipschitz
+            result, constant = step.inverse(y), step.inverse_lipschitz
             estimate = estimate * constant
         results.append(result)
         constants.append(rounding.up(constant, 2))

@@ -9,54 +9,23 @@ tolerance stays where it is until it is dropped.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, device, expand_rows, flatten_events, indices, namespace, size
+from iresnet_ref.arrays import HostArray, expand_rows, flatten_events, indices, namespace, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inversion.anderson import Secants
+from iresnet_ref.inversion.backoff import Backoff
 from iresnet_ref.inversion.rows import Rows
-from iresnet_ref.inversion.safeguard import Goal, Point, accepts, between, freeze, refute, steps_wanted
+from iresnet_ref.inversion.safeguard import Goal, Point, accepts, between, device_tolerance, refute, steps_wanted
 
 SLOW = 0.5
 """Acceleration pays where the observed ‖r_{k+1}‖/‖r_k‖ exceeds this …"""
 FEW = 2
 """… or where so many times as many Banach steps are wanted as secants span the space; else it costs more than it saves."""
-PATIENCE = 16.0
-"""The most Banach steps after a rejected trial: 1, 2, 4, … up to this."""
-
 Acceleration = Literal["never", "always", "observed"]
-
-
-@dataclass(frozen=True)
-class Trials:
-    """Per row: how many Banach steps are owed before the next trial, and how many the next rejection will cost."""
-
-    owed: Any
-    price: Any
-
-    @staticmethod
-    def none(y: Any) -> Trials:
-        """Return the state of the rows of y before any trial."""
-        xp = namespace(y)
-        zero = xp.zeros((y.shape[0],), dtype=y.dtype, device=device(y))
-        return Trials(zero, xp.ones_like(zero))
-
-    def map(self, function: Any) -> Trials:
-        """Return the state with each array replaced by function(array), for dropping rows."""
-        return Trials(function(self.owed), function(self.price))
-
-    def after(self, tried: Any, rejected: Any) -> Trials:
-        """Return the state after one step: a rejection doubles the price, an accepted trial halves it."""
-        xp = namespace(self.owed)
-        one = xp.ones_like(self.owed)
-        owed = xp.where(rejected, self.price, xp.maximum(self.owed - 1.0, xp.zeros_like(self.owed)))
-        raised = xp.minimum(2.0 * self.price, PATIENCE * one)
-        lowered = xp.where(tried, xp.maximum(0.5 * self.price, one), self.price)
-        return Trials(owed, xp.where(rejected, raised, lowered))
 
 
 def iterate(
@@ -84,7 +53,7 @@ def iterate(
     rows.spend(1 + twice)
     if memory is not None and twice:
         memory = _remember(memory, last, now)
-    trials, first, previous, steps, looks = Trials.none(y), np.zeros(0), np.zeros(0), 1, 0
+    backoff, first, previous, steps, looks = Backoff.none(now.size), np.zeros(0), np.zeros(0), 1, 0
     while True:
         pair = between(last, seen) if goal.stated else ()
         residual, target, reach, others = rows.look(now, goal.rtol, last.r, *pair)
@@ -103,7 +72,7 @@ def iterate(
             stay = np.flatnonzero(~done)
             keep = partial(_take, at=indices(stay, y))
             now, last = now.take(stay), last.take(stay)
-            trials, memory = trials.map(keep), memory if memory is None else memory.map(keep)
+            backoff, memory = backoff.map(keep), memory if memory is None else memory.map(keep)
             first, previous, residual, target = first[stay], previous[stay], residual[stay], target[stay]
             absolute = absolute if absolute is None else target
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -120,10 +89,10 @@ def iterate(
                 last = now
                 seen = now = _banach(block, now)
         else:
-            allowed = freeze(target, y)
+            allowed = device_tolerance(target, y)
             for _ in range(steps):
                 last = now
-                seen, now, memory, trials = step(block, now, memory, trials, goal.lipschitz, allowed)
+                seen, now, memory, backoff = step(block, now, memory, backoff, goal.lipschitz, allowed)
         rows.spend(steps)
 
 
@@ -133,19 +102,19 @@ def _banach(block: ResidualBlock, now: Point) -> Point:
 
 
 def step(
-    block: ResidualBlock, now: Point, memory: Secants, trials: Trials, lipschitz: float, target: Any
-) -> tuple[Point, Point, Secants, Trials]:
-    """Return (the point evaluated, the point kept, memory, trials): one evaluation for a trial, or a step that is owed."""
+    block: ResidualBlock, now: Point, memory: Secants, backoff: Backoff, lipschitz: float, target: Any
+) -> tuple[Point, Point, Secants, Backoff]:
+    """Return (the point evaluated, the point kept, memory, backoff): one evaluation, of a trial or of a Banach step."""
     xp, event = namespace(now.x), now.x.ndim - 1
     moving = expand_rows(xp.astype(now.size > target, now.x.dtype), event)  # 0 where the tolerance is met
     explained, rest = memory.project(flatten_events(now.r, event))
-    tried = (trials.owed <= 0.0) & (not memory.empty)
+    tried = (backoff.wait <= 0.0) & (not memory.empty)
     move = xp.where(expand_rows(tried, event), xp.reshape(explained + rest, now.r.shape), now.r)
     z = now.x + moving * move
     new = Point(z, block.branch(z), now.y, norm=block.norm)
     rejected = tried & ~accepts(now, new, 1, lipschitz, target)
     memory = _remember(memory, now, new, rejected)
-    return new, choose(rejected, now, new), memory, trials.after(tried, rejected)
+    return new, choose(rejected, now, new), memory, backoff.after_steps(1).after_trial(tried, rejected)
 
 
 def choose(condition: Any, a: Point, b: Point) -> Point:

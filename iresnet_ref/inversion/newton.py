@@ -10,7 +10,6 @@ was rejected take m, then 2m, 4m … Banach steps, while the others wait; every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,10 @@ from iresnet_ref.arrays import HostArray, device, flatten_events, from_host, ind
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.inversion.anderson import Secants
+from iresnet_ref.inversion.backoff import Backoff
 from iresnet_ref.inversion.fixed_point import choose
 from iresnet_ref.inversion.rows import Rows
-from iresnet_ref.inversion.safeguard import Goal, Point, accepts, between, freeze, refute
+from iresnet_ref.inversion.safeguard import Goal, Point, accepts, between, device_tolerance, refute
 from iresnet_ref.jacobian.chain import Chain
 
 DENSE = 16
@@ -30,32 +30,6 @@ INNER = 40
 """The most products with J in one Krylov solve."""
 REJECTED, ACCEPTED = 1.0, 2.0
 """How the outcome of a trial comes to the host, among the norms."""
-PATIENCE = 16
-"""The most Banach steps after a rejection, in units of the cost of the trial."""
-
-
-@dataclass
-class Patience:
-    """On the host, per active row: Banach steps owed, the factor 1, 2, 4 … of the next rejection, ‖r‖ at the last trial."""
-
-    owed: HostArray
-    factor: HostArray
-    before: HostArray
-
-    @staticmethod
-    def new(batch: int) -> Patience:
-        """Return the state before any trial."""
-        return Patience(np.zeros(batch, dtype=np.int64), np.ones(batch, dtype=np.int64), np.ones(batch))
-
-    def keep(self, stay: HostArray) -> Patience:
-        """Return the state of the rows in `stay`."""
-        return Patience(self.owed[stay], self.factor[stay], self.before[stay])
-
-    def judge(self, rejected: HostArray, cost: int) -> bool:
-        """Record one trial of `cost` evaluations; return whether all rows accepted it."""
-        self.owed = np.where(rejected, cost * self.factor, 0)
-        self.factor = np.where(rejected, np.minimum(2 * self.factor, PATIENCE), np.maximum(self.factor // 2, 1))
-        return not rejected.any()
 
 
 def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Point, Rows]:
@@ -73,16 +47,17 @@ def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Point, Row
     outcome = REJECTED * xp.ones_like(now.size)
     chain: Chain | None = linear
     rows.spend(1)
-    patience, first = Patience.new(y.shape[0]), np.zeros(0)
+    backoff, first = Backoff.none(np.zeros(y.shape[0])), np.zeros(0)
     while True:
         pair = between(*last) if goal.stated else ()
         residual, target, reach, others = rows.look(now, goal.rtol, outcome[:, None], *pair)
         if not first.size:
-            first = patience.before = residual
+            first = before = residual  # ‖r‖ at the start, and at the last trial
         if goal.stated:
             refute(block, others[1:], goal.lipschitz, y)
         if trial:
-            chain = chain if patience.judge(others[0] < 0.5 * (REJECTED + ACCEPTED), trial) else None
+            rejected = others[0] < 0.5 * (REJECTED + ACCEPTED)
+            backoff, chain = backoff.after_trial(np.ones_like(rejected), rejected, trial), None if rejected.any() else chain
         met = residual <= target
         done = met | (rows.evaluations[rows.active] >= goal.budget(first, target, most + 2))
         if done.any():
@@ -92,25 +67,25 @@ def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Point, Row
             stay = np.flatnonzero(~done)
             now = now.take(stay)
             chain = chain if chain is None else chain.take(indices(stay, y))
-            patience, first, residual, target = patience.keep(stay), first[stay], residual[stay], target[stay]
+            backoff, before = backoff.map(lambda a, at=stay: a[at]), before[stay]
+            first, residual, target = first[stay], residual[stay], target[stay]
         left = goal.left(rows.spent())
-        waiting = patience.owed > 0
+        waiting = backoff.wait > 0.0
         if waiting.any() or left < (n + 2 if dense else 3):
             who = waiting if waiting.any() else np.ones_like(waiting)
-            count = min(goal.check_every, left, *(patience.owed[who][patience.owed[who] > 0]))
+            count = int(min(goal.check_every, left, *backoff.wait[waiting]))
             now, last = _banach(block, now, who, count)
-            patience.owed = np.maximum(patience.owed - count, 0)
+            backoff = backoff.after_steps(count)
             rows.spend(np.where(who, count, 0))
             chain, trial, outcome = None, 0, REJECTED * xp.ones_like(now.size)
             continue
-        ratio = (residual / patience.before) ** 2
+        ratio = (residual / before) ** 2
         forcing = np.maximum(np.clip(0.9 * ratio, 1e-4, 0.3), np.minimum(0.5 * target / residual, 0.5))
         products = 0 if dense else min(most, left - 2)
         z, chain, trial = _trial(block, now, chain, from_host(forcing, y), products, goal.check_every)
-        accepted = accepts(now, z, trial, goal.lipschitz, freeze(target, y))
+        accepted = accepts(now, z, trial, goal.lipschitz, device_tolerance(target, y))
         outcome = REJECTED + (ACCEPTED - REJECTED) * xp.astype(accepted, y.dtype)
-        last, patience.before = (now, z), residual
-        now = choose(accepted, z, now)
+        last, before, now = (now, z), residual, choose(accepted, z, now)
         rows.spend(trial)
 
 

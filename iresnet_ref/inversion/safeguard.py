@@ -99,7 +99,7 @@ def accepts(now: Point, trial: Point, cost: int, lipschitz: float, target: Any) 
     return trial.size <= namespace(now.x).maximum(lipschitz**cost * now.size, target)
 
 
-def freeze(target: HostArray, like: Any) -> Any:
+def device_tolerance(target: HostArray, like: Any) -> Any:
     """Return the tolerance per row on the device, rounded down: a row that meets it here meets it on the host too."""
     return from_host(target * (1.0 - 2.0**-20), like)
 

@@ -30,7 +30,7 @@ def invert(
     rtol: float = 1e-6,
     check_every: int = 4,
     max_evaluations: int | None = None,
-    strict: bool = True,
+    throw: bool = True,
     check: bool = True,
 ) -> Inverse:
     """Return the preimage of y with its guarantees: ‖y − x − g(x)‖ ≤ rtol·max(‖x‖, ‖y‖, ‖g(x)‖) on each row.
@@ -48,7 +48,7 @@ def invert(
     `max_evaluations`.
 
     Raises: NotContractiveError (Lip(g) < 1 not proved, or refuted), ConvergenceError with `.result` and `.floor` unless
-    `strict=False`, ShapeError, DTypeError, NonFiniteError, ValueError for rtol ≤ 0 or a method that is unknown or
+    `throw=False`, ShapeError, DTypeError, NonFiniteError, ValueError for rtol ≤ 0 or a method that is unknown or
     not possible.
 
     >>> import numpy as np, iresnet_ref as ir
@@ -74,7 +74,7 @@ def invert(
     xp = namespace(y)
     converged = xp.asarray(rows.converged, dtype=xp.bool, device=device(y))
     result = Inverse(x, residual, bound, indices(rows.evaluations, y), converged, used)
-    if strict and not rows.converged.all():
+    if throw and not rows.converged.all():
         raise _stuck(block, y, goal, result, rows)
     return result
 

@@ -83,7 +83,7 @@ class Chain:
 
     def narrowest(self) -> Chain:
         """Return the rotation that starts at the smallest inner dimension."""
-        return self.rotated(self.waist())
+        return self.rotated(self.narrowest_index())
 
     def merged(self) -> Chain:
         """Return the same product with the dense factors at its beginning multiplied into one, once for all rows."""
@@ -93,7 +93,7 @@ class Chain:
             factors[:2] = [Dense(xp.matmul(factors[1].weight, factors[0].weight))]
         return Chain(tuple(factors), self.batch, self.like)
 
-    def waist(self) -> int:
+    def narrowest_index(self) -> int:
         """Return the place of the smallest inner dimension: the factor in front of which it lies.
 
         Among equals it is the one from where the fewest multiplications fall on each sample: shared factors that follow

@@ -15,8 +15,8 @@ from iresnet_ref.layers.activations import get, sigmoid
 from iresnet_ref.layers.layer import Layer, Pullback
 from iresnet_ref.layers.tape import record
 from iresnet_ref.rounding import up
-from iresnet_ref.rounding.forward_error import Spread, combined, nothing
-from iresnet_ref.rounding.jacobian_error import FactorError, telescoped
+from iresnet_ref.rounding.forward_error import ForwardError, combined, nothing
+from iresnet_ref.rounding.jacobian_error import JacobianError, telescoped
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,13 @@ class Concatenation:
         bounds = [layer.norm_bound(p) for layer in self.inner]
         return up(math.prod(bounds), len(bounds)) if any(b != 1.0 for b in bounds) else 1.0
 
-    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
         """s′ = ‖(η₁s, η₂s_f)‖ + 64u‖y‖, which covers η, the products and this line."""
         p, u = before.norm, rounding.unit_roundoff(h)
         after, x = before, h
         for layer in self.inner:
             value = layer(x)
-            after, x = layer.spread(x, value, after), value
+            after, x = layer.forward_error(x, value, after), value
         c, m = self._relative() * u, size(tuple(y.shape[1:]))
         own, more = (w * (1.0 + 2.0 * c) for w in self._host_weights())
         on_top = 1.0 + (2 * m + 32) * u
@@ -142,22 +142,22 @@ class Concatenation:
         solved = on_top / (1.0 - 2.0 * c)
         growth = solved * (own * before.growth + more * after.growth + c * lipschitz)
         drift = solved * (own * before.drift + more * after.drift + 2.0 * c * error)
-        return Spread(error, growth, drift, lipschitz, p)
+        return ForwardError(error, growth, drift, lipschitz, p)
 
-    def factor_error(self, h: Any, error: Any) -> FactorError:
+    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """‖F̂ − F‖_* ≤ η₂Σ‖δF_i‖_*Π_{j≠i}‖F_j‖ + cn(η₁ + η₂K) for F = [η₁I; η₂F_k⋯F₁] of n columns, c the accuracy of η."""
         before, x = nothing(h)._replace(error=error), h
-        found: list[FactorError] = []
+        found: list[JacobianError] = []
         for layer in self.inner:
-            found.append(layer.factor_error(x, before.error))
+            found.append(layer.jacobian_error(x, before.error))
             value = layer(x)
-            before, x = layer.spread(x, value, before), value
+            before, x = layer.forward_error(x, value, before), value
         c, n = self._relative() * rounding.unit_roundoff(h), size(tuple(h.shape[1:]))
         first, second = (w * (1.0 + 2.0 * c) for w in self._host_weights())
         norms = [factor.norm for factor in found]
         nuclear = c * n * (first + second * math.prod(norms)) + second * telescoped(found)
         absolute = up(math.hypot(first, second * math.prod(f.absolute for f in found)))
-        return FactorError(up(math.hypot(first, second * math.prod(norms))), absolute, sum(f.terms for f in found) + 2, nuclear)
+        return JacobianError(up(math.hypot(first, second * math.prod(norms))), absolute, sum(f.terms for f in found) + 2, nuclear)
 
     def _relative(self) -> float:
         """Roundings of η·h, in units of u: softplus is accurate to 16 and |raw| more, the division and the product to 8."""

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from iresnet_ref.arrays import namespace
 from iresnet_ref.jacobian.factors import Factor
-from iresnet_ref.rounding.forward_error import Spread
-from iresnet_ref.rounding.jacobian_error import FactorError
+from iresnet_ref.rounding.forward_error import ForwardError
+from iresnet_ref.rounding.jacobian_error import JacobianError
 
 Pullback = tuple[Any, Any, dict[str, Any]]
 """(x̄, v̄, gradients): None for a cotangent that is zero."""
@@ -35,10 +35,10 @@ class Layer(Protocol):
         the cotangents already.
         """
 
-    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
         """Return the rounding of y = layer(h), given that of h."""
 
-    def factor_error(self, h: Any, error: Any) -> FactorError:
+    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """Return what is known of the factor computed at ĥ, ‖ĥ − h‖₂ ≤ error per row."""
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:

@@ -31,8 +31,8 @@ from iresnet_ref.layers.layer import Pullback
 from iresnet_ref.norms.convolution import absolute_convolution_norm_bound, convolution_norm_bound
 from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound
 from iresnet_ref.norms.induced import induced_norm_bound
-from iresnet_ref.rounding.forward_error import Spread
-from iresnet_ref.rounding.jacobian_error import FactorError
+from iresnet_ref.rounding.forward_error import ForwardError
+from iresnet_ref.rounding.jacobian_error import JacobianError
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class LinearLayer(ABC):
     def _shift(self, bias: Any) -> Any:
         return expand_rows(bias, len(self.operator.out_shape) - 1)
 
-    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
         """s′ = ‖A‖s + γ_{n+1}‖|A||ĥ| + |b|‖, n products, n − 1 additions and the bias."""
         del y
         xp, p = namespace(h), before.norm
@@ -138,14 +138,14 @@ class LinearLayer(ABC):
         # ‖ĥ(x′) − ĥ(x)‖ ≤ Λ‖x − x′‖ + 2s(x) + (s(x′) − s(x)): what is touched changes with it
         growth = on_top * (norm * before.growth + g * absolute * (before.lipschitz + before.growth))
         drift = on_top * (norm * before.drift + g * absolute * (2.0 * before.error + before.drift))
-        return Spread(error, growth, drift, norm * before.lipschitz, p)
+        return ForwardError(error, growth, drift, norm * before.lipschitz, p)
 
-    def factor_error(self, h: Any, error: Any) -> FactorError:
+    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """The factor is the weight itself."""
         del error
         norm, absolute = self._norms
         nothing = namespace(h).zeros(h.shape[:1], dtype=h.dtype, device=device(h))
-        return FactorError(norm, absolute, self.operator.terms, nothing)
+        return JacobianError(norm, absolute, self.operator.terms, nothing)
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
         """Σⱼ A²ⱼ(σ²ⱼ + nu²h²ⱼ/6) + u²y²: independent roundings of the partial sums of n terms (Higham & Mary 2019)."""

@@ -24,8 +24,8 @@ from iresnet_ref.jacobian.factors import Diagonal, Fan
 from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation, get, sigmoid
 from iresnet_ref.layers.layer import Pullback, sum_probes
 from iresnet_ref.layers.pointwise import Pointwise
-from iresnet_ref.rounding.forward_error import Spread, through_entries
-from iresnet_ref.rounding.jacobian_error import FactorError
+from iresnet_ref.rounding.forward_error import ForwardError, through_entries
+from iresnet_ref.rounding.jacobian_error import JacobianError
 
 LIPSWISH = 1.1
 CLIPSWISH = 1.1 * 1.004
@@ -175,13 +175,13 @@ class LipSwish:
         raw = float(to_host(self.raw)[0])
         return Pointwise(_activation(max(raw, 0.0) + math.log1p(math.exp(-abs(raw))), self.scale))
 
-    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
         """That of the activation with β fixed; the rounding of β is in its constant."""
-        return self.fixed.spread(h, y, before)
+        return self.fixed.forward_error(h, y, before)
 
-    def factor_error(self, h: Any, error: Any) -> FactorError:
+    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """That of the activation with β fixed."""
-        return self.fixed.factor_error(h, error)
+        return self.fixed.jacobian_error(h, error)
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
         """That of the activation with β fixed."""
@@ -233,17 +233,17 @@ class CLipSwish:
         """Return 1 ≥ sup √(φ′(z)² + φ′(−z)²)/1.004, 1.0863 in the 1-norm; inf for a slope that is not finite."""
         return self.inner.norm_bound(p) * (IN_THE_1_NORM if p == 1.0 else 1.0)
 
-    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
         """That of φ at [h, −h], which is exact; both together have the constant of `norm_bound`."""
         del h
         inner = self.inner if isinstance(self.inner, Pointwise) else self.inner.fixed
         return through_entries(y, before, self.norm_bound(before.norm), inner.activation.error)
 
-    def factor_error(self, h: Any, error: Any) -> FactorError:
+    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """‖[D; D′]‖₂ = max √(d² + d′²); the nuclear norm of the difference is at most the sum of its entries."""
-        inner = self.inner.factor_error(_mirror(h, 1, -h), math.sqrt(2.0) * error)
+        inner = self.inner.jacobian_error(_mirror(h, 1, -h), math.sqrt(2.0) * error)
         norm = 1.0 + 2.0 * (inner.norm - self.inner.norm_bound())
-        return FactorError(norm, norm, 2, inner.nuclear)
+        return JacobianError(norm, norm, 2, inner.nuclear)
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
         """That of φ at [h, −h]."""

@@ -12,8 +12,8 @@ from iresnet_ref.arrays import flatten_events, namespace, size
 from iresnet_ref.jacobian.factors import Diagonal
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.layer import Pullback, sum_probes
-from iresnet_ref.rounding.forward_error import Spread, through_entries
-from iresnet_ref.rounding.jacobian_error import FactorError
+from iresnet_ref.rounding.forward_error import ForwardError, through_entries
+from iresnet_ref.rounding.jacobian_error import JacobianError
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class Pointwise:
         del p
         return self.activation.lipschitz
 
-    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
         """s′ = (Lip(φ)s + c(‖φ‖ + m^(1/p)))/(1 − c), c the accuracy of the elementary functions."""
         del h
         return through_entries(y, before, self.activation.lipschitz, self.activation.error)
 
-    def factor_error(self, h: Any, error: Any) -> FactorError:
+    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """|fl φ′(ĥ) − φ′(h)| ≤ c(|φ′| + 1) + curvature·e + jump·[|ĥ| ≤ e], a diagonal: its nuclear norm is the sum, Σe ≤ √m s."""
         xp, phi = namespace(h), self.activation
         flat, m = flatten_events(h, h.ndim - 1), size(tuple(h.shape[1:]))
@@ -77,7 +77,7 @@ class Pointwise:
         nuclear = error * (phi.curvature * math.sqrt(m)) + m * computed
         if phi.jump > 0.0:
             nuclear = nuclear + phi.jump * xp.sum(xp.astype(xp.abs(flat) <= error[:, None], h.dtype), axis=-1)
-        return FactorError(phi.lipschitz + computed, phi.lipschitz + computed, 1, nuclear)
+        return JacobianError(phi.lipschitz + computed, phi.lipschitz + computed, 1, nuclear)
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
         """φ′²σ² ≤ Lip²σ², plus one rounding of φ."""

@@ -16,8 +16,8 @@ from iresnet_ref.arrays import device, namespace, size
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.factors import Permutation
 from iresnet_ref.layers.layer import Pullback
-from iresnet_ref.rounding.forward_error import Spread
-from iresnet_ref.rounding.jacobian_error import FactorError
+from iresnet_ref.rounding.forward_error import ForwardError
+from iresnet_ref.rounding.jacobian_error import JacobianError
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,18 @@ class GroupSort:
         del p
         return 1.0
 
-    def spread(self, h: Any, y: Any, before: Spread) -> Spread:
+    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
         """The same: sorting is 1-Lipschitz in every p-norm, and rounds nothing."""
         del h, y
         return before
 
-    def factor_error(self, h: Any, error: Any) -> FactorError:
+    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """The permutation is that of h in groups whose neighbours are further apart than 2e; in others ‖P̂ − P‖_* ≤ 2k, k their size."""
         xp, groups = namespace(h), self._groups(self(h))
         gaps = xp.abs(groups[:, :, 1:, :] - groups[:, :, :-1, :])
         doubtful = xp.any(gaps <= 2.0 * xp.reshape(error, (-1, 1, 1, 1)), axis=2)
         count = xp.sum(xp.astype(doubtful, h.dtype), axis=(1, 2))
-        return FactorError(1.0, 1.0, 0, 2.0 * groups.shape[2] * count)
+        return JacobianError(1.0, 1.0, 0, 2.0 * groups.shape[2] * count)
 
     def noise(self, h: Any, y: Any, variance: Any) -> Any:
         """The variances in their new places."""

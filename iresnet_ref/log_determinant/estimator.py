@@ -26,7 +26,7 @@ AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class Estimator:
-    """`terms` products for series and Arnoldi, the law as it is `drawn` for roulette; `traces` replace the first terms.
+    """`terms` products for series and Arnoldi, the distribution of N as it is `drawn` for roulette; `traces` replace the first terms.
 
     `lipschitz` is that of the norm in which g contracts, 2 or another; it bounds the spectral radius of J in each of them.
     """
@@ -65,7 +65,7 @@ class Estimator:
             else:
                 values = series_logdet(self.chain, v, self.terms, self.traces)
         else:
-            lengths = probes.lengths(batch, self.drawn.thresholds, self.drawn.sure)
+            lengths = probes.lengths(batch, self.drawn.thresholds, self.drawn.n_exact_terms)
             evaluations = probes.block * products(lengths, len(self.traces)).sum(axis=0)
             # the probes of a block share their N: only then is the block one replicate
             values = roulette_logdet(self.chain, v, np.repeat(lengths, probes.block, axis=0), self.drawn, self.traces)

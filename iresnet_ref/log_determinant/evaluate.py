@@ -10,10 +10,10 @@ import numpy as np
 from iresnet_ref.arrays import device, indices, is_short, namespace, require_full_precision, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.jacobian.chain import Chain
-from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.estimator import FEWEST_REPLICATES, Estimator, skewness, standard_error
 from iresnet_ref.log_determinant.exact import exact_logdet
-from iresnet_ref.log_determinant.length_distributions import Law
+from iresnet_ref.log_determinant.length_distributions import LengthDistribution
 from iresnet_ref.log_determinant.replicates import exact_in_products, replicates_for, require_reach
 from iresnet_ref.log_determinant.result import LogDet
 from iresnet_ref.log_determinant.series import exact_traces as traces_of
@@ -32,7 +32,7 @@ def logdet(
     *,
     method: Method = "auto",
     terms: int | None = None,
-    law: Law | None = None,
+    lengths: LengthDistribution | None = None,
     expected_terms: float | None = None,
     probes: Probes | None = None,
     standard_error: float | None = None,
@@ -44,7 +44,7 @@ def logdet(
 
     exact      det(I + J) at the narrowest dimension r; its rounding is bounded by `logdet_error_bound`.
     series     Σ_{k≤terms} (−1)^{k+1} vᵀJᵏv/k; |bias| ≤ −r(log(1 − L) + Σ_{k≤terms} Lᵏ/k) ([B19] Thm 4, rank J ≤ r).
-    roulette   unbiased ([C19]); N drawn for each sample from `law`, by default `near_optimal(L, expected_terms)`, whose
+    roulette   unbiased ([C19]); N drawn for each sample from `lengths`, by default `near_optimal(L, expected_terms)`, whose
                variance is finite for every L < 1; E[N] = max(6, 1.5/(1 − L)) unless `expected_terms` is given.
     arnoldi    quadrature on the Krylov space of `terms` products. Biased: |bias| ≤ (r + d)Σ_{k>terms} Lᵏ/k is what is proved,
                and usually far too large.
@@ -73,7 +73,7 @@ def logdet(
     block.require(x, "x", check=check)
     chain = block.branch.jacobian(x)
     return logdet_on(
-        chain, block, x, method=method, terms=terms, law=law, expected_terms=expected_terms, probes=probes,
+        chain, block, x, method=method, terms=terms, lengths=lengths, expected_terms=expected_terms, probes=probes,
         standard_error=standard_error, exact_traces=exact_traces, allow_infinite_variance=allow_infinite_variance
     )  # fmt: skip
 
@@ -85,7 +85,7 @@ def logdet_on(
     *,
     method: Method,
     terms: int | None,
-    law: Law | None,
+    lengths: LengthDistribution | None,
     expected_terms: float | None,
     probes: Probes | None,
     standard_error: float | None,
@@ -93,7 +93,7 @@ def logdet_on(
     allow_infinite_variance: bool,
 ) -> LogDet:
     """Return `logdet` of a block whose chain at x is known."""
-    _refuse(method, terms, law, expected_terms, standard_error, exact_traces)
+    _refuse(method, terms, lengths, expected_terms, standard_error, exact_traces)
     if method != "series":
         require_full_precision(x, f"logdet, method {method!r}", "method='series' with terms=, or")
     lipschitz, d = block.contraction(), size(block.branch.event_shape)
@@ -108,10 +108,10 @@ def logdet_on(
         return _exact(chain, x)
     drawn = None
     if method in ("auto", "roulette"):
-        law = laws.near_optimal(lipschitz, expected_terms) if law is None else law
+        lengths = length_distributions.near_optimal(lipschitz, expected_terms) if lengths is None else lengths
         if not allow_infinite_variance:
-            laws.require_finite_variance(law, lipschitz)
-        drawn = laws.table(law, lipschitz)
+            length_distributions.require_finite_variance(lengths, lipschitz)
+        drawn = length_distributions.table(lengths, lipschitz)
     probes = Probes() if probes is None else probes
     price = exact_in_products(chain) if method == "auto" and rank <= EXACT_AT_MOST else math.inf
     per_replicate = probes.block * drawn.mean if drawn is not None else 0.0
@@ -130,7 +130,7 @@ def logdet_on(
 def _refuse(
     method: str,
     terms: int | None,
-    law: Law | None,
+    lengths: LengthDistribution | None,
     expected_terms: float | None,
     standard_error: float | None,
     exact_traces: int | None,
@@ -144,10 +144,10 @@ def _refuse(
         )
     if terms is not None and terms < 1:
         raise ValueError(f"logdet: expected terms ≥ 1, got {terms}")
-    if (law is not None or expected_terms is not None) and method not in ("auto", "roulette"):
-        raise ValueError(f"logdet: expected law= and expected_terms= for method 'roulette' only, got them for {method!r}")
-    if law is not None and expected_terms is not None:
-        raise ValueError("logdet: expected law= or expected_terms=, got both; a law has its own expected number of terms")
+    if (lengths is not None or expected_terms is not None) and method not in ("auto", "roulette"):
+        raise ValueError(f"logdet: expected lengths= and expected_terms= for method 'roulette' only, got them for {method!r}")
+    if lengths is not None and expected_terms is not None:
+        raise ValueError("logdet: expected lengths= or expected_terms=, got both; a distribution has its own expected number of terms")
     if standard_error is not None and not (0.0 < standard_error < math.inf and method != "exact"):
         raise ValueError(f"logdet: expected standard_error > 0 for a method with probes, got {standard_error} for {method!r}")
     if exact_traces is not None and exact_traces not in (0, 1, 2):

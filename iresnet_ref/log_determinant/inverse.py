@@ -36,7 +36,7 @@ class InverseLogDet(LogDet):
 
 
 def logdet_of_inverse(
-    block: ResidualBlock, y: Any, *, rtol: float | None = None, strict: bool = True, check: bool = True, **options: Any
+    block: ResidualBlock, y: Any, *, rtol: float | None = None, throw: bool = True, check: bool = True, **options: Any
 ) -> InverseLogDet:
     """Return log|det dF⁻¹/dy| = −log det(I + J_g(x)) per row at x = F⁻¹(y), in nats; options are those of `logdet`.
 
@@ -45,9 +45,9 @@ def logdet_of_inverse(
     S a Lipschitz constant of x ↦ J(x). For kinked activations S is infinite: the second bound is all that is known then, and
     it does not depend on ε.
 
-    Shapes: y (batch, *event). `rtol` (default u^(3/4)) and `strict` are those of `invert`.
+    Shapes: y (batch, *event). `rtol` (default u^(3/4)) and `throw` are those of `invert`.
     Raises: as `invert` and `logdet`; ConvergenceError with `.result` where rounding keeps a row above rtol, unless
-    `strict=False`. Reference: [B19] eq. 2 and Thm 1.
+    `throw=False`. Reference: [B19] eq. 2 and Thm 1.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
@@ -58,7 +58,7 @@ def logdet_of_inverse(
     """
     block.require(y, "y", check=check)
     rtol = rounding.unit_roundoff(y) ** 0.75 if rtol is None else rtol
-    inverse = invert(block, y, rtol=rtol, strict=strict, check=False)
+    inverse = invert(block, y, rtol=rtol, throw=throw, check=False)
     forward = logdet(block, inverse.x, check=False, **options)
     known = {f.name: getattr(forward, f.name) for f in fields(forward)}
     known["value"] = -forward.value

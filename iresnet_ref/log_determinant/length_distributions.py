@@ -1,7 +1,7 @@
-"""Laws of the series length N in Russian roulette, by their survival function P(N ≥ k), k = 1, 2, ….
+"""Distributions of the series length N in Russian roulette, by their survival function P(N ≥ k), k = 1, 2, ….
 
 The estimator Σ_{k≤N} (−1)^{k+1} vᵀJᵏv/(k·P(N ≥ k)) has finite variance if Σ L^{2k}/(k²P(N ≥ k)) < ∞, its gradient if
-Σ L^{2k}/P(N ≥ k) < ∞. Geometric laws with continuation q need q > L² (the value also allows q = L²); Poisson laws are
+Σ L^{2k}/P(N ≥ k) < ∞. Geometric ones with continuation q need q > L² (the value also allows q = L²); for Poisson ones it is
 infinite for every L > 0. Reference: [C19] §3.1, Rhee & Glynn 2015; here N is drawn for each sample, not once a batch.
 """
 
@@ -21,17 +21,17 @@ _LONGEST = 200_000
 
 
 @dataclass(frozen=True)
-class Law:
-    """A law of N given by `survival(k)` = P(N ≥ k), decreasing from survival(1) = 1, with its tail ratio.
+class LengthDistribution:
+    """The distribution of N given by `survival(k)` = P(N ≥ k), decreasing from survival(1) = 1, with its tail ratio.
 
     `tail_ratio` = lim P(N ≥ k+1)/P(N ≥ k); the variance is accepted as finite for L² < tail_ratio, or for L² equal to it
-    where `finite_at_ratio` says that the *value* is. A law of your own is taken at its word; without a tail ratio nothing
-    is proved, and it is refused. `roulette_variance_bound` computes what the drawn law costs.
+    where `finite_at_ratio` holds for the *value*. `tail_ratio` is not checked against `survival`; without one nothing
+    is proved, and the distribution is refused. `roulette_variance_bound` computes the variance that follows.
     """
 
     survival: Callable[[int], float]
     tail_ratio: float = 0.0
-    name: str = "user law"
+    name: str = "user distribution"
     finite_at_ratio: bool = False
 
     def has_finite_variance(self, lipschitz: float, *, gradient: bool = False) -> bool:
@@ -44,29 +44,32 @@ class Law:
         )
 
 
-def geometric(q: float, sure: int = 1) -> Law:
-    """Return N = sure + Geometric: P(N ≥ k) = q^max(k − sure, 0), 0 < q < 1; `sure` terms are always taken.
+def geometric(q: float, n_exact_terms: int = 1) -> LengthDistribution:
+    """Return P(N ≥ k) = q^max(k − n_exact_terms, 0), 0 < q < 1: the first `n_exact_terms` terms are always taken, with weight 1.
 
-    >>> geometric(0.5, sure=2).survival(3)
+    >>> geometric(0.5, n_exact_terms=2).survival(3)
     0.5
     """
-    if not 0.0 < q < 1.0 or sure < 1:
-        raise ValueError(f"geometric: expected 0 < q < 1 and sure ≥ 1, got q={q}, sure={sure}; try geometric(0.9)")
-    return Law(lambda k: q ** max(k - sure, 0), q, f"geometric({q:g}, sure={sure})", True)
+    if not 0.0 < q < 1.0 or n_exact_terms < 1:
+        raise ValueError(
+            f"geometric: expected 0 < q < 1 and n_exact_terms ≥ 1, got q={q}, n_exact_terms={n_exact_terms}; try geometric(0.9)"
+        )
+    name = f"geometric({q:g}, n_exact_terms={n_exact_terms})"
+    return LengthDistribution(lambda k: q ** max(k - n_exact_terms, 0), q, name, True)
 
 
-def poisson(mean: float, sure: int = 1) -> Law:
-    """Return N = sure + Poisson(mean). Its variance is infinite for every L > 0: it exists to be refused, or overridden.
+def poisson(mean: float, n_exact_terms: int = 1) -> LengthDistribution:
+    """Return N = n_exact_terms + Poisson(mean). Its variance is infinite for every L > 0: it exists to be refused, or overridden.
 
     >>> poisson(2.0).has_finite_variance(0.1)
     False
     """
-    if not mean > 0.0 or sure < 1:
-        raise ValueError(f"poisson: expected mean > 0 and sure ≥ 1, got {mean}, {sure}")
+    if not mean > 0.0 or n_exact_terms < 1:
+        raise ValueError(f"poisson: expected mean > 0 and n_exact_terms ≥ 1, got {mean}, {n_exact_terms}")
 
     def survival(k: int) -> float:
         # P(Poisson ≥ n) summed from n upwards, so that small tails do not cancel
-        n = k - sure
+        n = k - n_exact_terms
         if n <= 0:
             return 1.0
         term = math.exp(n * math.log(mean) - mean - math.lgamma(n + 1))
@@ -77,21 +80,21 @@ def poisson(mean: float, sure: int = 1) -> Law:
             term *= mean / i
         return min(total, 1.0)
 
-    return Law(survival, 0.0, f"poisson({mean:g}, sure={sure})")
+    return LengthDistribution(survival, 0.0, f"poisson({mean:g}, n_exact_terms={n_exact_terms})")
 
 
 @lru_cache(maxsize=256)
-def near_optimal(lipschitz: float, cost: float | None = None) -> Law:
+def near_optimal(lipschitz: float, cost: float | None = None) -> LengthDistribution:
     """Return P(N ≥ k) = min(1, s·Lᵏ/k), s such that E[N] = cost (default: max(6, 1.5/(1 − L))).
 
     P(N ≥ 1) = 1 leaves no cost below −log(1 − L)/L: a smaller one gives that.
 
-    The variance-optimal law has P(N ≥ k) ∝ the root of the second moment of term k; this one is within 0–21 % of it where
+    The variance-optimal distribution has P(N ≥ k) ∝ the root of the second moment of term k; this one is within 0–21 % of it where
     |vᵀJᵏv| ~ Lᵏ. Its value and its gradient have finite variance for every L < 1. With E[N] = 1/(1 − L) error × cost is the
     same to some ten per cent, but long series are so rare that 16 replicates often miss them all.
 
-    >>> law = near_optimal(0.9)
-    >>> round(sum(law.survival(k) for k in range(1, 2000)), 6)
+    >>> lengths = near_optimal(0.9)
+    >>> round(sum(lengths.survival(k) for k in range(1, 2000)), 6)
     15.0
     """
     wanted = max(6.0, 1.5 / (1.0 - lipschitz)) if cost is None else cost
@@ -107,71 +110,73 @@ def near_optimal(lipschitz: float, cost: float | None = None) -> Law:
         middle = 0.5 * (low + high)
         low, high = (middle, high) if np.minimum(1.0, middle * shape).sum() < wanted else (low, middle)
     s = max(high, 1.0 / ratio)
-    return Law(lambda j: min(1.0, s * ratio**j / j) if j > 1 else 1.0, ratio, f"near-optimal(L={lipschitz:g}, E[N]≥{wanted:g})")
+    name = f"near-optimal(L={lipschitz:g}, E[N]≥{wanted:g})"
+    return LengthDistribution(lambda j: min(1.0, s * ratio**j / j) if j > 1 else 1.0, ratio, name)
 
 
 @dataclass(frozen=True)
 class Table:
-    """The law as it is drawn: `sure` certain terms, then P(N ≥ sure + 1 + i) = thresholds[i]/2⁶⁴ exactly; `last` = max N."""
+    """The distribution as it is drawn: P(N ≥ k) = 1 for k ≤ m = `n_exact_terms`, P(N ≥ m + 1 + i) = thresholds[i]/2⁶⁴ exactly."""
 
-    sure: int
+    n_exact_terms: int
     thresholds: npt.NDArray[np.uint64]
 
     @property
     def mean(self) -> float:
         """E[N] = Σ P(N ≥ k)."""
-        return self.sure + float(np.sum(self.thresholds.astype(np.float64))) / 2.0**64
+        return self.n_exact_terms + float(np.sum(self.thresholds.astype(np.float64))) / 2.0**64
 
     @property
     def last(self) -> int:
         """The largest N."""
-        return self.sure + int(self.thresholds.size)
+        return self.n_exact_terms + int(self.thresholds.size)
 
     def survival(self, k: int) -> float:
-        """Return P(N ≥ k) of the drawn law."""
-        if k <= self.sure:
+        """Return P(N ≥ k) of the drawn distribution."""
+        if k <= self.n_exact_terms:
             return 1.0
-        return int(self.thresholds[k - self.sure - 1]) / 2.0**64 if k <= self.last else 0.0
+        return int(self.thresholds[k - self.n_exact_terms - 1]) / 2.0**64 if k <= self.last else 0.0
 
 
 @lru_cache(maxsize=256)
-def table(law: Law, lipschitz: float) -> Table:
-    """Return the 64-bit table of a law, long enough that what it leaves out is below 2⁻⁶⁴ per dimension.
+def table(distribution: LengthDistribution, lipschitz: float) -> Table:
+    """Return the 64-bit table of a distribution, long enough that what it leaves out is below 2⁻⁶⁴ per dimension.
 
     Raises ValueError unless survival(1) = 1 and the survival function decreases within [0, 1].
     """
-    sure, thresholds = 0, []
+    n_exact_terms, thresholds = 0, []
     previous = 1.0
-    if law.survival(1) != 1.0:
-        raise ValueError(f"law: expected survival(1) = P(N ≥ 1) = 1, got {law.survival(1)}; count from 1")
+    if distribution.survival(1) != 1.0:
+        raise ValueError(f"lengths: expected survival(1) = P(N ≥ 1) = 1, got {distribution.survival(1)}; count from 1")
     for k in range(1, _LONGEST):
-        p = law.survival(k)
+        p = distribution.survival(k)
         if not 0.0 <= p <= previous:
-            raise ValueError(f"law: expected survival to decrease within [0, 1], got {p} after {previous} at k = {k}")
+            raise ValueError(f"lengths: expected survival to decrease within [0, 1], got {p} after {previous} at k = {k}")
         if p == 1.0:
-            sure = k
+            n_exact_terms = k
         else:
             negligible = lipschitz**k < 2.0**-64 * (1.0 - lipschitz)
             if p * 2.0**64 < 1.0 and negligible:
                 break
             thresholds.append(max(1, min(int(p * 2.0**64), 2**64 - 1)))
         previous = p
-    return Table(sure, np.asarray(thresholds, dtype=np.uint64))
+    return Table(n_exact_terms, np.asarray(thresholds, dtype=np.uint64))
 
 
-def require_law(law: object) -> None:
-    """Raise DTypeError unless this is a law."""
-    if not isinstance(law, Law):
-        raise DTypeError(f"law: expected an ir.Law, got {type(law).__name__}; try ir.geometric(0.9) or ir.near_optimal(0.9)")
+def require_length_distribution(distribution: object) -> None:
+    """Raise DTypeError unless this is a LengthDistribution."""
+    if not isinstance(distribution, LengthDistribution):
+        got = type(distribution).__name__
+        raise DTypeError(f"lengths: expected an ir.LengthDistribution, got {got}; try ir.geometric(0.9) or ir.near_optimal(0.9)")
 
 
-def require_finite_variance(law: Law, lipschitz: float, *, gradient: bool = False) -> None:
-    """Raise InfiniteVarianceError unless finite variance is proved from L, naming a law that is."""
-    require_law(law)
-    if not law.has_finite_variance(lipschitz, gradient=gradient):
+def require_finite_variance(distribution: LengthDistribution, lipschitz: float, *, gradient: bool = False) -> None:
+    """Raise InfiniteVarianceError unless finite variance is proved from L, naming a distribution for which it is."""
+    require_length_distribution(distribution)
+    if not distribution.has_finite_variance(lipschitz, gradient=gradient):
         what = "of the gradient " if gradient else ""
         raise InfiniteVarianceError(
-            f"law: expected a tail ratio above L² = {lipschitz**2:.6g}, got {law.tail_ratio:.6g} ({law.name}): "
+            f"lengths: expected a tail ratio above L² = {lipschitz**2:.6g}, got {distribution.tail_ratio:.6g} ({distribution.name}): "
             f"finite variance {what}is not proved from L = {lipschitz:.6g}; try near_optimal({lipschitz:.6g}) or "
             f"geometric({lipschitz:.6g}), or pass allow_infinite_variance=True"
         )

@@ -31,7 +31,7 @@ MOST_REPLICATES = 2**22
 def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: Any) -> float:
     """Return the number of replicates, at least 8 and `probes.count`, planned for a standard error of `wanted` on every row.
 
-    The smaller of two answers: variance bound/wanted², proved, where N is drawn from a law; and the pilot's largest
+    The smaller of two answers: variance bound/wanted², proved, where N is random; and the pilot's largest
     variance over the rows, times its margin.
     """
     least = max(FEWEST_REPLICATES, probes.count)

@@ -22,7 +22,7 @@ def products(lengths: HostArray, exact: int) -> HostArray:
     return np.where(lengths > exact, lengths, 0)
 
 
-def roulette_logdet(chain: Chain, v: Any, lengths: HostArray, law: Table, traces: Sequence[Any] = ()) -> Any:
+def roulette_logdet(chain: Chain, v: Any, lengths: HostArray, drawn: Table, traces: Sequence[Any] = ()) -> Any:
     """Return one estimate per (probe, row) for v of shape (count, batch, *event) and `lengths` N of shape (count, batch).
 
     Samples are sorted by N on the host, so that finished ones drop out without a synchronisation.
@@ -49,7 +49,7 @@ def roulette_logdet(chain: Chain, v: Any, lengths: HostArray, law: Table, traces
         w = chain.rmatvec(w)
         if k > len(traces):
             has = xp.astype(n >= k, total.dtype)
-            total = total + has * event_dot(w, v, event_ndim) / (divisor(k) * law.survival(k))
+            total = total + has * event_dot(w, v, event_ndim) / (divisor(k) * drawn.survival(k))
     total = xp.concat([total, *reversed(finished)], axis=0)
     back = indices(np.argsort(order, kind="stable"), total)
     return exact + xp.reshape(xp.take(total, back, axis=0), (count, batch))

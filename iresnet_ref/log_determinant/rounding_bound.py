@@ -6,7 +6,7 @@ dimension n. With t = ‖δM‖_*/(1 − P) < 1 the eigenvalues λ of (I + M)⁻
     |log det(I + M̂) − log det(I + M)| = |Σ log|1 + λ|| ≤ −log(1 − t).
 
 ‖δM‖_* ≤ Σ_i ‖δD_i‖_* Π_{j≠i}‖F_j‖ + nγ_K Π‖|F_i|‖: the activations' derivatives are off by their own rounding and by that of
-their arguments (`layers.FactorError`), and the factors are multiplied in any association with K roundings a term. The
+their arguments (`rounding.jacobian_error`), and the factors are multiplied in any association with K roundings a term. The
 determinant of M̂ adds ε/(1 − t), ε = 8nu/(1 − P) − n²u·log(1 − P): the factorisation, and n logarithms summed one by one.
 """
 
@@ -20,7 +20,7 @@ from iresnet_ref.arrays import device, namespace, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.rounding import down
 from iresnet_ref.rounding.forward_error import nothing
-from iresnet_ref.rounding.jacobian_error import FactorError, telescoped
+from iresnet_ref.rounding.jacobian_error import JacobianError, telescoped
 
 
 def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> Any:
@@ -61,20 +61,20 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     return xp.where(inside, error, nowhere)
 
 
-def _factors(block: ResidualBlock, x: Any) -> tuple[list[FactorError], list[int]]:
+def _factors(block: ResidualBlock, x: Any) -> tuple[list[JacobianError], list[int]]:
     """Return what is known of each factor at x, and the sizes of the events they take."""
     before = nothing(x)
     factors, sizes = [], []
     for layer in block.branch.layers:
-        factors.append(layer.factor_error(x, before.error))
+        factors.append(layer.jacobian_error(x, before.error))
         sizes.append(size(tuple(x.shape[1:])))
         y = layer(x)
-        before = layer.spread(x, y, before)
+        before = layer.forward_error(x, y, before)
         x = y
     return factors, sizes
 
 
-def _rounding_of_products(factors: list[FactorError], n: int, x: Any) -> float:
+def _rounding_of_products(factors: list[JacobianError], n: int, x: Any) -> float:
     """Return nγ_K Π‖|F_i|‖, and what underflow may lose."""
     terms = sum(factor.terms for factor in factors)
     absolute = math.prod(factor.absolute for factor in factors)

@@ -7,21 +7,27 @@ Var(S) ≤ (2d/m)(Σ_{k>q} Lᵏ/k)². By Cauchy–Schwarz in the first part
 
     Var(Y) ≤ Σ_{k>q} (b_k² + 2b_k Σ_{j>k} b_j)(1/P(N ≥ k) − 1) + (2d/m)(Σ_{k>q} Lᵏ/k)²,   b_k = √(d² [+ 2d/m]) Lᵏ/k.
 
-The first part is attained by J = −L·I with signs. The sum runs over the law as it is drawn, which is bounded: nothing is left out.
+The first part is attained by J = −L·I with signs. The sum runs over N as it is drawn, which is bounded: nothing is left out.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from iresnet_ref.log_determinant.length_distributions import Law, Table, near_optimal, require_finite_variance, table
+from iresnet_ref.log_determinant.length_distributions import (
+    LengthDistribution,
+    Table,
+    near_optimal,
+    require_finite_variance,
+    table,
+)
 from iresnet_ref.probes import ProbeKind
 
 
 def roulette_variance_bound(
     lipschitz: float,
     d: int,
-    law: Law | None = None,
+    lengths: LengthDistribution | None = None,
     *,
     kind: ProbeKind = "rademacher",
     block: int = 1,
@@ -29,7 +35,7 @@ def roulette_variance_bound(
 ) -> float:
     """Return a bound on the variance of one replicate of the roulette estimate, in nats², from L = Lip(g) and d.
 
-    Divide by the number of replicates for that of their mean. `law` defaults to `near_optimal(lipschitz)`; `block`, `kind`
+    Divide by the number of replicates for that of their mean. `lengths` defaults to `near_optimal(lipschitz)`; `block`, `kind`
     and `exact_traces` are those of the estimate (`Probes`, `LogDet.exact_traces`). It is a worst case over all branches of
     that Lipschitz constant: the variance of a given branch is often smaller by orders of magnitude.
 
@@ -42,7 +48,7 @@ def roulette_variance_bound(
     >>> roulette_variance_bound(0.9, 4, ir.poisson(4.0))
     Traceback (most recent call last):
     ...
-    iresnet_ref.errors.InfiniteVarianceError: law: expected a tail ratio above L² = 0.81, got 0 (poisson(4, sure=1)): finite \
+    iresnet_ref.errors.InfiniteVarianceError: lengths: expected a tail ratio above L² = 0.81, got 0 (poisson(4, n_exact_terms=1)): finite \
 variance is not proved from L = 0.9; try near_optimal(0.9) or geometric(0.9), or pass allow_infinite_variance=True
     """
     if not 0.0 <= lipschitz < 1.0 or d < 1 or block < 1 or exact_traces < 0:
@@ -50,15 +56,15 @@ variance is not proved from L = 0.9; try near_optimal(0.9) or geometric(0.9), or
             "roulette_variance_bound: expected 0 ≤ lipschitz < 1, d ≥ 1, block ≥ 1 and exact_traces ≥ 0, got "
             f"{lipschitz}, {d}, {block}, {exact_traces}"
         )
-    law = near_optimal(lipschitz) if law is None else law
-    require_finite_variance(law, lipschitz)
-    return drawn_variance_bound(table(law, lipschitz), lipschitz, d, kind=kind, block=block, exact=exact_traces)
+    lengths = near_optimal(lipschitz) if lengths is None else lengths
+    require_finite_variance(lengths, lipschitz)
+    return drawn_variance_bound(table(lengths, lipschitz), lipschitz, d, kind=kind, block=block, exact=exact_traces)
 
 
 def drawn_variance_bound(drawn: Table, lipschitz: float, d: int, *, kind: ProbeKind, block: int, exact: int) -> float:
-    """Return the bound for a law as it is drawn."""
+    """Return the bound for a distribution as it is drawn."""
     k = np.arange(1.0, drawn.last + 1.0)
-    survival = np.concatenate([np.ones(drawn.sure), drawn.thresholds.astype(np.float64) / 2.0**64])
+    survival = np.concatenate([np.ones(drawn.n_exact_terms), drawn.thresholds.astype(np.float64) / 2.0**64])
     size = np.where(k > exact, lipschitz**k / k, 0.0)
     after = np.concatenate([np.cumsum(size[::-1])[::-1][1:], [0.0]])
     moment = float(d) ** 2 + (2.0 * d / block if kind == "gaussian" else 0.0)

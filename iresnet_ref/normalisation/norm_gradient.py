@@ -37,12 +37,12 @@ def norm_slope(layer: Layer, p: float = 2.0) -> tuple[float, Any]:
     """
     if not isinstance(layer, LinearLayer):
         raise ValueError(
-            f"Normalised: expected layers with a weight to be linear, got {layer.name}; normalise it by hand"
+            f"NormalisedBranch: expected layers with a weight to be linear, got {layer.name}; normalise it by hand"
         )
     weight = to_host(layer.weight).astype(np.float64)
     if not np.isfinite(weight).all():
         raise NonFiniteError(
-            f"Normalised: expected a finite norm of {layer.name}, got inf; look for NaN or infinity in its weight"
+            f"NormalisedBranch: expected a finite norm of {layer.name}, got inf; look for NaN or infinity in its weight"
         )
     operator = layer.operator
     if p != 2.0:

@@ -14,7 +14,7 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import device, namespace, row_norm, size
 
 
-class Spread(NamedTuple):
+class ForwardError(NamedTuple):
     """Rounding at one layer: `error` s per row, `growth` a and `drift` b (per row), `lipschitz` of x ↦ h; p is `norm`."""
 
     error: Any
@@ -24,13 +24,13 @@ class Spread(NamedTuple):
     norm: float = 2.0
 
 
-def nothing(x: Any, norm: float = 2.0) -> Spread:
+def nothing(x: Any, norm: float = 2.0) -> ForwardError:
     """Return the rounding in front of the first layer: none."""
     zero = namespace(x).zeros(x.shape[:1], dtype=x.dtype, device=device(x))
-    return Spread(zero, 0.0, zero, 1.0, norm)
+    return ForwardError(zero, 0.0, zero, 1.0, norm)
 
 
-def through_entries(y: Any, before: Spread, lipschitz: float, accuracy: float) -> Spread:
+def through_entries(y: Any, before: ForwardError, lipschitz: float, accuracy: float) -> ForwardError:
     """Return the rounding of y = fl φ(ĥ), φ entry by entry with this Lipschitz constant, |fl φ − φ| ≤ accuracy·u(|φ| + 1).
 
     s′ = (Lip s + c(‖ŷ‖ + m^(1/p)))/(1 − c), c = accuracy·u, since |φ(ĥ)| ≤ (|ŷ| + c)/(1 − c). A change of s′ stands on both
@@ -38,14 +38,14 @@ def through_entries(y: Any, before: Spread, lipschitz: float, accuracy: float) -
     """
     change = lipschitz * before.lipschitz
     if accuracy == 0.0:
-        return Spread(lipschitz * before.error, lipschitz * before.growth, lipschitz * before.drift, change, before.norm)
+        return ForwardError(lipschitz * before.error, lipschitz * before.growth, lipschitz * before.drift, change, before.norm)
     u, m = rounding.unit_roundoff(y), size(tuple(y.shape[1:]))
     c, on_top = accuracy * u, 1.0 + (2 * m + 32) * u
     written = row_norm(y, y.ndim - 1, before.norm) + m ** (1.0 / before.norm)
     error = (lipschitz * before.error + c * written) * (on_top / (1.0 - c))
     solved = on_top / (1.0 - 2.0 * c)
     growth = solved * (lipschitz * before.growth + c * change)
-    return Spread(error, growth, solved * (lipschitz * before.drift + 2.0 * c * error), change, before.norm)
+    return ForwardError(error, growth, solved * (lipschitz * before.drift + 2.0 * c * error), change, before.norm)
 
 
 def combined(a: Any, b: Any, p: float) -> Any:

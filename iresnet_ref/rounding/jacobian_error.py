@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
-class FactorError(NamedTuple):
+class JacobianError(NamedTuple):
     """The computed Jacobian factor F̂ beside the true F.
 
     `norm` ≥ ‖F‖₂, ‖F̂‖₂; `absolute` ≥ ‖|F̂|‖₂; `terms` roundings in a product with F̂; `nuclear` ≥ ‖F̂ − F‖_* per row.
@@ -19,7 +19,7 @@ class FactorError(NamedTuple):
     nuclear: Any
 
 
-def telescoped(factors: Sequence[FactorError]) -> Any:
+def telescoped(factors: Sequence[JacobianError]) -> Any:
     """Return Σ_i ‖δF_i‖_* Π_{j≠i}‖F_j‖ ≥ ‖ΠF̂ − ΠF‖_* per row, the products taken exactly."""
     norms = [factor.norm for factor in factors]
     return sum(f.nuclear * math.prod(norms[:i] + norms[i + 1 :]) for i, f in enumerate(factors))

@@ -90,13 +90,13 @@ class Classifier:
     def pullback(self, x: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
         """Return (x̄, gradients) of Σ ⟨logits_bar, logits(x)⟩."""
         inputs, y = self.steps.inputs(x)
-        return self.back(inputs, y, logits_bar)
+        return self.pullback_at(inputs, y, logits_bar)
 
-    def back(self, inputs: Any, y: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
+    def pullback_at(self, inputs: Any, y: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
         """Return `pullback` at the inputs of the steps and y behind them."""
         xp = namespace(y)
         features = flatten_events(y, y.ndim - 1)
         y_bar = xp.reshape(product(logits_bar, self.weight), y.shape)
-        x_bar, gradients = self.steps.back(inputs, y_bar, None, DEFAULT)
+        x_bar, gradients = self.steps.pullback_at(inputs, y_bar, None, DEFAULT)
         weight = product(xp.permute_dims(logits_bar, (1, 0)), features)
         return x_bar, {**gradients, "head.weight": weight, "head.bias": xp.sum(logits_bar, axis=0)}

@@ -105,7 +105,7 @@ def classification(
     inputs, y = model.steps.inputs(x)
     logits = model.logits(flatten_events(y, y.ndim - 1))
     value, logits_bar = _cross_entropy(logits, labels, _weights(x, weights))
-    return Loss(value, model.back(inputs, y, logits_bar)[1])
+    return Loss(value, model.pullback_at(inputs, y, logits_bar)[1])
 
 
 def hybrid(
@@ -149,17 +149,17 @@ def hybrid(
     options = _of_step(flow, options, step)
     if density == 0.0:
         inputs, z = flow.steps.inputs(x)
-        volume = a = None
+        log_det = a = None
     else:
-        inputs, z, volume = flow.steps.record(x, options.shared(flow.steps.streams))
+        inputs, z, log_det = flow.steps.record(x, options.shared(flow.steps.streams))
         a = density * _weights(x, weights)
     joint = flow.base.joint(z)
     value, joint_bar = _cross_entropy(joint, labels, _weights(x, label_weights))
-    if a is not None and volume is not None:
-        value = value - xp.sum(a * (log_sum(joint)[:, 0] + volume.value))
+    if a is not None and log_det is not None:
+        value = value - xp.sum(a * (log_sum(joint)[:, 0] + log_det.value))
         joint_bar = joint_bar - a[:, None] * xp.exp(log_softmax(joint))
     z_bar, of_base = flow.base.joint_pullback(z, joint_bar)
-    gradients = flow.steps.back(inputs, z_bar, None if a is None else -a, options)[1]
+    gradients = flow.steps.pullback_at(inputs, z_bar, None if a is None else -a, options)[1]
     return Loss(value, {**gradients, **{f"base.{name}": g for name, g in of_base.items()}})
 
 

@@ -1,4 +1,4 @@
-"""Raw weights that training moves, and the certified model made of them: `ir.Normalised` for every block of a model."""
+"""Raw weights that training moves, and the certified model made of them: `ir.NormalisedBranch` for every block of a model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from iresnet_ref.branches.normalised import Normalised
+from iresnet_ref.branches.normalised import NormalisedBranch
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.flows.bijections.composition import Composition, FactorOut
 from iresnet_ref.flows.bijections.residual import Residual
@@ -18,7 +18,7 @@ class NormalisedModel:
     """A flow or classifier of raw weights, and `model`, the same with every residual branch certified: Lip(g) ≤ `lipschitz`.
 
     Bijections without a branch are used as they are, blocks inside `ir.FactorOut` are found; a Lipschitz constant that a
-    raw block states is dropped, the certificate takes its place. Raises as `ir.Normalised`.
+    raw block states is dropped, the certificate takes its place. Raises as `ir.NormalisedBranch`.
     With `lipschitz` None nothing is divided: a standard ResNet, the unconstrained twin to compare with. It has no inverse.
 
     >>> import numpy as np, iresnet_ref as ir
@@ -33,8 +33,8 @@ class NormalisedModel:
     lipschitz: float | None = 0.9
 
     @cached_property
-    def _made(self) -> tuple[Any, dict[str, Normalised]]:
-        branches: dict[str, Normalised] = {}
+    def _made(self) -> tuple[Any, dict[str, NormalisedBranch]]:
+        branches: dict[str, NormalisedBranch] = {}
         if self.lipschitz is None:
             return self.raw, branches
         steps = _certified(self.raw.steps, "", self.lipschitz, branches)
@@ -73,10 +73,10 @@ class NormalisedModel:
         return raw
 
 
-def _certified(step: Any, prefix: str, lipschitz: float, branches: dict[str, Normalised]) -> Any:
+def _certified(step: Any, prefix: str, lipschitz: float, branches: dict[str, NormalisedBranch]) -> Any:
     """Return the step with certified branches, and enter them under the prefix of their parameters."""
     if isinstance(step, Residual):
-        branches[prefix] = Normalised(step.block.branch, lipschitz)
+        branches[prefix] = NormalisedBranch(step.block.branch, lipschitz)
         return Residual(replace(step.block, branch=branches[prefix].branch, lipschitz=None))
     if isinstance(step, Composition):
         inner = (_certified(s, f"{prefix}{i}.", lipschitz, branches) for i, s in enumerate(step.steps))

@@ -101,12 +101,12 @@ class ActNorm(ClosedForm):
         self._ready()
         return (x + self._wide(self.shift)) * self._wide(namespace(x).exp(self.log_scale))
 
-    def back(self, y: Any) -> Any:
+    def inverse_value(self, y: Any) -> Any:
         """Return e⁻ˢy − b."""
         self._ready()
         return y * self._wide(namespace(y).exp(-self.log_scale)) - self._wide(self.shift)
 
-    def volume(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Any, y: Any) -> Any:
         """Return pixels·Σs."""
         del y
         return zeros(x) + self._pixels * namespace(x).sum(self.log_scale)

@@ -31,7 +31,7 @@ class Composition(Bijection):
     >>> import numpy as np, iresnet_ref as ir
     >>> f = Composition((ir.Permutation((2,), (1, 0)), ir.ResidualBlock(ir.mlp((2, 8, 2)))))
     >>> y, log_det = f.forward(np.ones((1, 2)))
-    >>> bool(abs(f.preimage(y).x - 1.0).max() < 1e-5)
+    >>> bool(abs(f.inverse(y).x - 1.0).max() < 1e-5)
     True
     """
 
@@ -91,9 +91,9 @@ class Composition(Bijection):
             x = steps[-1].value(x)
         return Composition(tuple(steps))
 
-    def given(self, context: Any) -> Composition:
+    def condition(self, context: Any) -> Composition:
         """Return it with every step conditioned."""
-        return Composition(tuple(step.given(context) for step in self.steps))
+        return Composition(tuple(step.condition(context) for step in self.steps))
 
     def require_values(self, x: Any, name: str, **others: Any) -> None:
         """Refuse of x what the first step refuses."""
@@ -115,7 +115,7 @@ class Composition(Bijection):
             x = step.value(x)
         return x
 
-    def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+    def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
         """Return the value and the sum of the log-determinants."""
         return self.record(x, options)[1:]
 
@@ -124,7 +124,7 @@ class Composition(Bijection):
         inputs, parts = [], []
         for step, own in self._with_options(options):
             inputs.append(x)
-            x, log_det = step.run(x, own)
+            x, log_det = step.forward_and_log_det(x, own)
             parts.append(log_det)
         return inputs, x, functools.reduce(added, parts)
 
@@ -136,11 +136,11 @@ class Composition(Bijection):
             x = step.value(x)
         return inputs, x
 
-    def undo(self, y: Any, options: Options) -> PathInverse:
+    def preimage(self, y: Any, options: Options) -> PathInverse:
         """Return the preimage; its residual is that of the whole composition."""
         results, constants, x = [], [], y
         for step, own in reversed(list(self._with_options(options))):
-            results.append(step.undo(x, own))
+            results.append(step.preimage(x, own))
             constants.append(step.inverse_lipschitz)
             x = results[-1].x
         bound, product, vacuous = propagated(results, constants)
@@ -173,9 +173,9 @@ class Composition(Bijection):
 
     def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
         """The steps' pullbacks, last to first."""
-        return self.back(self.inputs(x)[0], y_bar, weights, options)
+        return self.pullback_at(self.inputs(x)[0], y_bar, weights, options)
 
-    def back(self, inputs: Sequence[Any], y_bar: Any, weights: Any, options: Options) -> Pulled:
+    def pullback_at(self, inputs: Sequence[Any], y_bar: Any, weights: Any, options: Options) -> Pulled:
         """Return `pullback` at the inputs of the steps."""
         steps = list(self._with_options(options))
         gradients: dict[str, Any] = {}
@@ -237,9 +237,9 @@ class FactorOut(Bijection):
         """Return it with the rest initialised."""
         return replace(self, rest=self.rest.initialise(self._split(x)[0]))
 
-    def given(self, context: Any) -> FactorOut:
+    def condition(self, context: Any) -> FactorOut:
         """Return it with the rest conditioned."""
-        return replace(self, rest=self.rest.given(context))
+        return replace(self, rest=self.rest.condition(context))
 
     def _split(self, x: Any) -> tuple[Any, Any]:
         half = self.rest.in_shape[0]
@@ -259,16 +259,16 @@ class FactorOut(Bijection):
         a, b = self._split(x)
         return self._join(self.rest.value(a), b)
 
-    def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+    def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
         """Return the value and the log-determinant of the rest."""
         a, b = self._split(x)
-        a, log_det = self.rest.run(a, options)
+        a, log_det = self.rest.forward_and_log_det(a, options)
         return self._join(a, b), log_det
 
-    def undo(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Any, options: Options) -> Inverse:
         """Return the preimage: that of the rest beside x_b, which is exact."""
         a, b = self._parts(y)
-        found = self.rest.undo(a, options)
+        found = self.rest.preimage(a, options)
         return replace(found, x=namespace(y).concat([found.x, b], axis=1))
 
     def amplification(self, x: Any) -> Any:

@@ -25,11 +25,11 @@ from iresnet_ref.probes import Probes
 class ContextShift(ClosedForm):
     """y = x + U h: U of shape (channels, k) moves the channels of events (channels, …), h = `context` of shape (batch, k) or (1, k).
 
-    `given(h)` sets the context, `given(None)` takes it away; so does `Flow.given`, for all steps of a flow. While it is set it
+    `condition(h)` sets the context, `condition(None)` takes it away; so does `Flow.condition`, for all steps of a flow. While it is set it
     is a parameter: gradients then have h̄ under "context".
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> ContextShift(np.asarray([[1.0], [-1.0]]), (2,)).given(np.asarray([[3.0]]))(np.zeros((1, 2))).tolist()
+    >>> ContextShift(np.asarray([[1.0], [-1.0]]), (2,)).condition(np.asarray([[3.0]]))(np.zeros((1, 2))).tolist()
     [[3.0, -3.0]]
     """
 
@@ -53,7 +53,7 @@ class ContextShift(ClosedForm):
         draw = Probes(seed=seed, kind="gaussian").gaussians(1, event_shape[0] * k).reshape(event_shape[0], k) / math.sqrt(k)
         return cls(from_host(draw, np.zeros(1) if like is None else like), tuple(event_shape))
 
-    def given(self, context: Any) -> ContextShift:
+    def condition(self, context: Any) -> ContextShift:
         """Return it with this context. Raises ShapeError, DTypeError."""
         return replace(self, context=context)
 
@@ -71,7 +71,7 @@ class ContextShift(ClosedForm):
         if context is None or context.shape[0] not in (1, x.shape[0]):
             got = "none" if context is None else f"{context.shape[0]}"
             raise ShapeError(
-                f"context shift: expected one row of context for each of {x.shape[0]} events, got {got}; try flow.given(context)"
+                f"context shift: expected one row of context for each of {x.shape[0]} events, got {got}; try flow.condition(context)"
             )
         xp = namespace(x)
         return expand_rows(xp.matmul(context, xp.matrix_transpose(weight)), len(self.event_shape) - 1)
@@ -80,11 +80,11 @@ class ContextShift(ClosedForm):
         """Return x + U h."""
         return x + self._shift(x, self.weight, self.context)
 
-    def back(self, y: Any) -> Any:
+    def inverse_value(self, y: Any) -> Any:
         """Return y − U h."""
         return y - self._shift(y, self.weight, self.context)
 
-    def volume(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Any, y: Any) -> Any:
         """Return 0."""
         del y
         return zeros(x)

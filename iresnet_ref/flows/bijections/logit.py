@@ -75,14 +75,14 @@ class Logit(ClosedForm):
         s, t = self._sides(x)
         return xp.log(s) - xp.log(t)
 
-    def back(self, y: Any) -> Any:
+    def inverse_value(self, y: Any) -> Any:
         """Return (σ(y) − α)/slope, for y ≥ 0 as levels − (σ(−y) − α)/slope."""
         xp = namespace(y)
         e = xp.exp(-xp.abs(y))
         low = (e / (1.0 + e) - self.alpha) / self._slope
         return xp.where(y < 0.0, low, self.levels - low)
 
-    def volume(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Any, y: Any) -> Any:
         """Return Σ log slope − log s − log(1 − s)."""
         del y
         xp = namespace(x)

@@ -40,6 +40,6 @@ class Permutation(Rearrangement):
         """Return the channels in this order."""
         return namespace(x).take(x, indices(np.asarray(self.order), x), axis=1)
 
-    def back(self, y: Any) -> Any:
+    def inverse_value(self, y: Any) -> Any:
         """Return the channels in their first order."""
         return namespace(y).take(y, indices(np.argsort(self.order), y), axis=1)

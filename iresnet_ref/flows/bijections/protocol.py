@@ -1,8 +1,8 @@
 """What a bijection of a flow is: a value with its log-determinant, a preimage with its error bound, a pullback.
 
 Every one maps events of `in_shape` to events of `out_shape`, batch first. Bijections are values: `with_parameters` and
-`initialise` return new ones. Public methods validate once; those that a bijection defines (`value`, `run`, `undo`,
-`pullback`) contain only mathematics.
+`initialise` return new ones. Public methods validate once; those that a bijection defines (`value`,
+`forward_and_log_det`, `preimage`, `pullback`) contain only mathematics.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from iresnet_ref.arrays import device, indices, namespace, require_alike, requir
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.inversion.solve import Method as InverseMethod
-from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.evaluate import Method as LogDetMethod
-from iresnet_ref.log_determinant.length_distributions import Law
+from iresnet_ref.log_determinant.length_distributions import LengthDistribution
 from iresnet_ref.log_determinant.result import LogDet
 from iresnet_ref.probes import Probes
 
@@ -40,7 +40,7 @@ class Options:
 
     method: LogDetMethod = "auto"
     terms: int | None = None
-    law: Law | None = None
+    lengths: LengthDistribution | None = None
     expected_terms: float | None = None
     probes: Probes = field(default_factory=Probes)
     standard_error: float | None = None
@@ -50,9 +50,9 @@ class Options:
     rtol: float = 1e-6
 
     def __post_init__(self) -> None:
-        """Refuse what is no law. Raises DTypeError."""
-        if self.law is not None:
-            laws.require_law(self.law)
+        """Raise DTypeError unless `lengths` is a LengthDistribution."""
+        if self.lengths is not None:
+            length_distributions.require_length_distribution(self.lengths)
 
     def after(self, streams: int) -> Options:
         """Return the options with the next `streams` streams passed over."""
@@ -89,11 +89,11 @@ class Bijection(ABC):
         """Return y, without validation."""
 
     @abstractmethod
-    def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+    def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
         """Return (y, log|det dy/dx|), without validation."""
 
     @abstractmethod
-    def undo(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Any, options: Options) -> Inverse:
         """Return the preimage of y with its error bound, without validation."""
 
     @abstractmethod
@@ -133,7 +133,7 @@ class Bijection(ABC):
         del x
         return self
 
-    def given(self, context: Any) -> Self:
+    def condition(self, context: Any) -> Self:
         """Return the bijection conditioned on a context, or with None on nothing; itself where it takes none."""
         del context
         return self
@@ -163,55 +163,49 @@ class Bijection(ABC):
         self.require(x, "x", check=check)
         return self.value(x)
 
-    def forward(self, x: Any, options: Options = DEFAULT, *, check: bool = True) -> tuple[Any, LogDet]:
+    def forward(self, x: Any, *, options: Options = DEFAULT, check: bool = True) -> tuple[Any, LogDet]:
         """Return (y, log|det dy/dx|) for x of shape (batch, *in_shape)."""
         self.require(x, "x", check=check)
-        return self.run(x, options.shared(self.streams))
+        return self.forward_and_log_det(x, options.shared(self.streams))
 
-    def preimage(self, y: Any, options: Options = DEFAULT, *, check: bool = True) -> Inverse:
+    def inverse(self, y: Any, *, options: Options = DEFAULT, check: bool = True) -> Inverse:
         """Return the preimage of y of shape (batch, *out_shape) with its guarantees; `error_bound` as in `ir.invert`."""
         self.require(y, "y", self.out_shape, check=check)
-        return self.undo(y, options)
-
-    def inverse(self, y: Any, options: Options = DEFAULT, *, check: bool = True) -> tuple[Any, LogDet]:
-        """Return (x, log|det dx/dy|): minus the log-determinant of the forward map, at x."""
-        x = self.preimage(y, options, check=check).x
-        log_det = self.run(x, options.shared(self.streams))[1]
-        return x, replace(log_det, value=-log_det.value)
+        return self.preimage(y, options)
 
 
 class ClosedForm(Bijection):
     """A bijection whose inverse and log-determinant are formulas."""
 
     @abstractmethod
-    def back(self, y: Any) -> Any:
+    def inverse_value(self, y: Any) -> Any:
         """Return x."""
 
     @abstractmethod
-    def volume(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Any, y: Any) -> Any:
         """Return log|det dy/dx| per row."""
 
     @abstractmethod
     def rounding(self, x: Any, y: Any) -> Any:
         """Return, per row, a bound on ‖x − x*‖₂ for the computed x and the exact preimage x* of y."""
 
-    def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+    def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
         """Return (y, log|det dy/dx|)."""
         del options
         y = self.value(x)
-        return y, exactly(self.volume(x, y), x)
+        return y, exactly(self.log_abs_det(x, y), x)
 
-    def undo(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Any, options: Options) -> Inverse:
         """Return the preimage of y."""
         del options
-        x = self.back(y)
+        x = self.inverse_value(y)
         return closed_form(x, row_norm(y - self.value(x), y.ndim - 1), self.rounding(x, y))
 
 
 class Rearrangement(ClosedForm):
-    """A bijection that only moves entries: volume 0, no rounding, an isometry."""
+    """A bijection that only moves entries: log-determinant 0, no rounding, an isometry."""
 
-    def volume(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Any, y: Any) -> Any:
         """Return 0."""
         del y
         return zeros(x)
@@ -221,15 +215,15 @@ class Rearrangement(ClosedForm):
         del y
         return zeros(x)
 
-    def undo(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Any, options: Options) -> Inverse:
         """Return the preimage of y, exactly."""
         del options
-        return closed_form(self.back(y), zeros(y), zeros(y))
+        return closed_form(self.inverse_value(y), zeros(y), zeros(y))
 
     def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
         """x̄ = Pᵀȳ = P⁻¹ȳ."""
         del x, weights, options
-        return self.back(y_bar), {}
+        return self.inverse_value(y_bar), {}
 
     @property
     def inverse_lipschitz(self) -> float:
@@ -243,7 +237,7 @@ def zeros(x: Any) -> Any:
 
 
 def exactly(value: Any, x: Any) -> LogDet:
-    """Return the log-determinant of a formula: no bias, no spread, no products with a Jacobian."""
+    """Return the log-determinant of a formula: no bias, no variance, no products with a Jacobian."""
     return LogDet(value, zeros(x), zeros(x), indices(np.zeros(x.shape[0]), x), "exact")
 
 

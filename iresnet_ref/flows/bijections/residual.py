@@ -55,7 +55,7 @@ class Residual(Bijection):
         """Return x + g(x)."""
         return x + self.block.branch(x)
 
-    def run(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+    def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
         """Return (F(x), log det(I + J_g(x)))."""
         g, chain = self.block.branch.linearize(x)
         log_det = logdet_on(
@@ -64,7 +64,7 @@ class Residual(Bijection):
             x,
             method=options.method,
             terms=options.terms,
-            law=options.law,
+            lengths=options.lengths,
             expected_terms=options.expected_terms,
             probes=options.probes,
             standard_error=options.standard_error,
@@ -73,7 +73,7 @@ class Residual(Bijection):
         )
         return x + g, log_det
 
-    def undo(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Any, options: Options) -> Inverse:
         """Return `ir.invert` of the block; its error bound in the 2-norm, whatever norm g contracts in."""
         inverse = invert(self.block, y, method=options.inverse, rtol=options.rtol, check=False)
         return replace(inverse, error_bound=self._growth[0] * inverse.error_bound)
@@ -104,9 +104,9 @@ class Residual(Bijection):
             y_bar=y_bar,
             method=GRADIENT[options.method],
             terms=options.terms,
-            law=options.law,
+            lengths=options.lengths,
             probes=options.probes,
             allow_infinite_variance=options.allow_infinite_variance,
             check=False,
         )
-        return found.x, found.parameters
+        return found.x_bar, found.parameters

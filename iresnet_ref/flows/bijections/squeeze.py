@@ -29,7 +29,7 @@ class Squeeze(Rearrangement):
         if len(self.event_shape) != 3 or any(side % 2 for side in self.event_shape[1:]):
             raise ShapeError(
                 f"squeeze: expected events (channels, height, width) of even height and width, got {self.event_shape}; "
-                "try ir.Pad on the channels, or crop the images"
+                "try ir.ZeroPad on the channels, or crop the images"
             )
 
     @property
@@ -50,7 +50,7 @@ class Squeeze(Rearrangement):
         squares = xp.reshape(x, (x.shape[0], c, h // 2, 2, w // 2, 2))
         return xp.reshape(xp.permute_dims(squares, (0, 1, 3, 5, 2, 4)), (x.shape[0], *self.out_shape))
 
-    def back(self, y: Any) -> Any:
+    def inverse_value(self, y: Any) -> Any:
         """Return the channels as squares."""
         xp = namespace(y)
         c, h, w = self.event_shape

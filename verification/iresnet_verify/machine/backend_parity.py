@@ -116,7 +116,7 @@ class Truth:
     @cached_property
     def lengths(self) -> Host:
         """A series length for each probe and row."""
-        return ir.Probes(seed=self.seed, count=2).lengths(ROWS, self.table.thresholds, self.table.sure)
+        return ir.Probes(seed=self.seed, count=2).lengths(ROWS, self.table.thresholds, self.table.n_exact_terms)
 
     @cached_property
     def estimates(self) -> tuple[Any, Any]:
@@ -129,7 +129,7 @@ class Truth:
         """(the gradient of Σ log det(I + J) for each parameter, (I + J)⁻ᵀx) at 50 digits."""
         x = self.digits.asarray(self.x)
         gradient = ir.logdet_gradient(self.high, x, method="exact").parameters
-        return gradient, ir.inverse_gradient(self.high, x, x, rtol=1e-40).y
+        return gradient, ir.inverse_gradient(self.high, x, x, rtol=1e-40).y_bar
 
     def gap(self, value: Any, truth: Any) -> Host:
         """Return |value − truth|, the difference taken at 50 digits."""
@@ -215,13 +215,13 @@ def errors(b: Backend, truth: Truth) -> dict[str, float]:
     record("series logdet", truth.gap(series_logdet(chain, v, TERMS), series), terms[:TERMS].sum())
     sums = np.cumsum(terms / [truth.table.survival(int(k)) for k in steps])[truth.lengths - 1]
     record("roulette logdet", truth.gap(roulette_logdet(chain, v, truth.lengths, truth.table), roulette), sums)
-    inverse = ir.invert(block, y, rtol=64 * u, strict=False)
+    inverse = ir.invert(block, y, rtol=64 * u, throw=False)
     preimage = ir.invert(truth.high, truth.digits.asarray(to_host(y)), rtol=1e-40).x
     record("inverse", norm(truth.gap(inverse.x, preimage), axis=1), inverse.error_bound)
     gradient, y_bar = truth.gradients
-    through = ir.inverse_gradient(block, x, x, strict=False)
+    through = ir.inverse_gradient(block, x, x, throw=False)
     propagated = bounds.jacobian * norm(to_host(y_bar), axis=1) / (1 - LIPSCHITZ)
-    record("inverse gradient", norm(truth.gap(through.y, y_bar), axis=1), to_host(through.error_bound) + propagated)
+    record("inverse gradient", norm(truth.gap(through.y_bar, y_bar), axis=1), to_host(through.error_bound) + propagated)
     ours = ir.logdet_gradient(block, x, method="exact").parameters
     square = sum(np.sum(truth.gap(ours[k], gradient[k]) ** 2) for k in gradient)
     record("gradient", np.sqrt(square), np.asarray(bounds.gradient))

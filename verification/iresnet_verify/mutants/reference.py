@@ -57,7 +57,7 @@ def roulette(coefficient: Callable[[length_distributions.Table, int], float], *,
         def value(x: Any, seed: int = 0) -> Any:
             probes = ir.Probes(seed=seed)
             chain, v = F.branch.linearize(x)[1], probes.draw(x)
-            lengths = probes.lengths(1 if shared else len(x), table_of.thresholds, table_of.sure)
+            lengths = probes.lengths(1 if shared else len(x), table_of.thresholds, table_of.n_exact_terms)
             n = np.broadcast_to(lengths, (1, len(x)))
             w, total = v, 0.0
             for k in range(1, int(n.max()) + 1):
@@ -70,9 +70,9 @@ def roulette(coefficient: Callable[[length_distributions.Table, int], float], *,
     return lambda seed: subject(seed, log_det=log_det, log_det_is="unbiased")
 
 
-def right(law: length_distributions.Table, k: int) -> float:
+def right(drawn: length_distributions.Table, k: int) -> float:
     """(−1)^{k+1}/(k P(N ≥ k))."""
-    return (-1) ** (k + 1) / (k * law.survival(k))
+    return (-1) ** (k + 1) / (k * drawn.survival(k))
 
 
 def claims(bound: Callable[[ir.ResidualBlock], float]) -> Factory:
@@ -106,7 +106,7 @@ MUTANTS = table("reference", {
     "inverse with one Newton step": (
         SEEN, inverse(lambda F, y: y - np.linalg.solve(np.eye(D) + F.branch.linearize(y)[1].dense(), F.branch(y)[..., None])[..., 0])),
     "inverse not certified after 8 evaluations": (
-        SEEN, inverse(lambda F, y: ir.invert(F, y, rtol=1e-12, method="banach", max_evaluations=8, strict=False).x)),
+        SEEN, inverse(lambda F, y: ir.invert(F, y, rtol=1e-12, method="banach", max_evaluations=8, throw=False).x)),
     "determinant of J": ("logdet.matches-determinant", exact(lambda c, x: np.linalg.slogdet(c.dense())[1])),
     "determinant of I - J": ("logdet.matches-determinant", exact(lambda c, x: slogdet(-c.dense()))),
     "trace for log-det": ("logdet.matches-determinant", exact(lambda c, x: np.trace(c.dense(), axis1=1, axis2=2))),

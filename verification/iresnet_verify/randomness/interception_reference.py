@@ -35,12 +35,13 @@ def _like(given: Any, out: Any) -> Any:
     return np.asarray(given).astype(out.dtype).reshape(out.shape)
 
 
-def _length(batch: int, thresholds: Any, sure: int) -> Distribution:
-    """P(N ≥ sure + 1 + i) = thresholds[i]/2⁶⁴ exactly."""
+def _length(batch: int, thresholds: Any, n_exact_terms: int) -> Distribution:
+    """P(N ≥ n_exact_terms + 1 + i) = thresholds[i]/2⁶⁴ exactly."""
 
     def survival(k: int) -> float:
-        if k <= sure:
+        if k <= n_exact_terms:
             return 1.0
-        return int(thresholds[k - sure - 1]) / 2.0**64 if k - sure <= len(thresholds) else 0.0
+        return int(thresholds[k - n_exact_terms - 1]) / 2.0**64 if k - n_exact_terms <= len(thresholds) else 0.0
 
-    return distributions.length(survival, start=sure, label=f"Probes.lengths (from {sure} to {sure + len(thresholds)})")
+    label = f"Probes.lengths (from {n_exact_terms} to {n_exact_terms + len(thresholds)})"
+    return distributions.length(survival, start=n_exact_terms, label=label)

@@ -28,16 +28,16 @@ safetensors = pytest.importorskip("safetensors.numpy")
 def flow(like: Any) -> ir.Flow:
     x = from_host(np.random.default_rng(1).standard_normal((16, 3)), like)
     block = ir.ResidualBlock(ir.mlp((3, 8, 3), activation="elu", lipschitz=0.9, seed=2, like=like), 0.95)
-    steps = [ir.ActNorm.fresh((3,), like), block, ir.Mixing.rotation((3,), seed=3, like=like), ir.ActNorm.fresh((3,), like)]
+    steps = [ir.ActNorm.fresh((3,), like), block, ir.PLULinear.rotation((3,), seed=3, like=like), ir.ActNorm.fresh((3,), like)]
     return ir.Flow(steps, options=ir.Options(method="series", terms=5, probes=ir.Probes(seed=9, count=2))).initialise(x)
 
 
 def test_a_law_is_stated_again_after_loading(tmp_path: Path) -> None:
-    law = ir.Law(lambda k: 0.96 ** (k - 1), 0.96)
-    ours = dataclasses.replace(flow(np.zeros(1)), options=ir.Options(method="roulette", law=law))
-    save(tmp_path / "f", dataclasses.replace(ours, options=dataclasses.replace(ours.options, law=None)))
+    lengths = ir.LengthDistribution(lambda k: 0.96 ** (k - 1), 0.96)
+    ours = dataclasses.replace(flow(np.zeros(1)), options=ir.Options(method="roulette", lengths=lengths))
+    save(tmp_path / "f", dataclasses.replace(ours, options=dataclasses.replace(ours.options, lengths=None)))
     again = load(tmp_path / "f")
-    again = dataclasses.replace(again, options=dataclasses.replace(again.options, law=law))
+    again = dataclasses.replace(again, options=dataclasses.replace(again.options, lengths=lengths))
     x = np.random.default_rng(4).standard_normal((5, 3))
     assert bits(again.log_prob(x).value) == bits(ours.log_prob(x).value)
 
@@ -101,7 +101,7 @@ def test_convolutions_and_bases_come_back(tmp_path: Path) -> None:
     save(tmp_path / "f", ours)
     x = np.random.default_rng(7).standard_normal((3, 2, 6, 4))
     assert bits(load(tmp_path / "f").log_prob(x).value) == bits(ours.log_prob(x).value)
-    dense = ir.Normalised(ir.mlp((3, 5, 3)), 0.5)
+    dense = ir.NormalisedBranch(ir.mlp((3, 5, 3)), 0.5)
     save(tmp_path / "n", dense)
     assert bits(load(tmp_path / "n").branch(x[:, 0, :3, 0])) == bits(dense.branch(x[:, 0, :3, 0]))
 
@@ -167,7 +167,9 @@ HOSTILE: dict[str, tuple[Callable[[Any, dict[str, Any]], Any], str]] = {
     "number for array": (lambda s, _: _fields(s).update(shift=1.0), "valid subject"),
     "name for shape": (lambda s, _: _fields(s).update(event_shape="ab"), "actnorm: expected|valid subject"),
     "activation": (lambda s, _: _fields(s).update(shift={"activation": "evil"}), "expected an activation of .*'evil'"),
-    "a law": (lambda s, _: s["fields"]["options"]["fields"].update(law="geometric(0.9)"), "law: expected an ir.Law, got str"),
+    "a distribution": (
+        lambda s, _: s["fields"]["options"]["fields"].update(lengths="geometric(0.9)"), "expected an ir.LengthDistribution, got str"
+    ),
     "no bfloat": (lambda s, _: _fields(s)["shift"].update(dtype="bfloat16"), "bfloat16 stored as uint16"),
 }
 
@@ -213,8 +215,8 @@ def test_a_failed_save_leaves_the_old_file_alone(tmp_path: Path) -> None:
     for bad, message in [
         (ir.Branch((Affine(np.eye(2), np.zeros(2)), Pointwise(lonely)), (2,)), "named activation at layers.1.activation"),
         (object(), "got object at the top"),
-        (ir.Flow([ir.ActNorm.fresh((2,))], options=ir.Options(law=ir.geometric(0.9))), "got Law at options.law; try: .*law=None"),
-        (ir.Options(law=ir.Law(lambda k: 2.0 ** (1 - k), 0.5)), "got Law at law; try: save with Options"),
+        (ir.Flow([ir.ActNorm.fresh((2,))], options=ir.Options(lengths=ir.geometric(0.9))), "at options.lengths; .*lengths=None"),
+        (ir.Options(lengths=ir.LengthDistribution(lambda k: 2.0 ** (1 - k), 0.5)), "at lengths; try: save with Options"),
         (ir.ActNorm.fresh((2,), digits50().asarray([0.0])), "arbitrary precision"),
     ]:
         with pytest.raises(ir.DTypeError, match=message):

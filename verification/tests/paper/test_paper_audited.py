@@ -52,7 +52,7 @@ def test_every_saved_model_becomes_subjects_that_pass(tmp_path: Path) -> None:
     flow = ir.Flow([ir.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))]).initialise(np.eye(2))
     state = fit(start(flow), lambda model, step: maximum_likelihood(model, np.eye(2)), 2)
     save(tmp_path / "a.safetensors", state)
-    steps = [ir.Pad((1,), 2), ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.5))]
+    steps = [ir.ZeroPad((1,), 2), ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.5))]
     save(tmp_path / "b.safetensors", Classifier.fresh(steps, 4))
     image = ir.FactorOut((4, 1, 1), [ir.ResidualBlock(ir.convnet((2, 1, 1), channels=3, kernels=(1, 1), lipschitz=0.5))])
     save(tmp_path / "c.safetensors", ir.Flow([ir.Logit((1, 2, 2), levels=17), ir.Squeeze((1, 2, 2)), image]))

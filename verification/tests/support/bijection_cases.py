@@ -20,8 +20,8 @@ def actnorm(shape: tuple[int, ...], like: Any) -> ir.ActNorm:
     return ir.ActNorm(from_host(draws[0], like), from_host(3.0 * draws[1], like), shape)
 
 
-def mixing(shape: tuple[int, ...], like: Any) -> ir.Mixing:
-    m = ir.Mixing.rotation(shape, seed=2, like=like)
+def mixing(shape: tuple[int, ...], like: Any) -> ir.PLULinear:
+    m = ir.PLULinear.rotation(shape, seed=2, like=like)
     noise = np.random.default_rng(3).standard_normal((2 * shape[0] + 1, shape[0]))
     p = m.parameters()
     n = shape[0]
@@ -31,7 +31,7 @@ def mixing(shape: tuple[int, ...], like: Any) -> ir.Mixing:
 
 def context(shape: tuple[int, ...], like: Any) -> ir.ContextShift:
     h = from_host(np.random.default_rng(7).standard_normal((1, 2)), like)
-    return ir.ContextShift.random(shape, 2, seed=5, like=like).given(h)
+    return ir.ContextShift.random(shape, 2, seed=5, like=like).condition(h)
 
 
 def residual(d: int, like: Any) -> ir.ResidualBlock:
@@ -52,7 +52,7 @@ TABLE: dict[str, Callable[[Any], Any]] = {
     "permutation": lambda _: ir.Permutation(SHAPE, (2, 0, 1)),
     "mixing vector": lambda like: mixing((5,), like),
     "mixing image": lambda like: mixing(SHAPE, like),
-    "rotation": lambda like: ir.Mixing.rotation((7,), seed=5, like=like),
+    "rotation": lambda like: ir.PLULinear.rotation((7,), seed=5, like=like),
     "one channel": lambda like: mixing((1,), like),
     "logit": lambda _: ir.Logit((4,), alpha=0.02, levels=256),
     "logit unit": lambda _: ir.Logit((2, 1, 2), alpha=1e-3, levels=1),

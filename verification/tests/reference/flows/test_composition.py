@@ -29,7 +29,7 @@ class Scale:
     def __call__(self, x: Any) -> Any:
         return self.factor * x
 
-    def preimage(self, y: Any) -> Inverse:
+    def inverse(self, y: Any) -> Inverse:
         radius = 2.0**-52 * row_norm(y / self.factor, y.ndim - 1)
         zero = 0 * radius
         return Inverse(y / self.factor, zero, radius, zero.astype(np.int32), zero == 0, "closed form")

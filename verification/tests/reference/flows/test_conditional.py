@@ -37,7 +37,7 @@ def draws(like: Any) -> tuple[Any, Any]:
 def test_it_is_the_block_with_the_context_in_the_bias_of_its_first_layer() -> None:
     x, h = draws(np.zeros(1))
     shift, f = ir.ContextShift.random((D,), K, seed=3), block(1, np.zeros(1))
-    y, log_det = ir.Composition((shift, f)).given(h).forward(x, ir.Options(method="exact"))
+    y, log_det = ir.Composition((shift, f)).condition(h).forward(x, options=ir.Options(method="exact"))
     first, *others = f.branch.layers
     for i in range(ROWS):
         s = shift.weight @ h[i]
@@ -52,12 +52,12 @@ def test_it_is_the_block_with_the_context_in_the_bias_of_its_first_layer() -> No
 def test_each_row_has_its_own_context() -> None:
     x, h = draws(np.zeros(1))
     flow = conditional(x)
-    value, together = flow.given(h).log_prob(x).value, flow.given(h).inverse(x)
+    value, together = flow.condition(h).log_prob(x).value, flow.condition(h).inverse(x)
     for i in range(ROWS):
-        alone = flow.given(h[i : i + 1])
+        alone = flow.condition(h[i : i + 1])
         assert abs(alone.log_prob(x[i : i + 1]).value[0] - value[i]) <= 1e4 * unit_roundoff(x) * (1.0 + abs(value[i]))
         assert np.linalg.norm(alone.inverse(x[i : i + 1]).x[0] - together.x[i]) <= 2.0 * together.error_bound[i]
-    assert np.abs(flow.given(h[:1]).log_prob(x).value - value)[1:].min() > 1e-6  # one context for all rows
+    assert np.abs(flow.condition(h[:1]).log_prob(x).value - value)[1:].min() > 1e-6  # one context for all rows
 
 
 JAX = pytest.param("jax-f64", marks=pytest.mark.thorough)  # it compiles every operation for every number of rows
@@ -67,10 +67,10 @@ JAX = pytest.param("jax-f64", marks=pytest.mark.thorough)  # it compiles every o
 def test_backends_agree(key: str) -> None:
     b = backend(key)
     x, h = draws(b.asarray(np.zeros(1)))
-    flow = conditional(x).given(h)
+    flow = conditional(x).condition(h)
     x0, h0 = to_host(x).astype(np.float64), to_host(h).astype(np.float64)
     weights = {k: to_host(p).astype(np.float64) for k, p in flow.parameters().items()}
-    ours = conditional(x0).given(h0).with_parameters(weights)
+    ours = conditional(x0).condition(h0).with_parameters(weights)
     value, truth = flow.log_prob(x).value, ours.log_prob(x0).value
     assert value.dtype == x.dtype
     assert (np.abs(to_host(value) - truth) <= 1e4 * unit_roundoff(x) * (1.0 + np.abs(truth))).all()
@@ -83,9 +83,9 @@ def test_samples_come_back_to_the_base_given_their_context_alone() -> None:
     _, h = draws(np.zeros(1))
     flow = conditional(h)
     z = flow.base.sample(ROWS, seed=9)
-    given = flow.given(h)
+    given = flow.condition(h)
     assert np.abs(given(given.sample(ROWS, seed=9)) - z).max() < 1e-3
-    assert np.abs(flow.given(h[::-1, :].copy())(given.sample(ROWS, seed=9)) - z).max() > 0.1
+    assert np.abs(flow.condition(h[::-1, :].copy())(given.sample(ROWS, seed=9)) - z).max() > 0.1
 
 
 # ∫ p(x | h) dx = 1 for each h, in one dimension.
@@ -94,7 +94,7 @@ def test_a_density_for_each_context(h: float) -> None:
     f = ir.ResidualBlock(ir.mlp((1, 16, 1), lipschitz=0.9, seed=1))
     shifts = [ir.ContextShift(np.asarray([[w]]), (1,)) for w in (1.5, -0.5)]
     x = np.linspace(-40.0, 40.0, 40001)[:, None]
-    p = np.exp(ir.Flow([shifts[0], f, shifts[1], f]).given(np.asarray([[h]])).log_prob(x).value)
+    p = np.exp(ir.Flow([shifts[0], f, shifts[1], f]).condition(np.asarray([[h]])).log_prob(x).value)
     assert abs(np.sum(p) * (x[1, 0] - x[0, 0]) - 1.0) < 1e-6
 
 
@@ -102,7 +102,7 @@ def test_a_density_for_each_context(h: float) -> None:
 def test_gradients_of_the_weights_and_of_the_context_agree_with_autograd(rows: int) -> None:
     torch = pytest.importorskip("torch")
     x, h = draws(backend("torch-f64").asarray(np.zeros(1)))
-    flow, w = conditional(x).given(h[:rows, :]), torch.linspace(-1.0, 2.0, ROWS, dtype=torch.float64)
+    flow, w = conditional(x).condition(h[:rows, :]), torch.linspace(-1.0, 2.0, ROWS, dtype=torch.float64)
     _, gradients = flow.log_prob_gradient(x, weights=w)
     p = {k: v.clone().requires_grad_(True) for k, v in flow.parameters().items()}
     total = (w * flow.with_parameters(p).log_prob(x).value).sum()
@@ -115,22 +115,22 @@ def test_gradients_of_the_weights_and_of_the_context_agree_with_autograd(rows: i
 def test_a_context_moves_no_guarantee_and_is_taken_away_again() -> None:
     x, h = draws(np.zeros(1))
     flow = conditional(x)
-    assert flow.given(1e6 * h).steps.inverse_lipschitz == flow.steps.inverse_lipschitz
-    assert flow.given(h).given(None).parameters().keys() == flow.parameters().keys()
+    assert flow.condition(1e6 * h).steps.inverse_lipschitz == flow.steps.inverse_lipschitz
+    assert flow.condition(h).condition(None).parameters().keys() == flow.parameters().keys()
     nested = ir.FactorOut((2, 2), [ir.ContextShift.random((1, 2), K)])
-    assert np.array_equal(nested.given(h)(np.zeros((ROWS, 2, 2)))[:, 0], (h @ nested.rest.steps[0].weight.T)[:, 0])
+    assert np.array_equal(nested.condition(h)(np.zeros((ROWS, 2, 2)))[:, 0], (h @ nested.rest.steps[0].weight.T)[:, 0])
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda f, x, h: f.log_prob(x), ir.ShapeError, r"one row of context for each of 6 events, got none; try flow.given"),
-        (lambda f, x, h: f.given(h[:4]).log_prob(x), ir.ShapeError, "for each of 6 events, got 4"),
-        (lambda f, x, h: f.given(h[:4]).sample(6), ir.ShapeError, "for each of 6 events, got 4"),
-        (lambda f, x, h: f.given(h[:, :1]), ir.ShapeError, r"context: expected shape \(batch, 2\), got \(6, 1\)"),
-        (lambda f, x, h: f.given(h.astype(np.float32)), ir.DTypeError, "context: expected dtype"),
-        (lambda f, x, h: f.given(h * np.nan), ir.NonFiniteError, "context"),
-        (lambda f, x, h: ir.Flow([block(1, x)]).given(h), ir.ShapeError, "a step that takes a context, got none; try ir.ContextShift"),
+        (lambda f, x, h: f.log_prob(x), ir.ShapeError, r"one row of context for each of 6 events, got none; try flow.condition"),
+        (lambda f, x, h: f.condition(h[:4]).log_prob(x), ir.ShapeError, "for each of 6 events, got 4"),
+        (lambda f, x, h: f.condition(h[:4]).sample(6), ir.ShapeError, "for each of 6 events, got 4"),
+        (lambda f, x, h: f.condition(h[:, :1]), ir.ShapeError, r"context: expected shape \(batch, 2\), got \(6, 1\)"),
+        (lambda f, x, h: f.condition(h.astype(np.float32)), ir.DTypeError, "context: expected dtype"),
+        (lambda f, x, h: f.condition(h * np.nan), ir.NonFiniteError, "context"),
+        (lambda f, x, h: ir.Flow([block(1, x)]).condition(h), ir.ShapeError, "a step that takes a context, got none; try ir.ContextShift"),
         (lambda f, x, h: ir.ContextShift(np.zeros((2, 2)), (3,)), ir.ShapeError, r"weight of shape \(channels, k\)"),
     ],
 )

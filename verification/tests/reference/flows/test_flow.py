@@ -22,7 +22,7 @@ def flow2d(like: Any, base: bool = False) -> ir.Flow:
     steps = [
         ir.ActNorm(from_host([0.3, -0.2], like), from_host([0.5, 0.1], like), (2,)),
         ir.ResidualBlock(ir.mlp((2, 16, 16, 2), lipschitz=0.9, seed=1, like=like)),
-        ir.Mixing.rotation((2,), seed=2, like=like),
+        ir.PLULinear.rotation((2,), seed=2, like=like),
         ir.ResidualBlock(ir.mlp((2, 16, 2), activation="tanh", lipschitz=0.8, seed=3, like=like)),
     ]
     own = ir.DiagonalGaussian(from_host([0.2, -0.1], like), from_host([-0.3, 0.2], like)) if base else None
@@ -240,7 +240,7 @@ def test_bits_per_dimension_by_hand() -> None:
 
 def test_bits_count_the_dimensions_of_the_data_not_the_padding() -> None:
     like = np.zeros(1)
-    flow = ir.Flow([ir.Pad((2,), 3), ir.ResidualBlock(ir.mlp((5, 8, 5), like=like))])
+    flow = ir.Flow([ir.ZeroPad((2,), 3), ir.ResidualBlock(ir.mlp((5, 8, 5), like=like))])
     x = np.ones((1, 2))
     assert flow.dimensions == 2
     assert np.allclose(flow.bits_per_dimension(x).value, -flow.log_prob(x).value / (2 * math.log(2.0)), rtol=1e-14)
@@ -248,7 +248,7 @@ def test_bits_count_the_dimensions_of_the_data_not_the_padding() -> None:
 
 # The docs say that padding gives no density on the data: here it integrates to something else than 1.
 def test_a_padded_flow_is_no_density_on_its_data() -> None:
-    flow = ir.Flow([ir.Pad((1,), 1), ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.9, seed=3))])
+    flow = ir.Flow([ir.ZeroPad((1,), 1), ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.9, seed=3))])
     line = np.linspace(-15.0, 15.0, 3001)[:, None]
     total = np.exp(flow.log_prob(line).value).sum() * 0.01
     assert abs(total - 1.0) > 0.1

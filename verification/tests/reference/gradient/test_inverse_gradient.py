@@ -44,10 +44,10 @@ def test_gradient_agrees_with_autograd_through_the_iteration(
             x = y - g(x)
         return (torch.tensor(x_bar) * x).sum() - (torch.tensor(w) * torch_logdets(g, x)).sum()
 
-    x = ir.invert(block, y, rtol=1e-15, strict=False).x
+    x = ir.invert(block, y, rtol=1e-15, throw=False).x
     ours = ir.inverse_gradient(block, x, x_bar, weights=w)
     assert ours.method == ("krylov" if krylov else "dense")
-    assert_gradients((ours.y, ours.parameters), torch_gradients(block.branch, y, loss))
+    assert_gradients((ours.y_bar, ours.parameters), torch_gradients(block.branch, y, loss))
 
 
 @pytest.mark.parametrize("name", ["lipswish 2-16-2 L=.9", "sine 3-7-6-5-3 L=.99", "symmetric- d=4 L=.99"])
@@ -66,9 +66,9 @@ def test_gradient_is_the_slope_of_the_inverse_at_50_digits(name: str) -> None:
 
     # (f(h) − f(−h))/2h has an error of O(h²) + 1e-30/h = 1e-20, times third derivatives
     slope = float((value(h) - value(-h)) / (2 * h))
-    x = ir.invert(block, y, rtol=1e-15, strict=False).x
+    x = ir.invert(block, y, rtol=1e-15, throw=False).x
     ours = ir.inverse_gradient(block, x, x_bar, weights=w)
-    parts = [np.sum(to_host(move[k]) * v) for k, v in ours.parameters.items()] + [np.sum(to_host(aside) * ours.y)]
+    parts = [np.sum(to_host(move[k]) * v) for k, v in ours.parameters.items()] + [np.sum(to_host(aside) * ours.y_bar)]
     assert abs(sum(parts) - slope) <= 1e-10 * sum(map(abs, parts))
 
 
@@ -84,7 +84,7 @@ def test_solution_meets_its_tolerance_and_its_bound(
     ours = ir.inverse_gradient(block, x, x_bar, rtol=rtol)
     p = digits50()
     high = at_50_digits(block.branch).linearize(p.asarray(to_host(x).astype(np.float64)))[1]
-    solution = p.asarray(to_host(ours.y).astype(np.float64))
+    solution = p.asarray(to_host(ours.y_bar).astype(np.float64))
     target = to_host(x_bar).astype(np.float64)
     size = np.linalg.norm(target, axis=1)
     rest = to_host(p.asarray(target) - solution - high.rmatvec(solution))
@@ -92,7 +92,7 @@ def test_solution_meets_its_tolerance_and_its_bound(
     assert (np.linalg.norm(rest, axis=1) <= (rtol + floor) * size).all()
     jacobian = to_host(high.dense())
     truth = np.linalg.solve(np.eye(x.shape[1]) + np.swapaxes(jacobian, 1, 2), target[:, :, None])[..., 0]
-    error = np.linalg.norm(to_host(ours.y) - truth, axis=1)
+    error = np.linalg.norm(to_host(ours.y_bar) - truth, axis=1)
     assert (error <= to_host(ours.error_bound) + floor * size / (1.0 - block.contraction())).all()
 
 
@@ -102,7 +102,7 @@ def test_error_bound_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     slopes = -np.linspace(0.1, 0.99, 24)
     g = ir.mlp((24, 24)).with_parameters({"0.weight": np.diag(slopes), "0.bias": np.zeros(24)})
     ours = ir.inverse_gradient(ir.ResidualBlock(g), np.zeros((1, 24)), np.ones((1, 24)), rtol=0.1)
-    error = np.linalg.norm(ours.y[0] - 1.0 / (1.0 + slopes))
+    error = np.linalg.norm(ours.y_bar[0] - 1.0 / (1.0 + slopes))
     assert 10.0 * ours.residual_norm[0] < error <= ours.error_bound[0]
 
 
@@ -125,7 +125,7 @@ def test_in_other_norms_the_dual_norm_bounds_the_error(
     assert ours.method == ("neumann" if iterated else "dense")
     q = {1.0: np.inf, np.inf: 1.0}[norm]
     truth = np.linalg.solve((np.eye(9) + weight).T, x_bar.T).T
-    error, rest = (np.linalg.norm(a, q, axis=1) for a in (ours.y - truth, x_bar - ours.y @ (np.eye(9) + weight)))
+    error, rest = (np.linalg.norm(a, q, axis=1) for a in (ours.y_bar - truth, x_bar - ours.y_bar @ (np.eye(9) + weight)))
     assert (error <= ours.error_bound + 1e-13).all()
     assert np.abs(rest - ours.residual_norm).max() <= 1e-13
     assert (rest <= 1e-3 * np.linalg.norm(x_bar, q, axis=1)).all()
@@ -142,7 +142,7 @@ def test_where_gcr_would_break_down_the_neumann_series_goes_on(monkeypatch: pyte
     assert abs(np.vdot(x_bar, x_bar @ (np.eye(25) + weight))) <= 1e-14
     layers = ir.mlp((25, 25)).with_parameters({"0.weight": weight, "0.bias": np.zeros(25)}).layers
     ours = ir.inverse_gradient(ir.ResidualBlock(ir.Branch(layers, (25,), np.inf)), np.zeros((1, 25)), x_bar)
-    assert_close(ours.y @ (np.eye(25) + weight), x_bar, "(I + J)ᵀȳ")
+    assert_close(ours.y_bar @ (np.eye(25) + weight), x_bar, "(I + J)ᵀȳ")
 
 
 def test_krylov_needs_no_more_products_than_the_neumann_series(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,18 +155,18 @@ def test_krylov_needs_no_more_products_than_the_neumann_series(monkeypatch: pyte
     assert int(ours.evaluations[0]) <= np.log(1e-9) / np.log(block.contraction()) + adjoint.CHECK_EVERY + 2
     monkeypatch.setattr(adjoint, "CYCLE", 3)  # restarts
     again = ir.inverse_gradient(block, x, x_bar, rtol=1e-9)
-    assert_close(again.y, ours.y, "ȳ", 1e-7)
+    assert_close(again.y_bar, ours.y_bar, "ȳ", 1e-7)
 
 
 def test_rows_with_zero_cotangents_stay_zero() -> None:
     block, y, x_bar, _ = case("elu 3-8-8-3 L=.5")
     ours = ir.inverse_gradient(block, y, x_bar)
-    assert not ours.y[0].any()
+    assert not ours.y_bar[0].any()
     nothing = ir.inverse_gradient(block, y, np.zeros_like(y))
-    assert not nothing.y.any()
+    assert not nothing.y_bar.any()
     assert not any(v.any() for v in nothing.parameters.values())
     empty = ir.inverse_gradient(block, y[:0], y[:0], weights=y[:0, 0])
-    assert empty.y.shape == (0, 3)
+    assert empty.y_bar.shape == (0, 3)
 
 
 def test_frozen_parameters_and_repeated_calls() -> None:
@@ -191,4 +191,4 @@ def test_bad_input() -> None:
     result = caught.value.result
     assert isinstance(result, ir.InverseGradient)
     assert (result.residual_norm <= 2**-48 * np.linalg.norm(x_bar, axis=1)).all()
-    assert not ir.inverse_gradient(block, y, x_bar, rtol=1e-18, strict=False).y[0].any()
+    assert not ir.inverse_gradient(block, y, x_bar, rtol=1e-18, throw=False).y_bar[0].any()

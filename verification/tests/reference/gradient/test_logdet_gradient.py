@@ -23,8 +23,9 @@ from iresnet_ref.arrays import to_host
 from iresnet_ref.errors import DTypeError, InfiniteVarianceError, NonFiniteError, ShapeError
 from iresnet_ref.gradient import exact
 from iresnet_ref.gradient.neumann import neumann_cotangent, truncation_factor
-from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.exact import exact_logdet
+from iresnet_ref.log_determinant.length_distributions import near_optimal
 
 torch = pytest.importorskip("torch")
 each_constructor = pytest.mark.parametrize("name", CONSTRUCTORS)
@@ -38,7 +39,7 @@ def case(name: str, key: str = "numpy-f64") -> tuple[ir.ResidualBlock, Any, Any]
 
 
 def both(r: Any) -> tuple[Any, dict[str, Any]]:
-    return r.x, r.parameters
+    return r.x_bar, r.parameters
 
 
 @each_constructor
@@ -103,11 +104,11 @@ def test_exact_gradient_agrees_with_50_digits(name: str, key: str) -> None:
     high = ir.ResidualBlock(at_50_digits(block.branch))
     truth = ir.logdet_gradient(high, *(p.asarray(to_host(x).astype(np.float64)),), weights=p.asarray(WEIGHTS))
     ours = ir.logdet_gradient(block, x, weights=w, method="exact")
-    assert ours.x.dtype == x.dtype
+    assert ours.x_bar.dtype == x.dtype
     # (I + J)⁻¹ multiplies the rounding of J by at most 1/(1 − L) ≤ 100, of the sums of ≤ 9 terms by γ_9
     tol = 2**12 * float(backend(key).xp.finfo(backend(key).dtype).eps)
     assert_gradients(
-        (ours.x, ours.parameters), (to_host(truth.x), {k: to_host(v) for k, v in truth.parameters.items()}), tol
+        (ours.x_bar, ours.parameters), (to_host(truth.x_bar), {k: to_host(v) for k, v in truth.parameters.items()}), tol
     )
 
 
@@ -129,7 +130,7 @@ def test_exact_gradient_is_the_slope_of_the_log_determinant_at_50_digits(name: s
     # (f(h) − f(−h))/2h has an error of O(h²) = 1e-36
     slope = (value(h) - value(-h)) / (2 * h)
     found = ir.logdet_gradient(ir.ResidualBlock(g), x, weights=weights)
-    inner = sum((p.xp.sum(move[k] * v) for k, v in found.parameters.items()), p.xp.sum(aside * found.x))
+    inner = sum((p.xp.sum(move[k] * v) for k, v in found.parameters.items()), p.xp.sum(aside * found.x_bar))
     assert abs(float(inner - slope)) <= 1e-28 * max(1.0, abs(float(slope)))
 
 
@@ -139,7 +140,7 @@ def test_roulette_gradient_is_unbiased_by_enumeration(name: str) -> None:
     block, x, w = case(name)
     x, w, d = x[:3], w[1:4], x.shape[1]
     lipschitz = block.contraction()
-    table = laws.table(laws.near_optimal(lipschitz), lipschitz)
+    table = length_distributions.table(near_optimal(lipschitz), lipschitz)
     signs = np.asarray(list(itertools.product([1.0, -1.0], repeat=d)))
     n = np.arange(1, table.last + 1)
     probability = np.asarray([table.survival(k) - table.survival(k + 1) for k in n])
@@ -202,8 +203,8 @@ def test_the_public_roulette_takes_the_lengths_and_probes_it_was_given(key: str)
     block, x, w = case("softplus 4-9-5-4 L=.9", key)
     probes = ir.Probes(seed=5, count=7)
     ours = ir.logdet_gradient(block, x, weights=w, method="neumann", probes=probes)
-    table = laws.table(laws.near_optimal(block.contraction()), block.contraction())
-    lengths = probes.lengths(5, table.thresholds, table.sure)
+    table = length_distributions.table(near_optimal(block.contraction()), block.contraction())
+    lengths = probes.lengths(5, table.thresholds, table.n_exact_terms)
     tape = block.branch.record(x)
     assert tape.chain is not None
     xp, v = ir.arrays.namespace(x), probes.draw(x)
@@ -218,13 +219,13 @@ def test_each_row_has_its_own_weight_and_its_own_gradient() -> None:
     block, x, w = case("tanh 5-4-5 L=.97 narrow")
     for options in ({"method": "exact"}, {"method": "neumann", "probes": ir.Probes(count=3)}):
         whole = ir.logdet_gradient(block, x, weights=w, **options)  # type: ignore[arg-type]
-        assert not whole.x[1].any(), "weight 0"
+        assert not whole.x_bar[1].any(), "weight 0"
         unit = [ir.logdet_gradient(block, x, weights=np.eye(5)[b], **options) for b in range(5)]  # type: ignore[arg-type]
         for key, gradient in whole.parameters.items():
             assert_close(gradient, sum(w[b] * unit[b].parameters[key] for b in range(5)), key, 1e-12)
         for b in range(5):
-            assert_close(whole.x[b], w[b] * unit[b].x[b], "x̄", 1e-12, 1e-3)
-            assert not np.delete(unit[b].x, b, axis=0).any(), "x̄ of another row"
+            assert_close(whole.x_bar[b], w[b] * unit[b].x_bar[b], "x̄", 1e-12, 1e-3)
+            assert not np.delete(unit[b].x_bar, b, axis=0).any(), "x̄ of another row"
 
 
 def test_pieces_of_the_batch_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +254,7 @@ def test_frozen_parameters_repeated_calls_and_strided_input(method: Any) -> None
 def test_an_empty_batch_has_zero_gradients(method: Any) -> None:
     block, x, w = case("lipswish 2-16-2 L=.9")
     nothing = ir.logdet_gradient(block, x[:0], weights=w[:0], method=method)
-    assert nothing.x.shape == (0, 2)
+    assert nothing.x_bar.shape == (0, 2)
     assert all(
         not v.any() and v.shape == p.shape
         for v, p in zip(nothing.parameters.values(), block.branch.parameters().values(), strict=True)
@@ -270,10 +271,10 @@ def test_auto_is_exact_while_the_determinant_is_small() -> None:
 def test_a_law_needs_finite_variance_of_the_gradient_not_of_the_value() -> None:
     block, x, _ = case("lipswish 2-16-2 L=.9")
     at_ratio = ir.geometric(block.contraction() ** 2)
-    ir.logdet(block, x, method="roulette", law=at_ratio)  # Σ L^{2k}/(k²P) < ∞ …
+    ir.logdet(block, x, method="roulette", lengths=at_ratio)  # Σ L^{2k}/(k²P) < ∞ …
     with pytest.raises(InfiniteVarianceError, match="finite variance of the gradient is not proved"):
-        ir.logdet_gradient(block, x, method="neumann", law=at_ratio)  # … but Σ L^{2k}/P = ∞
-    allowed = ir.logdet_gradient(block, x, method="neumann", law=at_ratio, allow_infinite_variance=True)
+        ir.logdet_gradient(block, x, method="neumann", lengths=at_ratio)  # … but Σ L^{2k}/P = ∞
+    allowed = ir.logdet_gradient(block, x, method="neumann", lengths=at_ratio, allow_infinite_variance=True)
     assert allowed.truncation == 0.0
 
 

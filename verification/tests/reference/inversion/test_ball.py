@@ -31,7 +31,7 @@ DTYPES = {"float32": 1e-5, "float64": 1e-12}
 def solved(name: str, dtype: str, rows: int, seed: int = 0) -> tuple[ir.ResidualBlock, Any, ir.Inverse]:
     block, y = FAMILIES[name].build(iresnet_backends.get("numpy", dtype=dtype), seed)
     y = y[:rows]
-    return block, y, ir.invert(block, y, rtol=DTYPES[dtype], strict=False)
+    return block, y, ir.invert(block, y, rtol=DTYPES[dtype], throw=False)
 
 
 def outside(block: ir.ResidualBlock, x: Any, y: Any, *radii: Any, near: Any = None) -> int:
@@ -110,7 +110,7 @@ def test_no_violation_in_ten_thousand_rows() -> None:
                 b = table_backend(key)
                 g = make(b.asarray(np.zeros(1)), seed)
                 block, y = ir.ResidualBlock(g), inputs(b, g.event_shape[0], seed, 5)
-                inverse = ir.invert(block, y, rtol=1e-5 if key == "numpy-f32" else 1e-12, strict=False)
+                inverse = ir.invert(block, y, rtol=1e-5 if key == "numpy-f32" else 1e-12, throw=False)
                 radii = (ir.inverse_ball(block, inverse.x, y).radius, inverse.error_bound)
                 assert outside(block, inverse.x, y, *radii) == 0, (seed, name, key)
                 rows += y.shape[0]
@@ -163,7 +163,7 @@ def test_an_infinite_bound_in_low_precision_is_finite_in_float64() -> None:
     layer = Affine((0.9999 * rotation(300, rng)).astype(np.float32), np.ones(300, dtype=np.float32))
     block = ir.ResidualBlock(ir.Branch((layer,), (300,)))
     y = rng.standard_normal((2, 300)).astype(np.float32)
-    inverse = ir.invert(block, y, rtol=1e-5, max_evaluations=4, strict=False)
+    inverse = ir.invert(block, y, rtol=1e-5, max_evaluations=4, throw=False)
     assert np.isinf(inverse.error_bound).all()
     found = ir.inverse_ball(block, inverse.x, y)
     exact = np.linalg.solve(np.eye(300) + layer.weight.astype(float), (y - layer.bias).astype(float).T).T
@@ -210,7 +210,7 @@ def rejected(law: Callable[..., None], *arguments: Any) -> None:
 def test_without_the_rounding_of_the_residual(monkeypatch: pytest.MonkeyPatch) -> None:
     """r̂ is often exactly 0 at convergence: ‖r̂‖/(1 − L) is then no radius."""
     block, y, _ = solved("zigzag d=2 c=.9", "float64", 64)
-    x = ir.invert(block, y, rtol=1e-17, strict=False).x
+    x = ir.invert(block, y, rtol=1e-17, throw=False).x
     assert outside(block, x, y, ir.inverse_ball(block, x, y).radius) == 0
     whole = ir.Branch.running_error
 

@@ -19,6 +19,7 @@ from iresnet_ref.branches.branch import Branch
 from iresnet_ref.inversion import fixed_point as banach
 from iresnet_ref.inversion import newton, safeguard
 from iresnet_ref.inversion.anderson import Secants
+from iresnet_ref.inversion.backoff import Backoff
 from iresnet_ref.inversion.hidden import hidden_space
 from iresnet_ref.inversion.last_step import last_step
 from iresnet_ref.inversion.rows import Rows
@@ -76,7 +77,7 @@ def test_every_row_above_its_floor_converges_within_the_bound(name: str, dtype: 
     for method in methods(name):
         if method == "banach" and dtype == "float32":
             continue  # may stagnate above its floor: that is why the others exist
-        found = ir.invert(block, y, method=method, rtol=tol, check_every=check_every, strict=False)
+        found = ir.invert(block, y, method=method, rtol=tol, check_every=check_every, throw=False)
         size, target = residual(block, found.x, y), tol * scale(block, found.x, y)
         above = ir.rounding_floor(block, found.x, y) < tol
         assert above.all(), method
@@ -202,18 +203,21 @@ def audited(accepts: Any, lipschitz: float, rejected: list[int]) -> Any:
 
 def test_a_rejection_doubles_the_wait_and_an_accepted_trial_halves_it() -> None:
     yes, no = np.asarray([True]), np.asarray([False])
-    trials = banach.Trials.none(np.zeros(1))
+    backoff = Backoff.none(np.zeros(1))
     for wait in (1, 2, 4, 8, 16, 16):
-        trials = trials.after(yes, yes)
-        assert trials.owed == wait
-        for left in range(wait - 1, -1, -1):  # Banach steps pay
-            trials = trials.after(no, no)
-            assert trials.owed == left
-    assert trials.after(yes, no).price == trials.price / 2
-    patience = newton.Patience.new(1)
+        backoff = backoff.after_steps(1).after_trial(yes, yes)
+        assert backoff.wait == wait
+        for left in range(wait - 1, -1, -1):
+            backoff = backoff.after_steps(1).after_trial(no, no)
+            assert backoff.wait == left
+    assert backoff.after_trial(yes, no).factor == backoff.factor / 2
+    assert Backoff.none(np.ones(1)).after_trial(yes, no).factor == 1.0, "never below one"
+    backoff = Backoff.none(np.zeros(1))
     for factor in (1, 2, 4):
-        patience.judge(yes, 5)
-        assert patience.owed == 5 * factor
+        backoff = backoff.after_trial(yes, yes, 5)
+        assert backoff.wait == 5 * factor
+    assert backoff.after_steps(19).wait == 1.0
+    assert backoff.after_steps(64).wait == 0.0
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -378,7 +382,7 @@ def test_in_few_dimensions_secants_pay_even_where_banach_is_fast() -> None:
 def test_a_tolerance_above_the_floor_is_reached_where_banach_stagnates() -> None:
     """float32, d = 2, c = .99: plain Banach walks around above 1e-6 for ever; the floor is half of that."""
     block, y = FAMILIES["ortho d=2 c=.99"].build(host("float32"))
-    plain = ir.invert(block, y, method="banach", rtol=1e-6, strict=False)
+    plain = ir.invert(block, y, method="banach", rtol=1e-6, throw=False)
     assert plain.converged.mean() < 0.5
     assert ir.invert(block, y, rtol=1e-6).converged.all()
 
@@ -526,7 +530,7 @@ def test_a_true_constant_is_never_refuted_by_rounding() -> None:
     for dtype in TOLERANCE:
         for name in ("fold d=2 c=.99", "zigzag d=2 c=.9"):
             block, y = FAMILIES[name].build(host(dtype))
-            ir.invert(block, y, rtol=1e-30, check_every=1, max_evaluations=120, strict=False)
+            ir.invert(block, y, rtol=1e-30, check_every=1, max_evaluations=120, throw=False)
 
 
 def test_a_singular_jacobian_says_so() -> None:

@@ -149,8 +149,8 @@ def test_cotangents_and_tangents() -> None:
 def test_laws_steps_and_counts_of_another_kind() -> None:
     for call in (ir.logdet, ir.logdet_gradient):
         method = "roulette" if call is ir.logdet else "neumann"
-        with pytest.raises(ir.DTypeError, match=r"law: expected an ir.Law, got float; try ir.geometric"):
-            call(F, X, method=method, law=0.5)  # type: ignore[operator]
+        with pytest.raises(ir.DTypeError, match=r"lengths: expected an ir.LengthDistribution, got float; try ir.geometric"):
+            call(F, X, method=method, lengths=0.5)  # type: ignore[operator]
     with pytest.raises(ir.DTypeError, match="expected residual blocks or bijections, got int"):
         ir.invert_composition([F, 3], X)  # type: ignore[list-item]
     with pytest.raises(ValueError, match="sample: expected n ≥ 0 draws, got -1"):

@@ -14,8 +14,9 @@ import pytest
 import iresnet_backends
 import iresnet_ref as ir
 from iresnet_ref.arrays import device, from_host, indices, row_norm
-from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.exact import exact_logdet
+from iresnet_ref.log_determinant.length_distributions import geometric
 from iresnet_ref.log_determinant.roulette import roulette_logdet
 from iresnet_ref.log_determinant.series import series_logdet
 from iresnet_ref.training.classifier import Classifier
@@ -49,7 +50,7 @@ KERNELS: dict[str, Callable[[ir.ResidualBlock, Any, Any], Any]] = {
     "traces": lambda F, x, v: (F.branch.linearize(x)[1].trace(), F.branch.linearize(x)[1].trace_of_square()),
     "exact": lambda F, x, v: exact_logdet(F.branch.linearize(x)[1]),
     "series": lambda F, x, v: series_logdet(F.branch.linearize(x)[1], v, 6),
-    "roulette": lambda F, x, v: roulette_logdet(F.branch.linearize(x)[1], v, LENGTHS, laws.table(laws.geometric(0.99), L)),
+    "roulette": lambda F, x, v: roulette_logdet(F.branch.linearize(x)[1], v, LENGTHS, length_distributions.table(geometric(0.99), L)),
     "running error": lambda F, x, v: F.branch.running_error(x),
     "rounding noise": lambda F, x, v: F.branch.rounding_noise(x),
     "pullback": lambda F, x, v: F.branch.pullback(x, v, x, v),
@@ -79,7 +80,7 @@ class World:
     @cached_property
     def flow(self) -> ir.Flow:
         base = ir.DiagonalGaussian(from_host(np.zeros(D), self.like), from_host(np.zeros(D), self.like))
-        steps = [ir.ActNorm.fresh((D,), self.like), self.F, ir.Mixing.rotation((D,), seed=1, like=self.like), self.F]
+        steps = [ir.ActNorm.fresh((D,), self.like), self.F, ir.PLULinear.rotation((D,), seed=1, like=self.like), self.F]
         return ir.Flow(steps, base).initialise(self.x)
 
     @cached_property
@@ -146,7 +147,7 @@ def of(result: Any) -> tuple[Any, dict[str, Any]]:
     """The arrays of a gradient or a loss."""
     if isinstance(result, Loss):
         return result.value, result.gradients
-    return result.x, result.parameters
+    return result.x_bar, result.parameters
 
 
 def world(name: str = "cupy:0") -> World:

@@ -14,7 +14,7 @@ from tables import backend
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
 from iresnet_ref.layers.sorting import GroupSort
-from iresnet_ref.rounding.forward_error import Spread
+from iresnet_ref.rounding.forward_error import ForwardError
 
 SEEDS = st.integers(0, 2**20)
 KEYS = ["numpy-f64", "torch-f32", "strict-device1-f32"]
@@ -67,8 +67,8 @@ def test_sorting_is_1_lipschitz_in_every_norm_and_spreads_errors_safely(p: float
     h = np.round(rng.standard_normal((5, 6)), 1)
     nearby = h + rng.standard_normal(h.shape) * rng.choice([0.01, 0.3], (5, 1))
     gap = np.linalg.norm(layer(nearby) - layer(h), p, axis=1)
-    before = Spread(np.linalg.norm(nearby - h, p, axis=1), 2.0, np.ones(5), 0.7, p)
-    after = layer.spread(nearby, layer(nearby), before)
+    before = ForwardError(np.linalg.norm(nearby - h, p, axis=1), 2.0, np.ones(5), 0.7, p)
+    after = layer.forward_error(nearby, layer(nearby), before)
     assert (gap <= after.error * (1 + 1e-15)).all()
     assert after == before
 

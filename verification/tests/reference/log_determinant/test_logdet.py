@@ -23,11 +23,12 @@ from iresnet_ref.jacobian.factors import Dense, Diagonal
 from iresnet_ref.layers import activations
 from iresnet_ref.layers.linear import Affine
 from iresnet_ref.layers.pointwise import Pointwise
-from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.arnoldi import arnoldi_logdet, log_first_entry
 from iresnet_ref.log_determinant.estimator import Estimator
 from iresnet_ref.log_determinant.exact import exact_logdet
 from iresnet_ref.log_determinant.inverse import jacobian_lipschitz
+from iresnet_ref.log_determinant.length_distributions import geometric, near_optimal
 from iresnet_ref.log_determinant.replicates import exact_in_products
 from iresnet_ref.log_determinant.roulette import products, roulette_logdet
 from iresnet_ref.log_determinant.series import exact_traces, series_logdet
@@ -77,8 +78,8 @@ def test_exact_traces_replace_their_terms_with_weight_one(name: str, seed: int) 
     for _ in range(2):
         w = chain.rmatvec(w)
         moments.append((w * v).sum(-1))
-    drawn = laws.table(laws.near_optimal(lipschitz, 1.5), lipschitz)  # P(N ≥ 2) < 1: a stale weight would show
-    lengths = ir.Probes(seed=seed, count=3).lengths(len(x), drawn.thresholds, drawn.sure)
+    drawn = length_distributions.table(near_optimal(lipschitz, 1.5), lipschitz)  # P(N ≥ 2) < 1: a stale weight would show
+    lengths = ir.Probes(seed=seed, count=3).lengths(len(x), drawn.thresholds, drawn.n_exact_terms)
     allowed = U * 400 * d * (1 + lipschitz / (1 - lipschitz) / min(drawn.survival(2), 1.0))
     for q in range(len(traces) + 1):
         difference = sum((-1) ** k / (k + 1) * (traces[k] - moments[k]) for k in range(q))
@@ -101,7 +102,7 @@ def test_with_exact_traces_the_expectation_is_that_without(name: str, seed: int,
     chain = block.branch.linearize(x)[1]
     traces, signs = exact_traces(chain, q), all_signs(d, 2)
     assert len(traces) <= q
-    drawn = laws.table(laws.near_optimal(lipschitz, cost), lipschitz)
+    drawn = length_distributions.table(near_optimal(lipschitz, cost), lipschitz)
     last = min(12, drawn.last)
     terms = (powers(chain.dense(), last).T * [(-1) ** (k + 1) / k for k in range(1, last + 1)]).T
     rounding = U * 40 * d * 12 * (1 + sum(lipschitz**k / k / drawn.survival(k) for k in range(1, last + 1)))
@@ -168,10 +169,10 @@ def test_the_draws_are_columns_of_sylvester_with_signs_of_the_row() -> None:
 @pytest.mark.parametrize("kind", ["rademacher", "gaussian", "hadamard"])
 def test_a_part_of_the_replicates_is_a_part_of_the_draws(kind: Any) -> None:
     like, probes = np.zeros((3, 6)), ir.Probes(seed=4, stream=2, kind=kind, count=7, block=3)
-    drawn = laws.table(laws.near_optimal(0.9), 0.9)
+    drawn = length_distributions.table(near_optimal(0.9), 0.9)
     part = probes.part(2, 6)
     assert (part.draw(like) == probes.draw(like)[6:18]).all()
-    assert (part.lengths(3, drawn.thresholds, drawn.sure) == probes.lengths(3, drawn.thresholds, drawn.sure)[2:6]).all()
+    assert (part.lengths(3, drawn.thresholds, drawn.n_exact_terms) == probes.lengths(3, drawn.thresholds, drawn.n_exact_terms)[2:6]).all()
 
 
 def test_a_run_in_parts_is_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,8 +190,8 @@ def test_the_probes_of_a_block_share_their_length_and_count_as_one_replicate() -
     lipschitz = block.contraction()
     probes = ir.Probes(seed=1, count=9, block=3)
     result = ir.logdet(block, x, method="roulette", probes=probes)
-    drawn = laws.table(laws.near_optimal(lipschitz), lipschitz)
-    lengths = probes.lengths(len(x), drawn.thresholds, drawn.sure)
+    drawn = length_distributions.table(near_optimal(lipschitz), lipschitz)
+    lengths = probes.lengths(len(x), drawn.thresholds, drawn.n_exact_terms)
     chain = block.branch.linearize(x)[1]
     single = roulette_logdet(chain, probes.draw(x), np.repeat(lengths, 3, axis=0), drawn, exact_traces(chain))
     replicates = single.reshape(9, 3, -1).mean(axis=1)
@@ -282,7 +283,7 @@ def test_the_small_logarithm_has_fifty_digits_at_fifty_digits() -> None:
 # --- variance and laws -----------------------------------------------------------------------------------------------
 
 
-def variance_by_enumeration(chain: Chain, drawn: laws.Table, d: int, q: int) -> float:
+def variance_by_enumeration(chain: Chain, drawn: length_distributions.Table, d: int, q: int) -> float:
     """Var over all signs and every N of the law as it is drawn."""
     last = drawn.last
     signs, traces = all_signs(d, 1), exact_traces(chain, q)
@@ -298,9 +299,9 @@ def variance_by_enumeration(chain: Chain, drawn: laws.Table, d: int, q: int) -> 
 def test_the_variance_bound_holds_and_is_attained(lipschitz: float, q: int) -> None:
     rng = np.random.default_rng(7)
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
-    for law in (laws.near_optimal(lipschitz), laws.geometric(max(0.5, lipschitz), sure=2), laws.near_optimal(lipschitz, 2.5)):
-        drawn = laws.table(law, lipschitz)
-        bound = ir.roulette_variance_bound(lipschitz, 3, law, exact_traces=q)
+    for lengths in (near_optimal(lipschitz), geometric(max(0.5, lipschitz), n_exact_terms=2), near_optimal(lipschitz, 2.5)):
+        drawn = length_distributions.table(lengths, lipschitz)
+        bound = ir.roulette_variance_bound(lipschitz, 3, lengths, exact_traces=q)
         for matrix in (turn, np.eye(3), np.tri(3) / np.linalg.norm(np.tri(3), 2)):
             chain = Chain((Dense(lipschitz * matrix),), 1, np.zeros((1, 3)))
             assert variance_by_enumeration(chain, drawn, 3, q) <= bound * (1.0 + 1e3 * U)
@@ -313,18 +314,18 @@ def test_the_variance_bound_holds_and_is_attained(lipschitz: float, q: int) -> N
 @pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
 @pytest.mark.parametrize(("d", "block", "q"), [(1, 1, 0), (3, 2, 1), (5, 4, 2)])
 def test_the_variance_bound_is_its_formula(kind: Literal["rademacher", "gaussian"], d: int, block: int, q: int) -> None:
-    L, law = 0.6, laws.geometric(0.5, sure=2)
-    drawn = laws.table(law, L)
+    L, lengths = 0.6, geometric(0.5, n_exact_terms=2)
+    drawn = length_distributions.table(lengths, L)
     extra = 2.0 * d / block
     b = {k: math.sqrt(d**2 + extra * (kind == "gaussian")) * L**k / k for k in range(q + 1, drawn.last + 1)}
     of_length = math.fsum(
         b[k] * (b[k] + 2.0 * math.fsum(b[j] for j in b if j > k)) * (1.0 / drawn.survival(k) - 1.0) for k in b
     )
     expected = of_length + extra * math.fsum(L**k / k for k in b) ** 2
-    bound = ir.roulette_variance_bound(L, d, law, kind=kind, block=block, exact_traces=q)
+    bound = ir.roulette_variance_bound(L, d, lengths, kind=kind, block=block, exact_traces=q)
     assert abs(bound - expected) <= 64 * drawn.last * U * expected
     if (kind, block, q) == ("rademacher", 1, 0):
-        assert bound == ir.roulette_variance_bound(L, d, law), "the defaults"
+        assert bound == ir.roulette_variance_bound(L, d, lengths), "the defaults"
 
 
 def test_the_variance_bound_refuses_what_is_none() -> None:
@@ -343,17 +344,17 @@ def test_the_default_has_finite_variance_for_every_constant(lipschitz: float) ->
         assert 0.0 <= bound < math.inf
         # per dimension² it stays of the size of log²(1 − L): the law wastes nothing as L → 1
         assert bound <= 100.0 * 4.0 * (1e-3 + math.log1p(-lipschitz) ** 2)
-    mean = laws.table(laws.near_optimal(lipschitz), lipschitz).mean
+    mean = length_distributions.table(near_optimal(lipschitz), lipschitz).mean
     assert mean >= 1.0 / (1.0 - lipschitz) * (1 - 1e-9)
     smallest = -math.log1p(-lipschitz) / lipschitz if lipschitz else 1.0  # what P(N ≥ 1) = 1 leaves
-    assert abs(laws.table(laws.near_optimal(lipschitz, 3.0), lipschitz).mean - max(3.0, smallest)) <= 1e-6
+    assert abs(length_distributions.table(near_optimal(lipschitz, 3.0), lipschitz).mean - max(3.0, smallest)) <= 1e-6
 
 
 def test_a_law_without_a_tail_ratio_is_never_proved() -> None:
-    slow = ir.Law(lambda k: 1.0 / k)
-    with pytest.raises(ir.InfiniteVarianceError, match=r"got 0 \(user law\).*near_optimal"):
+    slow = ir.LengthDistribution(lambda k: 1.0 / k)
+    with pytest.raises(ir.InfiniteVarianceError, match=r"got 0 \(user distribution\).*near_optimal"):
         ir.roulette_variance_bound(0.5, 3, slow)
-    assert ir.roulette_variance_bound(0.5, 3, ir.Law(lambda k: 1.0 / k, 1.0)) < 10.0
+    assert ir.roulette_variance_bound(0.5, 3, ir.LengthDistribution(lambda k: 1.0 / k, 1.0)) < 10.0
 
 
 # --- a requested standard error --------------------------------------------------------------------------------------
@@ -410,8 +411,8 @@ def test_an_error_out_of_reach_is_refused() -> None:
         ({"method": "arnoldi", "terms": 7}, "at most d = 6 terms"),
         ({"method": "exact", "standard_error": 0.1}, "for a method with probes"),
         ({"method": "roulette", "standard_error": 0.0}, "standard_error > 0"),
-        ({"method": "series", "terms": 3, "law": laws.near_optimal(0.9)}, "for method 'roulette' only"),
-        ({"method": "roulette", "law": laws.near_optimal(0.9), "expected_terms": 3.0}, "got both"),
+        ({"method": "series", "terms": 3, "lengths": near_optimal(0.9)}, "for method 'roulette' only"),
+        ({"method": "roulette", "lengths": near_optimal(0.9), "expected_terms": 3.0}, "got both"),
         ({"method": "roulette", "exact_traces": 3}, "exact_traces 0, 1 or 2"),
         ({"method": "roulette", "expected_terms": 0.5}, "E\\[N\\] ≥ 1"),
     ],
@@ -496,9 +497,9 @@ def test_intervals_cover_where_estimates_are_skewed_and_wrong_ones_do_not() -> N
     assert covered(*result.interval(), truth) >= 0.866
     # four probes that share an N, taken for four replicates: the mistake this test is there for
     lipschitz = block.contraction()
-    drawn, probes = laws.table(laws.near_optimal(lipschitz, 3.0), lipschitz), ir.Probes(seed=21, count=4, block=4)
+    drawn, probes = length_distributions.table(near_optimal(lipschitz, 3.0), lipschitz), ir.Probes(seed=21, count=4, block=4)
     chain = block.branch.linearize(x)[1]
-    lengths = np.repeat(probes.lengths(trials, drawn.thresholds, drawn.sure), 4, axis=0)
+    lengths = np.repeat(probes.lengths(trials, drawn.thresholds, drawn.n_exact_terms), 4, axis=0)
     single = roulette_logdet(chain, probes.draw(x), lengths, drawn)
     error = single.std(axis=0, ddof=1) / 4.0
     wrong = covered(single.mean(axis=0) - 2.131 * error, single.mean(axis=0) + 2.131 * error, truth)
@@ -544,14 +545,14 @@ def test_an_interval_without_randomness_is_the_bias_bound() -> None:
 def test_logdet_of_the_inverse_belongs_to_the_preimage(name: str, seed: int, rtol: float | None) -> None:
     block, y = make(name, seed)
     d, lipschitz = y.shape[1], block.contraction()
-    back = ir.logdet_of_inverse(block, y, rtol=rtol, strict=False, method="exact")
+    back = ir.logdet_of_inverse(block, y, rtol=rtol, throw=False, method="exact")
     high = at_50_digits(block.branch)
     truth = exact_logdet(high.linearize(exact_preimage(block.branch, y))[1])
     gap = np.abs(to_host(exact(back.value) + truth))
     # kinks aside, the error of the value is that of x̂ and the rounding of the exact log-determinant (and of its J)
     rounding = 100 * logdet_rounding(d, U, lipschitz) * (1.0 + np.linalg.norm(to_host(y), axis=-1))
     assert (gap <= to_host(back.displacement_bound) + rounding).all()
-    assert (np.linalg.norm(to_host(back.inverse.x) - to_host(ir.invert(block, y, rtol=1e-9, strict=False).x), axis=-1) < 1e-2 * 50).all()
+    assert (np.linalg.norm(to_host(back.inverse.x) - to_host(ir.invert(block, y, rtol=1e-9, throw=False).x), axis=-1) < 1e-2 * 50).all()
     slope = 2 * d * math.log((1 + lipschitz) / (1 - lipschitz)) / 2
     assert (to_host(back.displacement_bound) <= slope * (1 + 1e-12)).all()
     if name.startswith("relu"):

@@ -26,7 +26,7 @@ from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.layers.sorting import GroupSort
 from iresnet_ref.log_determinant import rounding_bound as error
 from iresnet_ref.log_determinant.exact import exact_logdet, log_determinant
-from iresnet_ref.rounding.jacobian_error import FactorError
+from iresnet_ref.rounding.jacobian_error import JacobianError
 
 SEEDS = st.integers(0, 2**20)
 each_constructor = pytest.mark.parametrize("name", POINTWISE)
@@ -264,8 +264,8 @@ def test_the_error_of_the_argument_is_counted(kind: Any, monkeypatch: pytest.Mon
     truth = exact_logdet(at_50_digits(block.branch).linearize(exact(x))[1])
     found = np.abs(to_host(exact(ir.logdet(block, x, method="exact").value) - truth))
     assert (found <= ir.logdet_error_bound(block, x)).all()
-    whole = kind.factor_error
-    monkeypatch.setattr(kind, "factor_error", lambda layer, h, e: whole(layer, h, 0 * e))
+    whole = kind.jacobian_error
+    monkeypatch.setattr(kind, "jacobian_error", lambda layer, h, e: whole(layer, h, 0 * e))
     assert not (found <= ir.logdet_error_bound(block, x)).all()
 
 
@@ -286,7 +286,7 @@ def test_the_rounding_of_the_product_is_counted(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_rounding_of_products_is_the_formula_rounded_up() -> None:
     """nγ_K Π‖|F_i|‖, K the terms of all factors."""
-    factors = [FactorError(0.9, 3.0, 70, None), FactorError(1.0, 1.0, 1, None), FactorError(0.5, 2.0, 40, None)]
+    factors = [JacobianError(0.9, 3.0, 70, None), JacobianError(1.0, 1.0, 1, None), JacobianError(0.5, 2.0, 40, None)]
     wanted = 5 * Fraction(111, 2**53) / (1 - Fraction(111, 2**53)) * 6
     assert (
         wanted * (1 - Fraction(1, 10**14))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import iresnet_ref as ir
-from iresnet_ref.log_determinant import length_distributions as laws
+from iresnet_ref.log_determinant import length_distributions
+from iresnet_ref.log_determinant.length_distributions import LengthDistribution, geometric, near_optimal, poisson
 from iresnet_ref.probes import philox
 
 
@@ -120,93 +121,93 @@ def test_gaussians_have_the_moments_of_the_normal_law() -> None:
 
 
 @pytest.mark.parametrize(
-    "law", [laws.near_optimal(0.9), laws.geometric(0.85, sure=3), laws.poisson(2.0)], ids=lambda law: law.name
+    "distribution", [near_optimal(0.9), geometric(0.85, n_exact_terms=3), poisson(2.0)], ids=lambda d: d.name
 )
-def test_lengths_follow_the_table(law: laws.Law) -> None:
-    table = laws.table(law, 0.9)
-    lengths = ir.Probes(seed=3, count=20).lengths(1000, table.thresholds, table.sure).reshape(-1)
+def test_lengths_follow_the_table(distribution: LengthDistribution) -> None:
+    table = length_distributions.table(distribution, 0.9)
+    lengths = ir.Probes(seed=3, count=20).lengths(1000, table.thresholds, table.n_exact_terms).reshape(-1)
     for k in range(1, 20):
         p = table.survival(k)
-        assert abs(p - law.survival(k)) <= 2.0**-60
+        assert abs(p - distribution.survival(k)) <= 2.0**-60
         # binomial, 20,000 draws: 6.5 sd plus one count
         assert abs((lengths >= k).mean() - p) <= 6.5 * math.sqrt(p * (1 - p) / lengths.size) + 1 / lengths.size
-    assert lengths.min() >= table.sure
+    assert lengths.min() >= table.n_exact_terms
 
 
 @pytest.mark.parametrize("mean", [0.3, 1.0, 7.5, 40.0])
-@pytest.mark.parametrize("sure", [1, 3])
-def test_poissons_survival_is_the_sum_of_its_tail(mean: float, sure: int) -> None:
-    law = laws.poisson(mean, sure=sure)
+@pytest.mark.parametrize("n_exact_terms", [1, 3])
+def test_poissons_survival_is_the_sum_of_its_tail(mean: float, n_exact_terms: int) -> None:
+    lengths = poisson(mean, n_exact_terms=n_exact_terms)
     with mpmath.workdps(40):
         terms = [mpmath.exp(-mean) * mpmath.mpf(mean) ** i / mpmath.factorial(i) for i in range(400)]
         tails = list(itertools.accumulate(reversed(terms)))[::-1]
     for k in range(1, 120):  # the logarithm of a term is below 700 with an error of 2u of that, and 400 terms are added
-        assert math.isclose(law.survival(k), float(tails[max(k - sure, 0)]), rel_tol=1e-12), k
-    assert not law.has_finite_variance(0.01)
-    assert law.has_finite_variance(0.0)  # every term is 0
-    assert not law.has_finite_variance(1.0)
-    assert math.isclose(laws.poisson(mean).survival(2), -math.expm1(-mean), rel_tol=1e-12)
+        assert math.isclose(lengths.survival(k), float(tails[max(k - n_exact_terms, 0)]), rel_tol=1e-12), k
+    assert not lengths.has_finite_variance(0.01)
+    assert lengths.has_finite_variance(0.0)  # every term is 0
+    assert not lengths.has_finite_variance(1.0)
+    assert math.isclose(poisson(mean).survival(2), -math.expm1(-mean), rel_tol=1e-12)
 
 
 def test_geometrics_survival_and_what_laws_refuse() -> None:
-    assert [laws.geometric(0.5, sure=2).survival(k) for k in (1, 2, 3, 5)] == [1.0, 1.0, 0.5, 0.125]
-    assert [laws.geometric(0.5).survival(k) for k in (1, 2)] == [1.0, 0.5]
-    assert (laws.geometric(0.5).tail_ratio, laws.poisson(1.0).tail_ratio, laws.near_optimal(0.7).tail_ratio) == (0.5, 0.0, 0.7)
-    assert [law.name for law in (laws.geometric(0.5, 2), laws.poisson(1.5), laws.near_optimal(0.5), laws.Law(lambda k: 0.5**k))] == [
-        "geometric(0.5, sure=2)", "poisson(1.5, sure=1)", "near-optimal(L=0.5, E[N]≥6)", "user law",
+    assert [geometric(0.5, n_exact_terms=2).survival(k) for k in (1, 2, 3, 5)] == [1.0, 1.0, 0.5, 0.125]
+    assert [geometric(0.5).survival(k) for k in (1, 2)] == [1.0, 0.5]
+    assert (geometric(0.5).tail_ratio, poisson(1.0).tail_ratio, near_optimal(0.7).tail_ratio) == (0.5, 0.0, 0.7)
+    assert [lengths.name for lengths in (geometric(0.5, 2), poisson(1.5), near_optimal(0.5), LengthDistribution(lambda k: 0.5**k))] == [
+        "geometric(0.5, n_exact_terms=2)", "poisson(1.5, n_exact_terms=1)", "near-optimal(L=0.5, E[N]≥6)", "user distribution",
     ]  # fmt: skip
     for arguments in ((0.0,), (1.0,), (0.5, 0)):
-        with pytest.raises(ValueError, match=rf"geometric: expected 0 < q < 1 and sure ≥ 1, got q={arguments[0]}"):
-            laws.geometric(*arguments)
+        with pytest.raises(ValueError, match=rf"geometric: expected 0 < q < 1 and n_exact_terms ≥ 1, got q={arguments[0]}"):
+            geometric(*arguments)
     for arguments in ((0.0,), (-1.0,), (2.0, 0)):
-        with pytest.raises(ValueError, match=rf"poisson: expected mean > 0 and sure ≥ 1, got {arguments[0]}"):
-            laws.poisson(*arguments)
-    assert laws.near_optimal(0.5, 1.0).survival(1) == 1.0
+        with pytest.raises(ValueError, match=rf"poisson: expected mean > 0 and n_exact_terms ≥ 1, got {arguments[0]}"):
+            poisson(*arguments)
+    assert near_optimal(0.5, 1.0).survival(1) == 1.0
     with pytest.raises(ValueError, match=r"near_optimal: expected cost = E\[N\] ≥ 1, got 0.5"):
-        laws.near_optimal(0.5, 0.5)
+        near_optimal(0.5, 0.5)
 
 
 @pytest.mark.parametrize("lipschitz", [0.1, 0.5, 0.9, 0.99])
 def test_default_law_has_finite_variance_and_its_cost(lipschitz: float) -> None:
-    law = laws.near_optimal(lipschitz)
-    cost = math.fsum(law.survival(k) for k in range(1, 20_000))
+    lengths = near_optimal(lipschitz)
+    cost = math.fsum(lengths.survival(k) for k in range(1, 20_000))
     assert cost >= 1 / (1 - lipschitz) * (1 - 1e-6)
-    assert law.has_finite_variance(lipschitz)
-    assert law.has_finite_variance(lipschitz, gradient=True)
+    assert lengths.has_finite_variance(lipschitz)
+    assert lengths.has_finite_variance(lipschitz, gradient=True)
     # Σ L²ᵏ/(k²P) and Σ L²ᵏ/P converge: the last half of the terms adds nothing
     for power in (2, 0):
-        terms = [lipschitz ** (2 * k) / k**power / law.survival(k) for k in range(1, 8000) if law.survival(k) > 1e-290]
+        terms = [lipschitz ** (2 * k) / k**power / lengths.survival(k) for k in range(1, 8000) if lengths.survival(k) > 1e-290]
         assert math.fsum(terms[len(terms) // 2 :]) <= 1e-3 * math.fsum(terms)
 
 
 def test_infinite_variance_is_refused_and_the_remedy_named() -> None:
     block, x = ir.ResidualBlock(ir.mlp((4, 4, 4), lipschitz=0.9, like=np.zeros(1))), np.ones((2, 4))
     lip = block.contraction()
-    for law in (laws.geometric(0.5), laws.poisson(2.0), ir.Law(lambda k: 0.81 ** (k - 1), lip**2)):
+    for lengths in (geometric(0.5), poisson(2.0), ir.LengthDistribution(lambda k: 0.81 ** (k - 1), lip**2)):
         with pytest.raises(ir.InfiniteVarianceError, match=r"not proved from L = 0\.\d+; try near_optimal"):
-            ir.logdet(block, x, method="roulette", law=law)
-        assert np.isfinite(ir.logdet(block, x, method="roulette", law=law, allow_infinite_variance=True).value).all()
-    at_ratio = laws.geometric(lip**2)
+            ir.logdet(block, x, method="roulette", lengths=lengths)
+        assert np.isfinite(ir.logdet(block, x, method="roulette", lengths=lengths, allow_infinite_variance=True).value).all()
+    at_ratio = geometric(lip**2)
     assert at_ratio.has_finite_variance(lip)
     assert not at_ratio.has_finite_variance(lip, gradient=True)
 
 
 def test_the_refusal_says_what_was_expected_and_of_what() -> None:
     near = (
-        "law: expected a tail ratio above L² = 0.36, got 0.3 (geometric(0.3, sure=1)): finite variance {}is not proved from "
+        "lengths: expected a tail ratio above L² = 0.36, got 0.3 (geometric(0.3, n_exact_terms=1)): finite variance {}is not proved from "
         "L = 0.6; try near_optimal(0.6) or geometric(0.6), or pass allow_infinite_variance=True"
     )
     for gradient, of_what in ((False, ""), (True, "of the gradient ")):
         with pytest.raises(ir.InfiniteVarianceError) as refused:
-            laws.require_finite_variance(laws.geometric(0.3), 0.6, gradient=gradient)
+            length_distributions.require_finite_variance(geometric(0.3), 0.6, gradient=gradient)
         assert str(refused.value) == near.format(of_what)
-    at_ratio = laws.geometric(0.25)
-    laws.require_finite_variance(at_ratio, 0.5)
+    at_ratio = geometric(0.25)
+    length_distributions.require_finite_variance(at_ratio, 0.5)
     with pytest.raises(ir.InfiniteVarianceError, match="of the gradient"):
-        laws.require_finite_variance(at_ratio, 0.5, gradient=True)
-    laws.require_finite_variance(laws.poisson(1.0), 0.0, gradient=True)  # no term at all
-    with pytest.raises(ir.DTypeError, match=r"^law: expected an ir\.Law, got float; try ir\.geometric\(0\.9\) or"):
-        laws.require_law(0.9)
+        length_distributions.require_finite_variance(at_ratio, 0.5, gradient=True)
+    length_distributions.require_finite_variance(poisson(1.0), 0.0, gradient=True)  # no term at all
+    with pytest.raises(ir.DTypeError, match=r"^lengths: expected an ir\.LengthDistribution, got float; try ir\.geometric\(0\.9\) or"):
+        length_distributions.require_length_distribution(0.9)
 
 
 @pytest.mark.parametrize("lipschitz", [0.05, 0.5, 0.9, 0.99])
@@ -235,8 +236,8 @@ def test_standard_error_covers_from_sixteen_replicates() -> None:
 
 def test_a_law_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="P\\(N ≥ 1\\) = 1"):
-        laws.table(laws.Law(lambda k: 0.5**k, 0.5), 0.5)
+        length_distributions.table(LengthDistribution(lambda k: 0.5**k, 0.5), 0.5)
     with pytest.raises(ValueError, match="decrease"):
-        laws.table(laws.Law(lambda k: 1.0 if k != 2 else 0.5, 0.5), 0.5)
+        length_distributions.table(LengthDistribution(lambda k: 1.0 if k != 2 else 0.5, 0.5), 0.5)
     with pytest.raises(ValueError, match="kind 'rademacher', 'gaussian' or 'hadamard'"):
         ir.Probes(kind="cauchy")  # type: ignore[arg-type]

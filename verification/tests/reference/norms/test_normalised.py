@@ -49,7 +49,7 @@ def dividing(share: float, largest: Any) -> Any:
 @pytest.mark.parametrize("name", CASES)
 def test_gradient_agrees_with_torch_autograd(name: str) -> None:
     raw = raw_branch(name, np.zeros(1))
-    normalised = ir.Normalised(raw, lipschitz=0.9)
+    normalised = ir.NormalisedBranch(raw, lipschitz=0.9)
     x = inputs(backend("numpy-f64"), raw.event_shape[0], 5)
     y_bar = np.random.default_rng(1).standard_normal(x.shape)
     share = lipschitz_shares(0.9, (len(raw.layers) + 1) // 2)
@@ -61,13 +61,13 @@ def test_gradient_agrees_with_torch_autograd(name: str) -> None:
 
     truth = torch_gradients(raw, x, loss, transform=transform)
     found = ir.logdet_gradient(ir.ResidualBlock(normalised.branch), x, weights=WEIGHTS, y_bar=y_bar)
-    assert_gradients((found.x, normalised.pullback(found.parameters)), truth)
+    assert_gradients((found.x_bar, normalised.pullback(found.parameters)), truth)
 
 
 def test_gradient_agrees_with_jax_grad() -> None:
     jax = pytest.importorskip("jax")
     raw = raw_branch("all divided", np.zeros(1))
-    normalised = ir.Normalised(raw, lipschitz=0.9)
+    normalised = ir.NormalisedBranch(raw, lipschitz=0.9)
     x = inputs(backend("numpy-f64"), 3, 5)
     share = lipschitz_shares(0.9, 2)
 
@@ -79,7 +79,7 @@ def test_gradient_agrees_with_jax_grad() -> None:
 
     truth = jax_gradients(raw, x, lambda g, x: (WEIGHTS * jax_logdets(g, x)).sum(), transform=transform)
     found = ir.logdet_gradient(ir.ResidualBlock(normalised.branch), x, weights=WEIGHTS)
-    assert_gradients((found.x, normalised.pullback(found.parameters)), truth)
+    assert_gradients((found.x_bar, normalised.pullback(found.parameters)), truth)
 
 
 @pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f32", "strict-device1-f32", "strict-device2-f64"])
@@ -87,7 +87,7 @@ def test_gradient_agrees_with_jax_grad() -> None:
 def test_what_is_stored_is_certified_and_hardly_shrunk(name: str, key: str) -> None:
     b = backend(key)
     raw = raw_branch(name, b.asarray(np.zeros(1)))
-    branch = ir.Normalised(raw, lipschitz=0.9).branch
+    branch = ir.NormalisedBranch(raw, lipschitz=0.9).branch
     assert branch.certificate.bound <= 0.9
     share = lipschitz_shares(0.9, (len(raw.layers) + 1) // 2)
     u = float(b.xp.finfo(b.dtype).eps)
@@ -100,7 +100,7 @@ def test_what_is_stored_is_certified_and_hardly_shrunk(name: str, key: str) -> N
             assert min(share, own) * (1.0 - 200 * 2.0**-53 - 16 * u) <= sigma <= share
         else:
             assert (to_host(weight) == to_host(raw.parameters()[parameter])).all()
-    gradient = ir.Normalised(raw, lipschitz=0.9).pullback(branch.parameters())
+    gradient = ir.NormalisedBranch(raw, lipschitz=0.9).pullback(branch.parameters())
     assert all(v.dtype == b.dtype for v in gradient.values())
 
 
@@ -146,7 +146,7 @@ def test_gradient_of_a_divided_kernel_agrees_with_torch_autograd(name: str) -> N
         kernel[0, 0, 1, 1] += 2.0
     back = ir.Conv(rng.standard_normal((shape[1], shape[0], 1, 1)), np.zeros(shape[1]), image)
     raw = ir.Branch((ir.Conv(kernel, bias, image, padding), back), (shape[1], *image))  # type: ignore[arg-type]
-    normalised = ir.Normalised(raw, lipschitz=0.9)
+    normalised = ir.NormalisedBranch(raw, lipschitz=0.9)
     share = lipschitz_shares(0.9, 2)
     k = torch.tensor(kernel, requires_grad=True)
     used = k * share / torch_norm(k, image, padding)
@@ -168,7 +168,7 @@ def test_gradient_of_a_division_in_other_norms_agrees_with_torch_autograd(norm: 
     def layer(w: Any) -> Any:
         return ir.Conv(w, np.zeros(len(w)), (5, 4)) if w.ndim == 4 else Affine(w, np.zeros(len(w)))
 
-    normalised = ir.Normalised(ir.Branch((layer(weight), layer(back)), event, norm), lipschitz=0.9)
+    normalised = ir.NormalisedBranch(ir.Branch((layer(weight), layer(back)), event, norm), lipschitz=0.9)
     w = torch.tensor(weight, requires_grad=True)
     sums = w.abs().flatten(2).sum(-1) if w.ndim == 4 else w.abs()
     used = w * lipschitz_shares(0.9, 2) / sums.sum(0 if norm == 1.0 else 1).max()
@@ -182,7 +182,7 @@ def test_gradient_of_a_division_in_other_norms_agrees_with_torch_autograd(norm: 
 def test_gradient_is_orthogonal_to_the_divided_weight() -> None:
     """Ŵ does not change along W: ⟨W̄, W⟩ = 0 where the layer is divided."""
     raw = raw_branch("all divided", np.zeros(1))
-    normalised = ir.Normalised(raw)
+    normalised = ir.NormalisedBranch(raw)
     rng = np.random.default_rng(0)
     gradient = normalised.pullback({k: rng.standard_normal(v.shape) for k, v in raw.parameters().items()})
     for key in ("0.weight", "2.weight"):
@@ -192,7 +192,7 @@ def test_gradient_is_orthogonal_to_the_divided_weight() -> None:
 
 def test_raw_weights_within_their_share_are_used_as_they_are() -> None:
     raw = raw_branch("none divided", np.zeros(1))
-    normalised = ir.Normalised(raw, lipschitz=0.9)
+    normalised = ir.NormalisedBranch(raw, lipschitz=0.9)
     gradient = {k: np.ones_like(v) for k, v in raw.parameters().items()}
     assert all((normalised.branch.parameters()[k] == v).all() for k, v in raw.parameters().items())
     assert all((normalised.pullback(gradient)[k] == v).all() for k, v in gradient.items())
@@ -200,7 +200,7 @@ def test_raw_weights_within_their_share_are_used_as_they_are() -> None:
 
 def test_frozen_parameters_and_new_values() -> None:
     raw = raw_branch("all divided", np.zeros(1))
-    normalised = ir.Normalised(raw, lipschitz=0.5)
+    normalised = ir.NormalisedBranch(raw, lipschitz=0.5)
     whole = normalised.pullback({k: np.ones_like(v) for k, v in raw.parameters().items()})
     some = normalised.pullback({"2.weight": np.ones((3, 8))})
     assert list(some) == ["2.weight"]
@@ -217,7 +217,7 @@ def test_frozen_parameters_and_new_values() -> None:
 def test_bad_input() -> None:
     raw = raw_branch("all divided", np.zeros(1))
     with pytest.raises(NotContractiveError, match=r"expected 0 < Lip\(g\) < 1"):
-        _ = ir.Normalised(raw, lipschitz=1.0).branch
+        _ = ir.NormalisedBranch(raw, lipschitz=1.0).branch
     broken = raw.with_parameters({**raw.parameters(), "2.weight": np.full((3, 8), np.nan)})
     with pytest.raises(ValueError, match="expected a finite norm of dense 8→3, got inf"):
-        _ = ir.Normalised(broken).branch
+        _ = ir.NormalisedBranch(broken).branch

@@ -21,15 +21,15 @@ from iresnet_ref.probes import Probes
 
 
 @dataclass(frozen=True)
-class Mixing(ClosedForm):
+class PLULinear(ClosedForm):
     """y = P L U x over the channels of each pixel; events (channels,) or (channels, height, width).
 
     Of `lower` and `upper`, (channels, channels), the strict triangles count; `log_scale` s is (channels,).
 
     >>> import numpy as np
-    >>> m = Mixing.rotation((3,), seed=1)
+    >>> m = PLULinear.rotation((3,), seed=1)
     >>> y, log_det = m.forward(np.ones((2, 3)))
-    >>> bool(np.allclose(m.preimage(y).x, 1.0)), bool(abs(log_det.value[0]) < 1e-14)
+    >>> bool(np.allclose(m.inverse(y).x, 1.0)), bool(abs(log_det.value[0]) < 1e-14)
     (True, True)
     """
 
@@ -45,12 +45,12 @@ class Mixing(ClosedForm):
         shapes = [tuple(p.shape) for p in (self.lower, self.upper, self.log_scale)]
         if not n or shapes != [(n, n), (n, n), (n,)] or sorted(self.order) != list(range(n)) or len(self.signs) != n:
             raise ShapeError(
-                f"mixing: expected lower and upper ({n}, {n}), log_scale ({n},), an order and signs of {n} channels, "
-                f"got {shapes}, {self.order}, {self.signs}; try Mixing.rotation(event_shape)"
+                f"PLU linear: expected lower and upper ({n}, {n}), log_scale ({n},), an order and signs of {n} channels, "
+                f"got {shapes}, {self.order}, {self.signs}; try PLULinear.rotation(event_shape)"
             )
 
     @classmethod
-    def rotation(cls, event_shape: tuple[int, ...], *, seed: int = 0, like: Array | None = None) -> Mixing:
+    def rotation(cls, event_shape: tuple[int, ...], *, seed: int = 0, like: Array | None = None) -> PLULinear:
         """Return a random rotation: the same on every backend, for the same seed."""
         n = event_shape[0]
         draw = Probes(seed=seed, kind="gaussian").gaussians(1, n * n).reshape(n, n)
@@ -75,7 +75,7 @@ class Mixing(ClosedForm):
         """Return the triangles and the log-scale."""
         return {"lower": self.lower, "upper": self.upper, "log_scale": self.log_scale}
 
-    def _replaced(self, parameters: Mapping[str, Any]) -> Mixing:
+    def _replaced(self, parameters: Mapping[str, Any]) -> PLULinear:
         return replace(self, **parameters)
 
     @property
@@ -98,7 +98,7 @@ class Mixing(ClosedForm):
         y = xp.matmul(lower, xp.matmul(upper, self._pixels(x)))
         return xp.reshape(xp.take(y, indices(np.asarray(self.order), y), axis=1), x.shape)
 
-    def back(self, y: Any) -> Any:
+    def inverse_value(self, y: Any) -> Any:
         """Return U⁻¹L⁻¹Pᵀy."""
         xp = namespace(y)
         lower, upper = self._factors
@@ -107,7 +107,7 @@ class Mixing(ClosedForm):
         upper_inverse = xp.matrix_transpose(inverse_of_lower(xp.matrix_transpose(upper)))
         return xp.reshape(xp.matmul(upper_inverse, z), y.shape)
 
-    def volume(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Any, y: Any) -> Any:
         """Return pixels·Σs."""
         del y
         return zeros(x) + size(self.event_shape[1:]) * namespace(x).sum(self.log_scale)

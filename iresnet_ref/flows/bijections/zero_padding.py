@@ -18,13 +18,13 @@ from iresnet_ref.inversion.result import Inverse
 
 
 @dataclass(frozen=True)
-class Pad(Rearrangement):
+class ZeroPad(Rearrangement):
     """x ↦ (x, 0), `channels` zeros appended to the first event axis; log-determinant 0 by convention; inverse (x, z) ↦ x.
 
     `Inverse.residual_norm` of the inverse is ‖z‖₂, how far y was from the image.
 
     >>> import numpy as np
-    >>> Pad((2,), 1)(np.ones((1, 2))).tolist()
+    >>> ZeroPad((2,), 1)(np.ones((1, 2))).tolist()
     [[1.0, 1.0, 0.0]]
     """
 
@@ -34,7 +34,7 @@ class Pad(Rearrangement):
     def __post_init__(self) -> None:
         if self.channels < 1 or not self.event_shape:
             raise ShapeError(
-                f"pad: expected at least one channel for events of at least one axis, got {self.channels}, {self.event_shape}"
+                f"zero padding: expected at least one channel for events of at least one axis, got {self.channels}, {self.event_shape}"
             )
 
     @property
@@ -53,16 +53,16 @@ class Pad(Rearrangement):
         shape = (x.shape[0], self.channels, *self.event_shape[1:])
         return xp.concat([x, xp.zeros(shape, dtype=x.dtype, device=device(x))], axis=1)
 
-    def back(self, y: Any) -> Any:
+    def inverse_value(self, y: Any) -> Any:
         """Return x of (x, z)."""
         return y[:, : self.event_shape[0], ...]
 
-    def undo(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Any, options: Options) -> Inverse:
         """Return x of (x, z), with ‖z‖ as its residual."""
         del options
-        return closed_form(self.back(y), row_norm(y[:, self.event_shape[0] :, ...], y.ndim - 1), zeros(y))
+        return closed_form(self.inverse_value(y), row_norm(y[:, self.event_shape[0] :, ...], y.ndim - 1), zeros(y))
 
     def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
         """x̄ = the first channels of ȳ."""
         del x, weights, options
-        return self.back(y_bar), {}
+        return self.inverse_value(y_bar), {}
