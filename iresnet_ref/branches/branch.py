@@ -5,6 +5,7 @@ Branches are values: changing a parameter gives a new branch (`with_parameters`)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -139,9 +140,12 @@ class Branch:
 
     def rounding_noise(self, x: Any) -> Any:
         """Return the estimated norm, per row, of the rounding error of g(x): a typical size, no bound."""
-        variance = namespace(x).zeros_like(x)
+        xp, values = namespace(x), [x]
         for layer in self.layers:
-            y = layer(x)
-            variance = layer.noise(x, y, variance)
-            x = y
-        return row_norm(namespace(x).sqrt(variance), x.ndim - 1, self.norm)
+            values.append(layer(values[-1]))
+        sizes = xp.max(xp.stack([row_norm(v, v.ndim - 1, math.inf) for v in values], axis=0), axis=0)
+        unit = xp.where(sizes > 0.0, sizes, xp.ones_like(sizes))
+        variance = xp.zeros_like(x)
+        for layer, h, y in zip(self.layers, values, values[1:], strict=False):
+            variance = layer.noise(h, y, variance, unit)
+        return unit * row_norm(xp.sqrt(variance), x.ndim - 1, self.norm)

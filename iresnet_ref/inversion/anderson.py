@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iresnet_ref.arrays import namespace, stack_norm
+from iresnet_ref.rounding import smallest_normal
 
 WINDOW = 10
 FULL = 16
@@ -74,8 +75,8 @@ class Secants:
         A row where `restart` is true, or whose new image depends on the old ones, keeps only the new pair.
         """
         xp = namespace(w)
-        before = stack_norm(w)
-        usable = xp.isfinite(before) & (before > 0.0)
+        before, smallest = stack_norm(w), smallest_normal(w)  # below it nothing is left to divide by
+        usable = xp.isfinite(before) & (before >= smallest)
         pair = xp.concat([p, w], axis=1)
         pair = xp.where(usable[:, None], pair, xp.zeros_like(pair))
         if self.empty:
@@ -84,7 +85,7 @@ class Secants:
         old = self if self.pairs.shape[1] < self.window else self._without_oldest()
         explained, rest = old.project(pair[:, w.shape[1] :])
         after = stack_norm(rest)
-        fresh = (after > dependent * before) & xp.isfinite(after)
+        fresh = (after > dependent * before) & (after >= smallest) & xp.isfinite(after)
         fresh = fresh if restart is None else fresh & ~restart
         pair = xp.where(fresh[:, None], xp.concat([pair[:, : w.shape[1]] - explained, rest], axis=1), pair)
         scaled = pair * _inverse(xp.where(fresh, after, before), usable)[:, None]

@@ -15,7 +15,7 @@ from iresnet_ref.layers.activations import get, sigmoid
 from iresnet_ref.layers.layer import Layer, Pullback
 from iresnet_ref.layers.tape import record
 from iresnet_ref.rounding import up
-from iresnet_ref.rounding.forward_error import ForwardError, combined, nothing
+from iresnet_ref.rounding.forward_error import ForwardError, combined, nothing, one_rounding
 from iresnet_ref.rounding.jacobian_error import JacobianError, telescoped
 
 
@@ -164,12 +164,12 @@ class Concatenation:
         raw = [0.0] if self.raw is None else [float(r) for r in to_host(self.raw)]
         return 64.0 + 4.0 * max(abs(r) for r in raw)
 
-    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
         """[η₁²σ²; η₂²σ_f²] and one rounding."""
         inner, x = variance, h
         for layer in self.inner:
             value = layer(x)
-            inner, x = layer.noise(x, value, inner), value
+            inner, x = layer.noise(x, value, inner, unit), value
         first, second = self.weights(h)
-        u = rounding.unit_roundoff(h)
-        return namespace(h).concat([first * first * variance, second * second * inner], axis=1) + (u * u) * y * y
+        own = namespace(h).concat([first * first * variance, second * second * inner], axis=1)
+        return own + one_rounding(y, unit)

@@ -41,8 +41,8 @@ class Layer(Protocol):
     def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """Return what is known of the factor computed at ĥ, ‖ĥ − h‖₂ ≤ error per row."""
 
-    def noise(self, h: Any, y: Any, variance: Any) -> Any:
-        """Return the estimated variance of the rounding of y = layer(h): an estimate, no bound."""
+    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
+        """Return the estimated variance of the rounding of y = layer(h), in `unit`² of its row: an estimate, no bound."""
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return a proved Lipschitz constant from p-norm to p-norm (p = 1, 2 or ∞), inf where none is proved."""

@@ -31,7 +31,7 @@ from iresnet_ref.layers.layer import Pullback
 from iresnet_ref.norms.convolution import absolute_convolution_norm_bound, convolution_norm_bound
 from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound
 from iresnet_ref.norms.induced import induced_norm_bound
-from iresnet_ref.rounding.forward_error import ForwardError
+from iresnet_ref.rounding.forward_error import ForwardError, one_rounding
 from iresnet_ref.rounding.jacobian_error import JacobianError
 
 
@@ -147,11 +147,10 @@ class LinearLayer(ABC):
         nothing = namespace(h).zeros(h.shape[:1], dtype=h.dtype, device=device(h))
         return JacobianError(norm, absolute, self.operator.terms, nothing)
 
-    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
         """Σⱼ A²ⱼ(σ²ⱼ + nu²h²ⱼ/6) + u²y²: independent roundings of the partial sums of n terms (Higham & Mary 2019)."""
-        u = rounding.unit_roundoff(h)
-        n = self.operator.terms
-        return self.operator.squared().apply(variance + (n / 6.0 * u * u) * h * h) + (u * u) * y * y
+        partial = self.operator.terms / 6.0 * one_rounding(h, unit)
+        return self.operator.squared().apply(variance + partial) + one_rounding(y, unit)
 
 
 @dataclass(frozen=True)

@@ -183,9 +183,9 @@ class LipSwish:
         """That of the activation with β fixed."""
         return self.fixed.jacobian_error(h, error)
 
-    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
         """That of the activation with β fixed."""
-        return self.fixed.noise(h, y, variance)
+        return self.fixed.noise(h, y, variance, unit)
 
 
 @dataclass(frozen=True)
@@ -245,9 +245,9 @@ class CLipSwish:
         norm = 1.0 + 2.0 * (inner.norm - self.inner.norm_bound())
         return JacobianError(norm, norm, 2, inner.nuclear)
 
-    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
         """That of φ at [h, −h]."""
-        return self.inner.noise(_mirror(h, 1, -h), y, _mirror(variance, 1, variance))
+        return self.inner.noise(_mirror(h, 1, -h), y, _mirror(variance, 1, variance), unit)
 
 
 def _mirror(top: Any, axis: int | None, bottom: Any) -> Any:

@@ -12,7 +12,7 @@ from iresnet_ref.arrays import flatten_events, namespace, size
 from iresnet_ref.jacobian.factors import Diagonal
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.layer import Pullback, sum_probes
-from iresnet_ref.rounding.forward_error import ForwardError, through_entries
+from iresnet_ref.rounding.forward_error import ForwardError, one_rounding, through_entries
 from iresnet_ref.rounding.jacobian_error import JacobianError
 
 
@@ -79,7 +79,6 @@ class Pointwise:
             nuclear = nuclear + phi.jump * xp.sum(xp.astype(xp.abs(flat) <= error[:, None], h.dtype), axis=-1)
         return JacobianError(phi.lipschitz + computed, phi.lipschitz + computed, 1, nuclear)
 
-    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
         """φ′²σ² ≤ Lip²σ², plus one rounding of φ."""
-        u = rounding.unit_roundoff(h)
-        return self.activation.lipschitz**2 * variance + (u * u) * y * y
+        return self.activation.lipschitz**2 * variance + one_rounding(y, unit)

@@ -88,9 +88,9 @@ class GroupSort:
         count = xp.sum(xp.astype(doubtful, h.dtype), axis=(1, 2))
         return JacobianError(1.0, 1.0, 0, 2.0 * groups.shape[2] * count)
 
-    def noise(self, h: Any, y: Any, variance: Any) -> Any:
+    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
         """The variances in their new places."""
-        del y
+        del y, unit
         return self._order(h).apply(variance)
 
     def _groups(self, x: Any) -> Any:

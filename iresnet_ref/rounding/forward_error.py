@@ -11,7 +11,7 @@ import math
 from typing import Any, NamedTuple
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, row_norm, size
+from iresnet_ref.arrays import device, expand_rows, namespace, row_norm, size
 
 
 class ForwardError(NamedTuple):
@@ -46,6 +46,12 @@ def through_entries(y: Any, before: ForwardError, lipschitz: float, accuracy: fl
     solved = on_top / (1.0 - 2.0 * c)
     growth = solved * (lipschitz * before.growth + c * change)
     return ForwardError(error, growth, solved * (lipschitz * before.drift + 2.0 * c * error), change, before.norm)
+
+
+def one_rounding(y: Any, unit: Any) -> Any:
+    """Return (u·y)² in `unit`² of its row: the estimated variance of one rounding. No square leaves the range if |y| ≤ unit."""
+    scaled = rounding.unit_roundoff(y) * (y / expand_rows(unit, y.ndim - 1))
+    return scaled * scaled
 
 
 def combined(a: Any, b: Any, p: float) -> Any:
