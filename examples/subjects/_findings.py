@@ -145,7 +145,7 @@ FINDINGS = (
 
 UNNORMALISED = dict.fromkeys(
     (*INVERSE, *NORM, *VOLUME, "inverse.is-injective", "inverse.odd-inputs", "convergence.banach-rate", "lipschitz.all-magnitudes",
-     "logdet.within-bounds", "logdet.all-magnitudes", "gradient.through-inverse"),
+     "logdet.within-bounds", "logdet.positive-determinant", "logdet.all-magnitudes", "gradient.through-inverse"),
     "negative control: Lip(g) is above 4, so x + g(x) is not injective, and neither the iteration nor the series converges",
 )
 

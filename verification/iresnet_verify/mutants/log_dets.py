@@ -81,7 +81,7 @@ MUTANTS = table("logdet", {
         ("logdet.one-value", "logdet.matches-determinant"), wrong(lambda n, x: exact(n, x).sum().expand(len(x)))),
     "constant": ("logdet.depends-on-input", wrong(lambda n, x: exact(n, x)[:1].expand(len(x)))),
     "scaled beyond the bounds": ("logdet.within-bounds", wrong(lambda n, x: 60 * exact(n, x))),
-    "not a number": ("logdet.within-bounds", wrong(lambda n, x: exact(n, x).log())),
+    "not a number": ("logdet.finite", wrong(lambda n, x: exact(n, x).log())),
     "of the inverse, at y": ("logdet.of-the-inverse", lambda s: subject(seed=s, inverse_at="y")),
     "of the inverse, random, at y": ("logdet.of-the-inverse", lambda s: subject("roulette, gaussian", seed=s, inverse_at="y")),
     "of the inverse, without the minus sign": ("logdet.of-the-inverse", of_inverse_without_minus),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iresnet_verify.catalogue.shared.log_det_truth import Truth, decided, truth_at
+from iresnet_verify.catalogue.shared.log_det_truth import NO_VALUE, SLACK, Truth, decided, limit, truth_at
 from iresnet_verify.catalogue.shared.map_errors import promised
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import verdict
 from iresnet_verify.expectation.bias import compare_expectation
 from iresnet_verify.measurements import log_dets as measures
 from iresnet_verify.randomness.injection import Vector
@@ -18,9 +20,6 @@ from iresnet_verify.randomness.injection import Vector
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
     from iresnet_verify.subject.subject import HostArray
-
-NO_VALUE = "the log-det is declared gradient-only: its value claims nothing"
-SLACK = "oracle's error + K·u·√d·(‖J‖+1)·Σ1/σᵢ + K·u·(Σ|log σᵢ| + d), K = 64"
 
 
 @check(
@@ -46,30 +45,26 @@ def of_the_inverse(ctx: Context) -> Outcome:
         rows = min(2, len(x))
         claim = truth.claim(ctx, bias, rows, "inverse log-det")
         claim.x, claim.truth, claim.slack, claim.J = y[:rows], -truth.value[:rows], claim.slack + moved[:rows], None
-        outcome = compare_expectation(ctx, lambda rows, seed: inverse_log_det(rows, seed=seed), claim)
-        return _located(ctx, outcome, truth, y)
+        found = compare_expectation(ctx, lambda rows, seed: inverse_log_det(rows, seed=seed), claim)
+        if found.status != "failed":
+            return found
+        expectation = np.full(len(y), float(found.evidence.get("expectation", math.nan)))
+        return replace(found, message=found.message + _mistake(ctx, truth, y, expectation))
     value = inverse_log_det(y, seed=ctx.caller.next_seed())
     allowed = truth.slack + moved + bias
-    gap = np.where(np.isfinite(value), np.abs(value + truth.value), np.inf)
     known = decided(truth, limit(ctx)) & (allowed <= limit(ctx) + bias)
-    if not known.any():
-        return Outcome("inconclusive", f"oracle and inverse leave no row to decide: allowed {np.min(allowed):.2g} nats",
-                       oracle=truth.source)
-    ratio = np.where(known, gap / allowed, -1.0)
-    worst = int(np.argmax(ratio))
-    evidence = {"rows": int(known.sum()), "rows_wrong": int((ratio > 1).sum()), "largest_gap": float(gap[known].max()),
-                "moved_by_inverse": float(moved[known].max())}
-    tolerance = f"{allowed[worst]:.2e} = {SLACK} + 8·‖∇ log det‖·error of the inverse"
-    if ratio[worst] <= 1.0:
-        return Outcome("passed", f"largest gap {gap[known].max():.2g} nats in {int(known.sum())} rows", evidence, tolerance,
-                       truth.source)
-    outcome = Outcome(
-        "failed", f"expected {-truth.value[worst]:.10g} ± {allowed[worst]:.2g} at y = F(x), got {value[worst]:.10g}", evidence,
-        tolerance, truth.source,
-        Counterexample({"y": y[worst : worst + 1], "truth": truth.value[worst : worst + 1], "allowed": allowed[worst : worst + 1]},
-                       measures.inverse_log_det_against_truth),
+    bound = np.where(known, allowed, np.inf)
+    return verdict(
+        np.abs(value + truth.value), bound,
+        expected=lambda at: f"{-truth.value[at.row]:.10g} ± {at.bound:.2g} at y = F(x)",
+        got=lambda at: f"{value[at.row]:.10g}{_mistake(ctx, truth, y, value)}",
+        passed=lambda at: f"largest gap {at.largest:.2g} nats in {at.compared} rows",
+        undecided=f"oracle and inverse leave no row to decide: allowed {np.min(allowed):.2g} nats",
+        tolerance=f"{SLACK} + 8·‖∇ log det‖·error of the inverse", oracle=truth.source,
+        evidence={"moved_by_inverse": float(moved[known].max(initial=0.0))},
+        counterexample=lambda at: Counterexample({"y": y[at.rows], "truth": truth.value[at.rows], "allowed": bound[at.rows]},
+                                                 measures.inverse_log_det_against_truth),
     )
-    return _located(ctx, outcome, truth, y, value)
 
 
 def _inverse_claim(ctx: Context) -> tuple[str, float]:
@@ -98,30 +93,19 @@ def moved_by_inverse(ctx: Context, truth: Truth, y: HostArray) -> Vector:
     for _ in range(4):
         v = ctx.rng.standard_normal(x.shape)
         v *= (step / np.linalg.norm(v.reshape(flat), axis=1)).reshape(-1, *[1] * (x.ndim - 1))
-        beside = truth_at(ctx, (x + v).astype(truth.x.dtype))
-        slopes.append((np.abs(beside.value - truth.value) + beside.error + truth.error) / step)
+        nearby = truth_at(ctx, (x + v).astype(truth.x.dtype))
+        slopes.append((np.abs(nearby.value - truth.value) + nearby.error + truth.error) / step)
     gradient = math.sqrt(ctx.d) * np.sqrt(np.mean(np.square(slopes), axis=0))
     return 8.0 * gradient * np.maximum(missed, promised(ctx)[0] * size)
 
 
-def _located(ctx: Context, outcome: Outcome, truth: Truth, y: HostArray, value: Vector | None = None) -> Outcome:
-    """Say so where the value is the log-det at y, or has the forward's sign."""
-    if outcome.status != "failed":
-        return outcome
+def _mistake(ctx: Context, truth: Truth, y: HostArray, value: Vector) -> str:
+    """What the values are instead, where they are the log-det at y, or have the sign of the forward's."""
     at_y = truth_at(ctx, y)
-    if value is None:
-        value = np.full(len(y), float(outcome.evidence.get("expectation", math.nan)))
     near = at_y.slack + truth.slack + 1e-9 * np.abs(value)
     wrong = np.abs(value + truth.value) > 4 * near
-    hint = ""
     if (np.abs(value + at_y.value) <= 4 * near)[wrong].any():
-        hint = ": that is the log-det at y, not at x = F⁻¹(y)"
-    elif (np.abs(value - truth.value) <= 4 * near)[wrong].any():
-        hint = ": that is the log-det of F, without the minus sign"
-    return Outcome("failed", outcome.message + hint, outcome.evidence, outcome.tolerance, outcome.oracle,
-                   outcome.counterexample, outcome.curves)
-
-
-def limit(ctx: Context) -> float:
-    """The largest error of the oracle with which a row still decides something: ε of the budget."""
-    return ctx.budget.epsilon_per_dim * ctx.d
+        return ": that is the log-det at y, not at x = F⁻¹(y)"
+    if (np.abs(value - truth.value) <= 4 * near)[wrong].any():
+        return ": that is the log-det of F, without the minus sign"
+    return ""

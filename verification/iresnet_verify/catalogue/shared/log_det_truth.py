@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from iresnet_verify.subject.subject import HostArray
 
 
+NO_VALUE = "the log-det is declared gradient-only: its value claims nothing"
+SLACK = "oracle's error + K·u·√d·(‖J‖+1)·Σ1/σᵢ + K·u·(Σ|log σᵢ| + d), K = 64"
+"""The derivation of `Truth.slack`."""
+
+
 @dataclass(frozen=True)
 class Truth:
     """log|det dF/dx| on the rows x, the oracle's error, and the slack an exact log-det has against it."""
@@ -71,6 +76,11 @@ def is_deterministic(ctx: Context, x: HostArray) -> bool:
     """Whether the log-det has one value whatever the seed."""
     first = ctx.evaluate_log_det(x, 11)
     return all(np.array_equal(first, ctx.evaluate_log_det(x, s), equal_nan=True) for s in (12, 13))
+
+
+def limit(ctx: Context) -> float:
+    """The largest error of the oracle with which a row still decides something: ε of the budget."""
+    return ctx.budget.epsilon_per_dim * ctx.d
 
 
 def decided(truth: Truth, limit: float) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

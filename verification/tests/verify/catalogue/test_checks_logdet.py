@@ -64,6 +64,27 @@ def test_a_lipschitz_claim_that_the_determinant_contradicts_is_rejected() -> Non
     assert found.status == "failed"
 
 
+def test_each_promise_of_a_contraction_is_refuted_by_a_subject_that_breaks_it_alone() -> None:
+    def reflect(x: torch.Tensor) -> torch.Tensor:
+        return x * torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=x.dtype)
+
+    def statuses(made: Subject) -> dict[str, str]:
+        report = audit(made, seed=0, budget="quick",
+                       select=["logdet.finite", "logdet.within-bounds", "logdet.positive-determinant"])
+        return {c.id.removeprefix("logdet."): c.status for c in report.checks}
+
+    net = Net(4, 0)
+    right = {"finite": "passed", "within-bounds": "passed", "positive-determinant": "passed"}
+    assert statuses(subject()) == right
+    negative = Subject(name="reflection", event_shape=(4,), framework="torch", dtype="float64", forward=reflect,
+                       log_det=lambda x: x.new_zeros(len(x)), lipschitz=0.5)
+    assert statuses(negative) == {**right, "positive-determinant": "failed"}
+    scaled = replace(subject(), forward=net, log_det=lambda x: 60 * exact(net, x))
+    assert statuses(scaled) == {**right, "within-bounds": "failed"}
+    far = replace(subject(), forward=net, lipschitz=None, log_det=lambda x: torch.where(x[:, 0] > 0, torch.inf, exact(net, x)))
+    assert statuses(far) == {"finite": "failed", "within-bounds": "skipped", "positive-determinant": "skipped"}
+
+
 def test_single_precision_networks_pass_in_single_precision() -> None:
     class Single(Net):
         def __init__(self) -> None:
