@@ -4,7 +4,7 @@ Central differences D(h) = (F(x + hv) − F(x − hv)) / 2h at h = h₀·4⁻ᵏ
 T_{k,m} = T_{k,m−1} + (T_{k,m−1} − T_{k−1,m−1}) / (16ᵐ − 1)). The error of an entry is estimated by the larger of its
 two differences to its parents (Ridders) plus the rounding (η‖F‖ + u‖x‖(1 + ‖D‖)) / h of the smallest step it uses,
 doubled; the entry with the smallest error wins, row by row. η is the relative noise of one evaluation. h₀ is a share of
-max(1, ‖x‖_∞), but an entry whose smallest step is more than that share of 1 does not count: beside a point at 10⁶ the
+max(1, ‖x‖_∞), but an entry whose smallest step is more than that share of 1 does not count: near a point at 10⁶ the
 secants of a bounded oscillation agree with each other, about 0. Steps end where the rounding η‖F‖/h of the next alone is
 more than the error reached in every row.
 
@@ -24,7 +24,7 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[np.float64]]
 LEVELS, TOGETHER = 8, 4
 FARTHEST = 2.0**48
-"""‖x‖_∞ from which on steps stay larger: there is nothing left of small ones beside x."""
+"""‖x‖_∞ from which on steps stay larger: smaller ones are lost to rounding against x."""
 CHUNK = 4096
 """Most rows of one evaluation."""
 
@@ -41,20 +41,20 @@ def derivative(
     first = max(2.0**-5, noise ** (1 / 7)) * size_x
     best, error = np.full_like(x, np.nan), np.full(n, np.inf)
     previous: list[Array] = []
+    known: list[tuple[Array, Array]] = []
     counts = np.ceil(np.log(np.fmin(size_x, FARTHEST)) / math.log(4.0))  # from which level on
     for k in range(int(counts.max(initial=0)) + LEVELS):
         h = first * 4.0**-k
-        if k % TOGETHER == 0 or not together:
-            steps = [h * 4.0**-j for j in range(TOGETHER if together else 1)]
-            known = _central(f, x, v, steps)
+        if not known:
+            known = _central(f, x, v, [h * 4.0**-j for j in range(TOGETHER if together else 1)])
         difference, size = known.pop(0)
         with np.errstate(all="ignore"):
             rounding = (noise * size + u * np.linalg.norm(x, axis=1) * (1 + np.linalg.norm(difference, axis=1))) / h
             row = [difference]
             for m, parent in enumerate(previous, start=1):
                 entry = row[-1] + (row[-1] - parent) / (16.0**m - 1)
-                spread = np.maximum(np.linalg.norm(entry - row[-1], axis=1), np.linalg.norm(entry - parent, axis=1))
-                estimate = 2 * (spread + rounding)
+                scatter = np.maximum(np.linalg.norm(entry - row[-1], axis=1), np.linalg.norm(entry - parent, axis=1))
+                estimate = 2 * (scatter + rounding)
                 better = (estimate < error) & (k >= counts)
                 best[better], error[better] = entry[better], estimate[better]
                 row.append(entry)
@@ -77,14 +77,14 @@ def _central(f: Callable[[Array], Array], x: Array, v: Array, steps: list[Array]
             images = np.split(f(np.concatenate([p for move in moves for p in (x + move, x - move)])), 2 * len(steps))
     except Exception:
         if len(steps) > 1:
-            return [answer for h in steps for answer in _central(f, x, v, [h])]
+            return [pair for h in steps for pair in _central(f, x, v, [h])]
         images = [np.full_like(x, np.nan)] * 2
-    answers = []
+    pairs = []
     for h, up, down in zip(steps, images[::2], images[1::2], strict=True):
         with np.errstate(all="ignore"):
             size = np.linalg.norm(up, axis=1) + np.linalg.norm(down, axis=1) + 1.0
-            answers.append(((up - down) / (2 * h[:, None]), np.where(np.isfinite(size), size, 1.0)))
-    return answers
+            pairs.append(((up - down) / (2 * h[:, None]), np.where(np.isfinite(size), size, 1.0)))
+    return pairs
 
 
 def full_jacobian(

@@ -1,8 +1,8 @@
-"""A float64 twin of a narrower subject, where `fresh(dtype="float64")` can build one: a sharper Jacobian oracle.
+"""A float64 copy of a narrower subject, where `fresh(dtype="float64")` can build one: a sharper Jacobian oracle.
 
-The twin takes over the parameters of the audited module (`load_state_dict`) and is used for a batch only if its
-forward agrees there with the subject's within the subject's own forward tolerance; otherwise the subject is judged in
-its own dtype.
+The copy takes over the parameters of the audited module (`load_state_dict`) and is used for a batch only if its
+forward agrees there with the subject's within the subject's own forward tolerance; otherwise the subject is differentiated
+in its own dtype.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from iresnet_verify.subject.subject import HostArray, Subject
 
 @dataclass(frozen=True)
 class Float64Copy:
-    """The twin's calls."""
+    """The copy's calls."""
 
     original: Subject
     caller: Caller
     calls: HostCalls
 
     def follows(self, x: HostArray, y: HostArray, tolerance: HostArray, seed: int) -> bool:
-        """Take over the parameters as they are now; say whether the twin maps x to y within the tolerance."""
+        """Take over the parameters as they are now; return whether the copy maps x to y within the tolerance."""
         module, source = self.caller.subject.module, self.original.module
         try:
             if is_torch_module(module) and is_torch_module(source):
                 module.load_state_dict(source.state_dict())
             image = self.calls.forward(x.astype(np.float64), seed=seed)
-        except Exception:  # a twin that does not work is not used
+        except Exception:  # a copy that does not work is not used
             return False
         return bool((np.linalg.norm(flat(image) - flat(y).astype(np.float64), axis=1) <= tolerance).all())
 
 
 def float64_copy_of(subject: Subject, mode: str | None, seed: int) -> Float64Copy | None:
-    """Build the twin of a subject that is not float64; None where there is none."""
+    """Build the float64 copy of a narrower subject; None where there is none."""
     if subject.dtype == "float64" or subject.fresh is None:
         return None
     try:
@@ -49,7 +49,7 @@ def float64_copy_of(subject: Subject, mode: str | None, seed: int) -> Float64Cop
         set_mode(float64_copy.module, mode)
         framework = framework_of(float64_copy)
         conventions = read_conventions(float64_copy, framework, seed)
-    except Exception:  # `state` checks judge `fresh` itself; here it only means no twin
+    except Exception:  # `fresh` itself is tested by the family `state`; here it only means no copy
         return None
     if "forward" in conventions.broken:
         return None

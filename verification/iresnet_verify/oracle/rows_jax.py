@@ -1,7 +1,7 @@
 """Derivatives of a JAX subject's callables by JAX itself: rows of the Jacobian by `vjp`, columns by `jvp`, one pullback.
 
-A subject is traced only here, and what comes out is judged by the caller against differences of the untraced map: a
-function that leaves JAX (NumPy inside), draws keys by a counter or caches raises or disagrees, and is not believed.
+A subject is traced only here, and the caller compares the result with differences of the untraced map: a
+function that leaves JAX (NumPy inside), draws keys by a counter or caches raises or disagrees, and is rejected.
 `vjp` is refused by loops of unknown length, `jvp` by functions with a `custom_vjp`: so both exist.
 """
 
@@ -25,8 +25,8 @@ def rows(caller: Caller, name: str, x: HostArray, seed: int) -> Array:
 
     function, at, basis = _flat(caller, name, x, seed)
     _, pull = jax.vjp(function, at)
-    answer = jax.vmap(lambda e: pull(e)[0])(basis)  # (d, batch, d): [i, n, j] = ∂y_ni/∂x_nj
-    return np.moveaxis(np.asarray(caller.framework.host(answer), dtype=np.float64), 0, 1)
+    stacked = jax.vmap(lambda e: pull(e)[0])(basis)  # (d, batch, d): [i, n, j] = ∂y_ni/∂x_nj
+    return np.moveaxis(np.asarray(caller.framework.host(stacked), dtype=np.float64), 0, 1)
 
 
 def columns(caller: Caller, name: str, x: HostArray, seed: int) -> Array:
@@ -34,8 +34,8 @@ def columns(caller: Caller, name: str, x: HostArray, seed: int) -> Array:
     import jax
 
     function, at, basis = _flat(caller, name, x, seed)
-    answer = jax.vmap(lambda e: jax.jvp(function, (at,), (e,))[1])(basis)  # [j, n, i]
-    return np.moveaxis(np.asarray(caller.framework.host(answer), dtype=np.float64), 0, 2)
+    stacked = jax.vmap(lambda e: jax.jvp(function, (at,), (e,))[1])(basis)  # [j, n, i]
+    return np.moveaxis(np.asarray(caller.framework.host(stacked), dtype=np.float64), 0, 2)
 
 
 def pullback(caller: Caller, name: str, x: HostArray, cotangent: HostArray) -> tuple[HostArray, HostArray]:

@@ -3,7 +3,7 @@
 All at once means `torch.autograd.grad(..., is_grads_batched=True)`: the recorded graph is walked once with a batch of
 cotangents, the subject itself is called as ever. What a layer's own backward makes of batched cotangents is not taken
 on trust: one ordinary reverse pass with random signs w must give the same wᵀJ, each row to K·u·d of its size. A layer that
-raises or disagrees, or whose graph answers once only, is differentiated row by row on a new graph (`settled`).
+raises or disagrees, or whose graph can be used only once, is differentiated row by row on a new graph (`batched_or_single`).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ convolutional block in 768 dimensions takes a third longer."""
 T = TypeVar("T")
 
 
-def settled(caller: Caller, attempt: Callable[[bool], T]) -> T:
+def batched_or_single(caller: Caller, attempt: Callable[[bool], T]) -> T:
     """Return attempt(True), which works at once, or attempt(False) from when on that raises; each puts the state back itself."""
     if not caller.batched_cotangents:
         return attempt(False)
     try:
         return attempt(True)
     except Exception:  # whatever a backward pass raises on batched cotangents
-        answer = attempt(False)
+        result = attempt(False)
         caller.batched_cotangents = False
-        return answer
+        return result
 
 
 def rows(y: Native, leaf: Native, *, batched: bool, create_graph: bool = False) -> Native:
@@ -59,7 +59,7 @@ def _at_once(y: Native, leaf: Native, create_graph: bool) -> Native:
     basis = torch.eye(d, dtype=y.dtype, device=y.device)
     chunk = max(1, SIZE // max(1, n * d))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch says where it has no batched form and loops itself
+        warnings.simplefilter("ignore")  # torch warns where it has no batched form and loops itself
         parts = [
             torch.autograd.grad(y, leaf, basis[i : i + chunk, None].expand(-1, n, d), retain_graph=True,
                                 create_graph=create_graph, is_grads_batched=True)[0]

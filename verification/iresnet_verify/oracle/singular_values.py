@@ -97,7 +97,7 @@ def _iterated(A: Array) -> tuple[Array, Array, Array, Array]:
 def smallest(A: Array) -> tuple[Array, Array, Array, Array]:
     """Return (σ, a lower bound on it, u, v) of the smallest singular value; 0 where the matrix is singular.
 
-    The computed inverse is that of A + E with ‖E‖ ≤ 8·d·u·‖A‖, as in `logdet_truth`: the bound allows for it.
+    The computed inverse is that of A + E with ‖E‖ ≤ 8·d·u·‖A‖, as in `log_det_truth`: the bound allows for it.
     """
     n, d = A.shape[:2]
     if d <= SMALL:

@@ -71,10 +71,10 @@ def _by_torch(ctx: Context, y: HostArray, c: HostArray) -> tuple[HostArray, Host
 
 def _by_jax(ctx: Context, y: HostArray, c: HostArray) -> tuple[HostArray, HostArray] | None:
     """The same by `jax.vjp`; None where JAX refuses (a loop of unknown length, code that leaves JAX)."""
-    from iresnet_verify.oracle import rows_jax as autodiff_jax
+    from iresnet_verify.oracle import rows_jax
 
     try:
-        return autodiff_jax.pullback(ctx.caller, "inverse", y, c)
+        return rows_jax.pullback(ctx.caller, "inverse", y, c)
     except (TypeError, ValueError, NotImplementedError, RuntimeError):
         return None
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iresnet_verify.oracle import rows_torch as autodiff_torch
+from iresnet_verify.oracle import rows_torch
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.oracle.jacobian import OPERATIONS
 from iresnet_verify.subject.errors import Undecided
@@ -76,7 +76,7 @@ def exact_log_det(ctx: Context, leaf: Any, seed: int, *, batched: bool, create_g
 
     name = "forward" if ctx.subject.residual is None else "residual"
     y = ctx.caller.event(name, leaf.clone(), seed=seed)[0]
-    J = autodiff_torch.rows(y.reshape(y.shape[0], -1), leaf, batched=batched, create_graph=create_graph)
+    J = rows_torch.rows(y.reshape(y.shape[0], -1), leaf, batched=batched, create_graph=create_graph)
     J = J.reshape(len(leaf), J.shape[1], -1).double()
     return torch.linalg.slogdet(J + torch.eye(J.shape[1], dtype=J.dtype) if name == "residual" else J)[1]
 
@@ -119,7 +119,7 @@ def _per_row(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale: float
         found = _by_copies(ctx, x, chosen, seed, scale)
         if found is not None:
             return found
-    return autodiff_torch.settled(ctx.caller, lambda batched: _differentiated(ctx, x, chosen, seed, scale, batched))
+    return rows_torch.batched_or_single(ctx.caller, lambda batched: _differentiated(ctx, x, chosen, seed, scale, batched))
 
 
 def _by_copies(ctx: Context, x: HostArray, chosen: Sketch, seed: int, scale: float) -> Vector | None:
