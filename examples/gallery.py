@@ -25,7 +25,7 @@ from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.cli.terminal import gallery_table
 from iresnet_verify.report import html as report_html
-from iresnet_verify.report import json as report_json
+from iresnet_verify.report.json import write as write_json
 from iresnet_verify.subject.loading import Origin
 from iresnet_verify.workers import isolated_audits as isolated
 from iresnet_verify.workers.worker import Job
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     REPORTS.mkdir(exist_ok=True)
     stem = "published" if chosen.published else "gallery"
     audits = audit(chosen.seed, chosen.budget, chosen.workers, REPORTS / f"{stem}-reproduce", chosen.published)
-    report_json.write(audits.reports, REPORTS / f"{stem}.json")
+    write_json(audits.reports, REPORTS / f"{stem}.json")
     report_html.write(audits.reports, REPORTS / f"{stem}.html")
     wrong = surprises(audits, chosen.workers)
 

@@ -1,4 +1,4 @@
-"""Audit anybody's invertible network: `audit(Subject(...))` says with a known error rate what is wrong."""
+"""Audit anybody's invertible network: `audit(Subject(...))` reports, with a known error rate, which claims do not hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `iresnet-verify`. Without the packages of its extra it says how to install them, and exits with 2."""
+"""The command `iresnet-verify`. Without the packages of its extra it prints how to install them and exits with 2."""
 
 from __future__ import annotations
 

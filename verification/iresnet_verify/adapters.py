@@ -7,12 +7,12 @@
     density_pair  forward(x, log_density) -> (y, log_density − …)    bijx
     reversible    m(x), m.inverse(y) without a log-det               memcnn
     ode           dx/dt = f(t, x)                                    torchdiffeq
-    recognise     finds which of the above an object is
+    recognise     any of the above, whichever the object is
 
 Each takes further `Subject` fields by keyword. No package is imported that the object does not come from. The adapters
-hand on what the package says: shapes of log-dets are read by the suite, and no sign is ever chosen to make a log-det fit.
-Only a log-det of one number for several rows has two readings, the same for all rows or their sum: `recognise` tells
-them apart by calling with single rows, and refuses with both shown where neither explains the calls.
+change nothing that the package returns: the suite normalises the shapes of log-dets, and no sign is ever chosen to make a log-det fit.
+Only a log-det of one number for several rows is ambiguous, the same for all rows or their sum: `recognise` tells
+them apart by calling with single rows, and raises an error with both values where neither explains the calls.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Object = Any
 def pair(
     obj: Object, event_shape: EventShape, *, forward: str = "forward", inverse: str | None = "inverse", **fields: Any
 ) -> Subject:
-    """Methods that answer (out, log_det) on a batch; `forward` and `inverse` are their names.
+    """Methods that return (out, log_det) on a batch; `forward` and `inverse` are their names.
 
     >>> pair(nflows_transform, (6,))                                                        # doctest: +SKIP
     >>> pair(distrax_bijector, (6,), forward="forward_and_log_det", inverse="inverse_and_log_det")  # doctest: +SKIP
@@ -52,7 +52,7 @@ def event_pair(
     obj: Object, event_shape: EventShape, *, forward: str = "transform_and_log_det", inverse: str = "inverse_and_log_det",
     **fields: Any,
 ) -> Subject:
-    """JAX methods that answer (out, log_det) for one event, vectorised by `jax.vmap` and compiled once.
+    """JAX methods that return (out, log_det) for one event, vectorised by `jax.vmap` and compiled once.
 
     >>> event_pair(flowjax.bijections.Affine(jnp.ones(3), 2 * jnp.ones(3)), (3,))           # doctest: +SKIP
     """
@@ -161,7 +161,7 @@ def recognise(obj: Object, event_shape: EventShape, **fields: Any) -> Subject:
     """Find how `obj` is called from the methods it has, confirm it by calling, and settle what one number per batch means.
 
     Raises `SubjectError` where no convention is known, where the calls do not keep the one found, or where neither
-    reading of a log-det explains the calls.
+    meaning of a log-det explains the calls.
 
     >>> recognise(FrEIA.framework.SequenceINN(6), (6,))                                     # doctest: +SKIP
     """

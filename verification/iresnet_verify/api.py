@@ -27,7 +27,7 @@ class Report(AuditResult):
         return json.as_dict(self)
 
     def to_json(self, path: str | Path) -> None:
-        """Write the report as JSON, reproductions into `<stem>-reproduce/` beside it."""
+        """Write the report as JSON, reproductions into `<stem>-reproduce/` next to it."""
         json.write(attach([self], folder_beside(Path(path))), path)
 
     def to_junit(self, path: str | Path) -> None:
@@ -35,7 +35,7 @@ class Report(AuditResult):
         junit.write([self], path)
 
     def to_html(self, path: str | Path) -> None:
-        """Write the report as one self-contained HTML page, reproductions into `<stem>-reproduce/` beside it."""
+        """Write the report as one self-contained HTML page, reproductions into `<stem>-reproduce/` next to it."""
         from iresnet_verify.report import html
 
         html.write(attach([self], folder_beside(Path(path))), Path(path))

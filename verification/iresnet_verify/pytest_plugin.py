@@ -40,7 +40,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 class CheckError(Exception):
-    """The check could not be carried out."""
+    """A check ended in an error: it could not be carried out."""
 
 
 class BoundCheck:

@@ -15,7 +15,7 @@ class AuditResult:
     """The audit of one subject."""
 
     subject: Mapping[str, Any]
-    """Name, event_shape, framework, dtype, device, claims, origin, and the conventions the suite read."""
+    """Name, event_shape, framework, dtype, device, claims, origin, and the conventions that were found."""
     environment: Mapping[str, str]
     seed: int
     alpha: float

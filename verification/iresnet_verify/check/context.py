@@ -15,15 +15,13 @@ from iresnet_verify.oracle.float64_copy import Float64Copy, float64_copy_of
 from iresnet_verify.oracle.jacobian import OPERATIONS, Jacobian, Oracle
 from iresnet_verify.oracle.log_determinant import log_det_truth
 from iresnet_verify.subject.calls import Caller, HostCalls, flat, host_calls
-from iresnet_verify.subject.conventions import Conventions, read_conventions
-from iresnet_verify.subject.errors import SubjectError, Undecided
-from iresnet_verify.subject.frameworks import UNIT_ROUNDOFF, Framework, framework_of
+from iresnet_verify.subject.conventions import Conventions
+from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.frameworks import UNIT_ROUNDOFF, Framework
 from iresnet_verify.subject.inputs import subject_inputs
-from iresnet_verify.subject.module_state import preserved, set_mode
+from iresnet_verify.subject.module_state import preserved
 from iresnet_verify.subject.seeds import derived_seed
 from iresnet_verify.subject.subject import HostArray, Native, Subject
-
-__all__ = ["Calls", "Context", "Jacobian", "Undecided", "subject_inputs"]
 
 Calls = HostCalls
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -103,11 +101,6 @@ class Context:
         """Log-det as a native (batch,) array, still differentiable."""
         return self.caller.scalar("log_det", x, **options)
 
-    @property
-    def calls_native(self) -> Context:
-        """The same callables on framework arrays: `native`, `host`, `raw_forward`, `raw_log_det`, `raw_inverse`."""
-        return self
-
     def evaluate_log_det(self, x: HostArray, seed: int) -> Array:
         """Evaluate the log-det once with every generator seeded by `seed`: (batch,)."""
         if self.f.log_det is None:
@@ -122,7 +115,7 @@ class Context:
     def jacobian(self, x: HostArray) -> Jacobian:
         """Return dF/dx at the rows of x by the Jacobian oracle. Raises `Undecided` where no method agrees.
 
-        A subject narrower than float64 is differentiated by its float64 twin where `fresh(dtype=)` gives one that
+        A subject narrower than float64 is differentiated by its float64 copy where `fresh(dtype=)` gives one that
         agrees with it; the error then still allows K·u·√d·(‖J‖ + 1), what the subject's own dtype cannot avoid.
         """
         seed = self.caller.next_seed()
@@ -141,7 +134,7 @@ class Context:
 
     @cached_property
     def _float64_copy(self) -> Float64Copy | None:
-        return float64_copy_of(self.subject, self.mode, derived_seed(self.seed, "twin", self.mode))
+        return float64_copy_of(self.subject, self.mode, derived_seed(self.seed, "float64 copy", self.mode))
 
     def residual_jacobian(self, x: HostArray) -> Jacobian:
         """Return J_g = J_F − I (made from g itself where it is given and differentiable)."""
@@ -149,7 +142,7 @@ class Context:
         return Jacobian(J.residual, J.source, J.error, J.residual)
 
     def log_det_truth(self, x: HostArray, jacobian: Jacobian | None = None) -> tuple[Array, Array, str]:
-        """Return (value, error, source): log|det dF/dx| per row; see `logdet_truth`."""
+        """Return (value, error, source): log|det dF/dx| per row; see `log_det_truth`."""
         return log_det_truth(self.jacobian(x) if jacobian is None else jacobian, self.u)
 
     @property
@@ -188,17 +181,7 @@ class Context:
         shown = np.maximum(shown, np.median(shown)) if len(shown) else shown
         return OPERATIONS * self.u * size + shown + self.accuracy * size
 
-    def fresh_calls(self, subject: Subject) -> Calls:
-        """Return normalised calls of another subject, e.g. `subject.fresh()`, put into this context's mode."""
-        set_mode(subject.module, self.mode)
-        framework = framework_of(subject)
-        conventions = read_conventions(subject, framework, derived_seed(self.seed, "reading", self.mode))
-        if conventions.broken:
-            raise SubjectError("; ".join(conventions.broken.values()))
-        caller = new_caller(subject, framework, conventions, derived_seed(self.seed, self.check_id, self.mode))
-        return host_calls(caller, pure=bool(conventions.changes_state))
-
 
 def new_caller(subject: Subject, framework: Framework, conventions: Conventions, seed: int) -> Caller:
-    """Return native calls with the packing that was read."""
+    """Return native calls with the packing of the conventions."""
     return Caller(subject, framework, seed, conventions.context_row, dict(conventions.packed))

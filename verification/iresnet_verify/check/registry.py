@@ -1,7 +1,7 @@
 """A check: one claim, its oracle, its tolerance, its evidence, its reproduction.
 
-A check is a function `(context) -> Outcome`, registered by the decorator `check`. Checks of one family live in
-`catalogue/<family>.py`. They see the subject only through the `Context`: calls are normalised there (packing,
+A check is a function `(context) -> Outcome`, registered by the decorator `check`. The checks of one family
+are in the folder `catalogue/<family>`. They see the subject only through the `Context`: calls are normalised there (packing,
 log-det shapes, modes, seeding) and take and return host NumPy arrays.
 """
 
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from iresnet_verify.check.outcome import Kind, Outcome
 
@@ -40,7 +38,7 @@ class Check:
     needs: tuple[str, ...] = ()
     """`Subject` fields without which it is skipped, e.g. ("inverse",); "torch" for checks that need its autograd,
     "autodiff" for those that JAX serves as well; "parameters" for gradients of a torch module or of a pytree of JAX,
-    "autograd" for gradients of x that torch takes beside those of a module."""
+    "autograd" for gradients of x, where a torch subject must give a module as well."""
     modes: bool = True
     """Whether it runs once in each of the subject's modes (True) or once in the last of them (False)."""
     statistical: bool = False
@@ -72,8 +70,3 @@ def check(
         return run
 
     return register
-
-
-def finite(a: np.ndarray[Any, Any]) -> bool:
-    """Whether all entries are finite."""
-    return bool(np.isfinite(a).all())

@@ -20,17 +20,16 @@ from rich.console import Console
 from iresnet_ref.errors import IResNetError
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.budget import BUDGETS
-from iresnet_verify.cli import configuration
-from iresnet_verify.cli import terminal as report_terminal
+from iresnet_verify.cli import configuration, terminal
 from iresnet_verify.report import baseline as baselines
-from iresnet_verify.report import github as report_github
-from iresnet_verify.report import json as report_json
-from iresnet_verify.report import junit as report_junit
+from iresnet_verify.report import github
+from iresnet_verify.report.json import write as write_json
+from iresnet_verify.report.junit import write as write_junit
 from iresnet_verify.reproduction.file_names import folder_beside
 from iresnet_verify.running.plan import selected
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import parse
-from iresnet_verify.workers import isolated_audits as isolated
+from iresnet_verify.workers import isolated_audits
 from iresnet_verify.workers.worker import Job
 
 PASSED, FAILED, UNUSABLE, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -78,7 +77,7 @@ def main(context: click.Context) -> None:
 @click.option("--html", "html_path", type=FILE, help="Write the report as one HTML page.")
 @click.option("--junit", "junit_path", type=FILE, help="Write the report as JUnit XML.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
-              help="Folder for reproductions; otherwise <stem of the JSON or HTML file>-reproduce beside it.")
+              help="Folder for reproductions; otherwise <stem of the JSON or HTML file>-reproduce next to it.")
 @click.option("--select", multiple=True, help="Only these checks: id, family or pattern; repeatable or comma-separated.")
 @click.option("--ignore", multiple=True, help="Not these checks.")
 @click.option("--baseline", type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -111,18 +110,18 @@ def audit(
             jobs.append(Job(parse(spec, backend), seed, budget, alpha, chosen, left_out, load_seconds, check_seconds))
         except SubjectError as error:
             errors.append(error)
-    beside = json_path or html_path
-    folder = out or (folder_beside(beside) if beside else WITHOUT_REPORT)
+    first = json_path or html_path
+    folder = out or (folder_beside(first) if first else WITHOUT_REPORT)
     reports: list[AuditResult] = []
     if jobs:
-        with report_terminal.progress_bar() as progress:
-            audits = isolated.run(jobs, folder, workers=workers, progress=progress)
+        with terminal.progress_bar() as progress:
+            audits = isolated_audits.run(jobs, folder, workers=workers, progress=progress)
         reports, errors = baselines.apply(audits.reports, known, str(baseline)), errors + audits.errors
-    report_terminal.show(reports)
+    terminal.show(reports)
     for fixed in baselines.fixed(reports, known):
         click.echo(f"fixed: {fixed} passes; remove it from {baseline}")
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        click.echo("\n".join(report_github.lines(reports)))
+        click.echo("\n".join(github.lines(reports)))
     _write(reports, errors, json_path, html_path, junit_path)
     for problem in errors:
         click.echo(f"error: {problem}", err=True)
@@ -139,13 +138,13 @@ def _write(
 ) -> None:
     """Write the reports that were asked for."""
     if json_path:
-        report_json.write(reports, json_path, errors)
+        write_json(reports, json_path, errors)
     if junit_path:
-        report_junit.write(reports, junit_path, errors)
+        write_junit(reports, junit_path, errors)
     if html_path and reports:
-        from iresnet_verify.report import html as report_html
+        from iresnet_verify.report.html import write as write_html
 
-        report_html.write(reports, html_path)
+        write_html(reports, html_path)
     for path in (p for p in (json_path, html_path if reports else None, junit_path) if p):
         click.echo(f"written: {path}")
 
@@ -170,7 +169,7 @@ def _make_writable(path: Path) -> None:
 
 
 def exit_code(reports: Sequence[AuditResult], errors: Sequence[SubjectError] = ()) -> int:
-    """The exit code that says what was found."""
+    """The exit code of `audit` for these results."""
     found = {r.status for r in reports}
     if errors or not reports:
         return UNUSABLE
@@ -199,7 +198,7 @@ def campaign(
 
     options = [word for name, given in (("--select", select), ("--ignore", ignore)) for p in given for word in (name, p)]
     units = [many.Unit(parse(spec, backend), seed, budget, tuple(options)) for spec in subjects for seed in range(first, first + seeds)]
-    with report_terminal.counting_bar(len(units), "auditing") as step:
+    with terminal.counting_bar(len(units), "auditing") as step:
         records = many.run(units, folder, workers=workers, scheduler=scheduler, progress=lambda unit, _: step(unit.name))
     click.echo(many.summary(records))
     codes = {r["exit"] for r in records}
@@ -212,15 +211,15 @@ def campaign(
 def checks(patterns: tuple[str, ...], markdown: bool) -> None:
     """List the catalogue: what each check claims, how, by what reference, what it costs and what it catches."""
     from iresnet_verify import catalogue
-    from iresnet_verify.report import catalogue_page as report_catalogue
+    from iresnet_verify.report import catalogue_page
 
     found = [c for c in catalogue.load().values() if not patterns or any(c.family == p or fnmatch(c.id, p) for p in patterns)]
     if not found:
         raise click.UsageError(f"no check matches {' '.join(patterns)!r}; `iresnet-verify checks` lists them all")
     if markdown:
-        click.echo(report_catalogue.markdown(found), nl=False)
+        click.echo(catalogue_page.markdown(found), nl=False)
     else:
-        report_terminal.catalogue_table(found)
+        terminal.catalogue_table(found)
 
 
 @main.command()
@@ -265,7 +264,7 @@ def parity(backends: tuple[str, ...], seed: int, json_path: Path | None) -> int:
 @click.option("--markdown", "markdown_path", type=FILE, help="Write the kill matrix as Markdown.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
 def mutants(patterns: tuple[str, ...], json_path: Path | None, markdown_path: Path | None, workers: int) -> int:
-    """Examine the suite itself: does it find every mistake of the mutants? Exits 1 if one is alive."""
+    """Test the suite itself: does a check meant for it fail on every mutant? Exits 1 if one survives."""
     from iresnet_verify import mutants as population
     from iresnet_verify.mutants import examination, matrix
 

@@ -29,7 +29,7 @@ def _table(path: Path, options: Collection[str]) -> dict[str, Any]:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get(TABLE, {})
     except (OSError, ValueError) as error:
-        raise SubjectError(f"{path}: expected TOML, got {error}; mend the file or audit from another folder") from error
+        raise SubjectError(f"{path}: expected TOML, got {error}; correct the file or audit from another folder") from error
     if not isinstance(table, dict):
         raise SubjectError(f"{path}: expected [tool.{TABLE}] to be a table, got {type(table).__name__}")
     for key in table:

@@ -1,7 +1,7 @@
 """The same network on every backend against the 50-digit run: each error in units of its rounding bound.
 
 Weights and inputs are float32 numbers, the same bits everywhere, so that every difference is the backend's rounding. The units
-are derived beforehand, from u and the 50-digit run; none of them is measured on the backend that is judged by it:
+are derived beforehand, from u and the 50-digit run; none of them is measured on the backend it is applied to:
 
     draws              0 or inf: signs, Gaussians, Hadamard columns and series lengths are the same bits
     forward            ‖e‖₂ + u‖y‖₂, e the running error bound of g
@@ -110,7 +110,7 @@ class Truth:
 
     @cached_property
     def table(self) -> length_distributions.Table:
-        """The law of the series lengths."""
+        """The distribution of the series lengths."""
         return length_distributions.table(length_distributions.near_optimal(LIPSCHITZ), LIPSCHITZ)
 
     @cached_property

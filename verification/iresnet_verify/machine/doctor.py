@@ -53,17 +53,17 @@ def _backends(families: tuple[str, ...]) -> Table:
 
 
 def _missing(name: str) -> str:
-    """What the capability table says a backend lacks, and on what it has run."""
+    """What a backend lacks by the capability table, and on what it has run."""
     facts = row(name)
     lacks = [feature for feature in facts.gaps if "/" not in feature]
     partly = [feature for feature in dict.fromkeys(g.partition("/")[0] for g in facts.gaps) if feature not in lacks]
-    said = [f"no {', '.join(lacks)}"] if lacks else []
-    said += [f"not at every dtype: {', '.join(partly)}"] if partly else []
-    said += [f"has run {facts.ran}"] if facts.ran.startswith("never") else []
-    return "; ".join(said)
+    remarks = [f"no {', '.join(lacks)}"] if lacks else []
+    remarks += [f"not at every dtype: {', '.join(partly)}"] if partly else []
+    remarks += [f"has run {facts.ran}"] if facts.ran.startswith("never") else []
+    return "; ".join(remarks)
 
 
-def patience() -> float:
+def time_limit() -> float:
     """Return the seconds that a trial may take: `SECONDS` on cores of our own, more where others wait for them too."""
     waiting = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 0.0
     return SECONDS * max(1.0, waiting)
@@ -71,7 +71,7 @@ def patience() -> float:
 
 def _trials(families: Sequence[str]) -> dict[str, Trial]:
     """Family -> the outcome of its trial, each in a process of its own that begins with what all of them need."""
-    limit = patience()
+    limit = time_limit()
     # forked from a server that has it imported, where the system can: an import for each of them would take most of the time
     context = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
     if isinstance(context, multiprocessing.context.ForkServerContext):
@@ -85,9 +85,9 @@ def _outcome(future: Future[Trial], limit: float) -> Trial:
     try:
         return future.result()
     except TimeoutError:
-        return [], f"gave no answer within {limit:.2g} s: it hangs, or the machine is busy"
-    except ProcessExpired as death:
-        return [], f"ended with exit code {death.exitcode}"
+        return [], f"did not finish within {limit:.2g} s: it hangs, or the machine is busy"
+    except ProcessExpired as end:
+        return [], f"ended with exit code {end.exitcode}"
 
 
 def attempt(family: str) -> Trial:

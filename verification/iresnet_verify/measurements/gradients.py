@@ -1,4 +1,4 @@
-"""The measurements by which a reproduction shows a wrong derivative; see `volume_measures` for the rules they keep."""
+"""The measurements by which a reproduction shows a wrong derivative; see `log_dets` for the rules they keep."""
 
 from typing import Any
 

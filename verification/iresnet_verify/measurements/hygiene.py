@@ -1,4 +1,4 @@
-"""The measurements by which a reproduction shows misbehaviour.
+"""The measurements by which a reproduction shows a violated claim about calls: rows, seeds, modes, strides, arguments, dtypes.
 
 Each function is copied into the reproduction file by itself, so it uses its arguments, NumPy and imports of its own
 alone, and its annotations are strings. It returns (value, bound); the claim is violated where not value <= bound.
@@ -80,7 +80,7 @@ def wrong_shape(calls: "Any", x: "Any", name: str) -> "tuple[float, float]":
     try:
         y = getattr(calls.subject, name)(given)
     except Exception as error:
-        print("refused:", type(error).__name__)
+        print("rejected:", type(error).__name__)
         return 0.0, 0.0
     y = y[0] if isinstance(y, (tuple, list)) else y
     y = y[0] if isinstance(y, (tuple, list)) else y

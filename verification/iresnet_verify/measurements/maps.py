@@ -24,7 +24,7 @@ def recovered_input(
 def recovered_output(calls: "Any", y: "Any", tolerance: float, floor: float) -> "tuple[float, float]":
     """‖forward(inverse(y)) − y‖₂ against tolerance·max(1, ‖inverse(y)‖₂) + floor, on the worst row."""
     try:
-        calls.forward(y[::-1] / 2)  # an inverse that answers from the last forward call must not find its answer there
+        calls.forward(y[::-1] / 2)  # so that an inverse cannot return the cached input of the last forward call
     except Exception:
         print("forward raises at y/2; an inverse that caches may go unnoticed here")
     x = calls.inverse(y)
@@ -36,7 +36,7 @@ def recovered_output(calls: "Any", y: "Any", tolerance: float, floor: float) -> 
 
 
 def hidden_failure(calls: "Any", y: "Any", tolerance: float, floor: float) -> "tuple[float, float]":
-    """As for `recovered_output`, but an answer that is not finite or an exception is an honest report and counts 0."""
+    """As for `recovered_output`, but a result that is not finite, or an exception, reports the failure and counts 0."""
     try:
         calls.forward(y[::-1] / 2)  # as in `recovered_output`
     except Exception:

@@ -1,7 +1,7 @@
 """A baseline: what failed before, so that only new findings fail. JSON, {"schema": 1, "known": {subject: [check ids]}}.
 
 Unlike a declared failure a baseline needs no reason and is not strict: what it lists and what now passes is reported as
-mended and breaks nothing, so that the file can be made smaller at leisure.
+fixed and fails nothing, so that the entry can be removed at any time.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ HEAD = """# The checks
 {count} checks in {families} families. This page is printed by `iresnet-verify checks --markdown`; a test compares them.
 
 Each check states a claim with its equation, decides it against an oracle that is not the audited code, and allows what rounding
-explains: the tolerance is derived, and stands with its derivation in every result, beside the oracle that was used and the
-evidence. *Needs* names the fields of `Subject` without which a check is skipped (`torch`: its autograd). Checks marked α are
-statistical; they share the error rate of the audit. All run in training and in evaluation mode, but those marked *one mode*.
+explains: every result holds the tolerance with its derivation, the oracle that was used and the evidence. *Needs* names the fields
+of `Subject` without which a check is skipped (`torch`: its autograd). Checks marked α are statistical; they share the error rate of
+the audit. All run in training and in evaluation mode, but those marked *one mode*.
 
 {kinds}
 """

@@ -1,4 +1,4 @@
-"""Annotations for GitHub's log: one workflow command a finding, shown beside the change that caused it.
+"""Annotations for GitHub's log: one workflow command a finding, shown next to the change that caused it.
 
 The form is `::error title=…::message`, with %, CR, LF, and in properties also : and , escaped as the runner expects.
 """

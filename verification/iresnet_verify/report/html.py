@@ -101,10 +101,7 @@ class SubjectView:
 
 
 def write(reports: Sequence[AuditResult], path: Path) -> None:
-    """Write one page for one or several subjects to `path`, creating its folder; paths in it are relative to it.
-
-    Reproductions that do not exist yet go to `<stem>-reproduce/` beside the page.
-    """
+    """Write one page for one or several subjects to `path`, creating its folder; paths in it are relative to it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     page = render(reports, path)

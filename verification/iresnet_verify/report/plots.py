@@ -27,7 +27,7 @@ SERIES = 8
 
 @dataclass(frozen=True)
 class Figure:
-    """An SVG element and what stands beside it."""
+    """An SVG element with its legend and notes."""
 
     title: str
     svg: str

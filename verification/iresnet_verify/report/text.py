@@ -1,6 +1,6 @@
-"""Words and numbers for people: the verdict of a report as a sentence, values as a reader expects them.
+"""Words and numbers for people: the status of a report as a sentence, values as a reader expects them.
 
-Nothing here judges: the status is `AuditResult.status`; this only says it.
+Nothing is decided here: the status is `AuditResult.status`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def state(result: CheckResult) -> State:
 
 
 def overall(report: AuditResult) -> State:
-    """The state a whole report is shown in: one that passes only because its failures were declared says so."""
+    """The state a whole report is shown in: one that passes only because its failures were declared is marked so."""
     if report.status == "passed" and any(state(c).key == "declared" for c in report.checks):
         return BY_KEY["declared"]._replace(label="fails as declared")
     return BY_KEY[report.status]
@@ -77,7 +77,7 @@ def plural(n: int, noun: str) -> str:
 
 
 def verdict(report: AuditResult) -> str:
-    """The status in one or two sentences, saying also what was not decided."""
+    """The status in one or two sentences, with what was not decided."""
     n = count(report.checks)
     ran = sum(c.status in ("passed", "failed") for c in report.checks)
     status = report.status

@@ -1,4 +1,4 @@
-"""Names of files beside a report."""
+"""Names of the folder and files that reproductions are written to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def folder_beside(path: Path) -> Path:
-    """`<stem>-reproduce/` beside a JSON or HTML file."""
+    """`<stem>-reproduce/` in the folder of a JSON or HTML file."""
     return path.parent / f"{path.stem}-reproduce"
 
 

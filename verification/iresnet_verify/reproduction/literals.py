@@ -1,7 +1,7 @@
 """Numbers as Python source, bit for bit: the inputs of a reproduction.
 
 Floats are written with the fewest digits that read back as the same number (of their own dtype). Arrays whose text
-would be long are stored in an .npz file beside the script.
+would be long are stored in an .npz file next to the script.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MOST_CHARACTERS = 1500
 
 
 def inputs_source(inputs: Mapping[str, Any], path: Path) -> str | None:
-    """`INPUTS = …`, exact; None if an input is neither an array nor plain data. Large arrays go beside `path`."""
+    """`INPUTS = …`, exact; None if an input is neither an array nor plain data. Large arrays go to an .npz file next to `path`."""
     literals = {name: literal(value) for name, value in inputs.items()}
     if None in literals.values():
         return None

@@ -1,13 +1,13 @@
 """The reproduction writer: for each failed result a Python file that shows the violation on its own.
 
-The file holds the counterexample as literals (large arrays in an .npz beside it; both exact) and the source of the
+The file holds the counterexample as literals (large arrays in an .npz file; both exact) and the source of the
 check's `measure`, loads the subject by FILE.py:FACTORY as the audit did (same seeds, same mode), prints value and
 bound, and exits with 1 while not value <= bound, with 0 once it holds.
 
 Before it is kept, the script's measurement is carried out in this process on the audited subject. Where there is no
 `measure`, where its source cannot stand alone, or where the script does not show the violation, a second form is
 written: it re-runs the one check through this library with the same seed, budget and mode. A subject that did not come
-from a file is stored beside the script with cloudpickle.
+from a file is stored next to the script with cloudpickle.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from iresnet_verify.subject.subject import Subject
 
 @dataclass(frozen=True)
 class Audited:
-    """What a reproduction must know beside the failed result itself."""
+    """What a reproduction needs in addition to the failed result."""
 
     prepared: Prepared
     origin: Origin | None
@@ -179,7 +179,7 @@ def _stored(audited: Audited, path: Path) -> Path:
 
 
 def _store(audited: Audited, path: Path) -> str | None:
-    """Store the subject beside the script, once for all its scripts; return why that was not possible, else None."""
+    """Store the subject next to the script, once for all its scripts; return why that was not possible, else None."""
     try:
         import cloudpickle
 

@@ -15,7 +15,7 @@ from iresnet_verify.subject.loading import Origin, load
 def rerun(
     subject: Path | tuple[Any, ...], *, check: str, mode: str | None, seed: int, budget: str, share: float
 ) -> int:
-    """Re-run one check in one mode as the audit did and print what it finds; 1: failed, 0: not, 2: it could not run.
+    """Re-run one check in one mode as the audit did and print its result; 1: failed, 0: not, 2: it could not run.
 
     `subject` is (file, factory, index[, backend]), or the path of a subject stored with cloudpickle.
     """

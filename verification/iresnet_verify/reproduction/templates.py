@@ -1,6 +1,6 @@
 '''The text of a reproduction: a short script that needs this library only where the subject's own file does.
 
-`calls` here is the plain reading of the conventions of `Subject`: the first of a packed result is the array, the second
+`calls` here applies the plain conventions of `Subject`: the first of a packed result is the array, the second
 the log-det; a log-det of one number holds for all rows; further axes are summed. Where a subject needs more than that,
 the script does not show the violation, `reproduce` notices, and writes a script that re-runs the check instead.
 '''

@@ -1,4 +1,4 @@
-"""What a report says about the subject and the machine: plain data, no absolute paths."""
+"""The head of a report: the subject and the machine as plain data, without absolute paths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GIVES = ("inverse", *LOG_DETS, "residual", "standard_error", "log_prob", "base_l
 
 
 def describe_subject(subject: Subject, results: Iterable[CheckResult] = ()) -> dict[str, Any]:
-    """Name, shape, where it lives, what it claims, and the conventions that `hygiene.readable` read of it."""
+    """Name, shape, where it lives, what it claims, and the conventions that `hygiene.readable` found."""
     claim = subject.log_det_is
     description: dict[str, Any] = {
         "name": subject.name, "event_shape": list(subject.event_shape), "framework": subject.framework,
@@ -39,7 +39,7 @@ def describe_subject(subject: Subject, results: Iterable[CheckResult] = ()) -> d
 
 
 def add_conventions(description: dict[str, Any], results: Iterable[CheckResult]) -> dict[str, Any]:
-    """Add what `hygiene.readable` read, where it is among the results: packings, log-det shapes, a packed log-det."""
+    """Add the conventions that `hygiene.readable` found, where it is among the results: packings, log-det shapes."""
     read = next((dict(r.evidence) for r in results if r.id == READABLE), {})
     has_log_det = description["has_log_det"] or "forward's log-det" in read
     conventions = {k: v for k, v in read.items() if isinstance(v, str)}

@@ -2,7 +2,7 @@
 
 The unit is `run_check`: one check in all its modes, parameters, buffers, flags, modes, gradients and global
 generators put back bit for bit afterwards. An exception becomes an `error` result that names it and its place.
-`audit` isolates nothing: a subject that hangs hangs it; the command line runs the same unit in worker processes.
+Nothing is isolated here: a subject that hangs hangs the audit; the command line runs the same unit in worker processes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from iresnet_verify.check.outcome import Outcome
 from iresnet_verify.check.registry import READABLE, Check
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.running.plan import Planned, plan, require_known, subject_modes
-from iresnet_verify.subject.conventions import Conventions, read_conventions, where
-from iresnet_verify.subject.errors import Undecided
+from iresnet_verify.subject.conventions import Conventions, read_conventions
+from iresnet_verify.subject.errors import Undecided, raised_at
 from iresnet_verify.subject.frameworks import Framework, framework_of
 from iresnet_verify.subject.module_state import preserved, set_mode
 from iresnet_verify.subject.seeds import derived_seed
@@ -28,12 +28,12 @@ from iresnet_verify.subject.subject import Subject
 from iresnet_verify.subject.validation import validate
 
 SEVERITY = ("skipped", "passed", "inconclusive", "error", "failed")
-"""Of the modes of a check, the last of these decides."""
+"""Of the modes of a check, the one with the last of these decides."""
 
 
 @dataclass
 class Prepared:
-    """A validated subject, its framework, and what was read of it in each mode (read once, on first use)."""
+    """A validated subject, its framework, and its conventions in each mode (determined once, on first use)."""
 
     subject: Subject
     seed: int = 0
@@ -47,7 +47,7 @@ class Prepared:
     def conventions(self, mode: str | None) -> Conventions:
         """Return the conventions in one mode; the module is in that mode already."""
         if mode not in self.conventions_by_mode:
-            self.conventions_by_mode[mode] = read_conventions(self.subject, self.framework, derived_seed(self.seed, "reading", mode))
+            self.conventions_by_mode[mode] = read_conventions(self.subject, self.framework, derived_seed(self.seed, "conventions", mode))
         return self.conventions_by_mode[mode]
 
 
@@ -106,14 +106,14 @@ def _run_mode(
             reason = skip_reason(context, check)
             if reason is not None:
                 return Outcome("skipped", reason)
-            framework.restore_globals(before)  # reading has called the subject: the check starts from the caller's settings
+            framework.restore_globals(before)  # the conventions came from calls: the check starts from the caller's settings
             framework.seed(derived_seed(seed, check.id, mode) % 2**31)
             outcome = check.run(context)
     except Undecided as undecided:
         outcome = Outcome("inconclusive", str(undecided))
     except (Exception, SystemExit) as error:
         text = str(error).strip().split("\n")[0][:300]
-        outcome = Outcome("error", f"{type(error).__name__}: {text}{where(error)}", {"exception": type(error).__name__})
+        outcome = Outcome("error", f"{type(error).__name__}: {text}{raised_at(error)}", {"exception": type(error).__name__})
     finally:
         framework.restore_globals(before)
     characters = len(printed.getvalue())

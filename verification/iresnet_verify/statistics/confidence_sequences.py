@@ -33,7 +33,7 @@ _U = 2.0**-53
 ASYMPTOTIC_FLOOR = 1e-3
 """An asymptotic sequence refutes nothing at an α below this."""
 ASYMPTOTIC_START = 64
-"""The asymptotic band says nothing before this many draws."""
+"""The asymptotic band is infinite before this many draws."""
 
 
 LARGEST_BET = 0.75
@@ -139,7 +139,7 @@ def asymptotic(draws: npt.ArrayLike, alpha: float, *, tight_at: int | None = Non
 
 
 def verdict(low: float, high: float, tau: float, epsilon: float) -> Verdict:
-    """Judge the band [low, high] of a bias; see the module's docstring. NaN gives INCONCLUSIVE.
+    """Decide on a bias from its band [low, high]; see the module's docstring. NaN gives INCONCLUSIVE.
 
     >>> verdict(-0.01, 0.02, 0.0, 0.1), verdict(0.3, 0.5, 0.0, 0.1), verdict(-0.5, 0.5, 0.0, 0.1)
     ('PASS', 'FAIL', 'INCONCLUSIVE')

@@ -1,1 +1,1 @@
-"""What is audited: the subject, how it is loaded, called and read."""
+"""What is audited: the subject, how it is loaded and called, and its conventions."""

@@ -1,8 +1,8 @@
-"""Calling a subject as promised: autograd on, fresh clones, generators seeded, warnings kept from becoming errors.
+"""Calls of a subject: autograd on, fresh clones, generators seeded, warnings recorded and kept from becoming errors.
 
-`Caller` works on arrays of the framework; `HostCalls` wraps it for checks that think in NumPy. Every call gets its own
+`Caller` works on arrays of the framework; `HostCalls` wraps it for checks written in NumPy. Every call gets its own
 seed, derived from the check's, so that no result depends on the order in which checks run. A callable with a keyword
-`seed` gets that integer as well. Where reading found that calls change the module's state (power iteration in
+`seed` gets that integer as well. Where calls were found to change the module's state (power iteration in
 training mode, data-dependent initialisation), `HostCalls` puts the state back after each call, so that F is one
 function for the length of a check; the raw calls leave it changed.
 """
@@ -39,7 +39,7 @@ class Caller:
     context_row: HostArray | None = None
     """One conditioning event, repeated for every row unless a call is given its own."""
     packed: dict[str, bool] = field(default_factory=dict)
-    """Whether `forward` and `inverse` return a log-det beside y; filled by reading."""
+    """Whether `forward` and `inverse` return a log-det together with y; filled by `conventions`."""
     calls: int = 0
     warning_texts: tuple[str, ...] = ()
     """The texts of the warnings of the last call; none of them reaches the user or becomes an error."""
@@ -89,7 +89,7 @@ class Caller:
         if name in LOG_DETS and getattr(self.subject, name) is None:
             packed = self.event("forward" if name == "log_det" else "inverse", x, **options)[1]
             if packed is None:
-                raise SubjectError(f"{name}: expected a log-det beside y as in the first call, got none; "
+                raise SubjectError(f"{name}: expected a log-det together with y as in the first call, got none; "
                                    f"try giving {name}= on its own")
             return packed
         value = self.invoke(name, x, **options)
@@ -97,7 +97,7 @@ class Caller:
         return outputs.log_det(name, value, self.framework, n, shape=shape, like=x)[0]
 
     def has(self, name: str) -> bool:
-        """Whether the subject answers `name`, by a callable of its own or packed beside y."""
+        """Whether the subject provides `name`, by a callable of its own or packed together with y."""
         if getattr(self.subject, name) is not None:
             return True
         return name in LOG_DETS and self.packed.get("forward" if name == "log_det" else "inverse", False)

@@ -1,25 +1,24 @@
-"""Reading a subject once per mode: call everything it offers on a small batch, note the conventions, note what breaks.
+"""The conventions of a subject in one mode: call everything it offers once on a small batch, record formats and failures.
 
 The batch has 5 rows (or a size that no event axis has), so that a log-det summed over the batch, or transposed, is
-seen. Nothing is judged here but the contract of `Subject`: shapes, array types, dtypes. A callable that raises or
-answers outside the contract is *broken*, with a message that names the cause, the place and the remedy.
+noticed. Only the contract of `Subject` is tested here: shapes, array types, dtypes. A callable that raises or
+breaks the contract is *broken*, with a message that names the cause, the place and the remedy.
 """
 
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from iresnet_verify.subject import outputs
 from iresnet_verify.subject.calls import Caller
-from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.errors import SubjectError, raised_at
 from iresnet_verify.subject.frameworks import Framework, dtype_name
+from iresnet_verify.subject.inputs import subject_inputs
 from iresnet_verify.subject.module_state import ModuleState, is_torch_module
 from iresnet_verify.subject.subject import HostArray, Subject
 
@@ -35,7 +34,7 @@ class Conventions:
     """The conventions of one subject in one mode."""
 
     formats: Mapping[str, str] = field(default_factory=dict)
-    """Callable -> how its answer was read, e.g. {"forward": "(y, log_det)", "log_det": "(B, 1)"}."""
+    """Callable -> the form of what it returns, e.g. {"forward": "(y, log_det)", "log_det": "(B, 1)"}."""
     broken: Mapping[str, str] = field(default_factory=dict)
     """Callable -> one message, where it raised or does not keep the contract."""
     packed: Mapping[str, bool] = field(default_factory=dict)
@@ -50,28 +49,20 @@ def read_conventions(subject: Subject, framework: Framework, seed: int) -> Conve
     row = None if subject.context_shape is None else rng.standard_normal(subject.context_shape)
     caller = Caller(subject, framework, seed, row)
     state = ModuleState(subject.module) if is_torch_module(subject.module) else None
-    found, broken = _Found(), dict[str, str]()
+    formats, broken = dict[str, str](), dict[str, str]()
     try:
         x = _inputs(subject, broken, rng)
         if x is None:
             return Conventions(broken=broken, context_row=row)
-        y = _read_all(caller, x, found, broken)
-        del y
+        _call_all(caller, x, formats, broken)
         changed = tuple(sorted(set(state.changes()))) if state is not None else ()
     finally:
         if state is not None:
             state.restore()
-    return Conventions(found.formats, broken, caller.packed, changed, row)
-
-
-@dataclass
-class _Found:
-    formats: dict[str, str] = field(default_factory=dict)
+    return Conventions(formats, broken, caller.packed, changed, row)
 
 
 def _inputs(subject: Subject, broken: dict[str, str], rng: np.random.Generator) -> HostArray | None:
-    from iresnet_verify.subject.inputs import subject_inputs
-
     taken = {*subject.event_shape, math.prod(subject.event_shape)}
     n = next(k for k in (5, 7, 4, 6, 9, 10, 11) if k not in taken)
     try:
@@ -81,7 +72,7 @@ def _inputs(subject: Subject, broken: dict[str, str], rng: np.random.Generator) 
         return None
 
 
-def _read_all(caller: Caller, x: HostArray, found: _Found, broken: dict[str, str]) -> HostArray:
+def _call_all(caller: Caller, x: HostArray, formats: dict[str, str], broken: dict[str, str]) -> None:
     framework, subject = caller.framework, caller.subject
     y = x
     for name in NAMES:
@@ -91,45 +82,35 @@ def _read_all(caller: Caller, x: HostArray, found: _Found, broken: dict[str, str
         try:
             result = caller.invoke(name, len(x) if name == "sample" else framework.native(at))
             if name in ("forward", "inverse", "residual", "sample"):
-                out = _read_event(caller, name, result, at, found)
+                out = _event(caller, name, result, at, formats)
                 y = out if name == "forward" else y
             else:
                 like = framework.native(at)
                 kind = outputs.log_det(name, result, framework, len(at), shape=subject.event_shape, like=like)[1]
-                found.formats[name] = kind
+                formats[name] = kind
         except (Exception, SystemExit) as error:
             broken[name] = explain(name, error)
-    return y
 
 
-def _read_event(caller: Caller, name: str, result: Any, at: HostArray, found: _Found) -> HostArray:
+def _event(caller: Caller, name: str, result: Any, at: HostArray, formats: dict[str, str]) -> HostArray:
     framework, subject = caller.framework, caller.subject
     value, log_det, packing = outputs.unpack(name, result)
     out = outputs.event(name, value, framework, len(at), subject.event_shape)
-    found.formats[name] = packing
+    formats[name] = packing
     if dtype_name(out) != subject.dtype:
-        found.formats[f"{name} dtype"] = f"{dtype_name(out)}, read as {subject.dtype}"
+        formats[f"{name} dtype"] = f"{dtype_name(out)}, converted to {subject.dtype}"
     if log_det is not None and name in ("forward", "inverse"):
         kind = outputs.log_det(f"{name}'s log-det", log_det, framework, len(at), shape=subject.event_shape, like=out)[1]
-        found.formats[f"{name}'s log-det"] = kind
+        formats[f"{name}'s log-det"] = kind
         caller.packed[name] = True
     return framework.host(out)
 
 
 def explain(name: str, error: BaseException) -> str:
-    """Say in one line what `name` raised, where, and what to try."""
+    """Return one line: what `name` raised, where, and what to try."""
     if isinstance(error, SubjectError):
         return str(error)
     text = str(error).strip().split("\n")[0][:200]
-    place = where(error)
-    return f"{name}: expected an answer, got {type(error).__name__}: {text}{place}; " \
+    place = raised_at(error)
+    return f"{name}: expected a return value, got {type(error).__name__}: {text}{place}; " \
            f"{REMEDIES.get(name, f'try calling {name} yourself, or leave it out')}"
-
-
-def where(error: BaseException) -> str:
-    """Return ` (file.py:12 in function)`: the last frame outside this suite and the frameworks, if there is one."""
-    frames = traceback.extract_tb(error.__traceback__)
-    suite = Path(__file__).parents[1]
-    own = [f for f in frames if suite not in Path(f.filename).parents and "site-packages" not in f.filename]
-    chosen = (own or [f for f in frames if suite not in Path(f.filename).parents] or list(frames))[-1:]
-    return "".join(f" ({Path(f.filename).name}:{f.lineno} in {f.name})" for f in chosen)

@@ -1,6 +1,9 @@
-"""The exceptions of an audit: a subject that breaks its contract, and a check that cannot decide."""
+"""The exceptions of an audit: a subject that breaks its contract, a check that cannot decide; and where one was raised."""
 
 from __future__ import annotations
+
+import traceback
+from pathlib import Path
 
 from iresnet_ref.errors import IResNetError
 
@@ -11,3 +14,12 @@ class SubjectError(IResNetError, ValueError):
 
 class Undecided(Exception):  # noqa: N818 - an outcome, not a fault
     """The oracle or the budget cannot decide; the runner makes the check inconclusive with this reason."""
+
+
+def raised_at(error: BaseException) -> str:
+    """Return ` (file.py:12 in function)`: the last frame outside this suite and the frameworks, if there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    suite = Path(__file__).parents[1]
+    own = [f for f in frames if suite not in Path(f.filename).parents and "site-packages" not in f.filename]
+    chosen = (own or [f for f in frames if suite not in Path(f.filename).parents] or list(frames))[-1:]
+    return "".join(f" ({Path(f.filename).name}:{f.lineno} in {f.name})" for f in chosen)

@@ -1,7 +1,7 @@
-"""How arrays of a subject's framework are made, read and seeded.
+"""The frameworks of subjects: how their arrays are made and converted, their generators seeded, their settings restored.
 
 A `Framework` converts between host (NumPy) arrays and the subject's own, seeds every global generator a subject may
-draw from, and snapshots the process-wide settings it may leave changed. It holds no mathematics and no judgement.
+draw from, and snapshots the process-wide settings it may leave changed. No mathematics here.
 `torch` and `numpy` are written out; every other name goes through `iresnet_backends.get`, so that a framework the
 backends learn is one the suite can audit.
 """

@@ -1,7 +1,7 @@
 """FILE.py:FACTORY -> subjects.
 
 The file is imported under a private name, so a file called `zuko.py` does not hide the package it adapts; its folder
-and the current one are put at the *end* of `sys.path`, so siblings can be imported; no bytecode is written beside it.
+and the current one are put at the *end* of `sys.path`, so siblings can be imported; no bytecode is written.
 `random`, NumPy and torch are seeded before the file is imported and again before the factory is called (torch at the
 moment it is first imported, if that happens inside the factory), so equal seeds give equal subjects in every process.
 
@@ -58,7 +58,7 @@ def parse(spec: str, backend: str | None = None) -> Origin:
 
 
 def load(origin: Origin | str, seed: int = 0) -> list[Subject]:
-    """Import the file, call the factory, and return its subjects (`validation.validate` judges their fields)."""
+    """Import the file, call the factory, and return its subjects (`validation.validate` checks their fields)."""
     origin = parse(origin) if isinstance(origin, str) else origin
     with _torch_seeded_on_import(seed):
         seed_everything(seed)

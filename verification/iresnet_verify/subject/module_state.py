@@ -1,7 +1,7 @@
 """The state of a torch module, put back bit for bit: tensors, flags, modes, gradients, and the attributes that hold them.
 
 Many published layers keep state outside `state_dict`: an `initialized` flag in a Python attribute, a cached log-det
-in a plain tensor. So beside parameters and buffers the snapshot holds every attribute of a plain immutable type and
+in a plain tensor. So the snapshot holds, with parameters and buffers, every attribute of a plain immutable type and
 every plain tensor attribute of every submodule. Containers (lists, dicts) are not followed.
 """
 

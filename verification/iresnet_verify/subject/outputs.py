@@ -1,8 +1,8 @@
-"""Reading what a subject returns: packing, log-det shapes, dtypes. The suite normalises, not the adapter.
+"""The values that a subject returns, brought to one form: packing, log-det shapes, dtypes. The suite does it, not the adapter.
 
 Packings: `y`, `(y,)`, `[y]`, `(y, log_det)`, `([y], log_det)`. Log-dets of a batch of B events: `(B,)`, `(B, 1)` (or
 further axes of length 1), one number for all rows (`()`, `(1,)`, a Python float), or element-wise `(B, *event)`,
-which is summed over the event. Anything else is a `SubjectError` that says what was expected, what came, what to try.
+which is summed over the event. Anything else is a `SubjectError`: expected, got, try.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from iresnet_verify.subject.subject import EventShape, Native
 
 
 def describe(value: object) -> str:
-    """Say in a few words what `value` is: `float64 (5, 3)`, `a tuple of 3`, `NoneType`."""
+    """Describe `value` in a few words: `float64 (5, 3)`, `a tuple of 3`, `NoneType`."""
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)} ({', '.join(describe(v) for v in value[:3])})"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
@@ -29,7 +29,7 @@ def describe(value: object) -> str:
 
 
 def unpack(name: str, result: Any) -> tuple[Any, Any, str]:
-    """Split what `name` returned into (event array, log-det or None, the packing as read)."""
+    """Split what `name` returned into (event array, log-det or None, the name of the packing)."""
     if not isinstance(result, tuple | list):
         return result, None, "y"
     if len(result) == 1:
@@ -66,7 +66,7 @@ def event(name: str, value: Any, framework: Framework, batch: int, shape: EventS
 def log_det(
     name: str, value: Any, framework: Framework, batch: int, *, shape: EventShape, like: Native
 ) -> tuple[Native, str]:
-    """Normalise a log-det to shape (batch,), still differentiable; also say which shape was read."""
+    """Normalise a log-det to shape (batch,), still differentiable; also return the name of its shape."""
     xp = compat.array_namespace(like)
     if isinstance(value, Real) and not framework.is_array(value):
         return xp.full((batch,), float(value), dtype=like.dtype, device=compat.device(like)), "a Python number"

@@ -1,4 +1,4 @@
-"""Seeds derived from the audit's seed and the check's id."""
+"""Seeds derived from the audit's seed, a check's id and a mode."""
 
 from __future__ import annotations
 

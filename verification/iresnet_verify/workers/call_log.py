@@ -1,7 +1,7 @@
-"""Reading a subject that may end the process: each callable is announced in the worker's log before it is called.
+"""Calls that may end the process: while the conventions are determined, each call is logged before it is made.
 
-If a callable kills or hangs the worker while the subject is read, the log says which one it was. It is then replaced by
-a `Refusal`, so that the checks that do not need it still run.
+If a callable kills or hangs the worker meanwhile, `last_call` finds its name in the worker's log. `with_calls_disabled` then
+replaces it by a function that raises, so that the checks that do not need it still run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from iresnet_verify.subject.subject import Subject
 
 
 class CallLogged(Prepared):
-    """A prepared subject that writes to `log` what it is about to call while it is read."""
+    """A prepared subject whose calls are logged to `log` while its conventions are determined."""
 
     log: IO[str] | None = None
 
@@ -28,7 +28,7 @@ class CallLogged(Prepared):
         """Return the conventions in one mode, as `Prepared` does."""
         if mode not in self.conventions_by_mode:
             subject = _logging_calls(self.subject, self.log) if self.log is not None else self.subject
-            self.conventions_by_mode[mode] = read_conventions(subject, self.framework, derived_seed(self.seed, "reading", mode))
+            self.conventions_by_mode[mode] = read_conventions(subject, self.framework, derived_seed(self.seed, "conventions", mode))
         return self.conventions_by_mode[mode]
 
 
@@ -51,7 +51,7 @@ def _logging_calls(subject: Subject, log: IO[str]) -> Subject:
 
 
 def last_call(log: str) -> str | None:
-    """The callable that was announced and did not return."""
+    """The callable that was called and did not return."""
     marks = re.findall(r"^(?:calling (\w+)|returned)$", log, re.MULTILINE)
     return marks[-1] or None if marks else None
 

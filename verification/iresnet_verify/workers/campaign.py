@@ -1,8 +1,8 @@
 """Many audits, resumable, on one machine or on a Dask cluster.
 
 One audit is one run of `iresnet-verify audit` in a process of its own, whatever runs it, and one JSON file in the folder of the
-campaign: {"schema": 1, "spec", "seed", "budget", "exit", "said", "report"}. Files are written beside their place and moved there
-at the end, so that one that exists is whole. The name of a file holds a digest of everything that could change its content: the
+campaign: {"schema": 1, "spec", "seed", "budget", "exit", "stderr", "report"}. Files are written under a temporary name and
+renamed at the end, so that one that exists is whole. The name of a file holds a digest of everything that could change its content: the
 subject's file, the arguments, the version of this package. What is there already is not run again; a campaign that was
 interrupted, or a second one with more seeds, goes on where the first stopped.
 
@@ -53,19 +53,19 @@ class Unit:
     def name(self) -> str:
         """The name of its file: readable, and different wherever the content could be."""
         source = Path(self.origin.file).read_bytes()
-        said = json.dumps([version("iresnet-ref"), *self.arguments[1:], self.origin.factory]).encode()
-        digest = hashlib.sha256(source + said).hexdigest()[:12]
+        arguments = json.dumps([version("iresnet-ref"), *self.arguments[1:], self.origin.factory]).encode()
+        digest = hashlib.sha256(source + arguments).hexdigest()[:12]
         return f"{slug(Path(self.origin.file).stem)}-{slug(self.origin.factory)}-{self.budget}-{self.seed}-{digest}.json"
 
 
 def perform(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run one audit in a new process; return its exit code, the end of what it said, and its report."""
+    """Run one audit in a new process; return its exit code, the end of its standard error, and its report."""
     with TemporaryDirectory(prefix="iresnet-verify-") as folder:
         path = Path(folder, "report.json")
         command = [sys.executable, "-m", "iresnet_verify", "audit", *arguments, "--json", str(path), "--out", folder]
         ended = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
         report = json.loads(path.read_text("utf-8")) if path.is_file() else None
-        return {"exit": ended.returncode, "said": (ended.stderr or "")[-2000:], "report": report}
+        return {"exit": ended.returncode, "stderr": (ended.stderr or "")[-2000:], "report": report}
 
 
 def run(
@@ -99,10 +99,10 @@ def record(path: Path, *, complete: bool = True) -> dict[str, Any] | None:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write beside the place and move there: a file that exists is whole, whatever interrupts."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    beside.replace(path)
+    """Write under a temporary name and rename: a file that exists is whole, whatever interrupts."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    temporary.replace(path)
 
 
 Results = Iterator[tuple[Unit, dict[str, Any]]]

@@ -4,10 +4,10 @@ Each factory gets its own pool of spawned processes, so that files cannot distur
 several factories are audited side by side, one worker each, a single one by all workers. Every worker loads the
 factory once, equally seeded, with one thread, a limit on memory, and a time limit for each check. A worker that
 crashes, is ended by its subject or runs out of time is replaced; its check becomes an `error` that names the place.
-A callable that does this already while the subject is read is not called again: the checks that need it are skipped.
+A callable that does this already while the conventions are determined is not called again: the checks that need it are skipped.
 
-When `PATIENCE` workers were lost before any check finished, the rest is not tried. When as many were lost among
-finished checks, the remaining checks get at most `SHORT` seconds. This process imports no framework.
+When `MOST_LOST` workers were lost before any check finished, the rest is not tried. When as many were lost among
+finished checks, the remaining checks get at most `SHORT_SECONDS` seconds. This process imports no framework.
 """
 
 from __future__ import annotations
@@ -142,21 +142,21 @@ def _plan(index: int, subject: Loaded, shared: _Shared) -> list[_Planned]:
 
 
 def _load(job: Job, pool: WorkerPool, shared: _Shared) -> list[Loaded | Failure]:
-    """Load the factory in all workers at once; the first answer is the plan."""
+    """Load the factory in all workers at once; the first result is the plan."""
     loading = [pool.submit(worker.describe, seconds=0.0) for _ in range(pool.count)]
     started = time.perf_counter()
-    answer: Any = pool.answer(first_finished(loading, shared.stop).pop(), job.load_seconds)
+    reply: Any = pool.result_of(first_finished(loading, shared.stop).pop(), job.load_seconds)
     pool.loading = 5 * (time.perf_counter() - started) + GRACE
-    if isinstance(answer, Failure):
-        named = job.origin.file in answer.message
-        return [answer if named else Failure(f"{job.origin}: loading it failed: {answer.message}")]
-    return list(answer)
+    if isinstance(reply, Failure):
+        named = job.origin.file in reply.message
+        return [reply if named else Failure(f"{job.origin}: loading it failed: {reply.message}")]
+    return list(reply)
 
 
 def _results(plan: Sequence[_Planned], pool: WorkerPool, shared: _Shared) -> Iterator[tuple[_Planned, CheckResult]]:
     """Run the tasks in order and yield each with its result; one more is in line than there are workers.
 
-    A task that lost its worker while the subject was read is run again without the callable that was to blame.
+    A task that lost its worker while the conventions were determined is run again without the callable that caused it.
     """
     waiting = list(reversed(plan))
     running: dict[Future[bytes], _Planned] = {}
@@ -172,19 +172,17 @@ def _results(plan: Sequence[_Planned], pool: WorkerPool, shared: _Shared) -> Ite
             running[pool.submit(worker.run, planned.task, seconds=seconds)] = planned
         if running:
             ended = [(running.pop(f), f) for f in first_finished(list(running), shared.stop)]
-            answers: list[tuple[_Planned, Any]] = [(p, pool.answer(f, p.task.seconds)) for p, f in ended]
+            results: list[tuple[_Planned, Any]] = [(p, pool.result_of(f, p.task.seconds)) for p, f in ended]
         else:
             reason = Failure(f"not tried: the first {len(lost)} checks all ended like this: {lost[0]}")
-            answers = [(waiting.pop(), reason) for _ in range(len(waiting))]
-        for planned, answer in answers:
-            if isinstance(answer, Lost) and answer.callable and answer.callable not in dict(planned.task.disabled):
-                disabled.setdefault(planned.task.index, {}).setdefault(answer.callable, answer.message)
+            results = [(waiting.pop(), reason) for _ in range(len(waiting))]
+        for planned, reply in results:
+            if isinstance(reply, Lost) and reply.callable and reply.callable not in dict(planned.task.disabled):
+                disabled.setdefault(planned.task.index, {}).setdefault(reply.callable, reply.message)
                 waiting.append(planned)
                 continue
-            lost += [answer.message] if isinstance(answer, Lost) else []
-            result = answer
-            if isinstance(answer, Failure):
-                result = replace(planned.blank, message=answer.message)
+            lost += [reply.message] if isinstance(reply, Lost) else []
+            result: CheckResult = replace(planned.blank, message=reply.message) if isinstance(reply, Failure) else reply
             finished += result.status not in ("skipped", "error")
             shared.step(planned.subject.name, result)
             yield planned, result

@@ -1,6 +1,6 @@
 """Worker processes that may die: a pool for one factory, and the reason in words when a worker is lost.
 
-Pebble replaces a lost worker. What it does not say, the worker's own log does: the Python stack at a crash, at the end
+Pebble replaces a lost worker. What it does not report is in the worker's own log: the Python stack at a crash, at the end
 of a time limit, or where `os._exit` was called.
 """
 
@@ -40,7 +40,7 @@ class Lost(Failure):
     """The worker died or ran out of time."""
 
     callable: str | None = None
-    """What was being called, if that happened while the subject was read."""
+    """The callable that was running, if that happened while the conventions were determined."""
 
 
 class WorkerPool:
@@ -61,27 +61,27 @@ class WorkerPool:
         """Have a worker do `task(job, *arguments)`, after loading the job where it still has to."""
         return self.pool.schedule(task, args=(self.job, *arguments), timeout=self.loading + seconds + GRACE)
 
-    def answer(self, future: Future[bytes], seconds: float) -> Any:
-        """What a finished task answered: an object of the worker's making, a `Failure`, or `Lost`."""
+    def result_of(self, future: Future[bytes], seconds: float) -> Any:
+        """What a finished task returned: an object, a `Failure`, or `Lost`."""
         try:
             return pickle.loads(future.result())
         except TimeoutError:
-            called = self._silent_death()
+            called = self._ended_silently()
             return Lost(f"{called or 'it'} ended the process without a trace, or could not be interrupted", called)
-        except ProcessExpired as death:
-            log = Path(self.logs.name, f"{death.pid}.txt")
+        except ProcessExpired as end:
+            log = Path(self.logs.name, f"{end.pid}.txt")
             text = log.read_text("utf-8", "replace") if log.is_file() else ""
             called = last_call(text)
-            return Lost((f"{called}: " if called else "") + self._cause(death.exitcode, text, seconds), called)
+            return Lost((f"{called}: " if called else "") + self._cause(end.exitcode, text, seconds), called)
         except BrokenProcessPool:
             if not self.pool.active:
                 self.pool.join()
                 self.pool = self._new()
             return Lost("the worker process ended while it was idle; a thread of the subject may have ended it")
         except Exception as error:
-            return Failure(f"the answer of the worker could not be read: {type(error).__name__}: {error}")
+            return Failure(f"the result of the worker could not be read: {type(error).__name__}: {error}")
 
-    def _silent_death(self) -> str | None:
+    def _ended_silently(self) -> str | None:
         """What a worker was calling that is gone although nobody noticed: it ended with exit code 0."""
         for log in Path(self.logs.name).glob("*.txt"):
             called = last_call(log.read_text("utf-8", "replace"))

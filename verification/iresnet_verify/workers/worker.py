@@ -1,7 +1,7 @@
 """What runs inside a worker process of an isolated audit: load the factory once, then one check per task.
 
-Nothing that a subject does may reach the pool: every answer is bytes, pickled here from plain data; every exception
-(`SystemExit` included) becomes an answer; standard output and error go to the null device; `os._exit` ends the process
+Nothing that a subject does may reach the pool: every result is bytes, pickled here from plain data; every exception
+(`SystemExit` included) becomes a result; standard output and error go to the null device; `os._exit` ends the process
 with a code of its own, so that it is not mistaken for a normal end. What the process cannot survive, it writes to
 `<folder>/<pid>.txt` on its way out (faulthandler): the Python stack at a crash or at the end of a time limit.
 """
@@ -36,7 +36,7 @@ from iresnet_verify.workers.call_log import CallLogged, with_calls_disabled
 EXIT_CALLED = 77
 """Exit code of a worker in which somebody called `os._exit`."""
 LIBRARIES = 8 * 2**30
-"""Address space left to the imports of a subject file, beside its allowance."""
+"""Address space left to the imports of a subject file, in addition to its allowance."""
 
 
 @dataclass(frozen=True)
@@ -122,34 +122,34 @@ def _exit(code: int) -> NoReturn:
 
 def describe(job: Job) -> bytes:
     """For each subject what is planned or why it cannot be audited; or the `Failure` of the whole factory."""
-    return _answer(job, 0.0, lambda subjects: [s if isinstance(s, Failure) else _loaded_as(job, s) for s in subjects])
+    return _result(job, 0.0, lambda subjects: [s if isinstance(s, Failure) else _loaded_as(job, s) for s in subjects])
 
 
 def run(job: Job, task: Task) -> bytes:
     """One check: its `CheckResult` or a `Failure`. The reproduction of a failed check is written."""
-    return _answer(job, task.seconds, lambda subjects: _run(job, task, subjects[task.index]))
+    return _result(job, task.seconds, lambda subjects: _run(job, task, subjects[task.index]))
 
 
-def _answer(job: Job, seconds: float, work: Callable[[list[Prepared | Failure]], object]) -> bytes:
-    answer: object
+def _result(job: Job, seconds: float, work: Callable[[list[Prepared | Failure]], object]) -> bytes:
+    result: object
     try:
         subjects = _subjects(job)
         if seconds and _log is not None:
             faulthandler.dump_traceback_later(seconds, exit=True, file=_log)
-        answer = work(subjects)
-        return pickle.dumps(answer)
+        result = work(subjects)
+        return pickle.dumps(result)
     except SubjectError as error:
-        answer = Failure(str(error))
+        result = Failure(str(error))
     except SystemExit as error:
-        answer = Failure(f"the subject called sys.exit({error.code!r}){_where(error, job)}; a library must not exit")
+        result = Failure(f"the subject called sys.exit({error.code!r}){_where(error, job)}; a library must not exit")
     except MemoryError as error:
-        answer = Failure(f"the subject ran out of memory{_where(error, job)}; {_allowed(job)}")
+        result = Failure(f"the subject ran out of memory{_where(error, job)}; {_allowed(job)}")
     except BaseException as error:
         text = " ".join(str(error).split())
-        answer = Failure(f"{type(error).__name__}: {text}{_where(error, job)}")
+        result = Failure(f"{type(error).__name__}: {text}{_where(error, job)}")
     finally:
         faulthandler.cancel_dump_traceback_later()
-    return pickle.dumps(answer)
+    return pickle.dumps(result)
 
 
 def _subjects(job: Job) -> list[Prepared | Failure]:
@@ -190,12 +190,12 @@ def _allowed(job: Job) -> str:
 
 def _prepared(job: Job, subject: Subject) -> Prepared | Failure:
     try:
-        return _announced(subject, job.seed)
+        return _with_call_log(subject, job.seed)
     except SubjectError as error:
         return Failure(f"{job.origin}: {error}")
 
 
-def _announced(subject: Subject, seed: int) -> Prepared:
+def _with_call_log(subject: Subject, seed: int) -> Prepared:
     prepared = CallLogged(subject, seed)
     prepared.log = _log
     return prepared
@@ -235,7 +235,7 @@ def _run(job: Job, task: Task, prepared: Prepared | Failure) -> CheckResult | Fa
     if task.disabled:
         key = job, task.index, task.disabled
         if key not in _refusing:
-            _refusing[key] = _announced(with_calls_disabled(prepared.subject, dict(task.disabled)), job.seed)
+            _refusing[key] = _with_call_log(with_calls_disabled(prepared.subject, dict(task.disabled)), job.seed)
         prepared = _refusing[key]
     planned = next(p for p in _plan(job, prepared) if p.check.id == task.id)
     result = run_check(prepared, planned, seed=job.seed, budget=job.budget)

@@ -228,24 +228,24 @@ def test_doctor_names_what_works_and_what_is_missing(
 
 
 @pytest.mark.parametrize(
-    ("attempt", "patience", "said"),
-    [(backend_that_hangs, 0.5, "gave no answer within 0.5 s"), (backend_that_crashes, 60.0, "ended with exit code 3")],
+    ("attempt", "seconds", "printed"),
+    [(backend_that_hangs, 0.5, "did not finish within 0.5 s"), (backend_that_crashes, 60.0, "ended with exit code 3")],
 )
 def test_doctor_outlives_a_backend_that_hangs_or_crashes(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], attempt: Any, patience: float, said: str
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], attempt: Any, seconds: float, printed: str
 ) -> None:
     monkeypatch.setattr("iresnet_backends.FAMILIES", ("numpy", "abacus"))
     monkeypatch.setattr(doctor, "attempt", attempt)
-    monkeypatch.setattr(doctor, "patience", lambda: patience)
+    monkeypatch.setattr(doctor, "time_limit", lambda: seconds)
     doctor.examine(Console(width=160))
-    assert capfd.readouterr().out.count(said) == 2
+    assert capfd.readouterr().out.count(printed) == 2
 
 
 def test_what_a_backend_prints_is_not_in_the_doctors_table() -> None:
     """In a process of its own: the server that trials are forked from keeps the output of whoever started it."""
     code = (
         "from hostile_subjects import backend_that_crashes; from iresnet_verify.machine import doctor; "
-        "doctor.attempt = backend_that_crashes; doctor.patience = lambda: 60.0; print(doctor._trials(['abacus']))"
+        "doctor.attempt = backend_that_crashes; doctor.time_limit = lambda: 60.0; print(doctor._trials(['abacus']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
@@ -257,7 +257,7 @@ def test_doctor_waits_longer_where_the_machine_is_busy(monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     for busy, factor in ((0.3, 1.0), (2.0, 1.0), (8.0, 4.0)):
         monkeypatch.setattr(os, "getloadavg", lambda busy=busy: (busy, 99.0, 99.0))
-        assert doctor.patience() == factor * doctor.SECONDS <= 5.0 * factor
+        assert doctor.time_limit() == factor * doctor.SECONDS <= 5.0 * factor
 
 
 @pytest.mark.parametrize("package", ["click", "pebble", "rich", "jinja2", "cloudpickle"])

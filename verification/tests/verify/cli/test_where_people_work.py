@@ -39,7 +39,7 @@ def test_a_baseline_lets_known_failures_pass_and_new_ones_fail(elsewhere: Path) 
     assert cli.exit_code(baseline.apply([other], known, "known.json")) == cli.FAILED
 
 
-def test_what_is_mended_is_said_and_breaks_nothing(elsewhere: Path) -> None:
+def test_what_is_fixed_is_reported_and_fails_nothing(elsewhere: Path) -> None:
     path = elsewhere / "known.json"
     baseline.write([BAD], path)
     good = replace(BAD, checks=[result("inverse.a"), result("logdet.a")])
@@ -79,14 +79,14 @@ def test_pyproject_gives_defaults_and_the_command_line_wins(elsewhere: Path, cap
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("[tool.iresnet-verify]\nbugdet = 1\n", "expected a key of"), ("[tool", "expected TOML"),
      ("[tool]\niresnet-verify = 3\n", "to be a table")],
 )
-def test_a_wrong_configuration_is_one_error(elsewhere: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_configuration_is_one_error(elsewhere: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     (elsewhere / "pyproject.toml").write_text(text)
     assert cli.run(["audit", "x.py:f", "--list"]) == cli.UNUSABLE
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_github_annotations_escape_and_name_the_check() -> None:

@@ -151,9 +151,9 @@ def test_nonsense_is_one_message_with_expected_got_and_try(kind):
         raise SubjectError(conventions.broken["forward"])
 
 
-def test_a_narrower_answer_is_read_and_recorded():
+def test_a_narrower_output_is_converted_and_recorded():
     ctx = context(make(lambda x: linear(x).float()))
-    assert ctx.conventions.formats["forward dtype"] == "float32, read as float64"
+    assert ctx.conventions.formats["forward dtype"] == "float32, converted to float64"
     assert ctx.f.forward(ctx.inputs(2)).dtype == np.float64
 
 

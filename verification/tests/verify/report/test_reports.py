@@ -18,9 +18,9 @@ from rich.console import Console
 
 from iresnet_verify import catalogue
 from iresnet_verify.check.audit_result import AuditResult
-from iresnet_verify.cli import terminal as report_terminal
-from iresnet_verify.report import json as report_json
-from iresnet_verify.report import junit as report_junit
+from iresnet_verify.cli import terminal
+from iresnet_verify.report import junit
+from iresnet_verify.report.json import document, read, write
 from iresnet_verify.workers.isolated_audits import Progress
 
 
@@ -33,7 +33,7 @@ def reading_strictly(path: Path) -> Any:
 
 # -- JSON
 def test_json_has_the_schema(tmp_path: Path) -> None:
-    report_json.write([REPORT], tmp_path / "new" / "a.json")
+    write([REPORT], tmp_path / "new" / "a.json")
     found = reading_strictly(tmp_path / "new" / "a.json")
     assert {"schema", "subject", "environment", "seed", "alpha", "status", "checks"} <= found.keys()
     assert (found["schema"], found["seed"], found["status"]) == (1, 5, "failed")
@@ -44,10 +44,10 @@ def test_json_has_the_schema(tmp_path: Path) -> None:
 
 
 def test_odd_numbers_survive_strict_json(tmp_path: Path) -> None:
-    report_json.write([REPORT], tmp_path / "a.json")
+    write([REPORT], tmp_path / "a.json")
     written = reading_strictly(tmp_path / "a.json")["checks"][1]["evidence"]
     assert (written["nan"], written["inf"], written["minus"]) == ("NaN", "Infinity", "-Infinity")
-    (back,) = report_json.read(tmp_path / "a.json")
+    (back,) = read(tmp_path / "a.json")
     evidence = back.checks[1].evidence
     assert math.isnan(evidence["nan"])
     assert (evidence["inf"], evidence["minus"], evidence["int64"]) == (math.inf, -math.inf, 3)
@@ -59,21 +59,21 @@ def test_odd_numbers_survive_strict_json(tmp_path: Path) -> None:
 
 
 def test_reading_and_writing_again_changes_nothing(tmp_path: Path) -> None:
-    report_json.write([REPORT, REPORT], tmp_path / "a.json")
-    report_json.write(report_json.read(tmp_path / "a.json"), tmp_path / "b.json")
+    write([REPORT, REPORT], tmp_path / "a.json")
+    write(read(tmp_path / "a.json"), tmp_path / "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
 def test_one_report_is_an_object_and_several_are_audits(tmp_path: Path) -> None:
-    assert "audits" not in report_json.document([REPORT])
-    assert [a["schema"] for a in report_json.document([REPORT, REPORT])["audits"]] == [1, 1]
-    assert report_json.document([], [ValueError("gone")]) == {"schema": 1, "audits": [], "errors": ["gone"]}
+    assert "audits" not in document([REPORT])
+    assert [a["schema"] for a in document([REPORT, REPORT])["audits"]] == [1, 1]
+    assert document([], [ValueError("gone")]) == {"schema": 1, "audits": [], "errors": ["gone"]}
 
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"schema": 2}')
     with pytest.raises(ValueError, match="expected a report with schema 1"):
-        report_json.read(tmp_path / "a.json")
+        read(tmp_path / "a.json")
 
 
 def test_methods_of_the_report_write_the_same(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_methods_of_the_report_write_the_same(tmp_path: Path) -> None:
 
 # -- JUnit
 def junit(tmp_path: Path, *errors: Exception) -> ET.Element:
-    report_junit.write([REPORT], tmp_path / "new" / "a.xml", errors)
+    junit.write([REPORT], tmp_path / "new" / "a.xml", errors)
     return ET.parse(tmp_path / "new" / "a.xml").getroot()
 
 
@@ -123,7 +123,7 @@ def test_junit_lists_what_could_not_be_loaded(tmp_path: Path) -> None:
 def printed(width: int, *reports: AuditResult, colour: bool = False) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
-    report_terminal.show(reports, console)
+    terminal.show(reports, console)
     return stream.getvalue()
 
 
@@ -139,7 +139,7 @@ def test_terminal_report_is_readable(width: int) -> None:
 
 @pytest.mark.parametrize("width", [80, 160])
 def test_gallery_table_counts_by_family(width: int) -> None:
-    calm = replace(REPORT, subject={**REPORT.subject, "name": "calm"}, checks=[result(f"{f}.x") for f in report_terminal.FAMILIES])
+    calm = replace(REPORT, subject={**REPORT.subject, "name": "calm"}, checks=[result(f"{f}.x") for f in terminal.FAMILIES])
     text = printed(width, REPORT, calm)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     (row,) = [line for line in text.splitlines() if "calm " in line and line.count("1✓") == 10]
@@ -149,7 +149,7 @@ def test_gallery_table_counts_by_family(width: int) -> None:
 
 @pytest.mark.parametrize("width", [80, 160])
 def test_no_family_is_left_out_where_every_cell_is_full(width: int) -> None:
-    full = [result(f"{f}.{n}", status=status) for f in report_terminal.FAMILIES
+    full = [result(f"{f}.{n}", status=status) for f in terminal.FAMILIES
             for status, times in (("failed", 3), ("passed", 18)) for n in range(times)]
     report = replace(REPORT, subject={"name": "normflows residual flow, d=2"}, checks=full)
     rows = [line for line in printed(width, report, report).splitlines() if len(re.findall(r"3✕ ?18✓", line)) == 10]
@@ -171,9 +171,9 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_bar_shows_progress_on_a_terminal_only() -> None:
-    for terminal in (True, False):
+    for is_terminal in (True, False):
         stream = io.StringIO()
-        with report_terminal.progress_bar(Console(file=stream, force_terminal=terminal, width=100)) as advance:
+        with terminal.progress_bar(Console(file=stream, force_terminal=is_terminal, width=100)) as advance:
             advance(Progress(NASTY, RESULTS[0], 1, 7))
         assert ("1/7" in stream.getvalue()) == terminal
         assert ("inverse.one" in stream.getvalue()) == terminal
@@ -182,7 +182,7 @@ def test_the_bar_shows_progress_on_a_terminal_only() -> None:
 def test_catalogue_table_names_every_check() -> None:
     stream = io.StringIO()
     checks = list(catalogue.load().values())
-    report_terminal.catalogue_table(checks, Console(file=stream, width=160))
+    terminal.catalogue_table(checks, Console(file=stream, width=160))
     assert all(c.id in stream.getvalue() for c in checks)
     assert f"{len(checks)} checks" in stream.getvalue()
 
@@ -192,7 +192,7 @@ def test_no_word_of_the_counts_is_cut_in_80_columns() -> None:
               result("inverse.d", "inconclusive"), result("inverse.e", "failed", expected="known"), result("inverse.f", "skipped"),
               result("convergence.a")]
     stream = io.StringIO()
-    report_terminal.show_one(replace(REPORT, checks=checks), Console(file=stream, width=80))
+    terminal.show_one(replace(REPORT, checks=checks), Console(file=stream, width=80))
     text = stream.getvalue()
     assert "…" not in text.split(" family")[1]
     for word in ("failed", "unexpected", "error", "inconclusive", "declared", "skipped", "passed"):

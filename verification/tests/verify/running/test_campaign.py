@@ -30,7 +30,7 @@ class Counted:
         self.calls.append(list(arguments))
         if self.code < 0:
             raise KeyboardInterrupt
-        return {"exit": self.code, "said": "", "report": {"schema": 1}}
+        return {"exit": self.code, "stderr": "", "report": {"schema": 1}}
 
 
 def units(count: int, *options: str) -> list[Unit]:
@@ -101,7 +101,7 @@ def test_dask_runs_the_same_audits(tmp_path: Path) -> None:
 
 
 def _seed_of(arguments: Sequence[str]) -> dict[str, Any]:
-    return {"exit": 0, "said": "", "report": int(arguments[arguments.index("--seed") + 1])}
+    return {"exit": 0, "stderr": "", "report": int(arguments[arguments.index("--seed") + 1])}
 
 
 def test_without_dask_a_scheduler_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from iresnet_verify import audit
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import CATALOGUE, Check
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.report import json as report_json
+from iresnet_verify.report.json import read
 from iresnet_verify.reproduction import reproduce
 from iresnet_verify.reproduction.attach import attach
 from iresnet_verify.reproduction.literals import MOST_CHARACTERS, inputs_source
@@ -123,7 +123,7 @@ def test_a_violation_that_the_script_would_not_show_is_not_written_as_one(tmp_pa
 def test_an_object_in_memory_is_stored_beside_its_scripts(tmp_path: Path) -> None:
     report = audit(hostile_subjects.wrong(), budget="quick", select=["inverse.recovers-input", "hygiene.readable"])
     report.to_json(tmp_path / "a.json")
-    (found,) = report_json.read(tmp_path / "a.json")
+    (found,) = read(tmp_path / "a.json")
     paths = [Path(c.reproduce) for c in found.checks if c.reproduce is not None]
     assert [p.parent.name for p in paths] == ["a-reproduce"]
     assert len(list(paths[0].parent.glob("*.pkl"))) == 1
