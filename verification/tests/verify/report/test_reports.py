@@ -82,13 +82,13 @@ def test_methods_of_the_report_write_the_same(tmp_path: Path) -> None:
 
 
 # -- JUnit
-def junit(tmp_path: Path, *errors: Exception) -> ET.Element:
+def junit_tree(tmp_path: Path, *errors: Exception) -> ET.Element:
     junit.write([REPORT], tmp_path / "new" / "a.xml", errors)
     return ET.parse(tmp_path / "new" / "a.xml").getroot()
 
 
 def test_junit_counts_each_outcome_as_what_it_is(tmp_path: Path) -> None:
-    root = junit(tmp_path)
+    root = junit_tree(tmp_path)
     assert [root.get(k) for k in ("tests", "failures", "errors", "skipped")] == ["7", "2", "1", "3"]
     outcomes = {c.get("name"): [e.tag for e in c] for c in root.iter("testcase")}
     assert outcomes == {
@@ -98,14 +98,14 @@ def test_junit_counts_each_outcome_as_what_it_is(tmp_path: Path) -> None:
 
 
 def test_junit_gives_reasons(tmp_path: Path) -> None:
-    messages = {c.get("name"): e.get("message") for c in junit(tmp_path).iter("testcase") for e in c}
+    messages = {c.get("name"): e.get("message") for c in junit_tree(tmp_path).iter("testcase") for e in c}
     assert messages["logdet.declared"] == "expected failure: upstream"
     assert messages["estimator.open"] == "inconclusive: about estimator.open"
     assert "remove the declaration" in str(messages["logdet.surprise"])
 
 
 def test_junit_survives_hostile_names(tmp_path: Path) -> None:
-    failure = junit(tmp_path).find(".//failure")
+    failure = junit_tree(tmp_path).find(".//failure")
     assert failure is not None
     message = str(failure.get("message"))
     assert r"a\x00b\x1b[31m<&" in message
@@ -114,7 +114,7 @@ def test_junit_survives_hostile_names(tmp_path: Path) -> None:
 
 
 def test_junit_lists_what_could_not_be_loaded(tmp_path: Path) -> None:
-    root = junit(tmp_path, ValueError("no such file"))
+    root = junit_tree(tmp_path, ValueError("no such file"))
     assert root.get("errors") == "2"
     assert [e.get("message") for e in root.findall("testsuite[@name='loading']//error")] == ["no such file"]
 
@@ -175,8 +175,8 @@ def test_the_bar_shows_progress_on_a_terminal_only() -> None:
         stream = io.StringIO()
         with terminal.progress_bar(Console(file=stream, force_terminal=is_terminal, width=100)) as advance:
             advance(Progress(NASTY, RESULTS[0], 1, 7))
-        assert ("1/7" in stream.getvalue()) == terminal
-        assert ("inverse.one" in stream.getvalue()) == terminal
+        assert ("1/7" in stream.getvalue()) == is_terminal
+        assert ("inverse.one" in stream.getvalue()) == is_terminal
 
 
 def test_catalogue_table_names_every_check() -> None:
