@@ -1,8 +1,9 @@
 """Is the expectation of a random log-det (or density) what it should be? Enumeration decides; else sampling.
 
 `compare_expectation` compares E[X] with the truth on each row, for τ = rounding + declared bias + the oracle's own error, and ε fixed
-by the budget before anything is drawn. A failure found by enumeration is reported only if real draws agree with the
-enumerated expectation, not the other way round: the enumeration must describe the estimate, whatever the truth is.
+by the budget before anything is drawn. Enumeration is refused where a draw varies that it does not model. A failure that it
+finds is reported only if real draws confirm it: their mean agrees with the enumerated expectation, and replaying their
+probes and series lengths alone reproduces each value, so that no other randomness decides it.
 
 A `randomness` that gives series lengths without their distribution is tested against the one its coefficients imply
 (`implied_distribution`): terms that no distribution can weight rightly refute; else the mean of real draws decides.
@@ -17,10 +18,10 @@ import numpy as np
 
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.expectation.implied_distribution import implied_distribution
-from iresnet_verify.expectation.sampling import CALLS, Claim, Evaluate, draws_of, replicates, sample
+from iresnet_verify.expectation.sampling import CALLS, Claim, Evaluate, draws_of, replayed, replicates, sample
 from iresnet_verify.measurements import log_dets as measures
 from iresnet_verify.randomness.enumeration import Enumerator, NotEnumerableError, RandomEstimate
-from iresnet_verify.randomness.injection import Vector, injector
+from iresnet_verify.randomness.injection import Vector, injector, padded
 from iresnet_verify.randomness.series_sums import Expectation, expect
 
 if TYPE_CHECKING:
@@ -98,9 +99,11 @@ def _confirmed(
     means, error, agree = _real_draws(ctx, evaluate, plan, found, claim.x, worst)
     evidence = {**failed.evidence, "real_mean": float(means.mean()), "real_standard_error": error,
                 "real_draws": means.size * (replicates(ctx) if random else 1)}
-    if not agree:
+    many = np.repeat(row, padded(row, ctx.subject.event_shape), axis=0)
+    if not agree or not replayed(ctx, evaluate, many, modelled_only=True):
         return Outcome("inconclusive", f"enumeration gives E[{claim.what}] = {expected:.6g}, real draws give {means.mean():.6g} "
-                       f"± {error:.2g}: not all randomness is seen, so neither is believed", evidence, failed.tolerance, failed.oracle)
+                       f"± {error:.2g}: some randomness is not enumerated, so neither is believed",
+                       evidence, failed.tolerance, failed.oracle)
     gap = expected - truth
     diagnosis = _diagnosis(ctx, claim, plan, found, worst)
     message = (f"expected E[{claim.what}] = {truth:.6g}, got {expected:.6g} by enumeration (bias {gap:+.3g} nats; real draws "

@@ -181,6 +181,12 @@ def padded(x: HostArray, event: tuple[int, ...]) -> int:
     return n
 
 
+def is_modelled(draw: Draw, batch: int, event: tuple[int, ...]) -> bool:
+    """Whether a draw is a probe or a series length: whether its values are enumerated."""
+    is_probe = draw.distribution.family in PROBES and probe_place(draw.shape, batch, event) is not None
+    return is_probe or draw.distribution.family == "length"
+
+
 def distributions_of(draws: list[Draw], batch: int, event: tuple[int, ...]) -> tuple[list[Distribution], list[Distribution]]:
     """Return the distributions of the probes and of the lengths among the draws."""
     probes = [d.distribution for d in draws if d.distribution.family in PROBES and probe_place(d.shape, batch, event) is not None]

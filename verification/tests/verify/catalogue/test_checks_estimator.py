@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -187,3 +189,53 @@ def test_a_bounded_estimate_is_refuted_by_sampling() -> None:
     assert found.status == "failed", found.message
     assert "betting" in found.oracle
     assert 1.9 < found.evidence["mean"] - found.evidence["truth"] < 2.1
+
+
+def roulette_with_length(length: Callable[[float], int], coefficient: Callable[[int], float]) -> Subject:
+    """F = id + tanh net, Σ_{k≤N} coefficient(k)·vᵀJᵏv/(k·P(N ≥ k)) with P(N ≥ k) = 2^{1−k}, N from `length`."""
+    torch.manual_seed(0)
+    g = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()
+    with torch.no_grad():
+        for layer in (g[0], g[2]):
+            layer.weight *= 0.95 / torch.linalg.matrix_norm(layer.weight, 2)
+
+    def log_det(x: torch.Tensor) -> torch.Tensor:
+        x = x.detach().requires_grad_()
+        y, v = g(x), torch.randn_like(x)
+        w, total = v, torch.zeros(len(x), dtype=x.dtype)
+        for k in range(1, length(0.5) + 1):
+            (w,) = torch.autograd.grad(y, x, w, create_graph=True)
+            total = total + coefficient(k) * 2.0 ** (k - 1) / k * (w * v).sum(1)
+        return total
+
+    return Subject(name="roulette", event_shape=(3,), forward=lambda x: x + g(x), log_det=log_det, residual=g, module=g, lipschitz=0.9025,
+                   log_det_is="unbiased")
+
+
+def coin_flips(p: float) -> int:
+    n = 1
+    while random.random() > p:
+        n += 1
+    return n
+
+
+SAMPLERS: dict[str, Callable[[float], int]] = {
+    "torch.rand": lambda p: math.floor(math.log(torch.rand(()).item()) / math.log(1 - p)) + 1,
+    "random.random": lambda p: math.floor(math.log(random.random()) / math.log(1 - p)) + 1,
+    "exponential_": lambda p: math.floor(-torch.empty(()).exponential_().item() / math.log(1 - p)) + 1,
+    "coin flips": coin_flips,
+}
+
+
+@pytest.mark.parametrize(("sampler", "seed"), [("torch.rand", 2), ("random.random", 0), ("exponential_", 1), ("coin flips", 1)])
+def test_a_right_roulette_is_not_failed_however_its_length_is_drawn(sampler: str, seed: int) -> None:
+    subject = roulette_with_length(SAMPLERS[sampler], lambda k: (-1.0) ** (k + 1))
+    report = audit(subject, seed, "quick", select=["estimator", "logdet.matches-determinant"])
+    assert [c.id for c in report.checks if c.status == "failed"] == []
+
+
+@pytest.mark.parametrize("sampler", ["torch.rand", "coin flips"])
+def test_a_wrong_roulette_does_not_pass_by_an_enumeration_of_one_length(sampler: str) -> None:
+    subject = roulette_with_length(SAMPLERS[sampler], lambda k: -1.0 if k > 1 else 1.0)
+    report = audit(subject, 0, "quick", select=["estimator.unbiased", "logdet.matches-determinant"])
+    assert "passed" not in [c.status for c in report.checks]

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -66,8 +69,6 @@ CORRECT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rand > ½": lambda x: roulette(x, np.where(torch.rand(x.shape).numpy() > 0.5, 1.0, -1.0), numpy_lengths(len(x))),
     "bernoulli": lambda x: roulette(x, 2 * torch.bernoulli(torch.full(x.shape, 0.5)).numpy() - 1, numpy_lengths(len(x))),
     "numpy choice": lambda x: roulette(x, np.random.choice([-1, 1], size=x.shape), numpy_lengths(len(x))),
-    "numpy Generator": lambda x: roulette(
-        x, np.random.default_rng(np.random.randint(100)).standard_normal(x.shape), numpy_lengths(len(x))),
     "uniform of variance 1": lambda x: roulette(x, np.random.uniform(-(3**0.5), 3**0.5, size=x.shape), numpy_lengths(len(x))),
     "on the sphere": lambda x: roulette(x, on_sphere(np.random.randn(*x.shape)), numpy_lengths(len(x))),
     "transposed": lambda x: roulette(x, np.random.randn(x.shape[1], len(x)).T, numpy_lengths(len(x))),
@@ -85,7 +86,8 @@ CORRECT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
             len(x), 3, -1), 1, 0)], 0),
     "two blocks": lambda x: 0.5 * roulette(x, np.random.randn(*x.shape), numpy_lengths(len(x))) + 0.5 * roulette(
         x, np.random.choice([-1.0, 1.0], size=x.shape), numpy_lengths(len(x))),
-    "other draws that do not matter": lambda x: roulette(x, np.random.randn(*x.shape), numpy_lengths(len(x))) + 0 * np.random.rand(),
+    "draws that are constants": lambda x: roulette(
+        x, np.random.randn(*x.shape), numpy_lengths(len(x))) + 0 * np.random.default_rng(3).uniform(),
 }
 
 
@@ -180,6 +182,27 @@ def unseen(x: np.ndarray) -> np.ndarray:
     return np.random.Generator(np.random.PCG64(int(torch.initial_seed()))).standard_normal(len(x))
 
 
+def seeded_by_a_draw(x: np.ndarray) -> np.ndarray:
+    return roulette(x, np.random.default_rng(np.random.randint(100)).standard_normal(x.shape), numpy_lengths(len(x)))
+
+
+def one_uniform_length(uniform: Callable[[], float]) -> Callable[[np.ndarray], np.ndarray]:
+    """A right roulette: one length for the call, two in three of which are alike under two seeds."""
+
+    def draw(x: np.ndarray) -> np.ndarray:
+        n = 1 + math.floor(math.log(max(uniform(), 1e-300)) / math.log(STAY))
+        return roulette(x, np.random.randn(*x.shape), np.full(len(x), n))
+
+    return draw
+
+
+def coins(x: np.ndarray) -> np.ndarray:
+    n = 1
+    while random.getrandbits(2):  # three in four
+        n += 1
+    return roulette(x, np.random.randn(*x.shape), np.full(len(x), n))
+
+
 def product_of_lengths(x: np.ndarray) -> np.ndarray:
     return roulette(x, np.random.randn(*x.shape), np.maximum(numpy_lengths(len(x)), numpy_lengths(len(x))))
 
@@ -190,7 +213,11 @@ def product_of_lengths(x: np.ndarray) -> np.ndarray:
         (qr_probes, "multiply each other|neither quadratic"), (with_dropout, "draws besides probes"), (quartic, "neither quadratic"),
         (quartic_in_signs, "neither quadratic"), (lengths_from_uniforms, "draws besides probes"),
         (probes_of_other_rows, "other rows"), (two_distributions, "different distributions"), (unseen, "draws besides probes"),
-        (product_of_lengths, "additively"),
+        (product_of_lengths, "additively"), (seeded_by_a_draw, "neither probes nor series lengths vary"),
+        (one_uniform_length(lambda: torch.rand(()).item()), "vary|change the value"),
+        (one_uniform_length(random.random), "vary|change the value"),
+        (one_uniform_length(lambda: math.exp(-torch.empty(()).exponential_().item())), "vary|change the value"),
+        (one_uniform_length(lambda: int.from_bytes(os.urandom(4)) / 2**32), "change the value"), (coins, "vary|change the value"),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
