@@ -92,7 +92,7 @@ def report(name: str, dtype: str, block: ir.ResidualBlock, y: Any, limit: float 
     start = time.perf_counter()
     found = ir.invert(block, y, rtol=tol, throw=False)
     elapsed = time.perf_counter() - start
-    above = ir.rounding_floor(block, found.x, y) < tol
+    above = ir.bounds.rounding_floor(block, found.x, y) < tol
     spent = found.evaluations[above]
     shares = (
         (f"{found.converged[above].mean():.0%}", f"{spent.mean():.1f}", f"{spent.max()}") if above.any() else ("–",) * 3

@@ -98,7 +98,7 @@ def convolutions(padding: Padding = "zero", kernels: int = 3) -> Iterable[tuple[
             slacks = []
             for seed in range(1 if make is box else kernels):
                 a = Convolution(make(outputs, inputs, k, seed), (n, n), padding)
-                below = float(ir.power_iteration(a, a.weight, steps=800).sigma)
+                below = float(ir.spectral.power_iteration(a, a.weight, steps=800).sigma)
                 slacks.append(convolution_norm_bound(a) / below - 1)
             proof = seconds(lambda a=a: convolution_norm_bound(a))
             side = min(inputs, outputs) * n * n
@@ -127,8 +127,8 @@ def balls() -> Iterable[tuple[str, ...]]:
         x = np.random.default_rng(0).standard_normal((batch, *block.branch.event_shape))
         y = block(x)
         found = ir.invert(block, y, rtol=1e-13, throw=False).x
-        radius = ir.inverse_ball(block, found, y).radius
-        forward, ball = seconds(lambda: block(x)), seconds(lambda: ir.inverse_ball(block, found, y))  # noqa: B023 - called at once
+        radius = ir.bounds.inverse_ball(block, found, y).radius
+        forward, ball = seconds(lambda: block(x)), seconds(lambda: ir.bounds.inverse_ball(block, found, y))  # noqa: B023 - called at once
         yield name, f"{1e3 * forward:.2f} ms", f"{ball / forward:.2f}", f"{float((radius / host_norms(found)[0]).max()):.1e}"
 
 
@@ -157,7 +157,7 @@ def determinants(rows: int = 3) -> Iterable[tuple[str, ...]]:
         with bits(256):
             gap = max(abs(float(t - float(v))) for t, v in zip(two_layers(block.branch, x[:rows]), value, strict=False))
         each = seconds(lambda: ir.logdet(block, x, method="exact").value) / batch  # noqa: B023 - called at once
-        bound = float(np.max(ir.logdet_error_bound(block, x[:rows])))
+        bound = float(np.max(ir.bounds.logdet_error_bound(block, x[:rows])))
         order = min(sizes)
         yield (
             "-".join(map(str, sizes)), str(batch), f"{1e6 * each:.1f}", f"{gap:.1e}",

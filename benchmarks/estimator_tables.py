@@ -100,7 +100,7 @@ def cost_table(rows: int = 4000) -> dict[str, dict[str, float]]:
         gaussian = ir.Probes(seed=1, kind="gaussian")
         naive = {
             f"geometric(½), {n} certain": price(
-                f, x, rows, lengths=ir.geometric(0.5, n), probes=gaussian, exact_traces=0, allow_infinite_variance=True
+                f, x, rows, lengths=ir.roulette.geometric(0.5, n), probes=gaussian, exact_traces=0, allow_infinite_variance=True
             )
             for n in (1, 20)
         }

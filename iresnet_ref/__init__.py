@@ -1,136 +1,86 @@
 """The mathematics of invertible residual networks, F(x) = x + g(x) with Lip(g) < 1, on any Array API backend.
 
+Start with a block; `like=` an array of any backend gives the weights its dtype and device:
+
+>>> import numpy as np, iresnet_ref as ir
+>>> F = ir.ResidualBlock(ir.mlp((2, 64, 64, 2), lipschitz=0.9, like=np.zeros(1)))
+>>> x = np.ones((3, 2))
+>>> back = ir.invert(F, F(x), rtol=1e-12)           # back.x is within back.error_bound of x
+>>> log_det = ir.logdet(F, x)                       # value, standard_error, bias_bound; nats
+>>> flow = ir.Flow([F, ir.ResidualBlock(ir.mlp((2, 64, 64, 2), seed=1))])
+>>> log_p = flow.log_prob(x)                        # and flow.sample(10), flow.inverse(z)
+
+Flat: what builds blocks, what is calculated of them, the results, and the errors to catch. The rest, by subject:
+
+    ir.layers        what a branch is made of            ir.activations   φ, with constants and derivatives
+    ir.bijections    what else a flow is made of         ir.densities     Gaussians at its end
+    ir.roulette      distributions of the series length  ir.bounds        proved bounds, balls, floors
+    ir.spectral      norms and normalisation             ir.training      losses with gradients, AdamW, the loop
+
 [B19] Behrmann, Grathwohl, Chen, Duvenaud, Jacobsen, *Invertible Residual Networks*, ICML 2019, arXiv 1811.00995.
 [C19] Chen, Behrmann, Duvenaud, Jacobsen, *Residual Flows for Invertible Generative Modeling*, NeurIPS 2019, arXiv 1906.02735.
 """
 
-from iresnet_ref.block import ResidualBlock, certify
-from iresnet_ref.branches.branch import Branch
-from iresnet_ref.branches.certificate import Certificate
-from iresnet_ref.branches.convolutional import convnet
-from iresnet_ref.branches.dense import mlp
-from iresnet_ref.branches.densely_connected import densenet
-from iresnet_ref.branches.normalised import NormalisedBranch
-from iresnet_ref.errors import (
-    ConvergenceError,
-    DivergedError,
-    DTypeError,
-    InfiniteVarianceError,
-    IResNetError,
-    NonFiniteError,
-    NotContractiveError,
-    ShapeError,
-)
-from iresnet_ref.flows.base import BitsPerDimension, DiagonalGaussian, LogProb, StandardGaussian, bits_per_dimension
-from iresnet_ref.flows.bijections.actnorm import ActNorm
-from iresnet_ref.flows.bijections.composition import Composition, FactorOut
-from iresnet_ref.flows.bijections.context import ContextShift
-from iresnet_ref.flows.bijections.logit import Logit, dequantise
-from iresnet_ref.flows.bijections.permutation import Permutation
-from iresnet_ref.flows.bijections.plu_linear import PLULinear
-from iresnet_ref.flows.bijections.protocol import Bijection, Options
-from iresnet_ref.flows.bijections.squeeze import Squeeze
-from iresnet_ref.flows.bijections.zero_padding import ZeroPad
-from iresnet_ref.flows.flow import Flow
-from iresnet_ref.flows.mixture import GaussianMixture
-from iresnet_ref.gradient.backward_in_forward import StoredGradient, backward_in_forward
-from iresnet_ref.gradient.inverse import inverse_gradient
-from iresnet_ref.gradient.log_determinant import logdet_gradient
-from iresnet_ref.gradient.result import InverseGradient, LogDetGradient, SequenceGradient
-from iresnet_ref.gradient.sequence import sequence_gradient
-from iresnet_ref.inversion.ball import Ball, inverse_ball
-from iresnet_ref.inversion.composition import PathInverse, invert_composition
-from iresnet_ref.inversion.result import Inverse
-from iresnet_ref.inversion.solve import invert, rounding_floor
-from iresnet_ref.layers.linear import Conv
-from iresnet_ref.log_determinant.bounds import logdet_bounds, truncation_bound
-from iresnet_ref.log_determinant.evaluate import logdet
-from iresnet_ref.log_determinant.inverse import InverseLogDet, logdet_of_inverse
-from iresnet_ref.log_determinant.length_distributions import LengthDistribution, geometric, near_optimal, poisson
-from iresnet_ref.log_determinant.result import LogDet
-from iresnet_ref.log_determinant.rounding_bound import logdet_error_bound
-from iresnet_ref.log_determinant.variance import roulette_variance_bound
-from iresnet_ref.normalisation.division import normalise
-from iresnet_ref.normalisation.singular_values import (
-    SingularTriple,
-    gram_bound,
-    power_iteration,
-    singular_triple,
-    spectral_norm,
-)
-from iresnet_ref.probes import Probes
+import importlib as _importlib
+import types as _types
+import typing as _typing
+
+from iresnet_ref.block import ResidualBlock as ResidualBlock
+from iresnet_ref.block import certify as certify
+from iresnet_ref.branches.branch import Branch as Branch
+from iresnet_ref.branches.certificate import Certificate as Certificate
+from iresnet_ref.branches.convolutional import convnet as convnet
+from iresnet_ref.branches.dense import mlp as mlp
+from iresnet_ref.branches.densely_connected import densenet as densenet
+from iresnet_ref.branches.normalised import NormalisedBranch as NormalisedBranch
+from iresnet_ref.errors import ConvergenceError as ConvergenceError
+from iresnet_ref.errors import DTypeError as DTypeError
+from iresnet_ref.errors import InfiniteVarianceError as InfiniteVarianceError
+from iresnet_ref.errors import IResNetError as IResNetError
+from iresnet_ref.errors import NonFiniteError as NonFiniteError
+from iresnet_ref.errors import NotContractiveError as NotContractiveError
+from iresnet_ref.errors import ShapeError as ShapeError
+from iresnet_ref.flows.base import LogProb as LogProb
+from iresnet_ref.flows.bijections.protocol import Options as Options
+from iresnet_ref.flows.flow import Flow as Flow
+from iresnet_ref.gradient.backward_in_forward import StoredGradient as StoredGradient
+from iresnet_ref.gradient.backward_in_forward import backward_in_forward as backward_in_forward
+from iresnet_ref.gradient.inverse import inverse_gradient as inverse_gradient
+from iresnet_ref.gradient.log_determinant import logdet_gradient as logdet_gradient
+from iresnet_ref.gradient.result import InverseGradient as InverseGradient
+from iresnet_ref.gradient.result import LogDetGradient as LogDetGradient
+from iresnet_ref.gradient.result import SequenceGradient as SequenceGradient
+from iresnet_ref.gradient.sequence import sequence_gradient as sequence_gradient
+from iresnet_ref.inversion.composition import PathInverse as PathInverse
+from iresnet_ref.inversion.composition import invert_composition as invert_composition
+from iresnet_ref.inversion.result import Inverse as Inverse
+from iresnet_ref.inversion.solve import invert as invert
+from iresnet_ref.log_determinant.evaluate import logdet as logdet
+from iresnet_ref.log_determinant.inverse import InverseLogDet as InverseLogDet
+from iresnet_ref.log_determinant.inverse import logdet_of_inverse as logdet_of_inverse
+from iresnet_ref.log_determinant.result import LogDet as LogDet
+from iresnet_ref.probes import Probes as Probes
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "ActNorm",
-    "Ball",
-    "Bijection",
-    "BitsPerDimension",
-    "Branch",
-    "Certificate",
-    "Composition",
-    "ContextShift",
-    "Conv",
-    "ConvergenceError",
-    "DTypeError",
-    "DiagonalGaussian",
-    "DivergedError",
-    "FactorOut",
-    "Flow",
-    "GaussianMixture",
-    "IResNetError",
-    "InfiniteVarianceError",
-    "Inverse",
-    "InverseGradient",
-    "InverseLogDet",
-    "LengthDistribution",
-    "LogDet",
-    "LogDetGradient",
-    "LogProb",
-    "Logit",
-    "NonFiniteError",
-    "NormalisedBranch",
-    "NotContractiveError",
-    "Options",
-    "PLULinear",
-    "PathInverse",
-    "Permutation",
-    "Probes",
-    "ResidualBlock",
-    "SequenceGradient",
-    "ShapeError",
-    "SingularTriple",
-    "Squeeze",
-    "StandardGaussian",
-    "StoredGradient",
-    "ZeroPad",
-    "backward_in_forward",
-    "bits_per_dimension",
-    "certify",
-    "convnet",
-    "densenet",
-    "dequantise",
-    "geometric",
-    "gram_bound",
-    "inverse_ball",
-    "inverse_gradient",
-    "invert",
-    "invert_composition",
-    "logdet",
-    "logdet_bounds",
-    "logdet_error_bound",
-    "logdet_gradient",
-    "logdet_of_inverse",
-    "mlp",
-    "near_optimal",
-    "normalise",
-    "poisson",
-    "power_iteration",
-    "roulette_variance_bound",
-    "rounding_floor",
-    "sequence_gradient",
-    "singular_triple",
-    "spectral_norm",
-    "truncation_bound",
-]
+if _typing.TYPE_CHECKING:
+    from iresnet_ref import activations as activations
+    from iresnet_ref import bijections as bijections
+    from iresnet_ref import bounds as bounds
+    from iresnet_ref import densities as densities
+    from iresnet_ref import layers as layers
+    from iresnet_ref import roulette as roulette
+    from iresnet_ref import spectral as spectral
+    from iresnet_ref import training as training
+else:
+    _FACES = ("activations", "bijections", "bounds", "densities", "layers", "roulette", "spectral", "training")
+
+    def __getattr__(name: str) -> _types.ModuleType:
+        """Return a module of further names, imported when it is first asked for."""
+        if name in _FACES:
+            return _importlib.import_module(f"{__name__}.{name}")
+        msg = f"module {__name__!r} has no attribute {name!r}; of the names that are not flat, ir.{' ir.'.join(_FACES)}"
+        raise AttributeError(msg)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_FACES})

@@ -90,7 +90,7 @@ class ResidualBlock:
         if not 0.0 <= bound < 1.0:
             raise NotContractiveError(
                 f"expected a residual branch with {how} Lip(g) < 1, got {bound:.6g} ({self.certificate.reason}); "
-                "normalise its weights (ir.normalise), or state lipschitz= if you know a smaller constant"
+                "normalise its weights (ir.spectral.normalise), or state lipschitz= if you know a smaller constant"
             )
         return bound
 

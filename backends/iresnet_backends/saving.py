@@ -20,21 +20,11 @@ import numpy as np
 import iresnet_ref as ir
 from iresnet_backends.backend import Backend, HostArray
 from iresnet_backends.errors import BackendUnavailableError, FormatError
-from iresnet_ref import rounding
+from iresnet_ref import bijections, densities, layers, rounding, training
 from iresnet_ref.arrays import from_host, namespace, to_host
 from iresnet_ref.errors import DTypeError, IResNetError
-from iresnet_ref.flows.bijections.residual import Residual
 from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation
-from iresnet_ref.layers.concatenation import Concatenation
-from iresnet_ref.layers.linear import Affine, Conv
-from iresnet_ref.layers.lipswish import CLipSwish, LipSwish
-from iresnet_ref.layers.pointwise import Pointwise
-from iresnet_ref.layers.sorting import GroupSort
-from iresnet_ref.log_determinant.length_distributions import LengthDistribution
-from iresnet_ref.training.classifier import Classifier
-from iresnet_ref.training.loop import Settings, State
-from iresnet_ref.training.normalised_model import NormalisedModel
-from iresnet_ref.training.optimiser import Moments
+from iresnet_ref.roulette import LengthDistribution
 
 FORMAT = "iresnet-ref"
 PARTIAL = ".partial"
@@ -43,10 +33,12 @@ VERSION = 1
 TYPES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
-        ir.ActNorm, ir.Branch, ir.Composition, ir.ContextShift, ir.DiagonalGaussian, ir.FactorOut, ir.Flow, ir.GaussianMixture, ir.Logit,
-        ir.PLULinear, ir.NormalisedBranch, ir.Options, ir.ZeroPad, ir.Permutation, ir.Probes, ir.ResidualBlock, ir.Squeeze,
-        ir.StandardGaussian, Classifier, Moments, NormalisedModel, Settings, State,
-        Affine, CLipSwish, Concatenation, Conv, GroupSort, LipSwish, Pointwise, Residual,
+        bijections.ActNorm, bijections.Composition, bijections.ContextShift, bijections.FactorOut, bijections.Logit,
+        bijections.PLULinear, bijections.Permutation, bijections.Residual, bijections.Squeeze, bijections.ZeroPad,
+        densities.DiagonalGaussian, densities.GaussianMixture, densities.StandardGaussian,
+        ir.Branch, ir.Flow, ir.NormalisedBranch, ir.Options, ir.Probes, ir.ResidualBlock,
+        layers.Affine, layers.CLipSwish, layers.Concatenation, layers.Conv, layers.GroupSort, layers.LipSwish, layers.Pointwise,
+        training.Classifier, training.Moments, training.NormalisedModel, training.Settings, training.State,
     )
 }  # fmt: skip
 """What can be saved; every field of these is an array, a number, a name, one of these, or a tuple or dictionary of such."""
@@ -59,7 +51,7 @@ def save(path: str | Path, subject: Any) -> None:
     (their values would be rounded) and for objects that are not in `TYPES`, BackendUnavailableError without safetensors.
 
     >>> import tempfile, pathlib, numpy as np, iresnet_ref as ir
-    >>> flow = ir.Flow([ir.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2)))]).initialise(np.eye(2))
+    >>> flow = ir.Flow([ir.bijections.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2)))]).initialise(np.eye(2))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(pathlib.Path(folder) / "flow.safetensors", flow)
     ...     again = load(pathlib.Path(folder) / "flow.safetensors")
@@ -108,7 +100,7 @@ def load(path: str | Path, *, like: Any = None, backend: Backend | str | None = 
 def differences(wanted: Any, got: Any) -> list[tuple[str, str, str]]:
     """Return (place, what is wanted, what came) wherever two subjects differ, in anything but the values and dtypes of their arrays.
 
-    >>> differences(ir.Permutation((2,), (0, 1)), ir.Permutation((2,), (1, 0)))
+    >>> differences(ir.bijections.Permutation((2,), (0, 1)), ir.bijections.Permutation((2,), (1, 0)))
     [('order.0', '0', '1'), ('order.1', '1', '0')]
     """
     one, other = (dict(_leaves(s, "")) for s in (wanted, got))

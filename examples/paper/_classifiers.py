@@ -16,11 +16,11 @@ Images = NDArray[np.float64]
 def dense(d: int, padding: int, width: int, blocks: int, *, like: Any, seed: int) -> list[Any]:
     """Injective padding of vectors, if any, then an ActNorm before every block and one at the end."""
     n = d + padding
-    steps: list[Any] = [ir.ZeroPad((d,), padding)] if padding else []
+    steps: list[Any] = [ir.bijections.ZeroPad((d,), padding)] if padding else []
     for i in range(blocks):
         branch = ir.mlp((n, width, n), seed=1000 * seed + i, like=like)
-        steps += [ir.ActNorm.fresh((n,), like), ir.ResidualBlock(branch)]
-    return [*steps, ir.ActNorm.fresh((n,), like)]
+        steps += [ir.bijections.ActNorm.fresh((n,), like), ir.ResidualBlock(branch)]
+    return [*steps, ir.bijections.ActNorm.fresh((n,), like)]
 
 
 def vectors(x: Images, like: Any) -> Any:
@@ -61,7 +61,7 @@ def whole(images: Images) -> Images:
 
 def dequantised(x: Images, seed: int, like: Any) -> Any:
     """Whole rows with their noise, in (0, 1)."""
-    return ir.dequantise(x, seed=seed, like=like) / LEVELS
+    return ir.bijections.dequantise(x, seed=seed, like=like) / LEVELS
 
 
 def mixture(x: Images, labels: Any, width: int, blocks: int, *, like: Any, seed: int) -> ir.Flow:
@@ -71,10 +71,10 @@ def mixture(x: Images, labels: Any, width: int, blocks: int, *, like: Any, seed:
     """
     rows = dequantised(x, seed, like)
     steps = dense(x.shape[1], 0, width, blocks, like=like, seed=seed)
-    features = ir.Composition(tuple(steps)).initialise(rows)
+    features = ir.bijections.Composition(tuple(steps)).initialise(rows)
     z = to_host(features.value(rows))
     means = np.stack([z[labels == y].mean(0) for y in range(int(labels.max()) + 1)])
-    base = ir.GaussianMixture(*(from_host(a, like) for a in (means, np.zeros(means.shape[1]), np.zeros(len(means)))))
+    base = ir.densities.GaussianMixture(*(from_host(a, like) for a in (means, np.zeros(means.shape[1]), np.zeros(len(means)))))
     return ir.Flow(features, base)
 
 

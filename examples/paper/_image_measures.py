@@ -58,7 +58,7 @@ class Bits:
 
 def dequantised(pixels: Array, like: Any, seed: int) -> Any:
     """Return x + u of integers, on the backend of `like`."""
-    return from_host(to_host(ir.dequantise(pixels, seed=seed)), like)
+    return from_host(to_host(ir.bijections.dequantise(pixels, seed=seed)), like)
 
 
 def bits(flow: ir.Flow, pixels: Array, like: Any, options: ir.Options, *, draws: int = 1, at_once: int = 32) -> Bits:
@@ -107,7 +107,7 @@ def truncation_bias(flow: ir.Flow, pixels: Array, like: Any, terms: tuple[int, .
 def jacobians(steps: Any, x: Any) -> Iterator[Any]:
     """Yield the chain of J_g of every residual block along the path of x, also of those behind a factor-out."""
     for step in steps.steps:
-        if isinstance(step, ir.FactorOut):
+        if isinstance(step, ir.bijections.FactorOut):
             yield from jacobians(step.rest, x[:, : step.rest.in_shape[0], ...])
         elif hasattr(step, "block"):
             yield step.block.branch.linearize(x)[1]

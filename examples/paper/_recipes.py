@@ -137,19 +137,19 @@ def flow(recipe: Recipe, event_shape: tuple[int, ...], levels: int, like: Any) -
 
     def steps(shape: tuple[int, ...], scales: tuple[Scale, ...]) -> list[Any]:
         if not scales:
-            return [ir.ActNorm.fresh(shape, like)]
+            return [ir.bijections.ActNorm.fresh(shape, like)]
         scale, *rest = scales
-        made: list[Any] = [ir.Squeeze(shape)] if scale.squeeze else []
+        made: list[Any] = [ir.bijections.Squeeze(shape)] if scale.squeeze else []
         shape = made[0].out_shape if made else shape
         for _ in range(scale.blocks):
-            made += [ir.ActNorm.fresh(shape, like), block(shape, scale)]
+            made += [ir.bijections.ActNorm.fresh(shape, like), block(shape, scale)]
         if not scale.factor_out:
             return made + steps(shape, tuple(rest))
-        made.append(ir.ActNorm.fresh(shape, like))
+        made.append(ir.bijections.ActNorm.fresh(shape, like))
         half = (shape[0] - shape[0] // 2, *shape[1:])
-        return [*made, ir.FactorOut(shape, steps(half, tuple(rest)))]
+        return [*made, ir.bijections.FactorOut(shape, steps(half, tuple(rest)))]
 
-    made = [ir.Logit(event_shape, recipe.alpha, levels), *steps(event_shape, recipe.scales)]
+    made = [ir.bijections.Logit(event_shape, recipe.alpha, levels), *steps(event_shape, recipe.scales)]
     shape = tuple(made[-1].out_shape)
     for _ in range(recipe.dense.blocks):
         if len(shape) > 1:
@@ -158,9 +158,9 @@ def flow(recipe: Recipe, event_shape: tuple[int, ...], levels: int, like: Any) -
             (shape[0], recipe.dense.width, shape[0]), activation=recipe.activation, lipschitz=recipe.lipschitz,
             seed=next(seeds), like=like,
         )  # fmt: skip
-        made += [ir.ActNorm.fresh(shape, like), ir.ResidualBlock(branch)]
+        made += [ir.bijections.ActNorm.fresh(shape, like), ir.ResidualBlock(branch)]
     if recipe.dense.blocks:
-        made.append(ir.ActNorm.fresh(shape, like))
+        made.append(ir.bijections.ActNorm.fresh(shape, like))
     return ir.Flow(made)
 
 
@@ -168,7 +168,7 @@ def options(training: Training, lipschitz: float, seed: int = 0) -> ir.Options:
     """Return how a training estimates the log-determinants."""
     probes = ir.Probes(seed=seed)
     if training.estimator == "roulette":
-        lengths = ir.near_optimal(lipschitz, float(training.terms))
+        lengths = ir.roulette.near_optimal(lipschitz, float(training.terms))
         return ir.Options(method="roulette", lengths=lengths, probes=probes)
     if training.estimator == "series":
         return ir.Options(method="series", terms=training.terms, probes=probes)

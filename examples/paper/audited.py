@@ -51,15 +51,15 @@ def subjects(name: str, model: Any) -> list[Subject]:
     model = model.averaged if isinstance(model, State) else model
     large = size(model.steps.in_shape) > EXACT_UP_TO
     steps, inputs = _on_torch(model.steps) if large else model.steps, rows(model.steps, name)
-    if isinstance(steps.steps[0], ir.ZeroPad):  # what follows is onto
-        steps = ir.Composition(steps.steps[1:])
+    if isinstance(steps.steps[0], ir.bijections.ZeroPad):  # what follows is onto
+        steps = ir.bijections.Composition(steps.steps[1:])
         inputs = rows(steps, name)
-    if isinstance(steps.steps[0], ir.Logit):  # what follows takes every x, not a bounded interval
+    if isinstance(steps.steps[0], ir.bijections.Logit):  # what follows takes every x, not a bounded interval
         inputs = None if inputs is None else _through(steps.steps[0], inputs)
-        steps = ir.Composition(steps.steps[1:])
+        steps = ir.bijections.Composition(steps.steps[1:])
     if large:
         whole = _of_map(f"{name}: {'flow' if isinstance(model, ir.Flow) else 'features'}", steps)
-    elif isinstance(model, ir.Flow) and not isinstance(model.steps.steps[0], ir.ZeroPad):
+    elif isinstance(model, ir.Flow) and not isinstance(model.steps.steps[0], ir.bijections.ZeroPad):
         whole = _of_flow(f"{name}: flow", replace(model, steps=steps))
     else:
         whole = _with_log_det(f"{name}: features", steps)
@@ -68,14 +68,14 @@ def subjects(name: str, model: Any) -> list[Subject]:
     return [replace(subject, framework="torch" if large else "numpy") for subject in made]
 
 
-def rows(steps: ir.Composition, name: str) -> Any:
+def rows(steps: ir.bijections.Composition, name: str) -> Any:
     """(n, rng) -> points of the density that names the model; dequantised rows of digits or MNIST where the shape is theirs, in
     (0, 1) or what a logit takes; None elsewhere."""
     points = DENSITIES.get(name.removeprefix("densities_2d-"))
     if points is not None:
         return points
     shape = steps.in_shape
-    scale = float(steps.steps[0].levels) if isinstance(steps.steps[0], ir.Logit) else 1.0
+    scale = float(steps.steps[0].levels) if isinstance(steps.steps[0], ir.bijections.Logit) else 1.0
     data = {64: digits, 784: mnist_5k}.get(size(shape))
     if data is None:
         return None
@@ -94,18 +94,18 @@ def _kept(data: Callable[[], Images]) -> Images:
     return data()
 
 
-def _through(logit: ir.Logit, inputs: Any) -> Any:
+def _through(logit: ir.bijections.Logit, inputs: Any) -> Any:
     """The same rows behind a logit."""
     return lambda n, rng: logit.value(inputs(n, rng))
 
 
-def _on_torch(steps: ir.Composition) -> ir.Composition:
+def _on_torch(steps: ir.bijections.Composition) -> ir.bijections.Composition:
     """The steps with their parameters as float64 tensors."""
     like = get("torch:cpu", dtype="float64").asarray(np.zeros(1))
     return steps.with_parameters({name: from_host(to_host(p).astype(np.float64), like) for name, p in steps.parameters().items()})
 
 
-def _of_map(name: str, steps: ir.Composition) -> Subject:
+def _of_map(name: str, steps: ir.bijections.Composition) -> Subject:
     """y = F(x) with its inverse, y in the shape of x: a factor-out leaves a vector."""
     return Subject(
         name=name, event_shape=steps.in_shape, forward=lambda x: _event(steps.value(x), steps.in_shape),
@@ -113,7 +113,7 @@ def _of_map(name: str, steps: ir.Composition) -> Subject:
     )
 
 
-def _with_log_det(name: str, steps: ir.Composition) -> Subject:
+def _with_log_det(name: str, steps: ir.bijections.Composition) -> Subject:
     """The same with its exact log-determinants."""
     return replace(
         _of_map(name, steps), log_det=lambda x: steps.forward(x, options=OPTIONS)[1].value,

@@ -85,7 +85,7 @@ def noise(seed: int, step: int) -> int:
 def measured(flow: ir.Flow, held_out: Array, like: Any, draws: int) -> dict[str, Bits]:
     """Return the bits per dimension of the held-out images by each estimator that is feasible, the same noise in all of them."""
     lipschitz = max(block.certificate.bound for block in blocks(flow.steps))
-    lengths = ir.near_optimal(lipschitz, 8.0)
+    lengths = ir.roulette.near_optimal(lipschitz, 8.0)
     ways = {
         "exact": ir.Options(method="exact"),
         "unbiased": ir.Options(method="roulette", lengths=lengths, probes=ir.Probes(seed=1, count=8)),
@@ -101,7 +101,7 @@ def blocks(steps: Any) -> list[ir.ResidualBlock]:
     """Return every residual block of a composition, also those behind a factor-out."""
     found = []
     for step in steps.steps:
-        found += [step.block] if hasattr(step, "block") else blocks(step.rest) if isinstance(step, ir.FactorOut) else []
+        found += [step.block] if hasattr(step, "block") else blocks(step.rest) if isinstance(step, ir.bijections.FactorOut) else []
     return found
 
 

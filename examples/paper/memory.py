@@ -53,7 +53,7 @@ def stored(blocks: Sequence[ir.ResidualBlock], x: Any, weights: Any) -> Gradient
 
 def inputs_stored(blocks: Sequence[ir.ResidualBlock], x: Any, weights: Any) -> Gradients:
     """One array a block is kept, and its forward pass repeated: what a flow of the reference does in training."""
-    steps = ir.Composition(tuple(blocks))
+    steps = ir.bijections.Composition(tuple(blocks))
     y = steps.value(x)
     return steps.pullback(x, y / y.shape[0], weights, ir.Options(method="roulette", probes=PROBES))[1]
 
@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         made.error(f"--backend: expected numpy, whose memory tracemalloc sees, got {options.backend}; try --dtype instead")
     images: Any = mnist_5k().x[: options.batch].astype(options.dtype)
     for _ in range(2):
-        images = ir.Squeeze(images.shape[1:])(images)
+        images = ir.bijections.Squeeze(images.shape[1:])(images)
     depths = [2**k for k in range(1, options.blocks.bit_length()) if 2**k <= options.blocks]
     rows = [measure(depth, images, options, volume=volume) for volume in (False, True) for depth in depths]
     write(options.folder, "memory", rows, batch=options.batch, dtype=options.dtype, lipschitz=options.lipschitz)

@@ -88,7 +88,7 @@ def network(task: Task, options: argparse.Namespace, like: Any) -> Classifier:
     shape: tuple[int, ...] = task.train.x.shape[1:]
     steps: list[Any] = []
     for _ in range(task.squeezes):
-        steps.append(ir.Squeeze(shape))
+        steps.append(ir.bijections.Squeeze(shape))
         shape = steps[-1].out_shape
     for k in range(options.blocks):
         seed = 1000 * options.seed + k
@@ -115,14 +115,14 @@ def train(task: Task, lipschitz: float | None, options: argparse.Namespace) -> C
         return fit(state, loss, options.steps, callback=callback).model
 
 
-def in_precision(model: Classifier, dtype: str, options: argparse.Namespace) -> ir.Composition:
+def in_precision(model: Classifier, dtype: str, options: argparse.Namespace) -> ir.bijections.Composition:
     """The network up to its features, with its weights in `dtype`."""
     other = get(options.backend, dtype=dtype).asarray(np.zeros(1))
-    steps: ir.Composition = model.steps
+    steps: ir.bijections.Composition = model.steps
     return steps.with_parameters({name: from_host(to_host(p), other) for name, p in steps.parameters().items()})
 
 
-def banach(steps: ir.Composition, images: Any, *, certified: bool) -> Curve:
+def banach(steps: ir.bijections.Composition, images: Any, *, certified: bool) -> Curve:
     """Undo each block by k plain steps, for every k of `ITERATIONS`.
 
     The bound: x_k of a block is within ε = Lᵏ/(1 − L)·‖g(y)‖ of the preimage of y ([B19] Thm 1, x₁ − x₀ = −g(y)), and what y
@@ -135,7 +135,7 @@ def banach(steps: ir.Composition, images: Any, *, certified: bool) -> Curve:
     for k in ITERATIONS:
         x, radius = y, np.zeros(len(images))
         for step in reversed(steps.steps):
-            if isinstance(step, ir.Squeeze):
+            if isinstance(step, ir.bijections.Squeeze):
                 x = step.inverse_value(x)
                 continue
             g, goal = step.block.branch, x
@@ -154,7 +154,7 @@ def banach(steps: ir.Composition, images: Any, *, certified: bool) -> Curve:
     return Curve(pixel, norm, bound if certified else [], to_host(x))
 
 
-def inverted(steps: ir.Composition, images: Any) -> dict[str, Any]:
+def inverted(steps: ir.bijections.Composition, images: Any) -> dict[str, Any]:
     """The inverse to the rounding floor of the least accurate image: reconstructions, their errors, and what explains them.
 
     `condition` is the composition's amplification estimate, per image: what a perturbation of F(x) is multiplied by.
@@ -164,8 +164,8 @@ def inverted(steps: ir.Composition, images: Any) -> dict[str, Any]:
     h, floors = x, []
     for step in steps.steps:
         y = step.value(h)
-        if not isinstance(step, ir.Squeeze):
-            floors.append(to_host(ir.rounding_floor(step.block, h, y)).max())
+        if not isinstance(step, ir.bijections.Squeeze):
+            floors.append(to_host(ir.bounds.rounding_floor(step.block, h, y)).max())
         h = y
     found = steps.inverse(h, options=ir.Options(rtol=float(max(floors))))
     error = np.abs(to_host(found.x).astype(np.float64) - to_host(x)).reshape(len(images), -1).max(axis=1)
@@ -184,7 +184,7 @@ def examine(task: Task, model: Classifier, lipschitz: float | None, options: arg
     """Return a row of the table with the curve, and the reconstructions to show."""
     images = task.held_out.x[: options.images]
     precise, coarse = (in_precision(model, dtype, options) for dtype in ("float64", "float32"))
-    blocks = [step.block for step in precise.steps if not isinstance(step, ir.Squeeze)]
+    blocks = [step.block for step in precise.steps if not isinstance(step, ir.bijections.Squeeze)]
     inputs = from_host(task.held_out.x, like(options))
     accuracy = float(np.mean(np.argmax(to_host(model(inputs)), axis=1) == task.held_out.labels))
     curve = banach(precise, images, certified=lipschitz is not None)

@@ -31,7 +31,7 @@ class Block(torch.nn.Module):
     def refresh(self) -> None:
         for name, p in self.weights.items():
             if name.endswith("weight"):
-                p.copy_(ir.normalise(p.detach(), C))
+                p.copy_(ir.spectral.normalise(p.detach(), C))
 
 
 def subject(dtype: str | None = None, device: str | None = None) -> Subject:

@@ -46,7 +46,7 @@ def bits_per_dimension(log_prob: LogProb, dimensions: int, *, levels: int = 1) -
     """Return −log₂ p(x)/d, plus log₂(levels) where the data had been divided by `levels` before the flow saw it.
 
     d counts the numbers of one data event, before any padding. For bytes: levels = 1 if the flow takes values in [0, 256]
-    (`ir.Logit` with levels=256), levels = 256 if it takes them divided by 256: the density of x/256 is 256ᵈ times that of x.
+    (`ir.bijections.Logit` with levels=256), levels = 256 if it takes them divided by 256: the density of x/256 is 256ᵈ times that of x.
     Uniform bytes have 8 bits per dimension in either way. Reference: Theis et al. 2016, arXiv 1511.01844.
 
     >>> import numpy as np

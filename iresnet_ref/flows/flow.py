@@ -28,7 +28,7 @@ class Flow:
     Reference: [B19] §3, [C19] §2.
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> flow = ir.Flow([ir.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 16, 2)))])
+    >>> flow = ir.Flow([ir.bijections.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 16, 2)))])
     >>> x = np.asarray([[0.0, 1.0], [2.0, 5.0], [4.0, 3.0]])
     >>> flow = flow.initialise(x)
     >>> flow.log_prob(x).value.shape, flow.sample(4, seed=1).shape
@@ -46,7 +46,7 @@ class Flow:
         if base is None:
             if not arrays:
                 raise ShapeError(
-                    "flow: expected base= where no step has parameters, got none; try ir.StandardGaussian(event_shape, x)"
+                    "flow: expected base= where no step has parameters, got none; try ir.densities.StandardGaussian(event_shape, x)"
                 )
             base = StandardGaussian(steps.out_shape, arrays[0])
         if tuple(base.event_shape) != steps.out_shape:
@@ -115,19 +115,19 @@ class Flow:
     def bits_per_dimension(
         self, x: Any, *, levels: int = 1, options: Options | None = None, check: bool = True
     ) -> BitsPerDimension:
-        """Return `ir.bits_per_dimension` of log p(x), with d the numbers of one data event before padding."""
+        """Return `ir.densities.bits_per_dimension` of log p(x), with d the numbers of one data event before padding."""
         return bits_per_dimension(self.log_prob(x, options=options, check=check), self.dimensions, levels=levels)
 
     def condition(self, context: Any, *, check: bool = True) -> Flow:
         """Return the flow of p(x | h) for the rows h of `context` (batch, k), or one for all; None takes the context away again.
 
         It is a flow like any other, of as many rows: `log_prob(x)`, `sample(len(context))`, gradients with h̄ beside those of the
-        parameters. Raises ShapeError where no step takes a context (`ir.ContextShift`), DTypeError, NonFiniteError.
+        parameters. Raises ShapeError where no step takes a context (`ir.bijections.ContextShift`), DTypeError, NonFiniteError.
         """
         bare = self.steps.condition(None)
         steps = bare.condition(context)
         if context is not None and steps.parameters().keys() == bare.parameters().keys():
-            raise ShapeError("flow: expected a step that takes a context, got none; try ir.ContextShift.random(event_shape, k)")
+            raise ShapeError("flow: expected a step that takes a context, got none; try ir.bijections.ContextShift.random(event_shape, k)")
         if context is not None and check:
             require_finite(context=context)
         return replace(self, steps=steps)

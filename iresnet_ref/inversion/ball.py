@@ -60,7 +60,7 @@ def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) ->
     >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5, like=np.zeros(1, dtype=np.float32)))
     >>> y = F(np.ones((1, 2), dtype=np.float32))
     >>> inverse = ir.invert(F, y)
-    >>> bool(ir.inverse_ball(F, inverse.x, y).radius[0] < 1e-5)
+    >>> bool(ir.bounds.inverse_ball(F, inverse.x, y).radius[0] < 1e-5)
     True
     """
     block.require(y, "y", check=False)

@@ -1,1 +1,10 @@
 """The layers of a residual branch: linear maps, activations, sorting and concatenation."""
+
+from iresnet_ref.layers.concatenation import Concatenation
+from iresnet_ref.layers.layer import Layer
+from iresnet_ref.layers.linear import Affine, Conv
+from iresnet_ref.layers.lipswish import CLipSwish, LipSwish
+from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_ref.layers.sorting import GroupSort
+
+__all__ = ["Affine", "CLipSwish", "Concatenation", "Conv", "GroupSort", "Layer", "LipSwish", "Pointwise"]

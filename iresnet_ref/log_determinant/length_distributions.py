@@ -167,7 +167,7 @@ def require_length_distribution(distribution: object) -> None:
     """Raise DTypeError unless this is a LengthDistribution."""
     if not isinstance(distribution, LengthDistribution):
         got = type(distribution).__name__
-        raise DTypeError(f"lengths: expected an ir.LengthDistribution, got {got}; try ir.geometric(0.9) or ir.near_optimal(0.9)")
+        raise DTypeError(f"lengths: expected an ir.roulette.LengthDistribution, got {got}; try ir.roulette.near_optimal(0.9)")
 
 
 def require_finite_variance(distribution: LengthDistribution, lipschitz: float, *, gradient: bool = False) -> None:

@@ -43,9 +43,9 @@ def roulette_variance_bound(
     Reference: the formula is in this module's docstring; [C19] §3.1, Rhee & Glynn 2015.
 
     >>> import iresnet_ref as ir
-    >>> roulette_variance_bound(0.5, 4) < roulette_variance_bound(0.5, 4, ir.geometric(0.5))
+    >>> roulette_variance_bound(0.5, 4) < roulette_variance_bound(0.5, 4, ir.roulette.geometric(0.5))
     True
-    >>> roulette_variance_bound(0.9, 4, ir.poisson(4.0))
+    >>> roulette_variance_bound(0.9, 4, ir.roulette.poisson(4.0))
     Traceback (most recent call last):
     ...
     iresnet_ref.errors.InfiniteVarianceError: lengths: expected a tail ratio above L² = 0.81, got 0 (poisson(4, n_exact_terms=1)): finite \

@@ -3,6 +3,7 @@
 A run is a value: `start` makes the first state, `fit` returns later ones, and a state determines everything that follows.
 """
 
+from iresnet_ref.errors import DivergedError
 from iresnet_ref.training.batches import minibatch
 from iresnet_ref.training.classifier import Classifier
 from iresnet_ref.training.loop import Settings, State, fit, start
@@ -12,6 +13,7 @@ from iresnet_ref.training.optimiser import Moments, adamw, averaged, clip, globa
 
 __all__ = [
     "Classifier",
+    "DivergedError",
     "Loss",
     "Moments",
     "NormalisedModel",

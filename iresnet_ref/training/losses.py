@@ -41,7 +41,7 @@ def maximum_likelihood(
     Raises: ShapeError, DTypeError, NonFiniteError. Reference: [B19] §4, [C19] eq. 8.
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> flow = ir.Flow([ir.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2)))]).initialise(np.eye(2))
+    >>> flow = ir.Flow([ir.bijections.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2)))]).initialise(np.eye(2))
     >>> loss = maximum_likelihood(flow, np.eye(2))
     >>> loss.value.shape, sorted(loss.gradients)[:2]
     ((), ['0.log_scale', '0.shift'])
@@ -131,7 +131,7 @@ def hybrid(
     Reference: [C19] §5.4; Nalisnick et al. 2019, arXiv 1902.02767, eq. 5.
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> base = ir.GaussianMixture(np.asarray([[-1.0, 0.0], [1.0, 0.0]]), np.zeros(2), np.zeros(2))
+    >>> base = ir.densities.GaussianMixture(np.asarray([[-1.0, 0.0], [1.0, 0.0]]), np.zeros(2), np.zeros(2))
     >>> flow = ir.Flow([ir.ResidualBlock(ir.mlp((2, 8, 2)))], base)
     >>> loss = hybrid(flow, np.eye(2), np.asarray([1, 0]), density=0.1)
     >>> sorted(loss.gradients)[-3:]

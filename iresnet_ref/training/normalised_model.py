@@ -17,7 +17,7 @@ from iresnet_ref.flows.bijections.residual import Residual
 class NormalisedModel:
     """A flow or classifier of raw weights, and `model`, the same with every residual branch certified: Lip(g) ≤ `lipschitz`.
 
-    Bijections without a branch are used as they are, blocks inside `ir.FactorOut` are found; a Lipschitz constant that a
+    Bijections without a branch are used as they are, blocks inside `ir.bijections.FactorOut` are found; a Lipschitz constant that a
     raw block states is dropped, the certificate takes its place. Raises as `ir.NormalisedBranch`.
     With `lipschitz` None nothing is divided: a standard ResNet, the unconstrained twin to compare with. It has no inverse.
 

@@ -29,7 +29,7 @@ def loss(model, step):
     return maximum_likelihood(model, DATA[minibatch(256, 8, step)], step=step)
 def fresh():
     block = ir.ResidualBlock(ir.mlp((2, 64, 2)))
-    return start(ir.Flow([ir.ActNorm.fresh((2,)), block]).initialise(DATA), settings=Settings(average=0.9))
+    return start(ir.Flow([ir.bijections.ActNorm.fresh((2,)), block]).initialise(DATA), settings=Settings(average=0.9))
 if __name__ == "__main__":
     path, steps = sys.argv[1], int(sys.argv[2])
     state = resume(path, fresh())

@@ -29,7 +29,7 @@ class Composition(Bijection):
     multiply by 1.5e12 (`inverse_lipschitz`).
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> f = Composition((ir.Permutation((2,), (1, 0)), ir.ResidualBlock(ir.mlp((2, 8, 2)))))
+    >>> f = Composition((ir.bijections.Permutation((2,), (1, 0)), ir.ResidualBlock(ir.mlp((2, 8, 2)))))
     >>> y, log_det = f.forward(np.ones((1, 2)))
     >>> bool(abs(f.inverse(y).x - 1.0).max() < 1e-5)
     True
@@ -194,7 +194,7 @@ class FactorOut(Bijection):
     Real NVP, arXiv 1605.08803, §3.6. Nest one in another for more scales; the base then is one density on vectors.
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> f = FactorOut((4, 2, 2), [ir.Permutation((2, 2, 2), (1, 0))])
+    >>> f = FactorOut((4, 2, 2), [ir.bijections.Permutation((2, 2, 2), (1, 0))])
     >>> f(np.zeros((3, 4, 2, 2))).shape
     (3, 16)
     """

@@ -58,7 +58,7 @@ class Logit(ClosedForm):
             super().require_values(x, name, **others)
             raise NonFiniteError(
                 f"{name}: expected values in [0, {self.levels}], whose logit is finite, got others; "
-                "try ir.dequantise for integers, or another levels="
+                "try ir.bijections.dequantise for integers, or another levels="
             )
 
     @property

@@ -29,7 +29,7 @@ class Squeeze(Rearrangement):
         if len(self.event_shape) != 3 or any(side % 2 for side in self.event_shape[1:]):
             raise ShapeError(
                 f"squeeze: expected events (channels, height, width) of even height and width, got {self.event_shape}; "
-                "try ir.ZeroPad on the channels, or crop the images"
+                "try ir.bijections.ZeroPad on the channels, or crop the images"
             )
 
     @property

@@ -5,7 +5,7 @@ are derived beforehand, from u and the 50-digit run; none of them is measured on
 
     draws              0 or inf: signs, Gaussians, Hadamard columns and series lengths are the same bits
     forward            ‖e‖₂ + u‖y‖₂, e the running error bound of g
-    exact logdet       `ir.logdet_error_bound`
+    exact logdet       `ir.bounds.logdet_error_bound`
     series logdet      d(j + du) Σ_k L^{k−1} on the same probes, j ≥ ‖δJ‖₂ also of one product with J: `Bounds.jacobian`
     roulette logdet    the same with L^{k−1}/P(N ≥ k) for each term k ≤ N that a probe has
     inverse            the proved radius
@@ -207,7 +207,7 @@ def errors(b: Backend, truth: Truth) -> dict[str, float]:
     running = to_host(block.branch.running_error(x)[1]).astype(np.float64)
     record("forward", norm(truth.gap(y, truth.y), axis=1), running + u * norm(to_host(truth.y), axis=1))
     value = ir.logdet(block, x, method="exact").value
-    record("exact logdet", truth.gap(value, exact_logdet(truth.chain)), ir.logdet_error_bound(block, x))
+    record("exact logdet", truth.gap(value, exact_logdet(truth.chain)), ir.bounds.logdet_error_bound(block, x))
     chain, v = block.branch.linearize(x)[1], b.asarray(truth.draws[0])
     steps = np.arange(1, max(TERMS, int(truth.lengths.max())) + 1)
     terms = d * (bounds.jacobian + d * u) * LIPSCHITZ ** (steps - 1.0)

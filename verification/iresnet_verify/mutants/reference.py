@@ -79,7 +79,7 @@ def claims(bound: Callable[[ir.ResidualBlock], float]) -> Factory:
     """The reference with this claimed constant, on weights whose product of norms is attained."""
 
     def build(seed: int) -> Subject:
-        w = ir.normalise(np.linalg.qr(np.random.default_rng(seed).standard_normal((D, D)))[0] * 3.0, L**0.5)
+        w = ir.spectral.normalise(np.linalg.qr(np.random.default_rng(seed).standard_normal((D, D)))[0] * 3.0, L**0.5)
         g = ir.mlp((D, D, D), activation="tanh", lipschitz=L, seed=seed)
         g = g.with_parameters({**g.parameters(), "0.weight": w, "2.weight": w.T, "0.bias": np.zeros(D)})
         F = ir.ResidualBlock(g)

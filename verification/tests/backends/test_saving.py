@@ -28,12 +28,13 @@ safetensors = pytest.importorskip("safetensors.numpy")
 def flow(like: Any) -> ir.Flow:
     x = from_host(np.random.default_rng(1).standard_normal((16, 3)), like)
     block = ir.ResidualBlock(ir.mlp((3, 8, 3), activation="elu", lipschitz=0.9, seed=2, like=like), 0.95)
-    steps = [ir.ActNorm.fresh((3,), like), block, ir.PLULinear.rotation((3,), seed=3, like=like), ir.ActNorm.fresh((3,), like)]
+    norm, mixing = ir.bijections.ActNorm.fresh((3,), like), ir.bijections.PLULinear.rotation((3,), seed=3, like=like)
+    steps = [norm, block, mixing, norm]
     return ir.Flow(steps, options=ir.Options(method="series", terms=5, probes=ir.Probes(seed=9, count=2))).initialise(x)
 
 
 def test_a_law_is_stated_again_after_loading(tmp_path: Path) -> None:
-    lengths = ir.LengthDistribution(lambda k: 0.96 ** (k - 1), 0.96)
+    lengths = ir.roulette.LengthDistribution(lambda k: 0.96 ** (k - 1), 0.96)
     ours = dataclasses.replace(flow(np.zeros(1)), options=ir.Options(method="roulette", lengths=lengths))
     save(tmp_path / "f", dataclasses.replace(ours, options=dataclasses.replace(ours.options, lengths=None)))
     again = load(tmp_path / "f")
@@ -66,7 +67,7 @@ def test_log_prob_has_the_same_bits_after_loading(key: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("initialised", [False, True])
 def test_an_actnorm_stays_as_initialised_as_it_was(initialised: bool, tmp_path: Path) -> None:
-    actnorm = ir.ActNorm.fresh((2,))
+    actnorm = ir.bijections.ActNorm.fresh((2,))
     x = np.asarray([[1.0, 2.0], [3.0, 5.0]])
     actnorm = actnorm.initialise(x) if initialised else actnorm
     save(tmp_path / "a", actnorm)
@@ -96,7 +97,7 @@ def test_every_branch_comes_back_with_its_certificate(name: str, tmp_path: Path)
 
 def test_convolutions_and_bases_come_back(tmp_path: Path) -> None:
     g = ir.convnet((2, 6, 4), channels=3, padding="circular", seed=6)
-    base = ir.DiagonalGaussian(np.full((2, 6, 4), 0.5), np.full((2, 6, 4), -0.25))
+    base = ir.densities.DiagonalGaussian(np.full((2, 6, 4), 0.5), np.full((2, 6, 4), -0.25))
     ours = ir.Flow([ir.ResidualBlock(g)], base)
     save(tmp_path / "f", ours)
     x = np.random.default_rng(7).standard_normal((3, 2, 6, 4))
@@ -110,7 +111,7 @@ def test_convolutions_and_bases_come_back(tmp_path: Path) -> None:
 def test_short_dtypes_keep_their_bits(dtype: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     like = torch.zeros(1, dtype=getattr(torch, dtype))
-    a = ir.ActNorm(torch.tensor([0.1, -7.3]).to(like.dtype), torch.tensor([1e-3, 2.0]).to(like.dtype), (2,))
+    a = ir.bijections.ActNorm(torch.tensor([0.1, -7.3]).to(like.dtype), torch.tensor([1e-3, 2.0]).to(like.dtype), (2,))
     save(tmp_path / "a", a)
     again = load(tmp_path / "a", like=like)
     assert again.shift.dtype == like.dtype
@@ -168,7 +169,7 @@ HOSTILE: dict[str, tuple[Callable[[Any, dict[str, Any]], Any], str]] = {
     "name for shape": (lambda s, _: _fields(s).update(event_shape="ab"), "actnorm: expected|valid subject"),
     "activation": (lambda s, _: _fields(s).update(shift={"activation": "evil"}), "expected an activation of .*'evil'"),
     "a distribution": (
-        lambda s, _: s["fields"]["options"]["fields"].update(lengths="geometric(0.9)"), "expected an ir.LengthDistribution, got str"
+        lambda s, _: s["fields"]["options"]["fields"].update(lengths="geometric(0.9)"), "expected an .*LengthDistribution, got str"
     ),
     "no bfloat": (lambda s, _: _fields(s)["shift"].update(dtype="bfloat16"), "bfloat16 stored as uint16"),
 }
@@ -212,12 +213,13 @@ def test_a_failed_save_leaves_the_old_file_alone(tmp_path: Path) -> None:
     save(path, flow(np.zeros(1)))
     before = path.read_bytes()
     lonely = activations.Activation("mine", np.tanh, activations.get("tanh").both, np.cos, 1.0)
+    block = ir.ResidualBlock(ir.mlp((2, 4, 2)))
     for bad, message in [
         (ir.Branch((Affine(np.eye(2), np.zeros(2)), Pointwise(lonely)), (2,)), "named activation at layers.1.activation"),
         (object(), "got object at the top"),
-        (ir.Flow([ir.ActNorm.fresh((2,))], options=ir.Options(lengths=ir.geometric(0.9))), "at options.lengths; .*lengths=None"),
-        (ir.Options(lengths=ir.LengthDistribution(lambda k: 2.0 ** (1 - k), 0.5)), "at lengths; try: save with Options"),
-        (ir.ActNorm.fresh((2,), digits50().asarray([0.0])), "arbitrary precision"),
+        (ir.Flow([block], options=ir.Options(lengths=ir.roulette.geometric(0.9))), "at options.lengths; .*lengths=None"),
+        (ir.Options(lengths=ir.roulette.LengthDistribution(lambda k: 2.0 ** (1 - k), 0.5)), "at lengths; try: save with Options"),
+        (ir.bijections.ActNorm.fresh((2,), digits50().asarray([0.0])), "arbitrary precision"),
     ]:
         with pytest.raises(ir.DTypeError, match=message):
             save(path, bad)

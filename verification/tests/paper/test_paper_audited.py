@@ -49,13 +49,13 @@ def test_every_saved_model_becomes_subjects_that_pass(tmp_path: Path) -> None:
     audited = paper("audited")
     with pytest.raises(FileNotFoundError, match=r"expected models in .* run make examples"):
         audited.models(tmp_path)
-    flow = ir.Flow([ir.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))]).initialise(np.eye(2))
+    flow = ir.Flow([ir.bijections.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))]).initialise(np.eye(2))
     state = fit(start(flow), lambda model, step: maximum_likelihood(model, np.eye(2)), 2)
     save(tmp_path / "a.safetensors", state)
-    steps = [ir.ZeroPad((1,), 2), ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.5))]
+    steps = [ir.bijections.ZeroPad((1,), 2), ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.5))]
     save(tmp_path / "b.safetensors", Classifier.fresh(steps, 4))
-    image = ir.FactorOut((4, 1, 1), [ir.ResidualBlock(ir.convnet((2, 1, 1), channels=3, kernels=(1, 1), lipschitz=0.5))])
-    save(tmp_path / "c.safetensors", ir.Flow([ir.Logit((1, 2, 2), levels=17), ir.Squeeze((1, 2, 2)), image]))
+    image = ir.bijections.FactorOut((4, 1, 1), [ir.ResidualBlock(ir.convnet((2, 1, 1), channels=3, kernels=(1, 1), lipschitz=0.5))])
+    save(tmp_path / "c.safetensors", ir.Flow([ir.bijections.Logit((1, 2, 2), levels=17), ir.bijections.Squeeze((1, 2, 2)), image]))
     found = audited.models(tmp_path)
     assert [s.name for s in found] == [
         "a: flow", "a: block with the largest constant", "b: features", "b: block with the largest constant",
@@ -72,7 +72,7 @@ def test_large_models_become_torch_subjects_without_log_determinants() -> None:
     torch = pytest.importorskip("torch")
     audited, shape = paper("audited"), (1, 18, 18)
     block = ir.ResidualBlock(ir.convnet((4, 9, 9), channels=2, lipschitz=0.5))
-    made = {"flow": ir.Flow([ir.Squeeze(shape), block]), "features": Classifier.fresh([ir.Squeeze(shape), block], 4)}
+    made = {"flow": ir.Flow([ir.bijections.Squeeze(shape), block]), "features": Classifier.fresh([ir.bijections.Squeeze(shape), block], 4)}
     for kind, model in made.items():
         whole, alone = audited.subjects("large", model)
         assert whole.name == f"large: {kind}"
@@ -89,12 +89,12 @@ def test_large_models_become_torch_subjects_without_log_determinants() -> None:
 def test_images_are_drawn_at_the_scale_their_logit_takes() -> None:
     audited = paper("audited")
     for levels in (1, 17):
-        steps = ir.Composition((ir.Logit((1, 8, 8), levels=levels),))
+        steps = ir.bijections.Composition((ir.bijections.Logit((1, 8, 8), levels=levels),))
         x = audited.rows(steps, "digits")(50, np.random.default_rng(0))
         assert x.shape == (50, 1, 8, 8)
         assert 0.9 * levels < x.max() < levels
         assert 0.0 < x.min() < 0.01 * levels
-    flow = ir.Flow([ir.Logit((1, 8, 8), levels=17), ir.ResidualBlock(ir.convnet((1, 8, 8), channels=2, lipschitz=0.5))])
+    flow = ir.Flow([ir.bijections.Logit((1, 8, 8), levels=17), ir.ResidualBlock(ir.convnet((1, 8, 8), channels=2, lipschitz=0.5))])
     subject = audited.subjects("digits", flow)[0]
     x = subject.inputs(50, np.random.default_rng(0))
     assert x.min() < -2.0 < 2.0 < x.max()  # behind the logit

@@ -128,7 +128,7 @@ def test_rows_of_different_parts_draw_different_noise_and_probes(images: ModuleT
     pixels, held_out, levels, _ = images._recipes.images(made, None)
     flow = images._recipes.flow(made, (1, 8, 8), levels, np.zeros(1))
     flow = flow.initialise(images.dequantised(pixels[:64], np.zeros(1), 0))
-    once = ir.Options(method="roulette", lengths=ir.near_optimal(0.97, 5.0))
+    once = ir.Options(method="roulette", lengths=ir.roulette.near_optimal(0.97, 5.0))
     same = np.repeat(images.dequantised(held_out[:1], np.zeros(1), 0), 4, axis=0)
     parts = [part for draw in (0, 1) for part in measures._batches(flow, same, once, 2, draw)]
     assert len(np.unique([flow.log_prob(x, options=own).value for x, own in parts])) == 8

@@ -54,7 +54,7 @@ def test_the_bound_is_attained_by_a_linear_network(example: ModuleType) -> None:
     c = 0.5
     identity = np.eye(4)[:, :, None, None]
     branch = ir.convnet((4, 2, 2), kernels=(1,), lipschitz=c).with_parameters({"0.weight": -c * identity, "0.bias": np.zeros(4)})
-    steps = ir.Composition((ir.Squeeze((1, 4, 4)), *[ir.ResidualBlock(branch)] * 3))
+    steps = ir.bijections.Composition((ir.bijections.Squeeze((1, 4, 4)), *[ir.ResidualBlock(branch)] * 3))
     images = np.random.default_rng(0).uniform(0.1, 1.0, (3, 1, 4, 4))
     curve = example.banach(steps, images, certified=True)
     assert np.allclose(curve.norm[:6], curve.bound[:6], rtol=1e-6)

@@ -35,12 +35,6 @@ def test_the_page_of_the_checks_is_the_catalogue() -> None:
     assert (ROOT / "docs/checks.md").read_text(encoding="utf-8") == page, "run: iresnet-verify checks --markdown > docs/checks.md"
 
 
-def test_every_public_name_of_the_reference_has_an_example() -> None:
-    functions = [n for n in iresnet_ref.__all__ if n[0].islower()]
-    missing = [n for n in functions if ">>>" not in (getattr(iresnet_ref, n).__doc__ or "")]
-    assert not missing, f"public functions without an example: {missing}"
-
-
 def test_readme_python_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,7 +131,7 @@ def mixture(sizes: tuple[int, ...], activations: list[Any], lipschitz: float, se
     for (n, m), activation in zip(pairwise(sizes), [*activations, None], strict=True):
         columns = n * (widening(layers[-1]) if layers else 1)
         weight, bias = (ir.arrays.from_host(rng.standard_normal(s), like) for s in ((m, columns), (m,)))
-        layers.append(Affine(ir.normalise(weight, share), bias))
+        layers.append(Affine(ir.spectral.normalise(weight, share), bias))
         layers += [] if activation is None else [nonlinearity(activation, like)]
     return ir.Branch(tuple(layers), (sizes[0],))
 
@@ -140,7 +140,7 @@ def symmetric(d: int, lipschitz: float, sign: float, seed: int, like: Any) -> ir
     """Return g(x) = ±c Wᵀφ(Wx + b): for the minus sign I + J is nearly singular, the hardest inverse."""
     g = ir.mlp((d, 2 * d, d), activation="elu", lipschitz=0.999, seed=seed, like=like)
     p = g.parameters()
-    first = ir.normalise(
+    first = ir.spectral.normalise(
         p["0.weight"] * 10.0, lipschitz**0.5
     )  # large: so that it is divided, and its norm is the share
     xp = ir.arrays.namespace(first)

@@ -88,7 +88,7 @@ def test_inverse_lipschitz_is_a_bound(name: str) -> None:
     x = batch(f, "numpy-f64", rows=16)
     for step in (1e-3, 1.0):
         other = x + step * np.random.default_rng(9).standard_normal(x.shape)
-        if isinstance(f, ir.Logit):
+        if isinstance(f, ir.bijections.Logit):
             other = np.clip(other, 0.0, f.levels)
         near, far = flat(x - other), flat(f(x) - f(other))
         assert np.all(np.linalg.norm(near, axis=1) <= f.inverse_lipschitz * np.linalg.norm(far, axis=1) * (1 + 1e-9))
@@ -118,7 +118,7 @@ def test_backends_agree(name: str, key: str) -> None:
 def test_actnorm_normalises_its_first_batch_and_no_other() -> None:
     rng = np.random.default_rng(10)
     x = rng.standard_normal((64, *SHAPE)) * 5.0 + 3.0
-    a = ir.ActNorm.fresh(SHAPE).initialise(x)
+    a = ir.bijections.ActNorm.fresh(SHAPE).initialise(x)
     y = a(x)
     assert np.abs(y.mean(axis=(0, 2, 3))).max() < 1e-14 * 64
     assert np.abs(y.std(axis=(0, 2, 3)) - 1.0).max() < 1e-13
@@ -128,24 +128,24 @@ def test_actnorm_normalises_its_first_batch_and_no_other() -> None:
 
 def test_actnorm_keeps_the_scale_of_a_constant_channel() -> None:
     x = np.stack([np.full(6, 0.1), np.arange(6.0)], axis=1)
-    a = ir.ActNorm.fresh((2,)).initialise(x)
+    a = ir.bijections.ActNorm.fresh((2,)).initialise(x)
     assert a.log_scale[0] == 0.0
     assert np.isfinite(a(x)).all()
 
 
 def test_actnorm_refuses_to_run_before_it_is_initialised() -> None:
     with pytest.raises(ValueError, match="actnorm: expected initialised scales, got none; call flow"):
-        ir.ActNorm.fresh((2,))(np.ones((1, 2)))
+        ir.bijections.ActNorm.fresh((2,))(np.ones((1, 2)))
 
 
 def test_squeeze_is_pixel_unshuffle() -> None:
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(11).standard_normal((2, 3, 4, 6))
-    assert np.array_equal(ir.Squeeze((3, 4, 6))(x), torch.nn.functional.pixel_unshuffle(torch.tensor(x), 2).numpy())
+    assert np.array_equal(ir.bijections.Squeeze((3, 4, 6))(x), torch.nn.functional.pixel_unshuffle(torch.tensor(x), 2).numpy())
 
 
 def test_padding_appends_zeros_and_projects_back() -> None:
-    pad = ir.ZeroPad((2, 3), 2)
+    pad = ir.bijections.ZeroPad((2, 3), 2)
     x = np.random.default_rng(12).standard_normal((4, 2, 3))
     y, log_det = pad.forward(x)
     assert np.array_equal(y[:, :2], x)
@@ -157,7 +157,7 @@ def test_padding_appends_zeros_and_projects_back() -> None:
 
 
 def test_logit_of_bytes_and_their_density() -> None:
-    f = ir.Logit((1,), alpha=0.05)
+    f = ir.bijections.Logit((1,), alpha=0.05)
     # Σ over the line of density 1/256 of v, moved through the logit: ∫ |dx/dy| dy over the image of [0, 256] is 256.
     x = np.linspace(0.0, 256.0, 4001)[:, None]
     y, log_det = f.forward(x)
@@ -169,10 +169,10 @@ def test_logit_of_bytes_and_their_density() -> None:
 @pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f32", "strict-device1-f32"])
 def test_dequantised_bytes_are_given_back_by_floor(key: str) -> None:
     x = np.resize(np.arange(256), (32, 3, 8, 8))
-    noisy = ir.dequantise(x, seed=13, like=backend(key).asarray(np.zeros(1)))
+    noisy = ir.bijections.dequantise(x, seed=13, like=backend(key).asarray(np.zeros(1)))
     host = to_host(noisy).astype(np.float64)
     assert np.array_equal(np.floor(host), x)
-    assert np.array_equal(host, ir.dequantise(x, seed=13))
+    assert np.array_equal(host, ir.bijections.dequantise(x, seed=13))
     u = host - x
     assert 0.0 < u.min() < u.max() < 1.0
     assert abs(u.mean() - 0.5) < 5.0 / math.sqrt(12.0 * u.size)  # false alarm 6e-7
@@ -181,19 +181,19 @@ def test_dequantised_bytes_are_given_back_by_floor(key: str) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ir.Squeeze((3, 5, 4)), ir.ShapeError, "even height and width"),
-        (lambda: ir.Permutation((3,), (0, 0, 1)), ir.ShapeError, "expected an order of the"),
-        (lambda: ir.ZeroPad((3,), 0), ir.ShapeError, "at least one channel"),
-        (lambda: ir.Logit((3,), alpha=0.5), ValueError, "0 < alpha < 0.5"),
-        (lambda: ir.Logit((1,))(np.asarray([[257.0]])), ir.NonFiniteError, r"expected values in \[0, 256\]"),
-        (lambda: ir.PLULinear.rotation((3,)).with_parameters({}), ir.ShapeError, "expected exactly the keys"),
-        (lambda: ir.ActNorm(np.zeros(2), np.zeros(2), (3,)), ir.ShapeError, "log_scale and shift of shape"),
-        (lambda: ir.FactorOut((4, 2), [ir.Permutation((3, 2), (0, 1, 2))]), ir.ShapeError, "half the channels"),
-        (lambda: ir.FactorOut((1, 2), [ir.Permutation((1, 2), (0,))]), ir.ShapeError, "at least two channels"),
-        (lambda: ir.Composition(()), ir.ShapeError, "at least one step"),
-        (lambda: ir.Composition((lambda x: x,)), ir.DTypeError, "residual blocks or bijections, got function"),
-        (lambda: ir.Composition((ir.ZeroPad((2,), 1), ir.ZeroPad((2,), 1))), ir.ShapeError, "step 1 to take events"),
-        (lambda: ir.ActNorm.fresh((2,)).initialise(np.zeros((0, 2))), ir.ShapeError, "a batch with rows"),
+        (lambda: ir.bijections.Squeeze((3, 5, 4)), ir.ShapeError, "even height and width"),
+        (lambda: ir.bijections.Permutation((3,), (0, 0, 1)), ir.ShapeError, "expected an order of the"),
+        (lambda: ir.bijections.ZeroPad((3,), 0), ir.ShapeError, "at least one channel"),
+        (lambda: ir.bijections.Logit((3,), alpha=0.5), ValueError, "0 < alpha < 0.5"),
+        (lambda: ir.bijections.Logit((1,))(np.asarray([[257.0]])), ir.NonFiniteError, r"expected values in \[0, 256\]"),
+        (lambda: ir.bijections.PLULinear.rotation((3,)).with_parameters({}), ir.ShapeError, "expected exactly the keys"),
+        (lambda: ir.bijections.ActNorm(np.zeros(2), np.zeros(2), (3,)), ir.ShapeError, "log_scale and shift of shape"),
+        (lambda: ir.bijections.FactorOut((4, 2), [ir.bijections.Permutation((3, 2), (0, 1, 2))]), ir.ShapeError, "half the channels"),
+        (lambda: ir.bijections.FactorOut((1, 2), [ir.bijections.Permutation((1, 2), (0,))]), ir.ShapeError, "at least two channels"),
+        (lambda: ir.bijections.Composition(()), ir.ShapeError, "at least one step"),
+        (lambda: ir.bijections.Composition((lambda x: x,)), ir.DTypeError, "residual blocks or bijections, got function"),
+        (lambda: ir.bijections.Composition((ir.bijections.ZeroPad((2,), 1),) * 2), ir.ShapeError, "step 1 to take events"),
+        (lambda: ir.bijections.ActNorm.fresh((2,)).initialise(np.zeros((0, 2))), ir.ShapeError, "a batch with rows"),
     ],
 )
 def test_bad_input(call: Callable[[], Any], error: type[Exception], message: str) -> None:

@@ -22,7 +22,7 @@ def block(seed: int, like: Any) -> ir.ResidualBlock:
 
 
 def conditional(like: Any) -> ir.Flow:
-    shifts = [ir.ContextShift.random((D,), K, seed=seed, like=like) for seed in (3, 4)]
+    shifts = [ir.bijections.ContextShift.random((D,), K, seed=seed, like=like) for seed in (3, 4)]
     return ir.Flow([shifts[0], block(1, like), shifts[1], block(2, like)], options=ir.Options(method="exact", rtol=1e-5))
 
 
@@ -36,8 +36,8 @@ def draws(like: Any) -> tuple[Any, Any]:
 # x + Uh + g(x + Uh) − Uh = x + g_h(x), g_h the branch of bias b + W₁Uh; and so for the determinant.
 def test_it_is_the_block_with_the_context_in_the_bias_of_its_first_layer() -> None:
     x, h = draws(np.zeros(1))
-    shift, f = ir.ContextShift.random((D,), K, seed=3), block(1, np.zeros(1))
-    y, log_det = ir.Composition((shift, f)).condition(h).forward(x, options=ir.Options(method="exact"))
+    shift, f = ir.bijections.ContextShift.random((D,), K, seed=3), block(1, np.zeros(1))
+    y, log_det = ir.bijections.Composition((shift, f)).condition(h).forward(x, options=ir.Options(method="exact"))
     first, *others = f.branch.layers
     for i in range(ROWS):
         s = shift.weight @ h[i]
@@ -92,7 +92,7 @@ def test_samples_come_back_to_the_base_given_their_context_alone() -> None:
 @pytest.mark.parametrize("h", [-2.0, 0.0, 5.0])
 def test_a_density_for_each_context(h: float) -> None:
     f = ir.ResidualBlock(ir.mlp((1, 16, 1), lipschitz=0.9, seed=1))
-    shifts = [ir.ContextShift(np.asarray([[w]]), (1,)) for w in (1.5, -0.5)]
+    shifts = [ir.bijections.ContextShift(np.asarray([[w]]), (1,)) for w in (1.5, -0.5)]
     x = np.linspace(-40.0, 40.0, 40001)[:, None]
     p = np.exp(ir.Flow([shifts[0], f, shifts[1], f]).condition(np.asarray([[h]])).log_prob(x).value)
     assert abs(np.sum(p) * (x[1, 0] - x[0, 0]) - 1.0) < 1e-6
@@ -117,7 +117,7 @@ def test_a_context_moves_no_guarantee_and_is_taken_away_again() -> None:
     flow = conditional(x)
     assert flow.condition(1e6 * h).steps.inverse_lipschitz == flow.steps.inverse_lipschitz
     assert flow.condition(h).condition(None).parameters().keys() == flow.parameters().keys()
-    nested = ir.FactorOut((2, 2), [ir.ContextShift.random((1, 2), K)])
+    nested = ir.bijections.FactorOut((2, 2), [ir.bijections.ContextShift.random((1, 2), K)])
     assert np.array_equal(nested.condition(h)(np.zeros((ROWS, 2, 2)))[:, 0], (h @ nested.rest.steps[0].weight.T)[:, 0])
 
 
@@ -130,8 +130,8 @@ def test_a_context_moves_no_guarantee_and_is_taken_away_again() -> None:
         (lambda f, x, h: f.condition(h[:, :1]), ir.ShapeError, r"context: expected shape \(batch, 2\), got \(6, 1\)"),
         (lambda f, x, h: f.condition(h.astype(np.float32)), ir.DTypeError, "context: expected dtype"),
         (lambda f, x, h: f.condition(h * np.nan), ir.NonFiniteError, "context"),
-        (lambda f, x, h: ir.Flow([block(1, x)]).condition(h), ir.ShapeError, "a step that takes a context, got none; try ir.ContextShift"),
-        (lambda f, x, h: ir.ContextShift(np.zeros((2, 2)), (3,)), ir.ShapeError, r"weight of shape \(channels, k\)"),
+        (lambda f, x, h: ir.Flow([block(1, x)]).condition(h), ir.ShapeError, "takes a context, got none; try ir.bijections.ContextShift"),
+        (lambda f, x, h: ir.bijections.ContextShift(np.zeros((2, 2)), (3,)), ir.ShapeError, r"weight of shape \(channels, k\)"),
     ],
 )
 def test_bad_input(call: Callable[..., Any], error: type[Exception], message: str) -> None:

@@ -20,12 +20,12 @@ ALPHA = 1e-6
 def flow2d(like: Any, base: bool = False) -> ir.Flow:
     """Two blocks, an ActNorm and a mixing in the plane."""
     steps = [
-        ir.ActNorm(from_host([0.3, -0.2], like), from_host([0.5, 0.1], like), (2,)),
+        ir.bijections.ActNorm(from_host([0.3, -0.2], like), from_host([0.5, 0.1], like), (2,)),
         ir.ResidualBlock(ir.mlp((2, 16, 16, 2), lipschitz=0.9, seed=1, like=like)),
-        ir.PLULinear.rotation((2,), seed=2, like=like),
+        ir.bijections.PLULinear.rotation((2,), seed=2, like=like),
         ir.ResidualBlock(ir.mlp((2, 16, 2), activation="tanh", lipschitz=0.8, seed=3, like=like)),
     ]
-    own = ir.DiagonalGaussian(from_host([0.2, -0.1], like), from_host([-0.3, 0.2], like)) if base else None
+    own = ir.densities.DiagonalGaussian(from_host([0.2, -0.1], like), from_host([-0.3, 0.2], like)) if base else None
     return ir.Flow(steps, own)
 
 
@@ -140,7 +140,7 @@ def test_errors_of_log_prob_are_those_of_the_blocks() -> None:
     series = flow.log_prob(x, options=ir.Options(method="series", terms=6, probes=ir.Probes(count=64)))
     assert np.all(np.abs(series.value - exact.value) <= series.bias_bound + 6.0 * series.standard_error)
     first, second = (s.block for s in flow.steps.steps if hasattr(s, "block"))
-    bias = sum(ir.truncation_bound(2, b.contraction(), 6) for b in (first, second))
+    bias = sum(ir.bounds.truncation_bound(2, b.contraction(), 6) for b in (first, second))
     assert np.allclose(series.bias_bound, bias, rtol=1e-12)
     roulette = flow.log_prob(x, options=ir.Options(method="roulette", probes=ir.Probes(count=256)))
     scores = (roulette.value - exact.value) / roulette.standard_error
@@ -209,7 +209,7 @@ def test_initialise_sets_every_actnorm_once() -> None:
     rng = np.random.default_rng(11)
     x = rng.standard_normal((128, 2)) * [3.0, 0.1] + [10.0, -2.0]
     blocks = [ir.ResidualBlock(ir.mlp((2, 8, 2), seed=s)) for s in (1, 2)]
-    flow = ir.Flow([ir.ActNorm.fresh((2,)), blocks[0], ir.ActNorm.fresh((2,)), blocks[1]])
+    flow = ir.Flow([ir.bijections.ActNorm.fresh((2,)), blocks[0], ir.bijections.ActNorm.fresh((2,)), blocks[1]])
     with pytest.raises(ValueError, match="expected initialised scales"):
         flow.log_prob(x)
     ready = flow.initialise(x)
@@ -225,14 +225,14 @@ def test_bits_per_dimension_by_hand() -> None:
     d, rows = 5, 7
     rng = np.random.default_rng(12)
     x = rng.uniform(0.0, 256.0, (rows, d))
-    flow = ir.Flow([ir.Logit((d,), alpha=0.05)], ir.StandardGaussian((d,), x))
+    flow = ir.Flow([ir.bijections.Logit((d,), alpha=0.05)], ir.densities.StandardGaussian((d,), x))
     s = 0.05 + 0.9 * x / 256.0
     y = np.log(s / (1.0 - s))
     log_p = -0.5 * (y * y).sum(1) - 0.5 * d * math.log(2 * math.pi) + np.log(0.9 / 256.0 / (s * (1 - s))).sum(1)
     assert np.allclose(flow.bits_per_dimension(x).value, -log_p / (d * math.log(2.0)), rtol=1e-13)
-    unit = ir.Flow([ir.Logit((d,), alpha=0.05, levels=1)], ir.StandardGaussian((d,), x))
+    unit = ir.Flow([ir.bijections.Logit((d,), alpha=0.05, levels=1)], ir.densities.StandardGaussian((d,), x))
     assert np.allclose(unit.bits_per_dimension(x / 256.0, levels=256).value, flow.bits_per_dimension(x).value, rtol=1e-13)
-    gaussian = ir.Flow([ir.Permutation((d,), (4, 3, 2, 1, 0))], ir.StandardGaussian((d,), x))
+    gaussian = ir.Flow([ir.bijections.Permutation((d,), (4, 3, 2, 1, 0))], ir.densities.StandardGaussian((d,), x))
     z = rng.standard_normal((40000, d))
     entropy = 0.5 * math.log2(2 * math.pi * math.e)  # bits of N(0, 1)
     assert abs(gaussian.bits_per_dimension(z).value.mean() - entropy) < 5.0 * math.sqrt(0.5 / z.size) / math.log(2.0)
@@ -240,7 +240,7 @@ def test_bits_per_dimension_by_hand() -> None:
 
 def test_bits_count_the_dimensions_of_the_data_not_the_padding() -> None:
     like = np.zeros(1)
-    flow = ir.Flow([ir.ZeroPad((2,), 3), ir.ResidualBlock(ir.mlp((5, 8, 5), like=like))])
+    flow = ir.Flow([ir.bijections.ZeroPad((2,), 3), ir.ResidualBlock(ir.mlp((5, 8, 5), like=like))])
     x = np.ones((1, 2))
     assert flow.dimensions == 2
     assert np.allclose(flow.bits_per_dimension(x).value, -flow.log_prob(x).value / (2 * math.log(2.0)), rtol=1e-14)
@@ -248,7 +248,7 @@ def test_bits_count_the_dimensions_of_the_data_not_the_padding() -> None:
 
 # The docs say that padding gives no density on the data: here it integrates to something else than 1.
 def test_a_padded_flow_is_no_density_on_its_data() -> None:
-    flow = ir.Flow([ir.ZeroPad((1,), 1), ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.9, seed=3))])
+    flow = ir.Flow([ir.bijections.ZeroPad((1,), 1), ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.9, seed=3))])
     line = np.linspace(-15.0, 15.0, 3001)[:, None]
     total = np.exp(flow.log_prob(line).value).sum() * 0.01
     assert abs(total - 1.0) > 0.1
@@ -257,8 +257,8 @@ def test_a_padded_flow_is_no_density_on_its_data() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ir.Flow([ir.Permutation((2,), (1, 0))]), ir.ShapeError, "expected base="),
-        (lambda: ir.Flow([ir.ActNorm.fresh((2,))], ir.StandardGaussian((3,), np.zeros(1))), ir.ShapeError, "base on events"),
+        (lambda: ir.Flow([ir.bijections.Permutation((2,), (1, 0))]), ir.ShapeError, "expected base="),
+        (lambda: ir.Flow(flow2d(np.zeros(1)).steps, ir.densities.StandardGaussian((3,), np.zeros(1))), ir.ShapeError, "base on events"),
         (lambda: ir.Flow([]), ir.ShapeError, "at least one step"),
         (lambda: flow2d(np.zeros(1)).log_prob(np.ones((2, 3))), ir.ShapeError, r"shape \(batch, 2\)"),
         (lambda: flow2d(np.zeros(1)).log_prob(np.ones((2, 2), dtype=np.float32)), ir.DTypeError, "expected dtype float64"),
@@ -267,9 +267,9 @@ def test_a_padded_flow_is_no_density_on_its_data() -> None:
         (lambda: flow2d(np.zeros(1)).with_parameters({}), ir.ShapeError, "expected exactly the keys"),
         (lambda: flow2d(np.zeros(1), True).with_parameters({}), ir.ShapeError, "of the base"),
         (lambda: flow2d(np.zeros(1)).bits_per_dimension(np.ones((1, 2)), levels=0), ValueError, "levels ≥ 1"),
-        (lambda: ir.DiagonalGaussian(np.zeros(2), np.zeros(3)), ir.ShapeError, "of one event shape"),
+        (lambda: ir.densities.DiagonalGaussian(np.zeros(2), np.zeros(3)), ir.ShapeError, "of one event shape"),
         (
-            lambda: ir.Flow([ir.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 4, 2), like=np.zeros(1, dtype=np.float32)))]),
+            lambda: ir.Flow([ir.bijections.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 4, 2), like=np.zeros(1, dtype=np.float32)))]),
             ir.DTypeError,
             "flow parameter",
         ),

@@ -22,8 +22,8 @@ X, LABELS = RNG.standard_normal((9, 2)) * 1.5, RNG.integers(3, size=9)
 MEANS, LOG_SCALE, LOGITS = RNG.standard_normal((3, 2)) * 2.0, np.asarray([-0.4, 0.3]), np.asarray([0.5, -1.0, 0.2])
 
 
-def mixture(like: Any = None) -> ir.GaussianMixture:
-    return ir.GaussianMixture(*(from_host(a, np.zeros(1) if like is None else like) for a in (MEANS, LOG_SCALE, LOGITS)))
+def mixture(like: Any = None) -> ir.densities.GaussianMixture:
+    return ir.densities.GaussianMixture(*(from_host(a, np.zeros(1) if like is None else like) for a in (MEANS, LOG_SCALE, LOGITS)))
 
 
 def flow(like: Any = None) -> ir.Flow:
@@ -67,7 +67,7 @@ def test_the_posterior_is_a_linear_classifier() -> None:
 def test_samples_follow_the_mixture() -> None:
     apart = np.asarray([[-40.0, 0.0], [0.0, 40.0], [40.0, 0.0]])
     n = 6000
-    z = ir.GaussianMixture(apart, LOG_SCALE, LOGITS).sample(n, seed=3)
+    z = ir.densities.GaussianMixture(apart, LOG_SCALE, LOGITS).sample(n, seed=3)
     nearest = np.argmin(((z[:, None] - apart) ** 2).sum(2), axis=1)
     weights = np.exp(LOGITS) / np.exp(LOGITS).sum()
     counts = np.bincount(nearest, minlength=3)
@@ -170,7 +170,7 @@ def test_a_hybrid_learns_both_and_is_saved(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ir.ShapeError, match="mixture: expected means"):
-        ir.GaussianMixture(np.zeros((3, 2)), np.zeros(2), np.zeros(4))
+        ir.densities.GaussianMixture(np.zeros((3, 2)), np.zeros(2), np.zeros(4))
     with pytest.raises(ir.DTypeError, match="base is a GaussianMixture, got StandardGaussian"):
         hybrid(ir.Flow([ir.ResidualBlock(ir.mlp((2, 8, 2)))]), X, LABELS)
     with pytest.raises(ValueError, match="0 ≤ density < inf, got -1"):

@@ -270,7 +270,7 @@ def test_auto_is_exact_while_the_determinant_is_small() -> None:
 
 def test_a_law_needs_finite_variance_of_the_gradient_not_of_the_value() -> None:
     block, x, _ = case("lipswish 2-16-2 L=.9")
-    at_ratio = ir.geometric(block.contraction() ** 2)
+    at_ratio = ir.roulette.geometric(block.contraction() ** 2)
     ir.logdet(block, x, method="roulette", lengths=at_ratio)  # Σ L^{2k}/(k²P) < ∞ …
     with pytest.raises(InfiniteVarianceError, match="finite variance of the gradient is not proved"):
         ir.logdet_gradient(block, x, method="neumann", lengths=at_ratio)  # … but Σ L^{2k}/P = ∞

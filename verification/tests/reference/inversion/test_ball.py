@@ -48,7 +48,7 @@ def outside(block: ir.ResidualBlock, x: Any, y: Any, *radii: Any, near: Any = No
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_balls_contain_the_preimage(name: str, dtype: str) -> None:
     block, y, inverse = solved(name, dtype, 3 if "d=64" in name else 16)
-    found = ir.inverse_ball(block, inverse.x, y)
+    found = ir.bounds.inverse_ball(block, inverse.x, y)
     assert outside(block, inverse.x, y, found.radius, inverse.error_bound) == 0
     if dtype == "float64":
         assert (found.radius <= 1e-9 * np.linalg.norm(inverse.x, axis=1)).all()
@@ -70,7 +70,7 @@ def test_x_may_come_from_anywhere(name: str) -> None:
     block, y, inverse = solved(name, "float64", 8)
     noise = np.random.default_rng(1).standard_normal(y.shape)
     for x in (y, inverse.x + 1e-9 * noise, inverse.x + noise, 0 * y):
-        assert outside(block, x, y, ir.inverse_ball(block, x, y).radius, near=inverse.x) == 0
+        assert outside(block, x, y, ir.bounds.inverse_ball(block, x, y).radius, near=inverse.x) == 0
 
 
 @pytest.mark.parametrize("activation", ["lipswish", "elu", "tanh", "softplus", "sine", "relu"])
@@ -80,7 +80,7 @@ def test_every_activation(activation: str) -> None:
         g = ir.mlp((3, 8, 5, 3), activation=activation, lipschitz=0.9, like=backend.asarray(np.zeros(1)))
         block, y = ir.ResidualBlock(g), backend.asarray(np.random.default_rng(0).standard_normal((12, 3)) * 3)
         inverse = ir.invert(block, y, rtol=rtol)
-        assert outside(block, inverse.x, y, ir.inverse_ball(block, inverse.x, y).radius, inverse.error_bound) == 0
+        assert outside(block, inverse.x, y, ir.bounds.inverse_ball(block, inverse.x, y).radius, inverse.error_bound) == 0
 
 
 @pytest.mark.parametrize("padding", ["zero", "circular"])
@@ -91,7 +91,7 @@ def test_convolutions(dtype: str, padding: str) -> None:
     block = ir.ResidualBlock(ir.convnet((2, 5, 4), channels=3, activation="elu", padding=padding, like=like))
     y = backend.asarray(np.random.default_rng(0).standard_normal((4, 2, 5, 4)) * 2)
     inverse = ir.invert(block, y, rtol=DTYPES[dtype])
-    assert outside(block, inverse.x, y, ir.inverse_ball(block, inverse.x, y).radius, inverse.error_bound) == 0
+    assert outside(block, inverse.x, y, ir.bounds.inverse_ball(block, inverse.x, y).radius, inverse.error_bound) == 0
 
 
 @pytest.mark.thorough
@@ -101,7 +101,7 @@ def test_no_violation_in_ten_thousand_rows() -> None:
         for name, family in FAMILIES.items():
             for dtype in DTYPES:
                 block, y, inverse = solved(name, dtype, 8 if "d=64" in name else family.batch, seed)
-                radii = (ir.inverse_ball(block, inverse.x, y).radius, inverse.error_bound)
+                radii = (ir.bounds.inverse_ball(block, inverse.x, y).radius, inverse.error_bound)
                 assert outside(block, inverse.x, y, *radii) == 0, (seed, name, dtype)
                 rows += y.shape[0]
     for seed in range(40):
@@ -111,7 +111,7 @@ def test_no_violation_in_ten_thousand_rows() -> None:
                 g = make(b.asarray(np.zeros(1)), seed)
                 block, y = ir.ResidualBlock(g), inputs(b, g.event_shape[0], seed, 5)
                 inverse = ir.invert(block, y, rtol=1e-5 if key == "numpy-f32" else 1e-12, throw=False)
-                radii = (ir.inverse_ball(block, inverse.x, y).radius, inverse.error_bound)
+                radii = (ir.bounds.inverse_ball(block, inverse.x, y).radius, inverse.error_bound)
                 assert outside(block, inverse.x, y, *radii) == 0, (seed, name, key)
                 rows += y.shape[0]
     assert rows >= 10_000
@@ -122,7 +122,7 @@ def test_wide_and_narrow_at_784() -> None:
     family = Family(lambda rng: symmetric(784, 64, 0.99, rng), "elu", 0.99, 2)
     block, y = family.build(iresnet_backends.get("numpy", dtype="float64"))
     inverse = ir.invert(block, y, rtol=1e-12)
-    found = ir.inverse_ball(block, inverse.x, y)
+    found = ir.bounds.inverse_ball(block, inverse.x, y)
     assert outside(block, inverse.x, y, found.radius) == 0
     assert (found.radius <= 1e-9 * np.linalg.norm(inverse.x, axis=1)).all()
 
@@ -135,7 +135,7 @@ def test_the_ball_on_every_backend(key: str) -> None:
     b = table_backend(key)
     block, y = FAMILIES["rand d=20 c=.9"].build(b)
     inverse = ir.invert(block, y, rtol=DTYPES[BACKENDS[key][1]])
-    found = ir.inverse_ball(block, inverse.x, y)
+    found = ir.bounds.inverse_ball(block, inverse.x, y)
     narrow = key in ("strict-no_float64-f32", "strict-no_x64-f32", "jax-f32")  # no float64 there
     assert ("float32" if narrow else "float64") in str(found.radius.dtype)
     assert ir.arrays.device(found.radius) == ir.arrays.device(y)
@@ -153,7 +153,7 @@ def test_it_costs_two_products_a_dense_layer(monkeypatch: pytest.MonkeyPatch) ->
         return apply(self, v)
 
     monkeypatch.setattr(Dense, "apply", counted)
-    ir.inverse_ball(block, inverse.x, y)
+    ir.bounds.inverse_ball(block, inverse.x, y)
     assert products[0] == 2 * 2
 
 
@@ -165,7 +165,7 @@ def test_an_infinite_bound_in_low_precision_is_finite_in_float64() -> None:
     y = rng.standard_normal((2, 300)).astype(np.float32)
     inverse = ir.invert(block, y, rtol=1e-5, max_evaluations=4, throw=False)
     assert np.isinf(inverse.error_bound).all()
-    found = ir.inverse_ball(block, inverse.x, y)
+    found = ir.bounds.inverse_ball(block, inverse.x, y)
     exact = np.linalg.solve(np.eye(300) + layer.weight.astype(float), (y - layer.bias).astype(float).T).T
     assert (np.linalg.norm(inverse.x - exact, axis=1) <= found.radius).all()
     assert np.isfinite(found.radius).all()
@@ -175,7 +175,7 @@ def test_what_has_no_radius_says_why() -> None:
     block = ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.9))
     y = np.full((2, 3), 1.7e308) * [[1.0], [1e-300]]
     with np.errstate(over="ignore", invalid="ignore"):
-        found = ir.inverse_ball(block, -y, y)
+        found = ir.bounds.inverse_ball(block, -y, y)
     assert math.isinf(found.radius[0])
     assert math.isfinite(found.radius[1])
     assert "no radius for row 0 (1 rows in all)" in found.reason
@@ -186,17 +186,17 @@ def test_bad_input() -> None:
     block = ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.9))
     y = np.ones((4, 3))
     with pytest.raises(ir.ShapeError, match="x: expected 4 rows like y, got 2"):
-        ir.inverse_ball(block, y[:2], y)
+        ir.bounds.inverse_ball(block, y[:2], y)
     with pytest.raises(ir.ShapeError, match="put the batch first"):
-        ir.inverse_ball(block, y[0], y)
+        ir.bounds.inverse_ball(block, y[0], y)
     with pytest.raises(ir.DTypeError, match="x: expected dtype float64"):
-        ir.inverse_ball(block, y.astype(np.float32), y)
+        ir.bounds.inverse_ball(block, y.astype(np.float32), y)
     with pytest.raises(ir.NonFiniteError, match="x: expected finite"):
-        ir.inverse_ball(block, y * math.nan, y)
+        ir.bounds.inverse_ball(block, y * math.nan, y)
     loose = ir.ResidualBlock(ir.Branch((Affine(2 * np.eye(3), np.zeros(3)),), (3,)))
     with pytest.raises(ir.NotContractiveError, match=r"proved Lip\(g\) < 1, got 2"):
-        ir.inverse_ball(loose, y, y)
-    assert ir.inverse_ball(block, y[:0], y[:0]).radius.shape == (0,)
+        ir.bounds.inverse_ball(loose, y, y)
+    assert ir.bounds.inverse_ball(block, y[:0], y[:0]).radius.shape == (0,)
 
 
 # ── broken balls are rejected ─────────────────────────────────────────────────────────────────────────────────────────
@@ -211,7 +211,7 @@ def test_without_the_rounding_of_the_residual(monkeypatch: pytest.MonkeyPatch) -
     """r̂ is often exactly 0 at convergence: ‖r̂‖/(1 − L) is then no radius."""
     block, y, _ = solved("zigzag d=2 c=.9", "float64", 64)
     x = ir.invert(block, y, rtol=1e-17, throw=False).x
-    assert outside(block, x, y, ir.inverse_ball(block, x, y).radius) == 0
+    assert outside(block, x, y, ir.bounds.inverse_ball(block, x, y).radius) == 0
     whole = ir.Branch.running_error
 
     def exact(self: ir.Branch, x: Any) -> Any:
@@ -219,7 +219,7 @@ def test_without_the_rounding_of_the_residual(monkeypatch: pytest.MonkeyPatch) -
         return g, 0 * error, growth, drift
 
     monkeypatch.setattr(ir.Branch, "running_error", exact)
-    assert outside(block, x, y, ir.inverse_ball(block, x, y).radius) > 0
+    assert outside(block, x, y, ir.bounds.inverse_ball(block, x, y).radius) > 0
 
 
 def test_without_the_contraction(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +306,7 @@ def test_the_radius_is_the_formula_rounded_up() -> None:
     x = np.array([[0.37], [-2.5], [1e-9]])
     y = x + block.branch(x)
     g, e, _, _ = block.branch.running_error(x)
-    found = ir.inverse_ball(block, x, y)
+    found = ir.bounds.inverse_ball(block, x, y)
     for i in range(3):
         d = y[i, 0] - x[i, 0]
         total = abs(Fraction(float(d - g[i, 0]))) * (1 + u) + Fraction(float(e[i])) + u * abs(Fraction(float(d)))

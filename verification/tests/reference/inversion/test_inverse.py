@@ -67,7 +67,7 @@ def methods(name: str) -> list[Method]:
 def reachable(block: ir.ResidualBlock, y: Any, dtype: str) -> float:
     """The tolerance of the dtype, or just above the highest floor of the family if that is higher."""
     x = ir.invert(block, y, rtol=1e-5).x
-    return max(TOLERANCE[dtype], 1.01 * float(ir.rounding_floor(block, x, y).max()))
+    return max(TOLERANCE[dtype], 1.01 * float(ir.bounds.rounding_floor(block, x, y).max()))
 
 
 # ── the table: every method × family × dtype ──────────────────────────────────────────────────────────────────────────
@@ -83,7 +83,7 @@ def test_every_row_above_its_floor_converges_within_the_bound(name: str, dtype: 
             continue  # may stagnate above its floor: that is why the others exist
         found = ir.invert(block, y, method=method, rtol=tol, check_every=check_every, throw=False)
         size, target = residual(block, found.x, y), tol * scale(block, found.x, y)
-        above = ir.rounding_floor(block, found.x, y) < tol
+        above = ir.bounds.rounding_floor(block, found.x, y) < tol
         assert above.all(), method
         assert found.converged[above].all(), method
         # The residual is what was promised: evaluating it on another batch size moves it by rounding only.
@@ -403,7 +403,7 @@ def test_the_floor_is_neither_vacuous_nor_optimistic(name: str, dtype: str) -> N
     """Every row reaches its floor; a twentieth of it is out of reach for some rows of every family."""
     block, y = FAMILIES[name].build(host(dtype))
     x = ir.invert(block, y, rtol=1e-5).x
-    floor = ir.rounding_floor(block, x, y).astype(np.float64) * scale(block, x, y)
+    floor = ir.bounds.rounding_floor(block, x, y).astype(np.float64) * scale(block, x, y)
 
     def reached(share: float) -> float:
         goal = Goal(block.contraction(), 1.0, 4, 400)

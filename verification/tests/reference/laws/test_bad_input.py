@@ -99,7 +99,7 @@ def test_layers_that_do_not_fit() -> None:
     """A last layer of one output would broadcast over x, with a Lipschitz constant √d times what is proved."""
     with pytest.raises(ir.ShapeError, match=r"weight of shape \(out, in\), got \(2, 2, 1\)"):
         Affine(np.ones((2, 2, 1)), np.zeros(2))
-    for layer in (lambda: Affine(np.eye(2), np.zeros(1)), lambda: ir.Conv(np.ones((2, 1, 3, 3)), np.zeros(1), (4, 4))):
+    for layer in (lambda: Affine(np.eye(2), np.zeros(1)), lambda: ir.layers.Conv(np.ones((2, 1, 3, 3)), np.zeros(1), (4, 4))):
         with pytest.raises(ir.ShapeError, match=r"bias: expected one number for each output \(2,\), got shape \(1,\)"):
             layer()
     with pytest.raises(ir.ShapeError, match=r"dense 3→2: expected events of shape \(3,\), got \(4,\)"):
@@ -108,7 +108,7 @@ def test_layers_that_do_not_fit() -> None:
         with pytest.raises(ir.ShapeError, match=rf"keeps the event shape \(2,\), for x \+ g\(x\), got \({rows},\)"):
             ir.ResidualBlock(ir.Branch((Affine(0.1 * np.ones((rows, 2)), np.zeros(rows)),), (2,)))
     with pytest.raises(ir.ShapeError, match=r"conv 3×3 1→1 on 4×4: expected events of shape \(1, 4, 4\), got \(1, 5, 4\)"):
-        ir.Branch((ir.Conv(np.ones((1, 1, 3, 3)), np.zeros(1), (4, 4)),), (1, 5, 4))
+        ir.Branch((ir.layers.Conv(np.ones((1, 1, 3, 3)), np.zeros(1), (4, 4)),), (1, 5, 4))
     with pytest.raises(ir.ShapeError, match="maxmin: expected channels in groups of 2, got 5; try a multiple of 2"):
         ir.mlp((3, 5, 3), activation="maxmin")
     with pytest.raises(ir.ShapeError, match=r"dense 3→2: expected events of shape \(3,\), got \(2,\)"):
@@ -149,7 +149,7 @@ def test_cotangents_and_tangents() -> None:
 def test_laws_steps_and_counts_of_another_kind() -> None:
     for call in (ir.logdet, ir.logdet_gradient):
         method = "roulette" if call is ir.logdet else "neumann"
-        with pytest.raises(ir.DTypeError, match=r"lengths: expected an ir.LengthDistribution, got float; try ir.geometric"):
+        with pytest.raises(ir.DTypeError, match=r"lengths: expected an ir.roulette.LengthDistribution, got float; try"):
             call(F, X, method=method, lengths=0.5)  # type: ignore[operator]
     with pytest.raises(ir.DTypeError, match="expected residual blocks or bijections, got int"):
         ir.invert_composition([F, 3], X)  # type: ignore[list-item]
@@ -165,8 +165,8 @@ def test_options_of_invert_and_logdet() -> None:
         (lambda: ir.logdet(F, X, method="series"), "terms="),
         (lambda: ir.logdet(F, X, method="exact", terms=3), "terms="),
         (lambda: ir.logdet(F, X, method="series", terms=0), "terms ≥ 1"),
-        (lambda: ir.normalise(X, 0.0), "0 < c < inf"),
-        (lambda: ir.normalise(np.full((2, 2), math.nan), 0.5), "finite weights"),
+        (lambda: ir.spectral.normalise(X, 0.0), "0 < c < inf"),
+        (lambda: ir.spectral.normalise(np.full((2, 2), math.nan), 0.5), "finite weights"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -79,14 +79,15 @@ class World:
 
     @cached_property
     def flow(self) -> ir.Flow:
-        base = ir.DiagonalGaussian(from_host(np.zeros(D), self.like), from_host(np.zeros(D), self.like))
-        steps = [ir.ActNorm.fresh((D,), self.like), self.F, ir.PLULinear.rotation((D,), seed=1, like=self.like), self.F]
+        base = ir.densities.DiagonalGaussian(from_host(np.zeros(D), self.like), from_host(np.zeros(D), self.like))
+        mixing = ir.bijections.PLULinear.rotation((D,), seed=1, like=self.like)
+        steps = [ir.bijections.ActNorm.fresh((D,), self.like), self.F, mixing, self.F]
         return ir.Flow(steps, base).initialise(self.x)
 
     @cached_property
     def images(self) -> ir.Flow:
         conv = ir.ResidualBlock(ir.convnet((4, 4, 4), channels=2, like=self.like), 0.9)
-        return ir.Flow([ir.Logit((2, 8, 8)), ir.Squeeze((2, 8, 8)), ir.FactorOut((8, 4, 4), [conv])])
+        return ir.Flow([ir.bijections.Logit((2, 8, 8)), ir.bijections.Squeeze((2, 8, 8)), ir.bijections.FactorOut((8, 4, 4), [conv])])
 
     @cached_property
     def pictures(self) -> Any:
@@ -94,7 +95,7 @@ class World:
 
     @cached_property
     def mixed(self) -> ir.Flow:
-        base = ir.GaussianMixture(*(from_host(np.zeros(s), self.like) for s in ((3, D), D, 3)))
+        base = ir.densities.GaussianMixture(*(from_host(np.zeros(s), self.like) for s in ((3, D), D, 3)))
         return ir.Flow([self.F], base)
 
     @cached_property
@@ -114,8 +115,8 @@ PUBLIC: dict[str, Callable[[World, bool], Any]] = {
     "roulette": lambda o, check: ir.logdet(o.F, o.x, method="roulette", probes=ir.Probes(count=9), check=check).value,
     "arnoldi": lambda o, check: ir.logdet(o.F, o.x, method="arnoldi", terms=4, check=check).value,
     "auto": lambda o, check: ir.logdet(o.F, o.x, check=check).value,
-    "error bound": lambda o, check: ir.logdet_error_bound(o.F, o.x, check=check),
-    "ball": lambda o, check: ir.inverse_ball(o.F, o.x, o.x, check=check).radius,
+    "error bound": lambda o, check: ir.bounds.logdet_error_bound(o.F, o.x, check=check),
+    "ball": lambda o, check: ir.bounds.inverse_ball(o.F, o.x, o.x, check=check).radius,
     "gradient, exact": lambda o, check: of(ir.logdet_gradient(o.F, o.x, weights=o.w, y_bar=o.x, check=check)),
     "gradient, series": lambda o, check: of(ir.logdet_gradient(o.F, o.x, weights=o.w, method="neumann", terms=5, check=check)),
     "gradient, roulette": lambda o, check: of(ir.logdet_gradient(o.F, o.x, y_bar=o.x, method="neumann", check=check)),
@@ -190,8 +191,8 @@ def test_a_step_of_training_brings_two_numbers_and_the_weights_to_the_host() -> 
 
 def test_dequantisation_leaves_the_picture_where_it_is() -> None:
     integers = indices(np.arange(12).reshape(2, 6), cupy.zeros(1))
-    assert waits(lambda: ir.dequantise(integers)) == (0, 0)
-    noisy = ir.dequantise(integers)
+    assert waits(lambda: ir.bijections.dequantise(integers)) == (0, 0)
+    noisy = ir.bijections.dequantise(integers)
     assert (noisy.dtype, device(noisy)) == (cupy.float64, device(integers))
 
 

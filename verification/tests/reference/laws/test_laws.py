@@ -62,7 +62,7 @@ def test_inverse_undoes_forward_within_its_bound(name: str, key: str, seed: int)
     block, x = make(name, key, seed)
     y = block(x)
     inverse = ir.invert(block, y, rtol=tolerance(key), throw=False)
-    floor = to_host(ir.rounding_floor(block, inverse.x, y))
+    floor = to_host(ir.bounds.rounding_floor(block, inverse.x, y))
     # every row above its floor converges …
     assert to_host(inverse.converged)[floor < tolerance(key)].all()
     # … and the bound contains the planted x, whose computed F(x) is y
@@ -222,7 +222,7 @@ def test_error_of_the_jacobian_is_rounding(name: str, seed: int) -> None:
 def test_logdet_lies_within_its_bounds(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
     d, lipschitz = math.prod(x.shape[1:]), block.contraction()
-    low, high = ir.logdet_bounds(d, lipschitz)
+    low, high = ir.bounds.logdet_bounds(d, lipschitz)
     slack = logdet_rounding(d, unit_roundoff(x), lipschitz)
     value = to_host(ir.logdet(block, x, method="exact").value)
     assert ((value >= low - slack) & (value <= high + slack)).all()
@@ -263,16 +263,16 @@ def test_truncated_series_identity_and_bound_at_every_n(name: str, seed: int) ->
         assert np.abs(estimate - partial).max() <= 2.0**-53 * 40 * n * d * max(size, 1e-300) + 2.0**-1000
         # |Σ_{k≤n} − log det| ≤ −d(log(1 − L) + Σ_{k≤n} Lᵏ/k)
         slack = logdet_rounding(d, 2.0**-53, lipschitz)
-        assert (np.abs(partial - exact_value) <= ir.truncation_bound(d, lipschitz, n) + slack).all()
+        assert (np.abs(partial - exact_value) <= ir.bounds.truncation_bound(d, lipschitz, n) + slack).all()
 
 
 def test_truncation_bound_is_the_formula_and_is_attained() -> None:
     for d, lipschitz, n in itertools.product((1, 3), (0.1, 0.5, 0.9, 0.99), (0, 1, 2, 5, 20)):
         direct = -d * (math.log1p(-lipschitz) + math.fsum(lipschitz**k / k for k in range(1, n + 1)))
         cancellation = 2.0**-50 * d * -math.log1p(-lipschitz)
-        assert abs(ir.truncation_bound(d, lipschitz, n) - direct) <= cancellation
+        assert abs(ir.bounds.truncation_bound(d, lipschitz, n) - direct) <= cancellation
         # attained by J = −L·I: all terms have the same sign
-        assert ir.truncation_bound(d, lipschitz, n) >= direct - cancellation
+        assert ir.bounds.truncation_bound(d, lipschitz, n) >= direct - cancellation
 
 
 @each_constructor
@@ -294,7 +294,7 @@ def test_roulette_is_unbiased_by_enumeration(name: str, seed: int, q: float | No
         previous = value
     jacobian = chain.dense()
     exact_value = np.linalg.slogdet(np.eye(d) + jacobian)[1]
-    slack = 2.0**-53 * 1000 * d / (1 - lipschitz) + ir.truncation_bound(d, lipschitz, last)
+    slack = 2.0**-53 * 1000 * d / (1 - lipschitz) + ir.bounds.truncation_bound(d, lipschitz, last)
     assert (np.abs(expected - exact_value) <= slack).all()
     # and to rounding against the same number of terms of the series
     partial = series_logdet(chain, signs, last).mean(axis=0)

@@ -116,7 +116,7 @@ def test_an_empty_batch_has_the_right_shape() -> None:
 @each_shape
 def test_pullback_agrees_with_autograd(shape: tuple[int, ...], padding: Any, tangent_rows: int) -> None:
     a = make(shape, padding)
-    layer = ir.Conv(a.weight, normal(shape[0], seed=9), a.image, padding)
+    layer = ir.layers.Conv(a.weight, normal(shape[0], seed=9), a.image, padding)
     x, y_bar = normal(4, *a.in_shape, seed=1), normal(4, *a.out_shape, seed=2) * np.arange(4)[:, None, None, None]
     v, t_bar = normal(2, tangent_rows, *a.in_shape, seed=3), normal(2, 4, *a.out_shape, seed=4)
     tx, tv, tk, tb = (torch.tensor(p, requires_grad=True) for p in (x, v, layer.weight, layer.bias))
@@ -145,7 +145,7 @@ def test_pullback_agrees_with_autograd(shape: tuple[int, ...], padding: Any, tan
 )
 def test_what_no_convolution_is_defined_for_is_refused(weight: Any, bias: Any, image: Any, message: str) -> None:
     with pytest.raises(ir.ShapeError, match=message):
-        ir.Conv(np.ones(weight), np.ones(bias), image)
+        ir.layers.Conv(np.ones(weight), np.ones(bias), image)
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,7 @@ def test_the_bounds_of_the_log_det_are_attained_by_multiples_of_the_identity(d: 
     eye = np.eye(d)
     scalings = (ir.ResidualBlock(ir.Branch((Affine(sign * lipschitz * eye, np.zeros(d)),), (d,))) for sign in (-1.0, 1.0))
     attained = [float(ir.logdet(block, eye[:1], method="exact").value[0]) for block in scalings]
-    assert np.allclose(ir.logdet_bounds(d, lipschitz), attained, rtol=64 * d * U, atol=0.0)
+    assert np.allclose(ir.bounds.logdet_bounds(d, lipschitz), attained, rtol=64 * d * U, atol=0.0)
 
 
 def test_the_small_logarithm_has_fifty_digits_at_fifty_digits() -> None:
@@ -301,7 +301,7 @@ def test_the_variance_bound_holds_and_is_attained(lipschitz: float, q: int) -> N
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     for lengths in (near_optimal(lipschitz), geometric(max(0.5, lipschitz), n_exact_terms=2), near_optimal(lipschitz, 2.5)):
         drawn = length_distributions.table(lengths, lipschitz)
-        bound = ir.roulette_variance_bound(lipschitz, 3, lengths, exact_traces=q)
+        bound = ir.roulette.roulette_variance_bound(lipschitz, 3, lengths, exact_traces=q)
         for matrix in (turn, np.eye(3), np.tri(3) / np.linalg.norm(np.tri(3), 2)):
             chain = Chain((Dense(lipschitz * matrix),), 1, np.zeros((1, 3)))
             assert variance_by_enumeration(chain, drawn, 3, q) <= bound * (1.0 + 1e3 * U)
@@ -322,25 +322,25 @@ def test_the_variance_bound_is_its_formula(kind: Literal["rademacher", "gaussian
         b[k] * (b[k] + 2.0 * math.fsum(b[j] for j in b if j > k)) * (1.0 / drawn.survival(k) - 1.0) for k in b
     )
     expected = of_length + extra * math.fsum(L**k / k for k in b) ** 2
-    bound = ir.roulette_variance_bound(L, d, lengths, kind=kind, block=block, exact_traces=q)
+    bound = ir.roulette.roulette_variance_bound(L, d, lengths, kind=kind, block=block, exact_traces=q)
     assert abs(bound - expected) <= 64 * drawn.last * U * expected
     if (kind, block, q) == ("rademacher", 1, 0):
-        assert bound == ir.roulette_variance_bound(L, d, lengths), "the defaults"
+        assert bound == ir.roulette.roulette_variance_bound(L, d, lengths), "the defaults"
 
 
 def test_the_variance_bound_refuses_what_is_none() -> None:
-    assert ir.roulette_variance_bound(0.0, 1) == 0.0
+    assert ir.roulette.roulette_variance_bound(0.0, 1) == 0.0
     for bad in ({"lipschitz": 1.0}, {"lipschitz": -0.1}, {"d": 0}, {"block": 0}, {"exact_traces": -1}):
         given: dict[str, Any] = {"lipschitz": 0.5, "d": 2, "block": 1, "exact_traces": 0} | bad
         shown = re.escape(", ".join(str(v) for v in given.values()))
         with pytest.raises(ValueError, match=rf"^roulette_variance_bound: expected 0 ≤ lipschitz < 1, d ≥ 1, .* got {shown}$"):
-            ir.roulette_variance_bound(**given)
+            ir.roulette.roulette_variance_bound(**given)
 
 
 @pytest.mark.parametrize("lipschitz", [0.0, 0.1, 0.5, 0.9, 0.99, 0.999])
 def test_the_default_has_finite_variance_for_every_constant(lipschitz: float) -> None:
     for q, kind in itertools.product((0, 1, 2), ("rademacher", "gaussian")):
-        bound = ir.roulette_variance_bound(lipschitz, 10, exact_traces=q, kind=kind)  # type: ignore[arg-type]
+        bound = ir.roulette.roulette_variance_bound(lipschitz, 10, exact_traces=q, kind=kind)  # type: ignore[arg-type]
         assert 0.0 <= bound < math.inf
         # per dimension² it stays of the size of log²(1 − L): the law wastes nothing as L → 1
         assert bound <= 100.0 * 4.0 * (1e-3 + math.log1p(-lipschitz) ** 2)
@@ -351,10 +351,10 @@ def test_the_default_has_finite_variance_for_every_constant(lipschitz: float) ->
 
 
 def test_a_law_without_a_tail_ratio_is_never_proved() -> None:
-    slow = ir.LengthDistribution(lambda k: 1.0 / k)
+    slow = ir.roulette.LengthDistribution(lambda k: 1.0 / k)
     with pytest.raises(ir.InfiniteVarianceError, match=r"got 0 \(user distribution\).*near_optimal"):
-        ir.roulette_variance_bound(0.5, 3, slow)
-    assert ir.roulette_variance_bound(0.5, 3, ir.LengthDistribution(lambda k: 1.0 / k, 1.0)) < 10.0
+        ir.roulette.roulette_variance_bound(0.5, 3, slow)
+    assert ir.roulette.roulette_variance_bound(0.5, 3, ir.roulette.LengthDistribution(lambda k: 1.0 / k, 1.0)) < 10.0
 
 
 # --- a requested standard error --------------------------------------------------------------------------------------

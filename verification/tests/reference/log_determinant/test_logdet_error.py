@@ -52,7 +52,7 @@ def errors(block: ir.ResidualBlock, x: Any, value: Any = None) -> Any:
 @given(seed=SEEDS)
 def test_the_bound_holds(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
-    bound = to_host(ir.logdet_error_bound(block, x))
+    bound = to_host(ir.bounds.logdet_error_bound(block, x))
     assert (errors(block, x) <= bound).all()
     # and it says something: a few thousand roundings of widths times condition, absolute
     u = 2.0**-24 if key.endswith("f32") else 2.0**-53
@@ -68,7 +68,7 @@ def test_fifty_digits_agree(name: str, key: str, seed: int) -> None:
     block, x = ir.ResidualBlock(g), inputs(b, g.event_shape[0], seed)
     truth = exact_logdet(at_50_digits(block.branch).linearize(exact(x))[1])
     gap = np.abs(to_host(exact(ir.logdet(block, x, method="exact").value) - truth))
-    bound = ir.logdet_error_bound(block, x)
+    bound = ir.bounds.logdet_error_bound(block, x)
     assert (gap <= bound).all()
     kinked = name.startswith(("relu", "sort")) or key == "numpy-f32"
     assert kinked or (bound <= 1e-10 / (1 - block.contraction())).all()
@@ -81,7 +81,7 @@ def test_convolutions(key: str, padding: str) -> None:
     like = b.asarray(np.zeros(1))
     block = ir.ResidualBlock(ir.convnet((2, 4, 3), channels=2, activation="tanh", padding=padding, like=like))
     x = b.asarray(np.random.default_rng(0).standard_normal((3, 2, 4, 3)))
-    bound = to_host(ir.logdet_error_bound(block, x))
+    bound = to_host(ir.bounds.logdet_error_bound(block, x))
     assert (errors(block, x) <= bound).all()
     assert np.isfinite(bound).all()
 
@@ -91,7 +91,7 @@ def test_convolutions(key: str, padding: str) -> None:
 def test_a_tiny_jacobian_keeps_relative_accuracy(lipschitz: float, hidden: int) -> None:
     block = ir.ResidualBlock(ir.mlp((6, hidden, 6), activation="tanh", lipschitz=lipschitz))
     x = np.random.default_rng(0).standard_normal((10, 6))
-    bound = ir.logdet_error_bound(block, x)
+    bound = ir.bounds.logdet_error_bound(block, x)
     assert (errors(block, x) <= bound).all()
     if lipschitz < 1e-6:
         assert (bound <= 1e4 * 2.0**-53 * lipschitz).all()
@@ -107,7 +107,7 @@ def test_log_determinants_near_zero() -> None:
     block = ir.ResidualBlock(ir.Branch((Affine(matrix, np.zeros(4)),), (4,)))
     x = np.ones((2, 4))
     assert abs(ir.logdet(block, x).value[0]) < 1e-15
-    assert (errors(block, x) <= ir.logdet_error_bound(block, x)).all()
+    assert (errors(block, x) <= ir.bounds.logdet_error_bound(block, x)).all()
 
 
 @pytest.mark.parametrize("L", [0.1, 0.5, 0.9, 0.99])
@@ -144,7 +144,7 @@ def test_no_violation_in_ten_thousand_rows() -> None:
         for name in POINTWISE:
             for key in ("numpy-f32", "numpy-f64"):
                 block, x = make(name, key, seed)
-                assert (errors(block, x) <= to_host(ir.logdet_error_bound(block, x))).all(), (seed, name, key)
+                assert (errors(block, x) <= to_host(ir.bounds.logdet_error_bound(block, x))).all(), (seed, name, key)
                 rows += x.shape[0]
     assert rows >= 10_000
 
@@ -165,7 +165,7 @@ def at_a_kink(shift: float) -> tuple[ir.ResidualBlock, Any]:
 @pytest.mark.parametrize("shift", [0.0, 1e-17, -1e-17, 1e-16, 1e-3])
 def test_a_kink_within_rounding_costs_the_jump(shift: float) -> None:
     block, x = at_a_kink(shift)
-    bound = ir.logdet_error_bound(block, x)
+    bound = ir.bounds.logdet_error_bound(block, x)
     assert (errors(block, x) <= bound).all()
     assert (bound[1:] < 1e-13).all()
     # t = ‖δM‖/(1 − P) = .5/(1 − .5): nothing can be said
@@ -178,34 +178,34 @@ def test_a_kink_within_rounding_costs_the_jump(shift: float) -> None:
 @pytest.mark.parametrize("key", BACKENDS)
 def test_on_every_backend(key: str) -> None:
     block, x = make("lipswish 2-16-2 L=.9", key, 0)
-    bound = ir.logdet_error_bound(block, x)
+    bound = ir.bounds.logdet_error_bound(block, x)
     assert (bound.shape, bound.dtype, device(bound)) == (x.shape[:1], x.dtype, device(x))
     assert (to_host(bound) > 0).all()
 
 
 def test_a_stated_constant_bounds_nothing() -> None:
     block, x = FAMILIES["zigzag d=2 c=.9"].build(backend("numpy-f64"))
-    assert np.isinf(ir.logdet_error_bound(block, x)).all()
+    assert np.isinf(ir.bounds.logdet_error_bound(block, x)).all()
 
 
 def test_a_tie_within_rounding_has_no_bound() -> None:
     """Sorted channels that may have changed places: another permutation, another Jacobian."""
     layers = (Affine(0.9 * np.eye(2), np.zeros(2)), GroupSort(2), Affine(np.array([[0.0, 0.9], [0.9, 0.0]]), np.zeros(2)))
     block = ir.ResidualBlock(ir.Branch(layers, (2,)))
-    bound = ir.logdet_error_bound(block, np.array([[1.0, 1.0], [1.0, 1.0 + 2.0**-51], [1.0, 1.0 + 1e-12], [1.0, 2.0]]))
+    bound = ir.bounds.logdet_error_bound(block, np.array([[1.0, 1.0], [1.0, 1.0 + 2.0**-51], [1.0, 1.0 + 1e-12], [1.0, 2.0]]))
     assert np.isinf(bound).tolist() == [True, True, False, False]
 
 
 def test_bad_input() -> None:
     block, x = make("elu 3-8-8-3 L=.5", "numpy-f64", 0)
     with pytest.raises(ir.NonFiniteError, match="x: expected finite"):
-        ir.logdet_error_bound(block, x * math.nan)
+        ir.bounds.logdet_error_bound(block, x * math.nan)
     with pytest.raises(ir.ShapeError, match="put the batch first"):
-        ir.logdet_error_bound(block, x[0])
+        ir.bounds.logdet_error_bound(block, x[0])
     loose = ir.ResidualBlock(ir.Branch((Affine(2 * np.eye(3), np.zeros(3)),), (3,)))
     with pytest.raises(ir.NotContractiveError, match=r"proved Lip\(g\) < 1, got 2"):
-        ir.logdet_error_bound(loose, x)
-    assert ir.logdet_error_bound(block, x[:0]).shape == (0,)
+        ir.bounds.logdet_error_bound(loose, x)
+    assert ir.bounds.logdet_error_bound(block, x[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -263,10 +263,10 @@ def test_the_error_of_the_argument_is_counted(kind: Any, monkeypatch: pytest.Mon
     block = ir.ResidualBlock(ir.Branch((first, second, phi, last), (1,)))
     truth = exact_logdet(at_50_digits(block.branch).linearize(exact(x))[1])
     found = np.abs(to_host(exact(ir.logdet(block, x, method="exact").value) - truth))
-    assert (found <= ir.logdet_error_bound(block, x)).all()
+    assert (found <= ir.bounds.logdet_error_bound(block, x)).all()
     whole = kind.jacobian_error
     monkeypatch.setattr(kind, "jacobian_error", lambda layer, h, e: whole(layer, h, 0 * e))
-    assert not (found <= ir.logdet_error_bound(block, x)).all()
+    assert not (found <= ir.bounds.logdet_error_bound(block, x)).all()
 
 
 def test_the_rounding_of_the_product_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,10 +278,10 @@ def test_the_rounding_of_the_product_is_counted(monkeypatch: pytest.MonkeyPatch)
     block = ir.ResidualBlock(ir.Branch((Affine(first, np.zeros(n)), Affine(last, np.zeros(1))), (1,)))
     x = np.zeros((1, 1))
     found = errors(block, x)
-    assert (found <= ir.logdet_error_bound(block, x)).all()
+    assert (found <= ir.bounds.logdet_error_bound(block, x)).all()
     monkeypatch.setattr(error, "_rounding_of_products", lambda factors, n, x: 0.0)
     monkeypatch.setattr(error, "_determinant", lambda n, u, product, gap: 0.0)
-    assert not (found <= ir.logdet_error_bound(block, x)).all()
+    assert not (found <= ir.bounds.logdet_error_bound(block, x)).all()
 
 
 def test_the_rounding_of_products_is_the_formula_rounded_up() -> None:
@@ -313,9 +313,9 @@ def test_a_branch_contractive_in_another_norm() -> None:
     for norm in (1.0, math.inf):
         block = ir.ResidualBlock(ir.mlp((3, 5, 3), activation="tanh", lipschitz=0.9, norm=norm))
         x = np.random.default_rng(0).standard_normal((4, 3))
-        bound = ir.logdet_error_bound(block, x)
+        bound = ir.bounds.logdet_error_bound(block, x)
         assert (errors(block, x) <= bound).all()
     column = np.zeros((3, 3))
     column[0] = 0.9  # ‖·‖₁ = .9, ‖·‖₂ = .9√3
     block = ir.ResidualBlock(ir.Branch((Affine(column, np.zeros(3)),), (3,), 1.0))
-    assert np.isinf(ir.logdet_error_bound(block, x)).all()
+    assert np.isinf(ir.bounds.logdet_error_bound(block, x)).all()

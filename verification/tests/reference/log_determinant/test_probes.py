@@ -183,7 +183,7 @@ def test_default_law_has_finite_variance_and_its_cost(lipschitz: float) -> None:
 def test_infinite_variance_is_refused_and_the_remedy_named() -> None:
     block, x = ir.ResidualBlock(ir.mlp((4, 4, 4), lipschitz=0.9, like=np.zeros(1))), np.ones((2, 4))
     lip = block.contraction()
-    for lengths in (geometric(0.5), poisson(2.0), ir.LengthDistribution(lambda k: 0.81 ** (k - 1), lip**2)):
+    for lengths in (geometric(0.5), poisson(2.0), ir.roulette.LengthDistribution(lambda k: 0.81 ** (k - 1), lip**2)):
         with pytest.raises(ir.InfiniteVarianceError, match=r"not proved from L = 0\.\d+; try near_optimal"):
             ir.logdet(block, x, method="roulette", lengths=lengths)
         assert np.isfinite(ir.logdet(block, x, method="roulette", lengths=lengths, allow_infinite_variance=True).value).all()
@@ -206,7 +206,7 @@ def test_the_refusal_says_what_was_expected_and_of_what() -> None:
     with pytest.raises(ir.InfiniteVarianceError, match="of the gradient"):
         length_distributions.require_finite_variance(at_ratio, 0.5, gradient=True)
     length_distributions.require_finite_variance(poisson(1.0), 0.0, gradient=True)  # no term at all
-    with pytest.raises(ir.DTypeError, match=r"^lengths: expected an ir\.LengthDistribution, got float; try ir\.geometric\(0\.9\) or"):
+    with pytest.raises(ir.DTypeError, match=r"^lengths: expected an ir\.roulette\.LengthDistribution, got float; try ir"):
         length_distributions.require_length_distribution(0.9)
 
 
@@ -217,8 +217,8 @@ def test_the_truncation_bound_is_the_tail_to_rounding(lipschitz: float, n: int) 
         head = mpmath.fsum(mpmath.mpf(lipschitz) ** k / k for k in range(1, n + 1))
         tail = -mpmath.log1p(-mpmath.mpf(lipschitz)) - head
     # Lᵏ errs by k·u relatively, a sum of positive terms no more than its terms
-    assert abs(ir.truncation_bound(3, lipschitz, n) / (3 * tail) - 1) <= (n + 2 / (1 - lipschitz)) * 2.0**-52
-    assert ir.truncation_bound(3, 0.0, n) == 0.0
+    assert abs(ir.bounds.truncation_bound(3, lipschitz, n) / (3 * tail) - 1) <= (n + 2 / (1 - lipschitz)) * 2.0**-52
+    assert ir.bounds.truncation_bound(3, 0.0, n) == 0.0
 
 
 def test_standard_error_covers_from_sixteen_replicates() -> None:

@@ -312,13 +312,13 @@ def test_normalise_is_certified_and_divides_only_when_needed(
     dtype: Any, seed: int, shape: tuple[int, int], c: float
 ) -> None:
     w = weight("gaussian", shape, seed).astype(dtype)
-    scaled = ir.normalise(w, c)
+    scaled = ir.spectral.normalise(w, c)
     assert scaled.dtype == w.dtype
     assert norm_bound(scaled) <= c
     if true_norm(w) > c * (1 + 1e-6):
         # it reaches c to the weights' own rounding
         assert true_norm(scaled) >= c * (1 - 64 * min(shape) * np.finfo(dtype).eps)
-    assert ir.normalise(scaled, c) is scaled
+    assert ir.spectral.normalise(scaled, c) is scaled
 
 
 def test_power_iteration_underestimates_and_converges() -> None:
@@ -326,8 +326,8 @@ def test_power_iteration_underestimates_and_converges() -> None:
 
     w = weight("gaussian", (64, 32), 0)
     truth = np.linalg.norm(w, 2)
-    estimates = [float(ir.power_iteration(Dense(w), w, steps=k)[0]) for k in (1, 5, 400)]
+    estimates = [float(ir.spectral.power_iteration(Dense(w), w, steps=k)[0]) for k in (1, 5, 400)]
     assert estimates[0] < estimates[1] <= truth * (1 + 64 * 2.0**-53 * 64)
-    assert abs(float(ir.spectral_norm(w)) - truth) <= 2.0**-53 * 64 * truth
+    assert abs(float(ir.spectral.spectral_norm(w)) - truth) <= 2.0**-53 * 64 * truth
     assert estimates[1] < truth * (1 - 1e-4)  # five steps are no bound: what certify is for
     assert estimates[2] >= truth * (1 - 1e-6)

@@ -144,8 +144,8 @@ def test_gradient_of_a_divided_kernel_agrees_with_torch_autograd(name: str) -> N
     if name == "nearly tied":  # every frequency within 1e-3 of the largest
         kernel = 1e-4 * kernel
         kernel[0, 0, 1, 1] += 2.0
-    back = ir.Conv(rng.standard_normal((shape[1], shape[0], 1, 1)), np.zeros(shape[1]), image)
-    raw = ir.Branch((ir.Conv(kernel, bias, image, padding), back), (shape[1], *image))  # type: ignore[arg-type]
+    back = ir.layers.Conv(rng.standard_normal((shape[1], shape[0], 1, 1)), np.zeros(shape[1]), image)
+    raw = ir.Branch((ir.layers.Conv(kernel, bias, image, padding), back), (shape[1], *image))  # type: ignore[arg-type]
     normalised = ir.NormalisedBranch(raw, lipschitz=0.9)
     share = lipschitz_shares(0.9, 2)
     k = torch.tensor(kernel, requires_grad=True)
@@ -166,7 +166,7 @@ def test_gradient_of_a_division_in_other_norms_agrees_with_torch_autograd(norm: 
     event = (shape[1], 5, 4) if len(shape) == 4 else (shape[1],)
 
     def layer(w: Any) -> Any:
-        return ir.Conv(w, np.zeros(len(w)), (5, 4)) if w.ndim == 4 else Affine(w, np.zeros(len(w)))
+        return ir.layers.Conv(w, np.zeros(len(w)), (5, 4)) if w.ndim == 4 else Affine(w, np.zeros(len(w)))
 
     normalised = ir.NormalisedBranch(ir.Branch((layer(weight), layer(back)), event, norm), lipschitz=0.9)
     w = torch.tensor(weight, requires_grad=True)

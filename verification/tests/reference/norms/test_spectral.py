@@ -33,9 +33,9 @@ def make(shape: tuple[int, ...], padding: Any, key: str = "numpy-f64", seed: int
 def test_every_way_to_the_norm_agrees(shape: tuple[int, ...], padding: Any, key: str) -> None:
     operator, truth = make(shape, padding, key)
     u, n = unit_roundoff(operator.weight), math.prod(shape[1:])
-    assert abs(float(ir.spectral_norm(operator)) - truth) <= 16 * n * u * truth
-    svd = ir.singular_triple(operator)
-    power = ir.power_iteration(operator, operator.weight, steps=5000, rtol=u**0.5)
+    assert abs(float(ir.spectral.spectral_norm(operator)) - truth) <= 16 * n * u * truth
+    svd = ir.spectral.singular_triple(operator)
+    power = ir.spectral.power_iteration(operator, operator.weight, steps=5000, rtol=u**0.5)
     for triple in (svd, power):
         assert abs(float(triple.sigma) - truth) <= 64 * n * u * truth
         # A v = σ u, and σ = uᵀAv is what its gradient at fixed u, v belongs to: ⟨∂σ/∂K, K⟩ = σ
@@ -50,8 +50,8 @@ def test_every_way_to_the_norm_agrees(shape: tuple[int, ...], padding: Any, key:
 def test_norms_on_every_backend(key: str) -> None:
     operator, truth = make((2, 1, 3, 1, 4, 3), "circular", key)
     u, n = unit_roundoff(operator.weight), 12
-    assert abs(float(ir.spectral_norm(operator)) - truth) <= 16 * n * u * truth
-    bound = float(ir.gram_bound(operator, squarings=2))
+    assert abs(float(ir.spectral.spectral_norm(operator)) - truth) <= 16 * n * u * truth
+    bound = float(ir.spectral.gram_bound(operator, squarings=2))
     assert truth * (1 - 16 * n * u) <= bound <= truth * n ** (1 / 16) * (1 + 16 * n * u)
 
 
@@ -60,20 +60,20 @@ def test_norms_on_every_backend(key: str) -> None:
 def test_gram_bound_is_above_and_close(shape: tuple[int, ...], padding: Any) -> None:
     operator, truth = make(shape, padding)
     wide = Convolution(operator.weight, (shape[4] + shape[2] - 1, shape[5] + shape[3] - 1), "circular")
-    circular = truth if padding == "circular" else float(ir.spectral_norm(wide))
+    circular = truth if padding == "circular" else float(ir.spectral.spectral_norm(wide))
     side = min(shape[:2])
     for s in (0, 1, 3, 6):
-        bound = float(ir.gram_bound(operator, squarings=s))
+        bound = float(ir.spectral.gram_bound(operator, squarings=s))
         # ‖G^(2^s)‖_F ≤ √n ‖G‖₂^(2^s), and rounding may be on either side
         assert circular * (1 - 1e-14) <= bound <= circular * side ** (1 / 2 ** (s + 2)) * (1 + 1e-14)
-    assert float(ir.gram_bound(operator)) >= truth * (1 - 1e-14)
+    assert float(ir.spectral.gram_bound(operator)) >= truth * (1 - 1e-14)
 
 
 def test_gram_bound_of_matrices_at_any_scale() -> None:
     for scale in (1e-120, 1.0, 1e120):
         w = scale * np.random.default_rng(0).standard_normal((5, 9))
-        assert 1 - 1e-14 <= float(ir.gram_bound(w, squarings=6)) / np.linalg.norm(w, 2) <= 5 ** (1 / 256)
-    assert float(ir.gram_bound(np.zeros((2, 3)))) == 0.0
+        assert 1 - 1e-14 <= float(ir.spectral.gram_bound(w, squarings=6)) / np.linalg.norm(w, 2) <= 5 ** (1 / 256)
+    assert float(ir.spectral.gram_bound(np.zeros((2, 3)))) == 0.0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -83,8 +83,8 @@ def test_norms_keep_their_scale_to_the_ends_of_the_range(dtype: Any) -> None:
     for scale in (1e-30, 1e30) if dtype is np.float32 else (1e-300, 1e300):
         w = np.diag(np.asarray([3.0, 4.0, 1.0]) * scale).astype(dtype)
         for norm in (
-            ir.power_iteration(Dense(w), w, steps=80).sigma, ir.power_iteration(Dense(w), w, steps=80, rtol=u**0.5).sigma,
-            ir.singular_triple(w).sigma, ir.gram_bound(w, squarings=8),
+            ir.spectral.power_iteration(Dense(w), w, steps=80).sigma, ir.spectral.power_iteration(Dense(w), w, steps=80, rtol=u**0.5).sigma,
+            ir.spectral.singular_triple(w).sigma, ir.spectral.gram_bound(w, squarings=8),
         ):  # fmt: skip
             assert abs(float(norm) / float(w[1, 1]) - 1.0) <= 64 * u, scale
 
@@ -92,17 +92,17 @@ def test_norms_keep_their_scale_to_the_ends_of_the_range(dtype: Any) -> None:
 def test_a_zero_operator_does_not_end_the_iteration_for_ever() -> None:
     """Persisted vectors: v survives weights that are zero, and a buffer of zeros is as good a start as another."""
     zero, w = Dense(np.zeros((3, 4))), Dense(np.random.default_rng(0).standard_normal((3, 4)))
-    sigma, _, v = ir.power_iteration(zero, w.weight, steps=5, rtol=1e-8)
+    sigma, _, v = ir.spectral.power_iteration(zero, w.weight, steps=5, rtol=1e-8)
     assert float(sigma) == 0.0
     for start in (v, np.zeros((1, 4))):
-        found = ir.power_iteration(w, w.weight, steps=500, start=start, rtol=1e-8)
+        found = ir.spectral.power_iteration(w, w.weight, steps=500, start=start, rtol=1e-8)
         assert abs(float(found.sigma) - np.linalg.norm(w.weight, 2)) <= 1e-14 * np.linalg.norm(w.weight, 2)
     with pytest.raises(ir.ShapeError, match=r"expected start of shape \(1, 4\), got \(4,\)"):
-        ir.power_iteration(w, w.weight, start=np.ones(4))
+        ir.spectral.power_iteration(w, w.weight, start=np.ones(4))
 
 
 def test_what_has_no_norm() -> None:
-    calls = (ir.spectral_norm, ir.gram_bound, ir.singular_triple, lambda w: ir.normalise(w, 0.9))
+    calls = (ir.spectral.spectral_norm, ir.spectral.gram_bound, ir.spectral.singular_triple, lambda w: ir.spectral.normalise(w, 0.9))
     for call in calls:
         with pytest.raises(ir.DTypeError, match="expected a real floating dtype, got int64"):
             call(np.ones((2, 2), dtype=np.int64))
@@ -120,23 +120,23 @@ def test_a_slow_power_iteration_does_not_pass_for_a_converged_one() -> None:
     sigma = np.concatenate([[1.0], np.full(999, 1 - 1e-3)])
     operator = Diagonal(sigma[None, :])
     with pytest.raises(ir.ConvergenceError, match=r"relative residual of 1e-07 within 200 steps") as error:
-        ir.power_iteration(operator, sigma, steps=200, rtol=1e-7)
+        ir.spectral.power_iteration(operator, sigma, steps=200, rtol=1e-7)
     warm: Any = error.value.result
-    assert isinstance(warm, ir.SingularTriple)
-    previous = warm.v - ir.power_iteration(operator, sigma, steps=1, start=warm.v).v
+    assert isinstance(warm, ir.spectral.SingularTriple)
+    previous = warm.v - ir.spectral.power_iteration(operator, sigma, steps=1, start=warm.v).v
     assert np.linalg.norm(previous) < 1e-3  # what a test on the step would have taken for convergence
-    again = ir.power_iteration(operator, sigma, steps=20_000, rtol=1e-7, start=warm.v)
+    again = ir.spectral.power_iteration(operator, sigma, steps=20_000, rtol=1e-7, start=warm.v)
     # Kato–Temple: the error of σ² is at most the squared residual over the gap of σ²
     assert abs(float(again.sigma) ** 2 - 1.0) <= 1e-7**2 / (1 - (1 - 1e-3) ** 2)
 
 
 def test_persisted_vectors_follow_slowly_changing_weights() -> None:
     operator, _ = make(SHAPES[0], "zero")
-    v = ir.power_iteration(operator, operator.weight, steps=400).v
+    v = ir.spectral.power_iteration(operator, operator.weight, steps=400).v
     drift = np.random.default_rng(1).standard_normal(operator.weight.shape)
     for k in range(20):
         moved = Convolution(operator.weight * (1 + 0.01 * k) + 1e-3 * k * drift, operator.image, "zero")
-        sigma, _, v = ir.power_iteration(moved, moved.weight, steps=1, start=v)
+        sigma, _, v = ir.spectral.power_iteration(moved, moved.weight, steps=1, start=v)
     truth = np.linalg.norm(moved.matrix(), 2)
     assert truth * (1 - 1e-3) <= float(sigma) <= truth * (1 + 1e-14)
 
@@ -148,7 +148,7 @@ def test_gradient_of_the_norm_is_that_of_autograd() -> None:
         kernel = operator.weight.clone().requires_grad_()
         norm = torch.linalg.matrix_norm(Convolution(kernel, operator.image, operator.padding).matrix(), 2)
         (truth,) = torch.autograd.grad(norm, kernel)
-        triple = ir.singular_triple(operator)
+        triple = ir.spectral.singular_triple(operator)
         assert float((operator.weight_gradient(triple.u, triple.v) - truth).abs().max()) <= 1e-10
 
 
@@ -157,25 +157,25 @@ def test_gradient_of_the_norm_is_that_of_autograd() -> None:
 @each_shape
 def test_normalise_divides_a_layer_only_when_needed(shape: tuple[int, ...], padding: Any, dtype: Any) -> None:
     operator, truth = make(shape, padding)
-    layer = ir.Conv(operator.weight.astype(dtype), np.ones(shape[0], dtype=dtype), operator.image, padding)
-    kept = ir.normalise(layer, 2 * truth)
+    layer = ir.layers.Conv(operator.weight.astype(dtype), np.ones(shape[0], dtype=dtype), operator.image, padding)
+    kept = ir.spectral.normalise(layer, 2 * truth)
     assert kept is layer
-    scaled = ir.normalise(layer, 0.9)
+    scaled = ir.spectral.normalise(layer, 0.9)
     assert scaled.norm_bound() <= 0.9
     assert scaled.bias is layer.bias
     assert scaled.weight.dtype == dtype
     slack = (
         2 * (min(shape[:2]) * shape[4] * shape[5]) ** 2 * 2.0**-53 + 64 * np.finfo(dtype).eps
     )  # n²u, and the weights' own
-    assert float(ir.spectral_norm(scaled)) >= 0.9 * (1 - slack)
-    assert ir.normalise(scaled, 0.9) is scaled
+    assert float(ir.spectral.spectral_norm(scaled)) >= 0.9 * (1 - slack)
+    assert ir.spectral.normalise(scaled, 0.9) is scaled
 
 
 def test_a_kernel_without_its_image_has_no_norm() -> None:
     kernel = np.ones((2, 2, 3, 3))
-    for call in (ir.spectral_norm, ir.gram_bound, ir.singular_triple, lambda k: ir.normalise(k, 0.9)):
+    for call in (ir.spectral.spectral_norm, ir.spectral.gram_bound, ir.spectral.singular_triple, lambda k: ir.spectral.normalise(k, 0.9)):
         with pytest.raises(ir.ShapeError, match=r"got an array of shape \(2, 2, 3, 3\).*Conv\(kernel, bias, image\)"):
             call(kernel)
-    broken = ir.Conv(np.full((1, 1, 3, 3), np.nan), np.zeros(1), (4, 4))
+    broken = ir.layers.Conv(np.full((1, 1, 3, 3), np.nan), np.zeros(1), (4, 4))
     with pytest.raises(ValueError, match="expected finite weights, got NaN"):
-        ir.normalise(broken, 0.9)
+        ir.spectral.normalise(broken, 0.9)

@@ -33,11 +33,11 @@ def steps(like: Any) -> list[Any]:
     first = first.with_parameters({k: (2.0 if k == "0.weight" else 1.0) * p for k, p in first.parameters().items()})
     second = ir.mlp((2, 6, 2), activation="tanh", lipschitz=0.9, seed=2, like=like)
     second = second.with_parameters({k: 1.7 * p for k, p in second.parameters().items()})
-    return [ir.ActNorm.fresh((2,), like), ir.ResidualBlock(first), ir.ResidualBlock(second)]
+    return [ir.bijections.ActNorm.fresh((2,), like), ir.ResidualBlock(first), ir.ResidualBlock(second)]
 
 
 def flow(like: Any) -> ir.Flow:
-    base = ir.DiagonalGaussian(from_host([0.2, -0.1], like), from_host([-0.3, 0.2], like))
+    base = ir.densities.DiagonalGaussian(from_host([0.2, -0.1], like), from_host([-0.3, 0.2], like))
     return ir.Flow(steps(like), base).initialise(from_host(DATA[:32], like))
 
 
@@ -195,7 +195,7 @@ def test_every_step_is_certified() -> None:
 def test_blocks_inside_a_factor_out_are_normalised_and_trained() -> None:
     branch = ir.mlp((2, 6, 2), seed=3)
     loud = branch.with_parameters({k: 3.0 * p for k, p in branch.parameters().items()})
-    raw = ir.Flow([ir.FactorOut((4,), [ir.ResidualBlock(loud, 0.95)])])
+    raw = ir.Flow([ir.bijections.FactorOut((4,), [ir.ResidualBlock(loud, 0.95)])])
     state = start(raw, lipschitz=0.7, settings=Settings(learning_rate=0.05))
     block = state.model.steps.steps[0].rest.steps[0].block
     assert block.contraction() <= 0.7  # what the raw block states is not believed
@@ -279,7 +279,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 def variant(activation: str = "lipswish", order: tuple[int, int] = (0, 1), method: Any = "auto", norm: float = 2.0, wide: int = 8) -> State:
     block = ir.ResidualBlock(ir.mlp((2, wide, 2), activation=activation, norm=norm))
-    steps = [ir.ActNorm.fresh((2,)), ir.Permutation((2,), order), block]
+    steps = [ir.bijections.ActNorm.fresh((2,)), ir.bijections.Permutation((2,), order), block]
     return start(ir.Flow(steps, options=ir.Options(method=method)).initialise(DATA))
 
 
@@ -303,7 +303,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_the_difference(other: dict[
         resume(path, variant(**other))
     fresh = variant()
     raw = fresh.normalised.raw
-    waiting = replace(raw, steps=ir.Composition((ir.ActNorm.fresh((2,)), *raw.steps.steps[1:])))
+    waiting = replace(raw, steps=ir.bijections.Composition((ir.bijections.ActNorm.fresh((2,)), *raw.steps.steps[1:])))
     for same_model in (fresh, replace(fresh, normalised=replace(fresh.normalised, raw=waiting))):  # initialised or not: it is state
         same(resume(path, same_model), trained)
 
@@ -360,7 +360,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_last_good_state(where:
             return Loss(found.value * np.nan, found.gradients)
         return Loss(found.value, {k: g * np.inf if k == "0.shift" else g for k, g in found.gradients.items()})
 
-    with pytest.raises(ir.DivergedError, match=r"expected a finite loss and gradient, got .* at step 3; try a smaller") as error:
+    with pytest.raises(ir.training.DivergedError, match=r"expected a finite loss and gradient, got .* at step 3; try a smaller") as error:
         fit(start(flow(np.zeros(1))), breaking, 9, callback=lambda s, v: seen.append(s))
     assert error.value.state is seen[-1]
     assert len(seen) == 2  # the third has no finite loss: it is not called back, hence not saved
@@ -374,10 +374,10 @@ def test_a_learning_rate_that_is_too_large_loses_nothing(key: str, rate: float, 
     pytest.importorskip("safetensors")
     like = backend(key).asarray(np.zeros(1))
     first, path = start(flow(like), lipschitz=LIPSCHITZ, settings=Settings(rate, weight_decay=1e-3)), tmp_path / "run"
-    with np.errstate(all="raise"), pytest.raises(ir.DivergedError, match=r"expected .*, got .*; try a smaller learning_rate"):
+    with np.errstate(all="raise"), pytest.raises(ir.training.DivergedError, match=r"expected .*, got .*; try a smaller learning_rate"):
         fit(fit(first, loss, 1, callback=checkpoint(path)), loss, 6, callback=checkpoint(path))
     path.unlink(missing_ok=True)
-    with pytest.raises(ir.DivergedError, match=r"expected .*, got .*; try a smaller learning_rate") as error:
+    with pytest.raises(ir.training.DivergedError, match=r"expected .*, got .*; try a smaller learning_rate") as error:
         fit(first, loss, 6, callback=checkpoint(path))
     state: Any = error.value.state
     for good in (state, resume(path, first)):
@@ -393,7 +393,7 @@ def test_a_gradient_that_overflows_the_moments_is_a_divergence() -> None:
         return Loss(found.value, {k: 1e20 * g for k, g in found.gradients.items()})
 
     first = start(flow(np.zeros(1, dtype=np.float32)))
-    with pytest.raises(ir.DivergedError, match=r"new weights that are finite and certified, got at step 0: .*moments") as error:
+    with pytest.raises(ir.training.DivergedError, match=r"new weights that are finite and certified, got at step 0: .*moments") as error:
         fit(first, steep, 1)
     assert error.value.state is first
 
@@ -431,7 +431,7 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ir.NotContractiveError):
         start(model, lipschitz=1.0)
     with pytest.raises(ir.ShapeError, match="expected a model with parameters"):
-        start(ir.Flow([ir.Permutation((2,), (1, 0))], ir.StandardGaussian((2,), np.zeros(1))))
+        start(ir.Flow([ir.bijections.Permutation((2,), (1, 0))], ir.densities.StandardGaussian((2,), np.zeros(1))))
     with pytest.raises(ir.NonFiniteError, match=r"0\.shift: expected finite"):
         start(model.with_parameters({**model.parameters(), "0.shift": np.asarray([0.0, np.nan])}))
 

@@ -64,7 +64,7 @@ def test_a_length_shared_by_the_batch_is_reported() -> None:
     assert not one(subject("roulette, gaussian"), "estimator.length-per-row").evidence["rows_share_a_length"]
 
 
-def reference(law: ir.LengthDistribution | None, kind: Any = "rademacher", factor: float = 1.0) -> Subject:
+def reference(law: ir.roulette.LengthDistribution | None, kind: Any = "rademacher", factor: float = 1.0) -> Subject:
     F = ir.ResidualBlock(ir.mlp((5, 9, 5), activation="elu", lipschitz=0.85, seed=3))
 
     def log_det(x: Any, seed: int = 0) -> Any:
@@ -75,9 +75,9 @@ def reference(law: ir.LengthDistribution | None, kind: Any = "rademacher", facto
                    log_det=log_det, log_det_is="unbiased", lipschitz=ir.certify(F).bound, framework="numpy")
 
 
-@pytest.mark.parametrize("law", [None, ir.geometric(0.9), ir.geometric(0.8, n_exact_terms=4)])
+@pytest.mark.parametrize("law", [None, ir.roulette.geometric(0.9), ir.roulette.geometric(0.8, n_exact_terms=4)])
 @pytest.mark.parametrize("kind", ["rademacher", "gaussian"])
-def test_the_reference_is_decided_by_enumeration_of_its_counter_based_draws(law: ir.LengthDistribution | None, kind: str) -> None:
+def test_the_reference_is_decided_by_enumeration_of_its_counter_based_draws(law: ir.roulette.LengthDistribution | None, kind: str) -> None:
     report = audit(reference(law, kind), budget="quick", select=["logdet", "estimator"])
     assert {c.status for c in report.checks} <= {"passed", "skipped"}, [(c.id, c.message) for c in report.checks]
     found = next(c for c in report.checks if c.id == "estimator.unbiased")
