@@ -560,7 +560,7 @@ def homogeneous(d: int, dtype: str) -> dict[str, Branch]:
     rng = np.random.default_rng(d)
 
     def dense(outputs: int, inputs: int, c: float = 0.7) -> Affine:
-        weight = ir.normalise(rng.standard_normal((outputs, inputs)).astype(dtype), c)
+        weight = ir.spectral.normalise(rng.standard_normal((outputs, inputs)).astype(dtype), c)
         return Affine(weight, np.zeros(outputs, dtype))
 
     middle = {"leaky relu": Pointwise(leaky_relu(0.25)), "sorted": GroupSort(2)}
@@ -616,7 +616,7 @@ def test_converged_and_radius_are_true_at_every_scale(
                     assert left <= 2 * rtol * max(
                         mpmath.norm(list(v)) for v in (x, target, x - target)
                     )
-                    assert 0.0 < ir.rounding_floor(block, found.x, np.ldexp(y, exponent))[0] < TOLERANCE[dtype]
+                    assert 0.0 < ir.bounds.rounding_floor(block, found.x, np.ldexp(y, exponent))[0] < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("method", get_args(Method))
