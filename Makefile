@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help audit gallery test test-adapters test-gpu test-thorough examples examples-full bench lint clean
+.PHONY: help audit gallery test test-adapters test-gpu test-thorough examples examples-full bench lint tables clean
 help:
 	@echo 'make audit                            audit the gallery of real subjects; writes reports/'
 	@echo 'make audit SUBJECT=file.py:factory    audit your own network; writes reports/'
@@ -24,6 +24,7 @@ help:
 	@echo 'make examples-full                    the same over three seeds and with longer budgets: hours'
 	@echo 'make bench                            speed beside what people use today, as ratios'
 	@echo 'make lint                             ruff and mypy --strict'
+	@echo 'make tables                           write docs/checks.md from the catalogue'
 	@echo 'make clean                            remove .venv, reports and caches'
 
 $(BIN)/python:
@@ -67,6 +68,9 @@ test-adapters: $(ADAPTERS)/.installed
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE) examples/gallery.py examples/declare.py
+
+tables: $(VENV)/.installed-audit
+	$(BIN)/iresnet-verify checks --write docs/checks.md
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal --timeout=300 -m 'not thorough'

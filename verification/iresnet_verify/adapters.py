@@ -70,7 +70,7 @@ def transform(make: Object, event_shape: EventShape, **fields: Any) -> Subject:
     The log-det is asked for the very x and y of the call, as the interface wants it.
 
     >>> transform(pyro.distributions.transforms.affine_coupling(4), (4,))                   # doctest: +SKIP
-    >>> transform(lambda: flow().transform, (4,), module=flow)                              # doctest: +SKIP  (zuko)
+    >>> transform(lambda: zuko_flow().transform, (4,), module=zuko_flow)                              # doctest: +SKIP
     """
     given = hasattr(make, "log_abs_det_jacobian")
 

@@ -208,7 +208,8 @@ def campaign(
 @main.command()
 @click.argument("patterns", nargs=-1)
 @click.option("--markdown", is_flag=True, help="Print the page docs/checks.md instead of a table.")
-def checks(patterns: tuple[str, ...], markdown: bool) -> None:
+@click.option("--write", "page_path", type=FILE, help="Write that page to a file.")
+def checks(patterns: tuple[str, ...], markdown: bool, page_path: Path | None) -> None:
     """List the catalogue: what each check claims, how, by what reference, what it costs and what it catches."""
     from iresnet_verify import catalogue
     from iresnet_verify.report import catalogue_page
@@ -216,7 +217,10 @@ def checks(patterns: tuple[str, ...], markdown: bool) -> None:
     found = [c for c in catalogue.load().values() if not patterns or any(c.family == p or fnmatch(c.id, p) for p in patterns)]
     if not found:
         raise click.UsageError(f"no check matches {' '.join(patterns)!r}; `iresnet-verify checks` lists them all")
-    if markdown:
+    if page_path:
+        page_path.write_text(catalogue_page.markdown(found), encoding="utf-8")
+        click.echo(f"written: {page_path}")
+    elif markdown:
         click.echo(catalogue_page.markdown(found), nl=False)
     else:
         terminal.catalogue_table(found)
@@ -261,14 +265,16 @@ def parity(backends: tuple[str, ...], seed: int, json_path: Path | None) -> int:
 @main.command()
 @click.argument("patterns", nargs=-1)
 @click.option("--json", "json_path", type=FILE, help="Write the kill matrix as JSON.")
-@click.option("--markdown", "markdown_path", type=FILE, help="Write the kill matrix as Markdown.")
+@click.option("--markdown", "markdown_path", type=FILE,
+              help="Write the kill matrix as Markdown; rows of other mutants in an existing file are kept.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
 def mutants(patterns: tuple[str, ...], json_path: Path | None, markdown_path: Path | None, workers: int) -> int:
     """Test the suite itself: does a check meant for it fail on every mutant? Exits 1 if one survives."""
     from iresnet_verify import mutants as population
     from iresnet_verify.mutants import examination, matrix
 
-    chosen = [m for m in population.load() if not patterns or any(fnmatch(m, f"*{p}*") for p in patterns)]
+    table = population.load()
+    chosen = [m for m in table if not patterns or any(fnmatch(m, f"*{p}*") for p in patterns)]
     if not chosen:
         raise click.UsageError(f"no mutant matches {' '.join(patterns)!r}; without a pattern all are examined")
     written = [path for path in (json_path, markdown_path) if path]
@@ -280,7 +286,8 @@ def mutants(patterns: tuple[str, ...], json_path: Path | None, markdown_path: Pa
     if json_path:
         json_path.write_text(json.dumps(examination.as_json(verdicts), indent=1) + "\n", encoding="utf-8")
     if markdown_path:
-        markdown_path.write_text(matrix.markdown(verdicts) + "\n", encoding="utf-8")
+        page = markdown_path.read_text("utf-8") if markdown_path.exists() else ""
+        markdown_path.write_text(matrix.markdown(verdicts, table, page), encoding="utf-8")
     for path in written:
         click.echo(f"written: {path}")
     return PASSED if all(v.killed for v in verdicts) else FAILED

@@ -1,23 +1,20 @@
-"""Mutants: networks with one deliberate mistake each, which the audit must find. The examination of the suite itself."""
+"""Mutants: networks with one deliberate mistake each, on which a check meant for the mistake must fail: the test of the suite itself."""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 
+from iresnet_verify.check.registry import FAMILIES
 from iresnet_verify.mutants.mutant import Mutant
-
-GROUPS = (
-    "inverses", "bounds", "convolutions", "log_dets", "estimates", "derivatives", "densities", "hygiene", "state", "reference", "layers",
-    "extremes", "lifetime",
-)
 
 
 def load() -> dict[str, Mutant]:
-    """Return {id: mutant} of all groups. Needs torch."""
+    """Return {id: mutant} of every module here that has a table MUTANTS, in the order of the families. Needs torch."""
     found: dict[str, Mutant] = {}
-    for group in GROUPS:
-        mine: dict[str, Mutant] = importlib.import_module(f"{__name__}.{group}").MUTANTS
-        if twice := sorted(found.keys() & mine.keys()):
-            raise ValueError(f"mutants: expected each id once, got {twice} twice; try another id in {group}")
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        mine: dict[str, Mutant] = getattr(importlib.import_module(module.name), "MUTANTS", {})
+        assert not found.keys() & mine.keys(), f"mutants named twice: {found.keys() & mine.keys()}"
         found |= mine
-    return found
+    rank = {family: i for i, family in enumerate(FAMILIES)}
+    return dict(sorted(found.items(), key=lambda item: rank.get(item[0].split("/")[0], len(rank))))

@@ -1,4 +1,4 @@
-"""The examination: the whole catalogue on every mutant, in worker processes, and which checks killed it."""
+"""The test of the suite: the whole catalogue on every mutant, in worker processes, and which checks killed it."""
 
 from __future__ import annotations
 

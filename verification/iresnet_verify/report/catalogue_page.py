@@ -1,4 +1,4 @@
-"""The catalogue as a page of Markdown: docs/checks.md is what `iresnet-verify checks --markdown` prints."""
+"""The catalogue as a page of Markdown: `iresnet-verify checks --write docs/checks.md`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from iresnet_verify.report.text import KINDS
 
 HEAD = """# The checks
 
-{count} checks in {families} families. This page is printed by `iresnet-verify checks --markdown`; a test compares them.
+{count} checks in {families} families. This page is written by `make tables`; a test compares them.
 
 Each check states a claim with its equation, decides it against an oracle that is not the audited code, and allows what rounding
 explains: every result holds the tolerance with its derivation, the oracle that was used and the evidence. *Needs* names the fields

@@ -14,10 +14,11 @@ from places import ROOT
 
 import iresnet_backends
 import iresnet_ref
+import iresnet_verify
 
 MODULES = sorted(
     module.name
-    for package in (iresnet_ref, iresnet_backends)
+    for package in (iresnet_ref, iresnet_backends, iresnet_verify)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 )
 
@@ -32,7 +33,7 @@ def test_the_page_of_the_checks_is_the_catalogue() -> None:
     from iresnet_verify.report.catalogue_page import markdown
 
     page = markdown(list(catalogue.load().values()))
-    assert (ROOT / "docs/checks.md").read_text(encoding="utf-8") == page, "run: iresnet-verify checks --markdown > docs/checks.md"
+    assert (ROOT / "docs/checks.md").read_text(encoding="utf-8") == page, "run: make tables"
 
 
 def test_readme_python_runs(

@@ -146,6 +146,21 @@ def test_no_dotted_path_means_two_things(package: str) -> None:
     assert not wrong
 
 
+ENGINE = ("running", "reproduction", "workers", "api", "pytest_plugin", "cli")
+RUNNERS = ("running", "reproduction", "workers", "catalogue", "subject.calls", "oracle")
+
+
+def test_the_engine_imports_no_check_and_no_report_runs_anything() -> None:
+    """Of the catalogue the engine knows its face alone; a writer of reports imports nothing that could call a subject."""
+    edges = graph("iresnet_verify")
+    checks = [(n, t) for n, found in edges.items() if room(n) in ENGINE for t, _ in found if t.startswith("iresnet_verify.catalogue.")]
+    runs = [(n, t) for n, found in edges.items() if room(n) == "report" for t, _ in found
+            if t.removeprefix("iresnet_verify.").startswith(RUNNERS)]
+    assert any(t == "iresnet_verify.catalogue" for n, found in edges.items() if room(n) == "running" for t, _ in found)
+    assert not checks
+    assert not runs
+
+
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [("iresnet_ref.rounding.floating_point", "iresnet_ref.inversion.solve"), ("iresnet_verify.report.json", "iresnet_verify.api"),

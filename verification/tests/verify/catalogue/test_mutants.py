@@ -10,7 +10,7 @@ from places import ROOT
 
 from iresnet_verify import audit, catalogue
 from iresnet_verify.cli.commands import run
-from iresnet_verify.mutants import examination, load
+from iresnet_verify.mutants import examination, load, matrix
 
 MUTANTS = load()
 
@@ -54,8 +54,8 @@ def test_the_command_writes_the_matrix_and_a_survivor_is_an_error(
     matrix = json.loads(path.read_text(encoding="utf-8"))
     assert matrix["schema"] == 1
     assert [m["id"] for m in matrix["mutants"]] == ["logdet/wrong-sign", "hygiene/input-mutated"]
-    rows = [line for line in table.read_text(encoding="utf-8").splitlines() if line.startswith(("###", "| wrong", "| input"))]
-    assert [line.split(" (")[0].split(" |")[0] for line in rows] == ["### logdet", "| wrong-sign", "### hygiene", "| input-mutated"]
+    rows = [line for line in table.read_text(encoding="utf-8").splitlines() if line.startswith(("##", "| wrong", "| input"))]
+    assert [line.split(" (")[0].split(" |")[0] for line in rows] == ["## logdet", "| wrong-sign", "## hygiene", "| input-mutated"]
     assert "hygiene.input-kept" in rows[3].split("|")[2]
     assert all(m["killed"] and set(m["by"]) & set(m["meant"]) for m in matrix["mutants"])
 
@@ -66,9 +66,21 @@ def test_the_command_writes_the_matrix_and_a_survivor_is_an_error(
     assert run(["mutants", "no such mutant"]) == 2
 
 
-def test_the_published_matrix_lists_every_mutant() -> None:
-    text = (ROOT / "docs" / "examination.md").read_text(encoding="utf-8")
-    matrix = text.split("\n## ")[1]  # the generic mutants of the next section are in a table as well
-    listed = {f"{group.split(' (')[0]}/{line.split('|')[1].strip()}" for group in matrix.split("\n### ")[1:]
-              for line in group.splitlines()[4:] if line.startswith("|")}
-    assert listed == set(MUTANTS)
+def test_the_published_matrix_lists_every_mutant_and_each_is_killed() -> None:
+    page = (ROOT / "docs" / "kill-matrix.md").read_text(encoding="utf-8")
+    assert page == matrix.markdown([], MUTANTS, page), "run: iresnet-verify mutants NEW --markdown docs/kill-matrix.md"
+    rows = matrix.rows_of(page)
+    assert list(rows) == list(MUTANTS), "run: iresnet-verify mutants NEW --markdown docs/kill-matrix.md"
+    for id, (killers, others) in rows.items():
+        assert set(killers.split(", ")) <= set(MUTANTS[id].meant), id
+        assert set(filter(None, others.split(", "))) <= catalogue.load().keys(), id
+
+
+def test_a_run_of_some_mutants_replaces_their_rows_alone() -> None:
+    page = matrix.markdown([], MUTANTS, (ROOT / "docs" / "kill-matrix.md").read_text(encoding="utf-8"))
+    survivor = examination.Verdict("hygiene/input-mutated", "-", ("hygiene.input-kept",), ("hygiene.memory",), 0.1)
+    new = matrix.markdown([survivor], MUTANTS, page)
+    changed = [(a, b) for a, b in zip(page.splitlines(), new.splitlines(), strict=True) if a != b]
+    assert [b for _, b in changed[1:]] == ["| input-mutated | **alive** | hygiene.memory |"]
+    assert changed[0][1].startswith(f"{len(MUTANTS) - 1} of {len(MUTANTS)} mutants")
+    assert "input-mutated" not in matrix.markdown([], [m for m in MUTANTS if m != "hygiene/input-mutated"], page), "a mutant that is gone"
