@@ -14,7 +14,8 @@ def load() -> dict[str, Mutant]:
     found: dict[str, Mutant] = {}
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         mine: dict[str, Mutant] = getattr(importlib.import_module(module.name), "MUTANTS", {})
-        assert not found.keys() & mine.keys(), f"mutants named twice: {found.keys() & mine.keys()}"
+        if twice := found.keys() & mine.keys():
+            raise ValueError(f"expected each mutant once, got twice: {', '.join(sorted(twice))}; rename one")
         found |= mine
     rank = {family: i for i, family in enumerate(FAMILIES)}
     return dict(sorted(found.items(), key=lambda item: rank.get(item[0].split("/")[0], len(rank))))
