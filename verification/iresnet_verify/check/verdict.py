@@ -122,7 +122,8 @@ def verdict(
     """
     at = compare(error, bound)
     if at is None:
-        return Outcome("skipped", nothing, {"compared": 0, **(evidence if isinstance(evidence, Mapping) else {})}, oracle=oracle)
+        given = evidence if isinstance(evidence, Mapping) else {}
+        return Outcome("skipped", nothing, {"compared": 0, **given}, oracle=oracle, curves=curves or {})
 
     def text(words: Text) -> str:
         return words if isinstance(words, str) else words(at)

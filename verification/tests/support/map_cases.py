@@ -11,17 +11,16 @@ import numpy as np
 import torch
 
 from iresnet_verify import Subject, audit
-from iresnet_verify.catalogue.convergence import reporting as convergence
-from iresnet_verify.catalogue.inverse import injectivity
-from iresnet_verify.catalogue.inverse import round_trips as inverse
-from iresnet_verify.catalogue.lipschitz import bound as lipschitz
+from iresnet_verify.catalogue.convergence import rate, reporting, worst_input
+from iresnet_verify.catalogue.inverse import injectivity, round_trips
+from iresnet_verify.catalogue.lipschitz import bound
 from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.check.context import Context
 from iresnet_verify.check.registry import CATALOGUE
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.running.run import Prepared
 
-MODULES = {m.__name__ for m in (convergence, injectivity, inverse, lipschitz)}
+MODULES = {m.__name__ for m in (rate, reporting, worst_input, injectivity, round_trips, bound)}
 IDS = sorted(c.id for c in CATALOGUE.values() if c.run.__module__ in MODULES)
 OF_INVERSE = [i for i in IDS if not i.startswith("lipschitz.")]
 OF_BOUND = [i for i in IDS if i.startswith("lipschitz.")] + ["convergence.banach-rate", "inverse.is-injective"]

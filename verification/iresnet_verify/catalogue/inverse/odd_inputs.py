@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from iresnet_verify.catalogue.shared.map_errors import (
 from iresnet_verify.check import shrinking
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import verdict
 from iresnet_verify.measurements import maps as measures
 
 if TYPE_CHECKING:
@@ -44,42 +45,46 @@ def odd_inputs(ctx: Context) -> Outcome:
     refreshed(ctx)
     tol = max(promised(ctx)[0], float(ctx.u ** (1.0 / 3.0)))
     domain = Domain.of(ctx)
-    tried, largest, allowed, what = 0, 0.0, 0.0, ""
+    tried = 0
 
-    def refuted(rows: HostArray) -> bool:
-        nonlocal tried, largest, allowed, what
-        if not domain.contains(rows).all():
-            return False
+    def round_trip(row: HostArray) -> tuple[float, float]:
+        """The error of one round trip and its bound; no error where the map is refused or a failure is reported."""
+        nonlocal tried
+        if not domain.contains(row).all():
+            return 0.0, 0.0
         tried += 1
         try:
-            y = ctx.f.forward(rows)
+            y = ctx.f.forward(row)
         except Exception:  # a refusal is an answer
-            return False
+            return 0.0, 0.0
         if not np.isfinite(y).all():
-            what, allowed = "F(x) is not finite", 0.0
-            return True
+            return np.inf, 0.0
         back, reported, _ = attempt(ctx, y)
         if reported.any():
-            return False
-        error, bound = distance(back, rows), tol * size(rows)
+            return 0.0, 0.0
+        error, bound = distance(back, row), tol * size(row)
         if (error > bound).any():
-            kappa = np.maximum(1.0, sensitivity(ctx, rows))
-            bound = kappa * bound + floors(ctx, rows, y, back)
-        if not (error <= bound).all():
-            what, allowed = f"inverse(F(x)) is {float(error[0]):.3g} away from x", float(bound[0])
-            return True
-        largest = max(largest, float((error / size(rows))[0]))
-        return False
+            bound = np.maximum(1.0, sensitivity(ctx, row)) * bound + floors(ctx, row, y, back)
+        return float(error[0]), float(bound[0])
+
+    def refuted(row: HostArray) -> bool:
+        error, bound = round_trip(row)
+        return not error <= bound
 
     found = shrinking.odd_input(ctx.subject.event_shape, ctx.inputs(1).dtype, refuted, examples=EXAMPLES.get(ctx.budget.name, 400),
                                 seed=int(ctx.rng.integers(2**31)))
-    evidence: dict[str, Any] = {"round_trips": tried, "largest_relative_error": largest}
-    text = f"{tol:.2e}·max(1, ‖x‖)·κ + 4κη, as for inverse.recovers-input"
     if tried == 0:
-        return Outcome("skipped", "none of the odd inputs drawn is among those the promises are made for", evidence)
-    if found is None or not refuted(found[None]):
-        return Outcome("passed", f"not refuted: {tried} odd inputs within the promised ones come back", evidence, text, "the planted x")
-    shown = ", ".join(f"{v:g}" for v in found.ravel()[:6]) + (", …" if found.size > 6 else "")
-    return Outcome("failed", f"expected odd inputs to be mapped and to come back; at x = ({shown}) {what}; guard divisions and "
-                   "comparisons at zeros and ties", evidence, text, "the planted x",
-                   Counterexample({"x": found[None], "tolerance": 0.0, "floor": allowed}, measures.recovered_input))
+        return Outcome("skipped", "none of the odd inputs drawn is among those the promises are made for", {"compared": 0})
+    error, bound = (0.0, 0.0) if found is None else round_trip(found[None])
+    shown = "" if found is None else ", ".join(f"{v:g}" for v in found.ravel()[:6]) + (", …" if found.size > 6 else "")
+    return verdict(
+        error, bound,
+        expected="odd inputs to be mapped and to come back",
+        got=lambda at: f"at x = ({shown}) " + (f"inverse(F(x)) {at.error:.3g} away from x" if np.isfinite(at.error) else "F(x) not finite"),
+        remedy="guard divisions and comparisons at zeros and ties",
+        passed=f"not refuted: {tried} odd inputs within the promised ones come back",
+        tolerance=f"{tol:.2e}·max(1, ‖x‖)·κ + 4κη, as for inverse.recovers-input", oracle="the planted input x",
+        evidence={"compared": tried},
+        counterexample=lambda at: Counterexample({"x": np.asarray(found)[None], "tolerance": 0.0, "floor": at.bound},
+                                                 measures.recovered_input),
+    )

@@ -1,13 +1,14 @@
-"""The inverse: both round trips, its promised tolerance, and the precision it answers in.
+"""The inverse: both round trips, its promised tolerance, and the precision of its answers.
 
-A promise ‖inverse(y) − x‖₂ ≤ tol·max(1, ‖x‖₂) is judged as stated; what an inverse cannot do better than (the rounding
+A promise ‖inverse(y) − x‖₂ ≤ tol·max(1, ‖x‖₂) is compared as stated; what an inverse cannot do better than (the rounding
 floor of `map_errors`) is allowed on top. The plain round trips ask for less: κ·max(tol, u^(1/3)), so that they fail where
 the inverse is wrong and not where it is merely stopped early.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,13 +24,16 @@ from iresnet_verify.catalogue.shared.map_errors import (
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.check.shrinking import shrink
+from iresnet_verify.check.verdict import shrunk, verdict
 from iresnet_verify.measurements import maps as measures
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
     from iresnet_verify.subject.subject import HostArray
 
+PLANTED = "the planted input x"
+SINGULAR = ("the Jacobian of most rows cannot be told from a singular one, so no error of the inverse can be judged; try inputs= where "
+            "the map is better conditioned")
 BANACH = "Behrmann et al. 2019 (arXiv 1811.00995), Theorem 1 and Algorithm 1"
 
 
@@ -63,45 +67,29 @@ def recovers_input(ctx: Context) -> Outcome:
     y = ctx.f.forward(x)
     back = ctx.f.inverse(y)
     error = distance(back, x)
-    bound, floor = tol * size(x), np.zeros(len(x))
+    bound = tol * size(x)
     over = np.flatnonzero(~(error <= bound))
     if len(over):
         kappa = np.maximum(1.0, sensitivity(ctx, x[over]))
-        floor[over] = floors(ctx, x[over], y[over], back[over])
-        bound[over] = kappa * bound[over] + floor[over]
-    wrong = ~(error <= bound)
-    blind = np.isinf(bound)
-    worst = int(np.argmax(np.where(wrong, error / bound, error / np.maximum(bound, 1e-300))))
-    evidence = {
-        "rows": len(x), "largest_error": float(error.max()), "median_error": quantile(error, 0.5),
-        "largest_relative_error": float((error / size(x)).max()), "rows_wrong": int(wrong.sum()),
-        "rows_too_ill_conditioned": int(blind.sum()),
-    }
-    text = f"{tol:.2e}·max(1, ‖x‖)·κ + 4κη: the larger of the promised tolerance and u^(1/3)"
-    oracle = "the planted input x"
-    curves = {"round trip": {"kind": "error-bound", "x": bound.tolist(), "y": error.tolist()}}
-    if wrong.any():
-        allowed = float(bound[worst])
+        bound[over] = kappa * bound[over] + floors(ctx, x[over], y[over], back[over])
+    return _mostly_decided(bound, verdict(
+        error, bound,
+        expected=lambda at: f"inverse(F(x)) = x to {at.bound:.2g}",
+        got=lambda at: f"a point {at.error:.3g} away ({at.exceeding} of {len(x)} rows)",
+        remedy="check the direction, the order of blocks and the number of steps",
+        passed=lambda at: f"{at.compared} rows come back within {at.largest:.2g}", undecided=SINGULAR,
+        tolerance=f"{tol:.2e}·max(1, ‖x‖)·κ + 4κη: the larger of the promised tolerance and u^(1/3)", oracle=PLANTED,
+        evidence={"median_error": quantile(error, 0.5), "largest_relative_error": float((error / size(x)).max())},
+        counterexample=lambda at: shrunk(ctx.f, measures.recovered_input, "x", x=x[at.wrong], tolerance=at.bound, floor=0.0),
+        curves={"round trip": {"kind": "error-bound", "x": bound.tolist(), "y": error.tolist()}},
+    ))
 
-        def refuted(rows: HostArray) -> bool:
-            value, limit = measures.recovered_input(ctx.f, rows, allowed, 0.0)
-            return not value <= limit
 
-        point = shrink(x[worst : worst + 1], refuted)
-        point = point if refuted(point) else x[wrong]
-        return Outcome(
-            "failed",
-            f"inverse(F(x)) should be x to {allowed:.2g}, but is {float(error[worst]):.3g} away "
-            f"({int(wrong.sum())} of {len(x)} rows); check the direction, the order of blocks and the number of steps.",
-            evidence, text, oracle,
-            Counterexample({"x": point, "tolerance": allowed, "floor": 0.0}, measures.recovered_input), curves,
-        )
-    if blind.sum() * 2 > len(x):
-        return Outcome("inconclusive", "The Jacobian of most rows cannot be told from a singular one, so no error of "
-                       "the inverse can be judged; try inputs= where the map is better conditioned.",
-                       evidence, text, oracle, curves=curves)
-    return Outcome("passed", f"{len(x)} rows come back within {float(error.max()):.2g}.", evidence, text, oracle,
-                   curves=curves)
+def _mostly_decided(bound: Rows, found: Outcome) -> Outcome:
+    """A pass needs a finite bound in at least half of the rows."""
+    if found.status == "passed" and np.isinf(bound).sum() * 2 > len(bound):
+        return replace(found, status="inconclusive", message=SINGULAR)
+    return found
 
 
 @check(
@@ -135,29 +123,16 @@ def recovers_output(ctx: Context) -> Outcome:
         kappa, stretch = np.maximum(1.0, sensitivity(ctx, x[over], J)), gain(J)
         noise = ctx.forward_tolerance(x[over], y[over])
         bound[over] = kappa * stretch * (bound[over] + 4.0 * noise) + 2.0 * noise
-    wrong = ~(error <= bound)
-    evidence = {"rows": len(y), "largest_error": float(error.max()), "rows_wrong": int(wrong.sum()),
-                "rows_not_finite": int((~finite).sum())}
-    text = f"{tol:.2e}·max(1, ‖x‖)·κ·max(1, 2‖J‖) + rounding"
-    oracle = "F itself, evaluated at the answer"
-    if wrong.any():
-        worst = int(np.argmax(np.where(wrong, error - bound, -1.0)))
-        allowed = float(bound[worst])
-
-        def refuted(rows: HostArray) -> bool:
-            value, limit = measures.recovered_output(ctx.f, rows, 0.0, allowed)
-            return not value <= limit
-
-        point = shrink(y[wrong], refuted)
-        return Outcome(
-            "failed",
-            f"F(inverse(y)) should be y to {allowed:.2g}, but is {float(error[worst]):.3g} away "
-            f"({int(wrong.sum())} of {len(y)} rows); check that the inverse uses its argument only.",
-            evidence, text, oracle,
-            Counterexample({"y": point if refuted(point) else y, "tolerance": 0.0, "floor": allowed},
-                           measures.recovered_output),
-        )
-    return Outcome("passed", f"{len(y)} images come back within {float(error.max()):.2g}.", evidence, text, oracle)
+    return verdict(
+        error, bound,
+        expected=lambda at: f"F(inverse(y)) = y to {at.bound:.2g}",
+        got=lambda at: f"a point {at.error:.3g} away ({at.exceeding} of {len(y)} rows)",
+        remedy="check that the inverse uses its argument only",
+        passed=lambda at: f"{at.compared} images come back within {at.largest:.2g}", undecided=SINGULAR,
+        tolerance=f"{tol:.2e}·max(1, ‖x‖)·κ·max(1, 2‖J‖) + rounding", oracle="F itself, evaluated at the answer",
+        evidence={"rows_not_finite": int((~finite).sum())},
+        counterexample=lambda at: shrunk(ctx.f, measures.recovered_output, "y", y=y[at.wrong], tolerance=0.0, floor=at.bound),
+    )
 
 
 @check(
@@ -175,39 +150,20 @@ def keeps_tolerance(ctx: Context) -> Outcome:
     x = np.concatenate([ctx.inputs(ctx.rows) for _ in range(4)])
     back = ctx.f.inverse(ctx.f.forward(x))
     error = distance(back, x)
+    relative = error / size(x)
     bound, floor = bounds(ctx, x, back, error, tol)
-    wrong = ~(error <= bound)
-    evidence: dict[str, Any] = {
-        "rows": len(x), "promised": tol, "largest_relative_error": float((error / size(x)).max()),
-        "median_relative_error": quantile(error / size(x), 0.5), "rows_over": int(wrong.sum()),
-        "rows_within_floor_only": int((~wrong & (floor > 0.0)).sum()), "largest_floor": float(floor.max()),
-    }
-    text = f"{tol:.3g}·max(1, ‖x‖) + 4κη ({source})"
-    curves = {"error against the promise": {"kind": "error-bound", "x": bound.tolist(), "y": error.tolist()}}
-    if wrong.any():
-        worst = int(np.argmax(np.where(wrong, error / bound, -1.0)))
-        slack = float(floor[worst])
-
-        def refuted(rows: HostArray) -> bool:
-            value, limit = measures.recovered_input(ctx.f, rows, tol, slack)
-            return not value <= limit
-
-        order = np.argsort(-np.where(wrong, error / bound, -1.0))[: min(4, int(wrong.sum()))]
-        point = shrink(x[order], refuted)
-        return Outcome(
-            "failed",
-            f"The inverse promises {tol:.2g}·max(1, ‖x‖) but is off by {float((error / size(x))[worst]):.3g}·max(1, ‖x‖) "
-            f"({int(wrong.sum())} of {len(x)} rows); stop on the residual, by ‖r‖/(1−L), with enough iterations.",
-            evidence, text, "the planted input x",
-            Counterexample({"x": point if refuted(point) else x, "tolerance": tol, "floor": slack},
-                           measures.recovered_input), curves,
-        )
-    if np.isinf(bound).sum() * 2 > len(x):
-        return Outcome("inconclusive", "The rounding floor of most rows is unbounded: the Jacobian there cannot be told "
-                       "from a singular one; try inputs= where the map is better conditioned.",
-                       evidence, text, "the planted input x", curves=curves)
-    return Outcome("passed", f"Largest error {float((error / size(x)).max()):.2g}·max(1, ‖x‖) on {len(x)} rows, promised "
-                   f"{tol:.2g}.", evidence, text, "the planted input x", curves=curves)
+    return _mostly_decided(bound, verdict(
+        error, bound,
+        expected=f"an inverse right to {tol:.2g}·max(1, ‖x‖), as promised",
+        got=lambda at: f"an error of {relative[at.row]:.3g}·max(1, ‖x‖) ({at.exceeding} of {len(x)} rows)",
+        remedy="stop on the residual, by ‖r‖/(1−L), with enough iterations",
+        passed=f"largest error {relative.max():.2g}·max(1, ‖x‖) in {len(x)} rows, promised {tol:.2g}", undecided=SINGULAR,
+        tolerance=f"{tol:.3g}·max(1, ‖x‖) + 4κη ({source})", oracle=PLANTED,
+        evidence={"promised": tol, "largest_relative_error": float(relative.max()), "median_relative_error": quantile(relative, 0.5),
+                  "rows_within_floor_only": int(((error <= bound) & (floor > 0.0)).sum()), "largest_floor": float(floor.max())},
+        counterexample=lambda at: shrunk(ctx.f, measures.recovered_input, "x", x=x[at.wrong], tolerance=tol, floor=float(floor[at.row])),
+        curves={"error against the promise": {"kind": "error-bound", "x": bound.tolist(), "y": error.tolist()}},
+    ))
 
 
 @check(
@@ -233,18 +189,16 @@ def keeps_precision(ctx: Context) -> Outcome:
     x = (x + ctx.rng.uniform(1e-4, 1e-3, x.shape) * (centre - x)).astype(x.dtype)
     scaled = np.ldexp(np.frexp(x.astype(np.float64))[0], bits)
     full = int((scaled != np.round(scaled)).sum())
-    evidence: dict[str, Any] = {"bits": bits, "entries": full}
-    text = "half of the entries; by chance 2^-13 of them or fewer"
     if full < 8:
         return Outcome("inconclusive", f"only {full} entries of the inputs need more than {bits} bits of mantissa; try "
-                       "inputs= that vary.", evidence, text)
-    share, most = measures.wasted_precision(ctx.f, x, bits)
-    evidence["share_narrow"] = share
-    oracle = "the mantissas themselves"
-    if share > most:
-        return Outcome(
-            "failed", f"{share:.0%} of the entries of inverse(F(x)) fit into {bits} bits of mantissa: the inverse computes "
-            f"in a narrower dtype than {ctx.subject.dtype}; look for a cast or a default dtype inside.",
-            evidence, text, oracle, Counterexample({"x": x, "bits": bits}, measures.wasted_precision),
-        )
-    return Outcome("passed", f"{share:.1%} of the entries fit into {bits} bits.", evidence, text, oracle)
+                       "inputs= that vary.", {"bits": bits, "compared": full})
+    return verdict(
+        *measures.wasted_precision(ctx.f, x, bits),
+        expected=f"entries of inverse(F(x)) in the precision of {ctx.subject.dtype}",
+        got=lambda at: f"{at.error:.0%} of them in {bits} bits of mantissa: the inverse computes in a narrower dtype",
+        remedy="look for a cast or a default dtype inside",
+        passed=lambda at: f"{at.error:.1%} of the entries fit into {bits} bits",
+        tolerance="half of the entries; by chance 2^-13 of them or fewer", oracle="the mantissas themselves",
+        evidence={"bits": bits, "compared": full},
+        counterexample=lambda at: Counterexample({"x": x, "bits": bits}, measures.wasted_precision),
+    )

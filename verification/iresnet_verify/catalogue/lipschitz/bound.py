@@ -8,6 +8,8 @@ parameters have changed; "always" whatever the parameters are.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from iresnet_verify.catalogue.shared.map_errors import Domain, distance, refresh
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.shrinking import shrink
+from iresnet_verify.check.verdict import Comparison, shrunk, verdict
 from iresnet_verify.measurements import maps as measures
 from iresnet_verify.oracle import singular_values as singular
 
@@ -27,8 +30,10 @@ if TYPE_CHECKING:
 THEOREM = "Behrmann et al. 2019 (arXiv 1811.00995), Theorem 1: F = id + g is invertible where Lip(g) < 1"
 
 
-def pair_counterexample(ctx: Context, a: HostArray, b: HostArray, limit: float) -> Counterexample | None:
-    """Return the pair, shrunk to few digits, as a counterexample to ‖g(a) − g(b)‖ ≤ limit·‖a − b‖; None if it is none."""
+def pair_counterexample(ctx: Context, a: HostArray, b: HostArray) -> Counterexample | None:
+    """Return the pair, shrunk to few digits, as a counterexample to ‖g(a) − g(b)‖ ≤ L·‖a − b‖; None if it is none."""
+    assert ctx.subject.lipschitz is not None
+    limit = ctx.subject.lipschitz * (1.0 + search.rounding_of_claim(ctx))
 
     def noise(rows: HostArray) -> float:
         _, relative, gap = search.measure_pairs(ctx, rows[:, 0], rows[:, 1])
@@ -46,14 +51,33 @@ def pair_counterexample(ctx: Context, a: HostArray, b: HostArray, limit: float) 
                           measures.stretch_of_residual)
 
 
-def judged(ctx: Context, L: float, restarts: int, steps: int) -> tuple[search.Worst, search.Pair, bool, str]:
-    """Search; return the worst Jacobian, the best pair along it, whether L is refuted, and the tolerance in words."""
+def search_norm(ctx: Context, restarts: int, steps: int) -> tuple[search.Worst, search.Pair, str]:
+    """Search the largest ‖J_g‖₂; return where it is, the best pair along it, and the tolerance of the claim in words."""
     domain = Domain.of(ctx)
     worst = search.ascend(ctx, domain, restarts=restarts, steps=steps)
     pair = search.best_pair(ctx, *search.along(ctx, domain, worst.x, worst.direction))
     slack = search.rounding_of_claim(ctx)
-    refuted = max(worst.value - worst.error, pair.certified) > L * (1.0 + slack)
-    return worst, pair, refuted, f"L(1 + {slack:.1e}) = L(1 + 8·max(d, 256)·u), plus the oracle's error {worst.error:.1e}"
+    return worst, pair, f"L(1 + {slack:.1e}) = L(1 + 8·max(d, 256)·u), plus the oracle's error {worst.error:.1e}"
+
+
+def norm_verdict(
+    ctx: Context, worst: search.Worst, pair: search.Pair, tolerance: str, *, when: str, remedy: str,
+    counterexample: Callable[[], Counterexample], evidence: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Compare what a search for the largest ‖J_g‖₂ has certified, by the oracle or by a pair, with the claimed L."""
+    L = ctx.subject.lipschitz
+    assert L is not None
+    return verdict(
+        max(worst.value - worst.error, pair.certified), L * (1.0 + search.rounding_of_claim(ctx)),
+        expected=f"‖J_g‖ ≤ {L:.6g}{when}",
+        got=f"{worst.value:.6g} at a point found by ascent",
+        remedy=remedy,
+        passed=f"not refuted{when}: {worst.evaluations} points, largest norm {worst.value:.6g}, claimed {L:.6g}",
+        tolerance=tolerance, oracle=f"largest singular value of the Jacobian by {worst.source}",
+        evidence={"compared": worst.evaluations, "claimed": L, "largest_norm": worst.value, "oracle_error": worst.error,
+                  "best_certified_pair": pair.certified, **(evidence or {})},
+        counterexample=lambda at: counterexample(),
+    )
 
 
 @check(
@@ -65,22 +89,13 @@ def judged(ctx: Context, L: float, restarts: int, steps: int) -> tuple[search.Wo
 )
 def bounds_jacobian(ctx: Context) -> Outcome:
     """Multi-start ascent of ‖J_g(x)‖₂; the counterexample is a pair along the top singular vector."""
-    L = ctx.subject.lipschitz
-    assert L is not None
     refreshed(ctx)
-    worst, pair, refuted, text = judged(ctx, L, ctx.budget.restarts, ctx.budget.steps)
-    evidence = {"claimed": L, "largest_norm": worst.value, "oracle_error": worst.error, "evaluations": worst.evaluations,
-                "best_certified_pair": pair.certified}
-    oracle = f"largest singular value of the Jacobian by {worst.source}"
-    if refuted:
-        limit = L * (1.0 + search.rounding_of_claim(ctx))
-        return Outcome(
-            "failed", f"‖J_g‖ should be at most {L:.6g} but is {worst.value:.6g} at a point found by ascent; use more power "
-            "iterations (or an exact norm) and check the activation's constant.", evidence, text, oracle,
-            pair_counterexample(ctx, pair.a, pair.b, limit) or Counterexample({"x": worst.x}),
-        )
-    return Outcome("passed", f"Not refuted: {worst.evaluations} points, largest norm {worst.value:.6g}, claimed {L:.6g}.",
-                   evidence, text, oracle)
+    worst, pair, tolerance = search_norm(ctx, ctx.budget.restarts, ctx.budget.steps)
+    return norm_verdict(
+        ctx, worst, pair, tolerance, when="",
+        remedy="use more power iterations (or an exact norm) and check the activation's constant",
+        counterexample=lambda: pair_counterexample(ctx, pair.a, pair.b) or Counterexample({"x": worst.x}),
+    )
 
 
 @check(
@@ -100,19 +115,19 @@ def bounds_pairs(ctx: Context) -> Outcome:
     worst = search.ascend(ctx, domain, restarts=max(2, ctx.budget.restarts // 2), steps=max(5, ctx.budget.steps // 2))
     refined = search.best_pair(ctx, *search.along(ctx, domain, worst.x, worst.direction))
     best = max(pair, refined, key=lambda p: p.certified)
-    slack = search.rounding_of_claim(ctx)
-    evidence = {"claimed": L, "largest_ratio": best.ratio, "certified_ratio": best.certified,
-                "by_local_search": pair.certified, "pairs": tried + len(search.LENGTHS)}
-    text = f"L(1 + {slack:.1e}) + (η(x) + η(x'))/‖x − x'‖, here {best.ratio - best.certified:.1e}"
-    oracle = "g itself at both points"
-    if best.certified > L * (1.0 + slack):
-        return Outcome(
-            "failed", f"A pair is stretched by {best.ratio:.6g}, claimed {L:.6g}; use more power iterations (or an exact "
-            "norm) and check the activation's constant.", evidence, text, oracle,
-            pair_counterexample(ctx, best.a, best.b, L * (1.0 + slack)) or Counterexample({"a": best.a, "b": best.b}),
-        )
-    return Outcome("passed", f"Not refuted: {evidence['pairs']} pairs, largest ratio {best.ratio:.6g}, claimed {L:.6g}.",
-                   evidence, text, oracle)
+    slack, pairs = search.rounding_of_claim(ctx), tried + len(search.LENGTHS)
+    return verdict(
+        best.certified, L * (1.0 + slack),
+        expected=f"‖g(x) − g(x')‖ ≤ {L:.6g}‖x − x'‖",
+        got=f"a pair that g stretches by {best.ratio:.6g}",
+        remedy="use more power iterations (or an exact norm) and check the activation's constant",
+        passed=f"not refuted: {pairs} pairs, largest ratio {best.ratio:.6g}, claimed {L:.6g}",
+        tolerance=f"L(1 + {slack:.1e}) + (η(x) + η(x'))/‖x − x'‖, here {best.ratio - best.certified:.1e}",
+        oracle="g itself at both points",
+        evidence={"compared": pairs, "claimed": L, "largest_stretch": best.ratio, "certified_stretch": best.certified,
+                  "by_local_search": pair.certified},
+        counterexample=lambda at: pair_counterexample(ctx, best.a, best.b) or Counterexample({"a": best.a, "b": best.b}),
+    )
 
 
 @check(
@@ -139,31 +154,33 @@ def bounds_stretch(ctx: Context) -> Outcome:
     a, b = np.concatenate([s[0] for s in sides]), np.concatenate([s[1] for s in sides])
     ratio, noise, gap = search.measure_pairs(ctx, a, b, whole=True)
     used = gap > 0.0
-    above, below = np.where(used, ratio - noise, 0.0), np.where(used, ratio + noise, np.inf)
+    a, b, ratio, noise, gap = a[used], b[used], ratio[used], noise[used], gap[used]
     slack = search.rounding_of_claim(ctx)
-    clear = used & (noise < 1e-3)
-    evidence = {"claimed": L, "pairs": int(used.sum()), "largest_stretch": float(ratio[clear].max(initial=0.0)),
-                "smallest_stretch": float(ratio[clear].min(initial=np.inf))}
-    text = f"1 ± L(1 + {slack:.1e}), plus (η(x) + η(x'))/‖x − x'‖ per pair"
     limit = L * (1.0 + slack)
-    high, low = int(above.argmax()), int(below.argmin())
-    for i, measure, wrong in ((high, measures.stretch_above, above[high] > 1.0 + limit),
-                              (low, measures.stretch_below, below[low] < 1.0 - limit)):
-        if wrong:
-            rounding = float(noise[i] * gap[i])
+    clear = noise < 1e-3
 
-            def refuted(rows: HostArray, measure: Any = measure, rounding: float = rounding) -> bool:
-                value, bound = measure(ctx.f, rows[:, 0], rows[:, 1], limit, rounding)
-                return not value <= bound
+    def counterexample(at: Comparison) -> Counterexample:
+        measure = measures.stretch_above if at.case == "above" else measures.stretch_below
+        rounding = float(noise[at.row] * gap[at.row])
 
-            both = shrink(np.stack([a[i : i + 1], b[i : i + 1]], axis=1), refuted)
-            return Outcome(
-                "failed", f"A pair is stretched by {ratio[i]:.6g}, but L = {L:.6g} allows {1 - L:.6g} to {1 + L:.6g}; check "
-                "that forward is x + g(x) and that g's norm is what is claimed.", evidence, text, "F at both points",
-                Counterexample({"a": both[:, 0], "b": both[:, 1], "lipschitz": limit, "rounding": rounding}, measure),
-            )
-    return Outcome("passed", f"Not refuted: {int(used.sum())} pairs, stretch {evidence['smallest_stretch']:.4g} to "
-                   f"{evidence['largest_stretch']:.4g}.", evidence, text, "F at both points")
+        def refuted(rows: HostArray) -> bool:
+            value, bound = measure(ctx.f, rows[:, 0], rows[:, 1], limit, rounding)
+            return not value <= bound
+
+        both = shrink(np.stack([a[at.rows], b[at.rows]], axis=1), refuted)
+        return Counterexample({"a": both[:, 0], "b": both[:, 1], "lipschitz": limit, "rounding": rounding}, measure)
+
+    return verdict(
+        {"above": ratio - noise - 1.0, "below": 1.0 - ratio - noise}, limit,
+        expected=f"F to stretch every pair by {1 - L:.6g} to {1 + L:.6g}, as L = {L:.6g} implies",
+        got=lambda at: f"a pair stretched by {ratio[at.row]:.6g}",
+        remedy="check that forward is x + g(x) and that g's norm is what is claimed",
+        passed=f"not refuted: {len(gap)} pairs, stretch {ratio[clear].min(initial=np.inf):.4g} to {ratio[clear].max(initial=0.0):.4g}",
+        tolerance=f"1 ± L(1 + {slack:.1e}), plus (η(x) + η(x'))/‖x − x'‖ per pair", oracle="F at both points",
+        evidence={"claimed": L, "largest_stretch": float(ratio[clear].max(initial=0.0)),
+                  "smallest_stretch": float(ratio[clear].min(initial=np.inf))},
+        counterexample=counterexample,
+    )
 
 
 @check(
@@ -179,24 +196,15 @@ def residual_of_forward(ctx: Context) -> Outcome:
     refreshed(ctx)
     x = ctx.inputs(4 * ctx.rows)
     y = ctx.f.forward(x)
-    gap = distance(y.astype(np.float64) - x, ctx.f.residual(x))
-    bound = 4.0 * ctx.forward_tolerance(x, y)
-    wrong = ~(gap <= bound)
-    evidence = {"rows": len(x), "largest_gap": float(gap.max()), "rows_wrong": int(wrong.sum())}
-    text = f"4η = {float(bound.max()):.1e} at the largest row"
-    if wrong.any():
-        worst = int(np.argmax(np.where(wrong, gap / bound, -1.0)))
-        allowed = float(bound[worst])
-
-        def refuted(rows: HostArray) -> bool:
-            value, limit = measures.residual_gap(ctx.f, rows, allowed)
-            return not value <= limit
-
-        point = shrink(x[worst : worst + 1], refuted)
-        return Outcome("failed", f"F(x) and x + g(x) differ by {float(gap[worst]):.3g} (rounding {allowed:.1g}); give the g "
-                       "of this very map.", evidence, text, "F(x) − x in float64",
-                       Counterexample({"x": point, "rounding": allowed}, measures.residual_gap))
-    return Outcome("passed", f"They agree to {float(gap.max()):.1e} on {len(x)} rows.", evidence, text, "F(x) − x in float64")
+    return verdict(
+        distance(y.astype(np.float64) - x, ctx.f.residual(x)), 4.0 * ctx.forward_tolerance(x, y),
+        expected=lambda at: f"F(x) = x + g(x) to {at.bound:.1g}",
+        got=lambda at: f"a difference of {at.error:.3g}",
+        remedy="give the g of this very map",
+        passed=lambda at: f"they agree to {at.largest:.1e} in {at.compared} rows",
+        tolerance="4η, η the rounding of one evaluation", oracle="F(x) − x in float64",
+        counterexample=lambda at: shrunk(ctx.f, measures.residual_gap, "x", x=x[at.wrong], rounding=at.bound),
+    )
 
 
 @check(
@@ -208,15 +216,11 @@ def residual_of_forward(ctx: Context) -> Outcome:
 )
 def survives_parameters(ctx: Context) -> Outcome:
     """Trainable parameters × 100, then re-drawn as p + ‖p‖_rms·n; refresh where the claim says so; a shorter ascent each."""
-    L = ctx.subject.lipschitz
-    assert L is not None
     if ctx.subject.lipschitz_holds == "now":
         return Outcome("skipped", "lipschitz_holds is \"now\": the claim is about the parameters as delivered only.")
     import torch
 
-    slack = search.rounding_of_claim(ctx)
-    evidence: dict[str, Any] = {"claimed": L}
-    text = ""
+    norms: dict[str, float] = {}
     for change in ("× 100", "re-drawn"):
         with torch.no_grad():
             for p in ctx.subject.module.parameters():
@@ -227,14 +231,14 @@ def survives_parameters(ctx: Context) -> Outcome:
                         noise = torch.as_tensor(ctx.rng.standard_normal(tuple(p.shape)), dtype=p.dtype, device=p.device)
                         p.add_(p.square().mean().sqrt() * noise)
         refreshed(ctx)
-        worst, pair, refuted, text = judged(ctx, L, max(2, ctx.budget.restarts // 2), max(5, ctx.budget.steps // 4))
-        evidence[f"largest_norm_{change}"] = worst.value
-        if refuted:
-            return Outcome(
-                "failed", f"With parameters {change} ‖J_g‖ is {worst.value:.6g}, claimed {L:.6g} "
-                f"({ctx.subject.lipschitz_holds}); normalise the weights that are used, at every use or at every refresh.",
-                evidence, f"{text}; L(1 + {slack:.1e})", f"largest singular value of the Jacobian by {worst.source}",
-                Counterexample({"x": worst.x, "change": change, "a": pair.a, "b": pair.b}),
-            )
-    return Outcome("passed", "Not refuted with the parameters × 100 and re-drawn.", evidence, text,
-                   "largest singular value of the Jacobian")
+        worst, pair, tolerance = search_norm(ctx, max(2, ctx.budget.restarts // 2), max(5, ctx.budget.steps // 4))
+        norms[f"largest_norm_{change}"] = worst.value
+        point = {"x": worst.x, "change": change, "a": pair.a, "b": pair.b}
+        found = norm_verdict(
+            ctx, worst, pair, tolerance, when=f" with the parameters {change}", evidence=norms,
+            remedy="normalise the weights that are used, at every use or at every refresh",
+            counterexample=partial(Counterexample, point),
+        )
+        if found.status != "passed":
+            return found
+    return found

@@ -22,6 +22,7 @@ from iresnet_verify.catalogue.shared.map_errors import refreshed
 from iresnet_verify.catalogue.shared.stretch_search import rounding_of_claim
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import verdict
 from iresnet_verify.measurements import maps as measures
 from iresnet_verify.subject.module_state import is_torch_module
 
@@ -144,28 +145,26 @@ def _transposed(ctx: Context, layer: Layer, image: HostArray) -> HostArray | Non
     catches="norms of reshaped kernels, at another spatial size or padding, with a stride that is not used, from few power iterations",
 )
 def layers(ctx: Context) -> Outcome:
-    """Each layer against its own claim; without one, all norms and their product are reported beside the claimed L."""
+    """Each layer against its own claim; without one, all norms and their product are reported next to the claimed L."""
     refreshed(ctx)
-    shown = layers_of(ctx)
+    shown = {layer.name: layer for layer in layers_of(ctx)}
     if not shown:
         return Outcome("skipped", "no linear layer is visible: give linear_maps, or a torch module with Linear or Conv layers")
     slack = rounding_of_claim(ctx)
-    evidence: dict[str, Any] = {}
-    product, exact = 1.0, True
-    text = f"c(1 + {slack:.1e}) = c(1 + 8·max(d, 256)·u)"
-    for layer in shown:
-        norm = operator_norm(ctx, layer)
-        evidence[layer.name] = norm.value
-        product, exact = product * norm.value, exact and norm.exact
-        if layer.claimed is not None and not norm.value <= layer.claimed * (1.0 + slack):
-            more = {**evidence, "claimed": layer.claimed, "norm": norm.value, "layer": layer.name, "exact": norm.exact}
-            return Outcome(
-                "failed", f"{layer.name}: expected an operator norm of at most {layer.claimed:.6g} on {layer.shape}, got {norm.value:.6g}; "
-                "take the norm of the operator as it is applied, with enough iterations", more, text, "the layer itself, applied",
-                Counterexample({"name": layer.name, "v": norm.direction[None], "claimed": layer.claimed * (1.0 + slack)},
-                               measures.layer_stretch))
-    claims = sum(layer.claimed is not None for layer in shown)
-    evidence |= {"layers": len(shown), "with_a_claim": claims, "product": product}
-    how = "exactly" if exact else "from below where a layer has over 1,024 inputs"
-    return Outcome("passed", f"{len(shown)} layers, norms known {how}, {claims} with a claim, all kept; their product is "
-                   f"{product:.4g}, L = {ctx.subject.lipschitz:.4g} is claimed", evidence, text, "the layers themselves, applied")
+    found = {name: operator_norm(ctx, layer) for name, layer in shown.items()}
+    claims = {name: layer.claimed for name, layer in shown.items() if layer.claimed is not None}
+    product = math.prod(norm.value for norm in found.values())
+    how = "exactly" if all(norm.exact for norm in found.values()) else "from below where a layer has over 1,024 inputs"
+    norms = f"{len(shown)} layers, norms known {how}, their product is {product:.4g}, L = {ctx.subject.lipschitz:.4g} is claimed"
+    return verdict(
+        {name: found[name].value for name in claims}, {name: claim * (1.0 + slack) for name, claim in claims.items()},
+        expected=lambda at: f"an operator norm of at most {claims[at.case]:.6g} of {at.case} on {shown[at.case].shape}",
+        got=lambda at: f"{at.error:.6g}",
+        remedy="take the norm of the operator as it is applied, with enough iterations",
+        passed=f"all {len(claims)} claims are kept; {norms}", nothing=f"no layer has a norm claimed for it; {norms}",
+        tolerance=f"c(1 + {slack:.1e}) = c(1 + 8·max(d, 256)·u)", oracle="the layers themselves, applied",
+        evidence={**{name: norm.value for name, norm in found.items()}, "layers": len(shown), "with_a_claim": len(claims),
+                  "product": product},
+        counterexample=lambda at: Counterexample({"name": at.case, "v": found[at.case].direction[None], "claimed": at.bound},
+                                                 measures.layer_stretch),
+    )

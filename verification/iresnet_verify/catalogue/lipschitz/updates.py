@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iresnet_verify.catalogue.lipschitz.bound import judged, pair_counterexample
+from iresnet_verify.catalogue.lipschitz.bound import norm_verdict, pair_counterexample, search_norm
 from iresnet_verify.catalogue.shared.comparisons import context_of
 from iresnet_verify.catalogue.shared.map_errors import refreshed
-from iresnet_verify.catalogue.shared.stretch_search import rounding_of_claim
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.subject.module_state import set_mode
@@ -20,20 +19,15 @@ if TYPE_CHECKING:
 SEARCH = "a quarter of the search of lipschitz.bounds-jacobian"
 
 
-def _bounded(ctx: Context, what: str, remedy: str, *, here: bool = True) -> Outcome:
+def _bounded(ctx: Context, when: str, remedy: str, *, here: bool = True) -> Outcome:
     """Search the largest ‖J_g‖ as it is now; `here`: the subject in memory is the one that is searched."""
-    L = ctx.subject.lipschitz
-    assert L is not None
-    worst, pair, refuted, text = judged(ctx, L, max(2, ctx.budget.restarts // 2), max(5, ctx.budget.steps // 4))
-    evidence = {"claimed": L, "largest_norm": worst.value, "evaluations": worst.evaluations}
-    oracle = f"largest singular value of the Jacobian by {worst.source}"
-    if not refuted:
-        return Outcome("passed", f"Not refuted {what}: {worst.evaluations} points, largest norm {worst.value:.6g}, claimed {L:.6g}.",
-                       evidence, text, oracle)
-    limit = L * (1.0 + rounding_of_claim(ctx))
-    found = pair_counterexample(ctx, pair.a, pair.b, limit) if here else None
-    return Outcome("failed", f"expected ‖J_g‖ ≤ {L:.6g} {what}, got {worst.value:.6g}; {remedy}", evidence, text, oracle,
-                   found or Counterexample({"x": worst.x, "a": pair.a, "b": pair.b}))
+    worst, pair, tolerance = search_norm(ctx, max(2, ctx.budget.restarts // 2), max(5, ctx.budget.steps // 4))
+
+    def counterexample() -> Counterexample:
+        found = pair_counterexample(ctx, pair.a, pair.b) if here else None
+        return found or Counterexample({"x": worst.x, "a": pair.a, "b": pair.b})
+
+    return norm_verdict(ctx, worst, pair, tolerance, when=f" {when}", remedy=remedy, counterexample=counterexample)
 
 
 @check(
