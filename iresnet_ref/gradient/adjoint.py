@@ -22,6 +22,8 @@ DENSE = 32
 CYCLE = 40
 """The most pairs that GCR keeps before it starts again."""
 CHECK_EVERY = 4
+MOST = 20_000
+"""The most products with Jᵀ: near L = 1 what L guarantees for one cycle is next to nothing."""
 
 
 def dual(p: float) -> float:
@@ -30,7 +32,7 @@ def dual(p: float) -> float:
 
 
 def solve_adjoint(chain: Chain, b: Any, goal: Any, lipschitz: float, q: float = 2.0) -> tuple[Any, Any, int, str]:
-    """Return (z, ‖b − (I + J)ᵀz‖_q per row, products with Jᵀ, method), above `goal` on a row only where rounding is."""
+    """Return (z, ‖b − (I + J)ᵀz‖_q per row, products with Jᵀ, method), above `goal` only where rounding is, or after `MOST` products."""
     n = size(chain.narrowest().in_shape)
     dense = n <= DENSE
     inverse = inverse_of_identity_plus(chain.narrowest().dense()) if dense else None
@@ -48,7 +50,7 @@ def solve_adjoint(chain: Chain, b: Any, goal: Any, lipschitz: float, q: float = 
         keep = xp.reshape(shrunk, (-1, *(1,) * (b.ndim - 1)))
         z, residual = xp.where(keep, z + move, z), xp.where(keep, better, residual)
         norm = xp.where(shrunk, after, norm)
-        going = bool(xp.any(shrunk & (norm > goal)))
+        going = products < MOST and bool(xp.any(shrunk & (norm > goal)))
     return z, norm, products, "dense" if dense else "krylov" if q == 2.0 else "neumann"
 
 

@@ -83,8 +83,8 @@ def inverse_gradient(
     if throw and bool(xp.any(norm > goal)):
         worst = float(np.max(to_host(norm / xp.where(size > 0.0, size, xp.ones_like(size)))))
         raise ConvergenceError(
-            f"inverse_gradient: expected ‖x̄ − (I + J)ᵀȳ‖ ≤ {rtol:g}‖x̄‖ on every row, got {worst:.3g} where rounding lets no "
-            "method go on: try a larger rtol or float64 (the result is in .result)",
+            f"inverse_gradient: expected ‖x̄ − (I + J)ᵀȳ‖ ≤ {rtol:g}‖x̄‖ on every row, got {worst:.3g} after {products} "
+            "products, at the rounding floor or too slowly: try a larger rtol or float64 (the result is in .result)",
             result,
         )
     return result

@@ -94,7 +94,7 @@ def logdet_gradient(
                 length_distributions.require_finite_variance(lengths, lipschitz, gradient=True)
             drawn = length_distributions.table(lengths, lipschitz)
             sampled = np.repeat(probes.lengths(batch, drawn.thresholds, drawn.n_exact_terms), probes.block, axis=0)
-            survival, truncation = drawn.survival, 0.0
+            survival, truncation = drawn.survival, truncation_factor(lipschitz, drawn.last)
         else:
             sampled, survival = np.full((probes.count * probes.block, batch), terms), _always
             truncation = truncation_factor(lipschitz, terms)

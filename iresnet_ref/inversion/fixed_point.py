@@ -64,7 +64,7 @@ def iterate(
         if goal.stated:
             refute(block, others[1:], goal.lipschitz, y)
         met = residual <= target
-        done = met | (rows.evaluations[rows.active] >= goal.budget(first, target, 1))
+        done = met | rows.stand_still(residual, goal) | (rows.evaluations[rows.active] >= goal.budget(first, target, 1))
         if done.any():
             rows.settle(done, met, residual, reach, now)
             if not rows.active.size:

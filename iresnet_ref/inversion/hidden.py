@@ -93,17 +93,16 @@ def pays(branch: Branch, batch: int) -> bool:
 def iterate_hidden(block: ResidualBlock, y: Any, goal: Goal, space: Hidden) -> tuple[Point, Rows, bool]:
     """Return (x, rows, accelerated): hidden iteration to the tolerance or its rounding floor, then the full space.
 
-    `goal.limit`, if there is one, must leave three evaluations.
+    `goal.limit` must leave three evaluations.
     """
     v = space.lift(y)
     noise = space.block.branch.rounding_noise(v) + 3.0 * rounding.unit_roundoff(v) * row_norm(v, 1, block.norm)
     size_y, floor = host_norms(y, noise[:, None], p=block.norm)
     tolerance = np.maximum(goal.rtol * size_y / space.gain, 2.0 * floor)
-    left = None if goal.limit is None else goal.limit - 2
-    inner = Goal(space.block.contraction(), goal.rtol, goal.check_every, left)
+    inner = Goal(space.block.contraction(), goal.rtol, goal.check_every, goal.limit - 2)
     u, narrow, accelerated = iterate(space.block, v, inner, acceleration="observed", absolute=tolerance)
     narrow.evaluations += 1  # x = y − g, below
-    outer = replace(goal, limit=None if goal.limit is None else goal.limit - int(narrow.evaluations.max()))
+    outer = replace(goal, limit=goal.limit - int(narrow.evaluations.max()))
     point, rows, again = iterate(block, y, outer, acceleration="observed", start=y - space.value(u.x))
     rows.evaluations += narrow.evaluations
     return point, rows, accelerated or again

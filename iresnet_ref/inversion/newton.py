@@ -59,7 +59,7 @@ def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Point, Row
             rejected = others[0] < 0.5 * (REJECTED + ACCEPTED)
             backoff, chain = backoff.after_trial(np.ones_like(rejected), rejected, trial), None if rejected.any() else chain
         met = residual <= target
-        done = met | (rows.evaluations[rows.active] >= goal.budget(first, target, most + 2))
+        done = met | rows.stand_still(residual, goal) | (rows.evaluations[rows.active] >= goal.budget(first, target, most + 2))
         if done.any():
             rows.settle(done, met, residual, reach, now)
             if not rows.active.size:

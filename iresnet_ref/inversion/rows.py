@@ -9,7 +9,7 @@ import numpy as np
 
 from iresnet_ref.arrays import HostArray, host_norms, indices, namespace
 from iresnet_ref.errors import NotContractiveError
-from iresnet_ref.inversion.safeguard import Point
+from iresnet_ref.inversion.safeguard import Goal, Point
 
 
 @dataclass
@@ -24,6 +24,8 @@ class Rows:
     converged: HostArray = field(init=False)
     residual: HostArray = field(init=False)
     size: HostArray = field(init=False)
+    _least: HostArray = field(init=False)
+    _since: HostArray = field(init=False)
     _ids: list[HostArray] = field(default_factory=list)
     _parts: list[Point] = field(default_factory=list)
 
@@ -32,6 +34,7 @@ class Rows:
         self.evaluations = np.zeros(self.batch, dtype=np.int64)
         self.converged = np.zeros(self.batch, dtype=bool)
         self.residual, self.size = np.zeros(self.batch), np.zeros(self.batch)
+        self._least, self._since = np.full(self.batch, np.inf), np.zeros(self.batch, dtype=np.int64)
 
     def look(self, point: Point, rtol: float, *others: Any) -> tuple[HostArray, HostArray, HostArray, HostArray]:
         """Return (‖r‖, rtol·max(‖x‖, ‖y‖, ‖g‖), ‖x‖, the norms of `others`) per active row: the one synchronisation.
@@ -48,6 +51,14 @@ class Rows:
                 "check the weights, or drop lipschitz= so that the bound is proved"
             )
         return residual, rtol * np.maximum(np.maximum(x, self.size_y[self.active]), g), x, np.asarray(rest)
+
+    def stand_still(self, residual: HostArray, goal: Goal) -> HostArray:
+        """Return which active rows have not made the progress of a window since they last did; see `Goal`."""
+        spent = self.evaluations[self.active]
+        further = ~(residual > goal.progress * self._least[self.active])
+        moved = self.active[further]
+        self._least[moved], self._since[moved] = residual[further], spent[further]
+        return spent - self._since[self.active] >= goal.window
 
     def spend(self, evaluations: int | HostArray) -> None:
         """Count evaluations of every active row."""

@@ -21,29 +21,45 @@ from iresnet_ref.arrays import HostArray, from_host, indices, namespace, row_nor
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 
+MOST_EVALUATIONS = 20_000
+"""The most evaluations of a row, unless `max_evaluations` says otherwise: at L = 1 − 1e-12 the bound is 1e13 steps."""
+SHORTEST, LONGEST = 256, 2048
+"""The window in which a row must get on, in evaluations."""
+
 
 @dataclass(frozen=True)
 class Goal:
     """What the iteration is asked for: ‖r̂‖ ≤ rtol·max(‖x‖, ‖y‖, ‖g(x)‖) on each row, given Lip(g) ≤ `lipschitz`.
 
     `check_every` evaluations pass between host synchronisations; `limit` evaluations are never exceeded. With `stated`
-    the constant is not proved, and each synchronisation tries to refute it.
+    the constant is not proved, and each synchronisation tries to refute it. A row is given up as stuck at its rounding floor
+    when within `window` evaluations ‖r̂‖ did not shrink by `progress`: half of what L guarantees for half of them.
     """
 
     lipschitz: float
     rtol: float
     check_every: int
-    limit: int | None = None
+    limit: int = MOST_EVALUATIONS
     stated: bool = False
 
     def budget(self, first: HostArray, target: HostArray, extra: int) -> HostArray:
         """Return how many evaluations each row may spend before it counts as stuck at its rounding floor."""
-        bound = step_bound(first, target, self.lipschitz, extra + self.check_every)
-        return bound if self.limit is None else np.minimum(bound, self.limit)
+        return np.minimum(step_bound(first, target, self.lipschitz, extra + self.check_every), self.limit)
+
+    @property
+    def window(self) -> int:
+        """In how many evaluations a row must get on: until L guarantees a half, but not for too short or too long."""
+        half = 2.0 * math.log(0.5) / math.log(self.lipschitz) if self.lipschitz > 0.0 else 0.0
+        return math.ceil(min(max(half, SHORTEST), LONGEST))
+
+    @property
+    def progress(self) -> float:
+        """By which factor at least ‖r̂‖ shrinks in a window above the rounding floor."""
+        return 0.5 * (1.0 + self.lipschitz ** (0.5 * self.window))
 
     def left(self, spent: int) -> int:
         """Return how many evaluations are left below the limit."""
-        return 2**62 if self.limit is None else self.limit - spent
+        return self.limit - spent
 
 
 @dataclass(frozen=True)

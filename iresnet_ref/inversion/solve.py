@@ -17,7 +17,7 @@ from iresnet_ref.inversion.last_step import last_step
 from iresnet_ref.inversion.newton import iterate_newton
 from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.inversion.rows import Rows
-from iresnet_ref.inversion.safeguard import Goal, Point
+from iresnet_ref.inversion.safeguard import MOST_EVALUATIONS, Goal, Point
 
 Method = Literal["auto", "banach", "anderson", "newton", "hidden"]
 
@@ -45,7 +45,8 @@ def invert(
     the hidden layer, if the branch begins and ends with dense layers. "auto" iterates in the hidden space where that is
     narrow enough to pay, and takes Anderson steps once ‖r‖ shrinks by less than half per step; `Inverse.method` says
     what was used. Every method needs at most `step_bound` evaluations on a row above its floor, and never more than
-    `max_evaluations`.
+    `max_evaluations` (default 20,000). A row whose residual stands still, where L guarantees that it shrinks, is at its
+    rounding floor and given up: at any L < 1 after a few thousand evaluations.
 
     Raises: NotContractiveError (Lip(g) < 1 not proved, or refuted), ConvergenceError with `.result` and `.floor` unless
     `throw=False`, ShapeError, DTypeError, NonFiniteError, ValueError for rtol ≤ 0 or a method that is unknown or
@@ -63,10 +64,11 @@ def invert(
     if not 0.0 < rtol < math.inf or check_every < 1:
         raise ValueError(f"invert: expected rtol > 0 and check_every ≥ 1, got {rtol} and {check_every}; try rtol=1e-6")
     if max_evaluations is not None and max_evaluations < 1:
-        raise ValueError(f"invert: expected max_evaluations ≥ 1, got {max_evaluations}; leave it out for no limit")
+        raise ValueError(f"invert: expected max_evaluations ≥ 1, got {max_evaluations}; leave it out for 20000")
     block.require(y, "y", check=check)
     require_full_precision(y, "invert", "the block with")
-    goal = Goal(block.contraction(), rtol, check_every, max_evaluations, block.lipschitz is not None)
+    limit = MOST_EVALUATIONS if max_evaluations is None else max_evaluations
+    goal = Goal(block.contraction(), rtol, check_every, limit, block.lipschitz is not None)
     if 0 in y.shape:
         return _empty(y)
     point, rows, used = _solve(block, y, goal, method)
@@ -85,9 +87,7 @@ def _solve(block: ResidualBlock, y: Any, goal: Goal, method: Method) -> tuple[Po
         return *iterate_newton(block, y, goal), method
     space = None
     if method == "hidden" or (method == "auto" and pays(block.branch, y.shape[0])):
-        space = (
-            hidden_space(block) if block.certificate.bound < 1.0 and (goal.limit is None or goal.limit > 3) else None
-        )
+        space = hidden_space(block) if block.certificate.bound < 1.0 and goal.limit > 3 else None
     if space is not None:
         point, rows, accelerated = iterate_hidden(block, y, goal, space)
         return point, rows, "hidden anderson" if accelerated else "hidden banach"

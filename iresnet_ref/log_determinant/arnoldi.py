@@ -6,7 +6,8 @@ rank of J: |bias| ≤ (r + d) Σ_{j>k} Lʲ/j. That is at least the bound of the 
 smaller: 1e2–1e4 times for spectra that are nearly real, not at all for eigenvalues that fill a disc.
 
 The logarithm of the small matrix is ∫₀¹ e₁ᵀH(I + tH)⁻¹e₁ dt by Gauss–Legendre nodes, σ/(1 + tσ) at each, where σ is what
-elimination of I + tH from its last row leaves at the first entry. Its pivots are positive, for ‖H‖ < 1.
+elimination of I + tH from its last row leaves at the first entry. Its pivots are positive, for ‖H‖ < 1. The integrand is analytic for
+|t| < 1/L only: [0, 1] is cut at 1 − ½, 1 − ¼, … until the last piece is no longer than 1 − L, with the same few nodes in each.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def hessenberg(chain: Chain, v: Any, steps: int) -> list[Any]:
 def log_first_entry(columns: list[Any], lipschitz: float) -> Any:
     """Return e₁ᵀlog(I + H)e₁ = ∫₀¹ σ/(1 + tσ) dt for H given by its columns, ‖H‖ ≤ L < 1."""
     xp = namespace(columns[0])
-    nodes, weights = gauss_legendre(quadrature_order(lipschitz, rounding.unit_roundoff(columns[0])), columns[0])
+    nodes, weights = graded_rule(lipschitz, columns[0])
     t = xp.reshape(nodes, (-1, 1, 1, 1))
     last = xp.expand_dims(columns[-1], axis=0)
     for j in range(len(columns) - 1, 0, -1):  # row j has one entry left of the diagonal: only column j − 1 changes
@@ -82,22 +83,41 @@ def log_first_entry(columns: list[Any], lipschitz: float) -> Any:
     return xp.sum(xp.reshape(weights, (-1, 1, 1)) * sigma / (1.0 + t * sigma), axis=0)
 
 
-def quadrature_order(lipschitz: float, u: float) -> int:
-    """Return n with |∫₀¹ f − Gauss_n| ≤ u for f = e₁ᵀH(I + tH)⁻¹e₁, ‖H‖ ≤ L.
+def pieces(lipschitz: float) -> int:
+    """Return how many pieces [0, ½], [½, ¾], … [0, 1] is cut into: the last is at most 1/L − 1 long.
 
-    f is analytic for |t| < 1/L and |f| ≤ L/(1 − rL) for |t| ≤ r. The ellipse with foci 0, 1 through r > 1 lies in that
-    disc, and the error is at most (32/15) max|f| ρ^{−2n}/(1 − ρ^{−2}), ρ = z + √(z² − 1), z = 2r − 1 (Trefethen,
-    *Approximation Theory and Practice*, Thm 19.3, on an interval of length 1).
-
-    >>> quadrature_order(0.5, 2.0**-53)
-    12
+    >>> pieces(0.5), pieces(0.9), pieces(1 - 1e-12)
+    (1, 5, 41)
     """
-    bound = max(lipschitz, 1e-3)
-    r = 1.0 + 0.9 * (1.0 / bound - 1.0)
-    z = 2.0 * r - 1.0
+    return 1 + max(0, math.ceil(math.log2(max(lipschitz, 0.5) / (1.0 - lipschitz))))
+
+
+def quadrature_order(lipschitz: float, u: float) -> int:
+    """Return n with |∫₀¹ f − Gauss| ≤ u for f = e₁ᵀH(I + tH)⁻¹e₁, ‖H‖ ≤ L, and n nodes in each of the `pieces`.
+
+    f is analytic for |t| < 1/L and |f| ≤ L/(1 − rL) for |t| ≤ r. A piece of length ℓ ends at least δ ≥ ℓ before 1/L. Of the
+    ellipse with its ends as foci, the one that reaches r = .9δ further lies in that disc, and the error is at most
+    (32/15) ℓ max|f| ρ^{−2n}/(1 − ρ^{−2}), ρ = z + √(z² − 1), z = 1 + 1.8δ/ℓ (Trefethen, *Approximation Theory and Practice*,
+    Thm 19.3); ℓ max|f| = ℓ/(.1δ).
+
+    >>> quadrature_order(0.5, 2.0**-53), quadrature_order(1 - 1e-12, 2.0**-53)
+    (12, 13)
+    """
+    reach = 1.0 / max(lipschitz, 1e-3) - 1.0 if lipschitz <= 0.5 else 1.0  # the least δ/ℓ
+    z = 1.0 + 1.8 * reach
     rho = z + math.sqrt(z * z - 1.0)
-    largest = 32.0 / 15.0 * bound / (1.0 - r * bound) / (1.0 - rho**-2)
+    largest = pieces(lipschitz) * 32.0 / 15.0 / (0.1 * reach) / (1.0 - rho**-2)
     return max(1, math.ceil(math.log(largest / u) / (2.0 * math.log(rho))))
+
+
+def graded_rule(lipschitz: float, like: Any) -> tuple[Any, Any]:
+    """Return the nodes and weights on [0, 1], `quadrature_order` of them in each of the `pieces`."""
+    xp, count = namespace(like), pieces(lipschitz)
+    nodes, weights = gauss_legendre(quadrature_order(lipschitz, rounding.unit_roundoff(like)), like)
+    lengths = [*(0.5 ** (i + 1) for i in range(count - 1)), 0.5 ** (count - 1)]
+    starts = [1.0 - 0.5**i for i in range(count)]
+    both = [(start + length * nodes, length * weights) for start, length in zip(starts, lengths, strict=True)]
+    return xp.concat([t for t, _ in both], axis=0), xp.concat([w for _, w in both], axis=0)
 
 
 @lru_cache(maxsize=64)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 
 def logdet_bounds(d: int, lipschitz: float) -> tuple[float, float]:
     """Return (d·log(1 − L), d·log(1 + L)), which enclose log det(I + J): every eigenvalue of J has modulus ≤ L.
@@ -19,19 +21,16 @@ def logdet_bounds(d: int, lipschitz: float) -> tuple[float, float]:
 def truncation_bound(d: int, lipschitz: float, n: int) -> float:
     """Return −d(log(1 − L) + Σ_{k≤n} Lᵏ/k) ≥ |Σ_{k>n} (−1)^{k+1} tr(Jᵏ)/k| ([B19] Thm 4).
 
-    Summed from the tail, Σ_{k>n} Lᵏ/k, so that nothing cancels; the remainder past the last term is bounded
-    geometrically and added.
+    Summed from the tail, Σ_{k>n} Lᵏ/k, so that nothing cancels. The remainder past the last term m is added: it is at most
+    L^{m+1}/((m + 1)(1 − L)), and, near L = 1 far less, E₁(mλ) ≤ Lᵐ log(1 + 1/(mλ)), λ = −log L (Abramowitz & Stegun 5.1.20).
 
     >>> abs(truncation_bound(2, 0.5, 0) - 2 * math.log(2)) < 1e-15
     True
     """
     if lipschitz <= 0.0:
         return 0.0
-    terms: list[float] = []
-    k = n + 1
-    term = lipschitz**k / k
-    while term > 1e-20 * lipschitz ** (n + 1) / (n + 1) * (1.0 - lipschitz) and term > 0.0 and len(terms) < 10**6:
-        terms.append(term)
-        k += 1
-        term = lipschitz**k / k
-    return d * (math.fsum(terms) + term / (1.0 - lipschitz))
+    slope = -math.log(lipschitz)
+    m = n + min(10**6, math.ceil((46.1 - math.log1p(-lipschitz)) / slope))  # the rest is below 1e-20 of the first term
+    k = np.arange(n + 1.0, m + 1.0)
+    rest = min(lipschitz ** (m + 1) / ((m + 1) * (1.0 - lipschitz)), lipschitz**m * math.log1p(1.0 / (m * slope)))
+    return d * (math.fsum(lipschitz**k / k) + rest)

@@ -123,7 +123,7 @@ def logdet_on(
         count = replicates_for(estimator, probes, standard_error, x)
         if price <= count * per_replicate:
             return _exact(chain, x)
-        probes = probes.part(0, require_reach(count, standard_error))
+        probes = probes.part(0, require_reach(count, standard_error, per_replicate or probes.block * (terms or 1)))
     return _estimate(estimator, probes, x, rank, "roulette" if method == "auto" else method)
 
 

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from iresnet_ref.errors import DTypeError, InfiniteVarianceError
 
-_LONGEST = 200_000
+LONGEST = 200_000
+"""No series is drawn longer. What this leaves out is below 2⁻⁶⁴ for L ≤ .9997, and part of the result's bias bound beyond."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +65,17 @@ def poisson(mean: float, n_exact_terms: int = 1) -> LengthDistribution:
     >>> poisson(2.0).has_finite_variance(0.1)
     False
     """
-    if not mean > 0.0 or n_exact_terms < 1:
-        raise ValueError(f"poisson: expected mean > 0 and n_exact_terms ≥ 1, got {mean}, {n_exact_terms}")
+    if not 0.0 < mean <= LONGEST or n_exact_terms < 1:
+        raise ValueError(f"poisson: expected mean > 0, at most {LONGEST}, and n_exact_terms ≥ 1, got {mean}, {n_exact_terms}")
+
+    # P(Poisson = n), and P(Poisson ≥ n) summed from the far end, so that small tails do not cancel; what is beyond underflows
+    last = math.ceil(mean + 40.0 * math.sqrt(mean)) + 200
+    terms = [math.exp(n * math.log(mean) - mean - math.lgamma(n + 1)) for n in range(last, -1, -1)]
+    tails = np.minimum(np.cumsum(terms)[::-1], 1.0)
 
     def survival(k: int) -> float:
-        # P(Poisson ≥ n) summed from n upwards, so that small tails do not cancel
         n = k - n_exact_terms
-        if n <= 0:
-            return 1.0
-        term = math.exp(n * math.log(mean) - mean - math.lgamma(n + 1))
-        total, i = 0.0, n
-        while term > 0.0 and (term > 1e-18 * total or i < mean):
-            total += term
-            i += 1
-            term *= mean / i
-        return min(total, 1.0)
+        return 1.0 if n <= 0 else float(tails[n]) if n <= last else 0.0
 
     return LengthDistribution(survival, 0.0, f"poisson({mean:g}, n_exact_terms={n_exact_terms})")
 
@@ -93,25 +90,31 @@ def near_optimal(lipschitz: float, cost: float | None = None) -> LengthDistribut
     |vᵀJᵏv| ~ Lᵏ. Its value and its gradient have finite variance for every L < 1. With E[N] = 1/(1 − L) error × cost is the
     same to some ten per cent, but long series are so rare that 16 replicates often miss them all.
 
+    Raises ValueError for L outside [0, 1) and E[N] outside [1, 10⁵]: beyond L = 1 − 1.5e-5 that is the default.
+
     >>> lengths = near_optimal(0.9)
     >>> round(sum(lengths.survival(k) for k in range(1, 2000)), 6)
     15.0
     """
+    if not 0.0 <= lipschitz < 1.0:
+        raise ValueError(f"near_optimal: expected 0 ≤ L < 1, got {lipschitz}; try the L that F.contraction() returns")
     wanted = max(6.0, 1.5 / (1.0 - lipschitz)) if cost is None else cost
-    if wanted < 1.0:
-        raise ValueError(f"near_optimal: expected cost = E[N] ≥ 1, got {cost}")
+    if not 1.0 <= wanted <= LONGEST // 2:
+        raise ValueError(
+            f"near_optimal: expected cost = E[N] ≥ 1 and at most {LONGEST // 2}, got {wanted:.6g}"
+            f"{f', the default for L = {lipschitz:.12g}' if cost is None else ''}; try a smaller cost (expected_terms=), method='exact', or a smaller L"
+        )
     ratio = max(lipschitz, 1e-3)  # L = 0: any thin tail will do
-    k = np.arange(1.0, min(60.0 / (1.0 - ratio) + 60.0, 1e7))
-    shape = np.exp(k * math.log(ratio)) / k
-    low, high = 0.0, 1.0
-    while np.minimum(1.0, high * shape).sum() < wanted:
-        high *= 2.0
-    for _ in range(100):
+    slope = math.log(ratio)
+    k = np.arange(1.0, min(wanted - 60.0 / slope + 60.0, LONGEST))
+    shape = k * slope - np.log(k)  # of log P(N ≥ k), to which log s is added; s itself may leave the range
+    low, high = 0.0, -float(shape[-1])  # there every term is certain
+    for _ in range(64):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if np.minimum(1.0, middle * shape).sum() < wanted else (low, middle)
-    s = max(high, 1.0 / ratio)
+        low, high = (middle, high) if np.exp(np.minimum(0.0, middle + shape)).sum() < wanted else (low, middle)
+    log_s = max(high, -slope)
     name = f"near-optimal(L={lipschitz:g}, E[N]≥{wanted:g})"
-    return LengthDistribution(lambda j: min(1.0, s * ratio**j / j) if j > 1 else 1.0, ratio, name)
+    return LengthDistribution(lambda j: math.exp(min(0.0, log_s + j * slope - math.log(j))) if j > 1 else 1.0, ratio, name)
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Table:
 
 @lru_cache(maxsize=256)
 def table(distribution: LengthDistribution, lipschitz: float) -> Table:
-    """Return the 64-bit table of a distribution, long enough that what it leaves out is below 2⁻⁶⁴ per dimension.
+    """Return the 64-bit table of a distribution, so long that what it leaves out is below 2⁻⁶⁴ per dimension, or `LONGEST`.
 
     Raises ValueError unless survival(1) = 1 and the survival function decreases within [0, 1].
     """
@@ -148,7 +151,7 @@ def table(distribution: LengthDistribution, lipschitz: float) -> Table:
     previous = 1.0
     if distribution.survival(1) != 1.0:
         raise ValueError(f"lengths: expected survival(1) = P(N ≥ 1) = 1, got {distribution.survival(1)}; count from 1")
-    for k in range(1, _LONGEST):
+    for k in range(1, LONGEST):
         p = distribution.survival(k)
         if not 0.0 <= p <= previous:
             raise ValueError(f"lengths: expected survival to decrease within [0, 1], got {p} after {previous} at k = {k}")

@@ -26,6 +26,8 @@ PILOT_STREAM = 0x80000000
 LU_SLOWDOWN = 5.0
 """Time of a flop of a batched LU over one of a matrix product; measured 4–7 on one CPU thread."""
 MOST_REPLICATES = 2**22
+MOST_PRODUCTS = 2**26
+"""For one row: at L = 1 − 1e-5 a single replicate takes up to 1e5."""
 
 
 def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: Any) -> float:
@@ -60,11 +62,12 @@ def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: An
     return max(least, math.ceil(count))
 
 
-def require_reach(count: float, wanted: float) -> int:
-    """Return a number of replicates that can be run; raises ValueError beyond 2²²."""
-    if not count <= MOST_REPLICATES:
+def require_reach(count: float, wanted: float, products: float) -> int:
+    """Return a number of replicates that can be run, each of so many `products`; raises ValueError beyond 2²², or 2²⁶ products."""
+    most = math.floor(min(MOST_REPLICATES, MOST_PRODUCTS / max(products, 1.0)))
+    if not count <= most:
         raise ValueError(
-            f"logdet: expected a standard error within reach of {MOST_REPLICATES} replicates, got {wanted:g}, which takes {count:.3g}; "
+            f"logdet: expected a standard error within reach of {most} replicates, got {wanted:g}, which takes {count:.3g}; "
             "try method='exact', a larger block of Hadamard probes, or a larger standard_error"
         )
     return int(count)

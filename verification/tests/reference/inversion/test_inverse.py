@@ -493,6 +493,28 @@ def test_a_tolerance_below_the_floor_is_an_error_that_keeps_the_result(method: M
 
 
 @pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("gap", [1e-6, 1e-12])
+def test_under_the_floor_it_ends_however_near_to_one(gap: float, method: Method) -> None:
+    """The a-priori bound is 1e8 steps at L = 1 − 1e-6 and 1e14 at 1 − 1e-12; what stands still is seen within some windows."""
+    block = ir.ResidualBlock(ir.mlp((4, 16, 4), lipschitz=1.0 - gap))
+    y = block(np.random.default_rng(0).standard_normal((5, 4)))
+    assert ir.invert(block, y, method=method, rtol=1e-12).converged.all()
+    with pytest.raises(ir.ConvergenceError, match=r"got \d\S+e-1[67] on row .* rounding floor is about \d\S+e-1[67]") as caught:
+        ir.invert(block, y, method=method, rtol=1e-30)
+    result: Any = caught.value.result
+    assert result.evaluations.max() <= 10 * safeguard.LONGEST
+
+
+def test_a_row_that_gets_on_slowly_is_not_given_up_before_its_limit() -> None:
+    """J = −L·I: every Banach step shrinks ‖r‖ by exactly L, and by next to nothing in a window."""
+    block = ir.ResidualBlock(Branch((Affine(-(1.0 - 1e-8) * (1.0 - 1e-15) * np.eye(2), np.zeros(2)),), (2,)), 1.0 - 1e-8)
+    for limit in (3000, None):
+        found = ir.invert(block, np.ones((1, 2)), method="banach", max_evaluations=limit, throw=False)
+        assert found.evaluations.tolist() == [limit or safeguard.MOST_EVALUATIONS]
+    assert ir.invert(block, np.ones((1, 2))).converged.all()  # by secants
+
+
+@pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("limit", [1, 2, 5, 11])
 def test_the_limit_is_never_exceeded(method: Method, limit: int) -> None:
     block, y = FAMILIES["rand d=20 c=.9"].build(host())

@@ -24,7 +24,7 @@ from iresnet_ref.layers import activations
 from iresnet_ref.layers.linear import Affine
 from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.log_determinant import length_distributions
-from iresnet_ref.log_determinant.arnoldi import arnoldi_logdet, log_first_entry
+from iresnet_ref.log_determinant.arnoldi import arnoldi_logdet, graded_rule, log_first_entry
 from iresnet_ref.log_determinant.estimator import Estimator
 from iresnet_ref.log_determinant.exact import exact_logdet
 from iresnet_ref.log_determinant.inverse import jacobian_lipschitz
@@ -164,6 +164,15 @@ def test_the_draws_are_columns_of_sylvester_with_signs_of_the_row() -> None:
         assert (v[c, m] * sylvester == v[c, 0] * [(-1.0) ** bin(r & int(columns[c, 0])).count("1") for r in range(11)]).all()
     assert (v[:, 0, 0] != v[:, 0, 1]).any()  # each row has its own signs
     assert (columns[0] != columns[1]).any()  # each replicate its own columns
+
+
+@pytest.mark.parametrize("gap", [0.5, 0.1, 1e-3, 1e-6, 1e-12])
+def test_the_quadrature_takes_a_few_nodes_for_each_halving_of_the_gap(gap: float) -> None:
+    """∫₀¹ σ/(1 + tσ) dt = log(1 + σ) up to σ = −L, where the pole is 1/L − 1 behind the end: rounding of t costs u/(1 − L)."""
+    t, w = graded_rule(1.0 - gap, np.zeros(1))
+    assert t.size <= 14 * (1 - np.log2(gap))
+    for sigma in (gap - 1.0, -0.3, 0.7, 1.0 - gap):
+        assert abs(np.sum(w * sigma / (1.0 + t * sigma)) - np.log1p(sigma)) <= 64 * 2.0**-53 / gap
 
 
 @pytest.mark.parametrize("kind", ["rademacher", "gaussian", "hadamard"])

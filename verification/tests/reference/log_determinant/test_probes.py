@@ -160,11 +160,46 @@ def test_geometrics_survival_and_what_laws_refuse() -> None:
         with pytest.raises(ValueError, match=rf"geometric: expected 0 < q < 1 and n_exact_terms ≥ 1, got q={arguments[0]}"):
             geometric(*arguments)
     for arguments in ((0.0,), (-1.0,), (2.0, 0)):
-        with pytest.raises(ValueError, match=rf"poisson: expected mean > 0 and n_exact_terms ≥ 1, got {arguments[0]}"):
+        with pytest.raises(ValueError, match=rf"poisson: expected mean > 0, at most 200000, and n_exact_terms ≥ 1, got {arguments[0]}"):
             poisson(*arguments)
     assert near_optimal(0.5, 1.0).survival(1) == 1.0
     with pytest.raises(ValueError, match=r"near_optimal: expected cost = E\[N\] ≥ 1, got 0.5"):
         near_optimal(0.5, 0.5)
+
+
+@pytest.mark.parametrize(("lipschitz", "cost"), [(0.5, 200.0), (0.05, 1e4), (0.9, 700.0), (0.0, 50.0), (1.0 - 1e-5, 1e5), (1.0 - 1e-12, 9e4)])
+def test_any_mean_length_is_reached(lipschitz: float, cost: float) -> None:
+    """Also where s = 20¹⁰⁰⁰⁰ leaves the range, and where the longest series ends the sum."""
+    lengths = near_optimal(lipschitz, cost)
+    drawn = length_distributions.table(lengths, lipschitz)
+    assert abs(drawn.mean - cost) <= 1e-9 * cost
+    assert drawn.last < length_distributions.LONGEST
+
+
+@pytest.mark.parametrize("arguments", [(0.9, math.inf), (0.9, math.nan), (0.9, 2e5), (1.0 - 1e-7,), (1.5,), (1.0,), (-0.1,), (math.nan,)])
+def test_lengths_that_nobody_can_draw_are_refused_at_once(arguments: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="near_optimal: expected .* try"):
+        near_optimal(*arguments)
+
+
+def test_a_long_poisson_is_tabulated_once() -> None:
+    assert abs(length_distributions.table(poisson(1e5), 0.999999).mean - 1e5 - 1) < 1e-3
+    with pytest.raises(ValueError, match="poisson: expected mean > 0, at most"):
+        poisson(1e6)
+
+
+@pytest.mark.parametrize("gap", [1e-4, 1e-7, 1e-12])
+@pytest.mark.parametrize("n", [0, 7, 10**6, 10**8])
+def test_the_truncation_bound_is_near_the_tail_also_at_one(gap: float, n: int) -> None:
+    """Σ_{k>n} Lᵏ/k = −log(1 − L) − Σ_{k≤n} Lᵏ/k = L^{n+1} Φ(L, 1, n + 1); beyond 1e6 terms E₁ bounds the rest, within a fifth."""
+    with mpmath.workdps(60):
+        L = mpmath.mpf(1.0 - gap)
+        m = max(n, 1)  # the terms fall: the tail behind m lies between the integrals from m + 1 and from m
+        low, high = (mpmath.e1(-mpmath.log(L) * start) for start in (m + 1, m))
+        first = L if n == 0 else mpmath.mpf(0)
+        bound = ir.truncation_bound(1, 1.0 - gap, n)
+        assert low + first <= bound * (1 + 1e-12) + 1e-300
+        assert bound <= 1.2 * (high + first)
 
 
 @pytest.mark.parametrize("lipschitz", [0.1, 0.5, 0.9, 0.99])
