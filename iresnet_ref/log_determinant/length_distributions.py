@@ -100,9 +100,10 @@ def near_optimal(lipschitz: float, cost: float | None = None) -> LengthDistribut
         raise ValueError(f"near_optimal: expected 0 ≤ L < 1, got {lipschitz}; try the L that F.contraction() returns")
     wanted = max(6.0, 1.5 / (1.0 - lipschitz)) if cost is None else cost
     if not 1.0 <= wanted <= LONGEST // 2:
+        default = f", the default for L = {lipschitz:.12g}" if cost is None else ""
         raise ValueError(
-            f"near_optimal: expected cost = E[N] ≥ 1 and at most {LONGEST // 2}, got {wanted:.6g}"
-            f"{f', the default for L = {lipschitz:.12g}' if cost is None else ''}; try a smaller cost (expected_terms=), method='exact', or a smaller L"
+            f"near_optimal: expected cost = E[N] ≥ 1 and at most {LONGEST // 2}, got {wanted:.6g}{default}; try a smaller cost "
+            "(expected_terms=), method='exact', or a smaller L"
         )
     ratio = max(lipschitz, 1e-3)  # L = 0: any thin tail will do
     slope = math.log(ratio)
