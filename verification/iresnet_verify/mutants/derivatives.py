@@ -178,8 +178,8 @@ MUTANTS = table("gradient", {
     "Neumann weights off by one": ("gradient.log-det", wrong(neumann_off, "gradient-only")),
     "Neumann without alternating sign": (
         "gradient.log-det", wrong(lambda n, x: neumann_off(n, x, 0, 1.0), "gradient-only")),
-    "first row's weight in the map": ("gradient.forward", forward_with("first")),
-    "branch doubled in the backward pass": ("gradient.forward", forward_with("double")),
+    "first row's weight in the map": ("gradient.forward-input", forward_with("first")),
+    "branch doubled in the backward pass": ("gradient.forward-input", forward_with("double")),
     "backward changes what it saved": ("gradient.repeated-backward", forgetful("changes")),
     "backward frees what it saved": ("gradient.repeated-backward", forgetful("frees")),
     "last step of the inverse alone": ("gradient.through-inverse", inverse_with(last_step_only)),

@@ -9,6 +9,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.parameter_gradients import ROWS
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import verdict
 from iresnet_verify.measurements import gradients as measures
 from iresnet_verify.oracle import singular_values as singular
 
@@ -41,18 +42,18 @@ def through_inverse(ctx: Context) -> Outcome:
     rows = (len(x), -1)
     gap = np.linalg.norm(np.einsum("nij,ni->nj", J.matrix, found.reshape(rows)) - c.reshape(rows), axis=1)
     tolerance = ctx.subject.inverse_tolerance if ctx.subject.inverse_tolerance is not None else ctx.u ** (1 / 3)
-    norms = singular.norm_bound(J.matrix), singular.smallest(J.matrix)[1]
-    condition = norms[0] / np.maximum(norms[1], 1e-300)
+    largest, smallest = singular.norm_bound(J.matrix), np.maximum(singular.smallest(J.matrix)[1], 1e-300)
     size = np.linalg.norm(c.reshape(rows), axis=1)
-    allowed = size * condition * (UNROLLED * max(tolerance, 64.0 * ctx.u) + J.error / np.maximum(norms[1], 1e-300))
-    worst = int(np.argmax(gap / allowed))
-    evidence = {"largest_gap": float(gap.max()), "relative": float((gap / size).max()), "rows": ROWS}
-    text = f"{allowed[worst]:.2e} = {UNROLLED:g}·τ·κ(J)·‖c‖, τ = {tolerance:.1e} the error of the inverse, and the oracle's error"
-    if gap[worst] > allowed[worst]:
-        return Outcome("failed", f"expected the gradient of the inverse, got one that is off by {gap[worst] / size[worst]:.2g} of its "
-                       "size; differentiate by the implicit function theorem, or return a result without a graph", evidence, text,
-                       J.source, Counterexample({"x": x}))
-    return Outcome("passed", f"right to {evidence['relative']:.2g} of its size", evidence, text, J.source)
+    allowed = size * largest / smallest * (UNROLLED * max(tolerance, 64.0 * ctx.u) + J.error / smallest)
+    return verdict(
+        gap, allowed,
+        expected="the gradient of the inverse", got=lambda at: f"one that is off by {at.error / size[at.row]:.2g} of its size",
+        remedy="differentiate by the implicit function theorem, or return a result without a graph",
+        passed=lambda at: f"right to {(gap / size).max():.2g} of its size",
+        undecided="the Jacobian oracle cannot tell the Jacobian from a singular one",
+        tolerance=f"{UNROLLED:g}·τ·κ(J)·‖c‖, τ = {tolerance:.1e} the error of the inverse, and the oracle's error", oracle=J.source,
+        counterexample=lambda at: Counterexample({"x": x}),
+    )
 
 
 def _by_torch(ctx: Context, y: HostArray, c: HostArray) -> tuple[HostArray, HostArray] | None:
@@ -114,15 +115,16 @@ def repeated_backward(ctx: Context) -> Outcome:
                 if not passes:
                     return Outcome("inconclusive", f"the first backward pass raised {type(error).__name__}: {what}")
                 return Outcome("failed", f"expected a second backward pass with retain_graph=True, got {type(error).__name__}: {what}",
-                               {"parameters": len(named)}, "existence", "the first pass", Counterexample({"x": x}))
+                               {"compared": len(named)}, "existence", "the first pass", Counterexample({"x": x}))
             passes.append({n: None if p.grad is None else p.grad.detach().clone() for n, p in named})
     wrong = [n for n in passes[0] if not _doubled(passes[0][n], passes[1][n])]
-    evidence = {"parameters": len(named), "wrong": len(wrong)}
-    if wrong:
-        return Outcome("failed", f"expected two passes to give twice the gradient, got something else for {', '.join(wrong[:4])}; "
-                       "keep what the backward pass reads as it is", evidence, "exact: 2·g is exact in binary arithmetic",
-                       "the first pass", Counterexample({"x": x}, measures.second_backward if "x" in wrong else None))
-    return Outcome("passed", f"{len(named)} gradients doubled", evidence, "exact: 2·g is exact in binary arithmetic", "the first pass")
+    return verdict(
+        [float(n in wrong) for n in passes[0]], 0.0,
+        expected="two passes to give twice the gradient", got=f"something else for {', '.join(wrong[:4])}",
+        remedy="keep what the backward pass reads as it is",
+        passed=f"{len(named)} gradients doubled", tolerance="exact: 2·g is exact in binary arithmetic", oracle="the first pass",
+        counterexample=lambda at: Counterexample({"x": x}, measures.second_backward if "x" in wrong else None),
+    )
 
 
 def _doubled(first: object, second: object) -> bool:

@@ -10,6 +10,7 @@ from iresnet_verify.catalogue.shared.comparisons import steady_forward, steady_l
 from iresnet_verify.catalogue.shared.parameter_gradients import ROWS
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import verdict
 from iresnet_verify.oracle.jacobian import OPERATIONS
 
 if TYPE_CHECKING:
@@ -40,24 +41,25 @@ def masked_rows(ctx: Context) -> Outcome:
     third, _ = _gradient(ctx, x[kept], weights[kept] / 3.0, c[kept], with_log_det)
     if whole is None or part is None or third is None:
         return Outcome("skipped", "nothing here carries a gradient")
-    evidence = {"rows": len(x), "masked": len(x) - len(kept), "log_det": with_log_det}
     allowed = {n: OPERATIONS * ctx.u * np.sqrt(ctx.d) * len(x) * (s + 1.0) + 8.0 * _largest(3.0 * third[n] - part[n])
                for n, s in size.items()}
-    wrong = [n for n in whole if not _apart(whole[n], part[n], n, kept) <= allowed[n] * (1.0 + ctx.accuracy / ctx.u)]
-    text = "64·u·√d·rows·(Σ|∂| + 1) for each tensor, and 8 times what a loss scaled by 1/3 and back changes"
-    if wrong:
-        apart = _apart(whole[wrong[0]], part[wrong[0]], wrong[0], kept)
-        return Outcome("failed", f"expected rows of weight 0 to change no gradient, got one that differs by {apart:.3g} for "
-                       f"{', '.join(wrong[:4])}; use each row's own upstream gradient", evidence, text,
-                       "the batch without these rows", Counterexample({"x": x}))
-    return Outcome("passed", f"{len(whole)} gradients are those of the other rows alone", evidence, text, "the batch without these rows")
+    return verdict(
+        {n: _difference(whole[n], part[n], n, kept) for n in whole},
+        {n: bound * (1.0 + ctx.accuracy / ctx.u) for n, bound in allowed.items()},
+        expected="rows of weight 0 to change no gradient", got=lambda at: f"one that differs by {at.error:.3g} for {at.case}",
+        remedy="use each row's own upstream gradient",
+        passed=f"{len(whole)} gradients are those of the other rows alone",
+        tolerance="64·u·√d·rows·(Σ|∂| + 1) for each tensor, and 8 times what a loss scaled by 1/3 and back changes",
+        oracle="the batch without these rows", evidence={"masked": len(x) - len(kept), "log_det": with_log_det},
+        counterexample=lambda at: Counterexample({"x": x}),
+    )
 
 
 def _largest(change: Vector) -> float:
     return float(np.abs(change).max(initial=0.0))
 
 
-def _apart(whole: Vector, part: Vector, name: str, kept: HostArray) -> float:
+def _difference(whole: Vector, part: Vector, name: str, kept: HostArray) -> float:
     """Largest difference; of the gradient of x on the rows kept, and on the others to 0."""
     if name != "x":
         return _largest(whole - part)
