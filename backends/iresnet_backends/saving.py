@@ -37,7 +37,8 @@ TYPES: dict[str, Any] = {
         bijections.PLULinear, bijections.Permutation, bijections.Residual, bijections.Squeeze, bijections.ZeroPad,
         densities.DiagonalGaussian, densities.GaussianMixture, densities.StandardGaussian,
         ir.Branch, ir.Flow, ir.NormalisedBranch, ir.Options, ir.Probes, ir.ResidualBlock,
-        layers.Affine, layers.CLipSwish, layers.Concatenation, layers.Conv, layers.GroupSort, layers.LipSwish, layers.Pointwise,
+        layers.Affine, layers.CLipSwish, layers.Concatenation, layers.Conv, layers.DiagonalAffine, layers.GroupSort, layers.LipSwish,
+        layers.Parallel, layers.Pointwise, layers.Rearrangement,
         training.Classifier, training.Moments, training.NormalisedModel, training.Settings, training.State,
     )
 }  # fmt: skip
@@ -176,7 +177,8 @@ def _encoded(value: Any, path: str, arrays: dict[str, HostArray]) -> Any:
 
 def _encoded_activation(value: Activation, path: str) -> dict[str, Any]:
     if value.made is not None and value.made[0] in FAMILIES:
-        return {"activation": value.made[0], "argument": value.made[1]}
+        family, *arguments = value.made
+        return {"activation": family, "argument": arguments[0] if len(arguments) == 1 else arguments}
     if ACTIVATIONS.get(value.name) != value:
         raise DTypeError(f"save: expected a named activation at {path}, got {value.name!r}, which is not in ACTIVATIONS")
     return {"activation": value.name}
@@ -263,9 +265,10 @@ def _decoded(node: Any, arrays: dict[str, HostArray], convert: Callable[..., Any
 def _decoded_activation(node: dict[str, Any]) -> Any:
     name = node["activation"]
     if "argument" in node:
-        if name not in FAMILIES or not isinstance(node["argument"], float):
-            raise FormatError(f"expected an activation of {', '.join(FAMILIES)} with a number, got {node}")
-        return FAMILIES[name](node["argument"])
+        arguments = node["argument"] if isinstance(node["argument"], list) else [node["argument"]]
+        if name not in FAMILIES or not all(isinstance(argument, float) for argument in arguments):
+            raise FormatError(f"expected an activation of {', '.join(FAMILIES)} with its numbers, got {node}")
+        return FAMILIES[name](*arguments)
     if name not in ACTIVATIONS:
         raise FormatError(f"expected an activation of {', '.join(ACTIVATIONS)}, got {name!r}")
     return ACTIVATIONS[name]

@@ -12,15 +12,13 @@ from typing import Any
 
 import iresnet_ref as ir
 from iresnet_backends.errors import BackendUnavailableError, ModuleError
+from iresnet_backends.reading.comparison import require_agreement
+from iresnet_backends.reading.forward_graph import Value, layers_between
 from iresnet_ref.arrays import from_host, to_host
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.layers import activations
-from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import Affine, Conv
 from iresnet_ref.layers.pointwise import Pointwise
-
-MARK = "iresnet_activation"
-"""Attribute of a torch module that names the activation it computes."""
 
 
 def from_torch(
@@ -30,19 +28,21 @@ def from_torch(
     activation_modules: Mapping[type, str] | None = None,
     like: Any = None,
 ) -> ir.Branch:
-    """Return g with the weights of a torch module: an nn.Sequential (nested ones too) of linear layers and activations.
+    """Return g with the weights of a torch module, read from what its forward does in evaluation mode.
 
-    Understood: Linear; Conv2d of stride 1, odd kernel and "same" padding, zeros or circular (then `event_shape` =
-    (channels, height, width) is needed: norms belong to an image size); ELU, Tanh, Softplus (beta 1), ReLU, LeakyReLU, Identity;
-    what `to_torch` returns; and your own activation classes by `activation_modules`, {MySine: "sine"}. Weights under
-    `parametrizations.spectral_norm` and other parametrisations are the effective ones of evaluation mode, read without
-    touching buffers or modes. Missing biases become 0.
+    The forward is run once on a tensor that records the functions applied to it, so that hooks, parametrisations, subclasses and
+    modules that stand twice count as what they compute. Understood are linear maps (dense; convolutions of 1 to 3 axes with any
+    stride, padding, dilation, groups; transposed ones; average pooling, padding, upsampling, slices, up to 4096 numbers where
+    the operator is not a convolution that keeps its image), BatchNorm with its running statistics, scales and shifts, sums of paths
+    (skip connections), reshapes, and the activations whose Lipschitz constants docs/proofs.md proves. docs/modules.md lists what published
+    modules give. Convolutions need `event_shape` = (channels, height, width); else it is that of the first Linear.
 
-    The branch is in the module's dtype, in torch and on its device, unless `like` gives others. It is contractive or not as the
-    weights are: `ir.certify` says. Numerical limits: torch's Softplus is linear above its threshold, 20 by default, where
-    it is e⁻²⁰ = 2.1e-9 below log(1 + eˣ), with a kink; the branch has the function itself.
-    Raises: ModuleError for a module that is not understood (its place, class and setting), ShapeError where widths do not
-    fit or the ends differ, BackendUnavailableError without torch.
+    The result is compared with the module on probes of six sizes before it is returned. It is in the module's dtype, in torch and on its
+    device, unless `like` gives others, and contractive or not as the weights are: `ir.certify` says. `activation_modules`,
+    {MySine: "sine"}, names classes whose forward cannot be followed and that compute an activation of the reference; they are
+    compared like all else.
+    Raises: ModuleError naming the place and the function that is not understood, or showing both numbers where the branch and the
+    module differ; ShapeError where widths do not fit or the ends differ; BackendUnavailableError without torch.
 
     >>> import torch
     >>> net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ELU(), torch.nn.Linear(8, 2)).double()
@@ -51,30 +51,22 @@ def from_torch(
     True
     """
     torch = _torch()
-    known = {**_activation_classes(torch), **(activation_modules or {})}
-    layers: list[Layer] = []
-    shape = None if event_shape is None else tuple(event_shape)
-    start = shape
-    for name, part in _parts(module, torch):
-        if isinstance(part, torch.nn.Linear):
-            layer: Any = _linear(part, torch)
-            start, shape = _next(name, start, shape, (part.in_features,), (part.out_features,))
-        elif isinstance(part, torch.nn.Conv2d):
-            if shape is None or len(shape) != 3:
-                raise ShapeError(
-                    f"from_torch: expected event_shape=(channels, height, width) for the convolution {name}, got {shape}; "
-                    "its norm belongs to an image size"
-                )
-            layer = _convolution(name, part, (shape[1], shape[2]), torch)
-            start, shape = _next(name, start, shape, (part.in_channels, *shape[1:]), (part.out_channels, *shape[1:]))
-        else:
-            layer = Pointwise(_activation(name, part, known, torch))
-        layers.append(layer)
-    if shape is None or start is None:
-        raise ModuleError("from_torch: expected at least one Linear or Conv2d, got none; give nn.Sequential(nn.Linear(…), …)")
-    if start != shape:
-        raise ShapeError(f"from_torch: expected a branch whose ends agree, for x + g(x), got {start} → {shape}")
-    branch = ir.Branch(tuple(layers), start)
+    from iresnet_backends.reading.torch_graph import undisturbed
+
+    if not isinstance(module, torch.nn.Module):
+        raise ModuleError(
+            f"from_torch: expected a torch.nn.Module, got {type(module).__name__}; try nn.Sequential(nn.Linear(…), …)"
+        )
+    _require_readable(module, torch)
+    shape = _event_shape(module, event_shape, torch)
+    weight = next(p for p in module.parameters() if p.is_floating_point())
+    with undisturbed(module):
+        layers, end = _followed(module, shape, weight, activation_modules or {}, torch)
+    if end != shape:
+        raise ShapeError(f"from_torch: expected a branch whose ends agree, for x + g(x), got {shape} → {end}")
+    branch = ir.Branch(layers, shape)
+    with undisturbed(module):
+        require_agreement(branch, lambda x: module(x.clone()), "from_torch")
     if like is None:
         return branch
     return branch.with_parameters({k: from_host(to_host(p), like) for k, p in branch.parameters().items()})
@@ -125,114 +117,130 @@ def _torch() -> Any:
     return torch
 
 
-def _activation_classes(torch: Any) -> dict[type, str]:
-    nn = torch.nn
-    return {nn.ELU: "elu", nn.Tanh: "tanh", nn.Softplus: "softplus", nn.ReLU: "relu", nn.Identity: "identity", nn.LeakyReLU: "leaky relu"}
+def _require_readable(module: Any, torch: Any) -> None:
+    """Refuse modules without weights, with weights that do not exist yet or are not finite, and compiled ones."""
+    if isinstance(module, torch.jit.ScriptModule) or hasattr(module, "_orig_mod"):
+        raise ModuleError(
+            f"from_torch: expected a module whose forward is Python, got {type(module).__name__}; try the module it was compiled from"
+        )
+    found = False
+    for name, p in (*module.named_parameters(), *module.named_buffers()):
+        if torch.nn.parameter.is_lazy(p):
+            raise ModuleError(
+                f"from_torch: expected weights, got {name}, which is not initialised yet; call the module once"
+            )
+        if isinstance(p, torch.nn.Parameter) and (p.is_meta or not bool(p.isfinite().all())):
+            raise ModuleError(
+                f"from_torch: expected finite weights, got {name} with {'no values' if p.is_meta else 'NaN or infinity'}"
+            )
+        found = found or (p.is_floating_point() and isinstance(p, torch.nn.Parameter))
+    if not found:
+        raise ModuleError(
+            "from_torch: expected at least one layer with weights, got none; give nn.Sequential(nn.Linear(…), …)"
+        )
 
 
-def _parts(module: Any, torch: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (place, module) of all that is no container."""
-    if type(module) is torch.nn.Sequential:
-        for child, part in module.named_children():
-            yield from _parts(part, torch, f"{name}.{child}" if name else child)
-    else:
-        yield name or "the module", module
+def _event_shape(module: Any, event_shape: Sequence[int] | None, torch: Any) -> tuple[int, ...]:
+    """Return the shape of events: as given, else the inputs of the first Linear."""
+    if event_shape is not None:
+        return tuple(event_shape)
+    for name, part in module.named_modules():
+        if isinstance(part, torch.nn.Linear):
+            return (part.in_features,)
+        if isinstance(part, torch.nn.modules.conv._ConvNd):
+            raise ShapeError(
+                f"from_torch: expected event_shape=(channels, height, width) for the convolution {name or 'the module'}, got None; "
+                "its norm belongs to an image size"
+            )
+    raise ShapeError(
+        f"from_torch: expected event_shape= for {type(module).__name__}, which has no Linear to tell it, got None"
+    )
 
 
-def _next(
-    name: str, start: Any, shape: Any, wants: tuple[int, ...], gives: tuple[int, ...]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return (shape of the first input, shape behind this layer)."""
-    if shape is not None and tuple(shape) != wants:
-        raise ShapeError(f"from_torch: expected events {wants} in front of {name}, got {tuple(shape)}")
-    return wants if start is None else start, gives
+def _followed(
+    module: Any, shape: tuple[int, ...], weight: Any, declared: Mapping[type, str], torch: Any
+) -> tuple[Any, tuple[int, ...]]:
+    """Return the layers that the module's forward applies to events of this shape, and the shape of the result."""
+    from iresnet_backends.reading.torch_graph import ROWS, Followed, Graph, place_of
+    from iresnet_backends.reading.torch_layers import REFUSED, RULES
+
+    rules = dict(RULES)
+    graph = Graph(module, rules, REFUSED)
+    start = Value(shape)
+    x = torch.randn((ROWS, *shape), dtype=weight.dtype, device=weight.device)
+    with _as_activations(module, declared, rules):
+        try:
+            y = module(graph.follow(x, start))
+        except (RuntimeError, IndexError) as error:  # what torch raises for shapes and dtypes that do not fit
+            raise ShapeError(
+                f"from_torch: expected a module that takes events of shape {shape} in {weight.dtype}, got from {place_of(error, module)}: "
+                f"{str(error).splitlines()[0]}; try event_shape="
+            ) from error
+    if not isinstance(y, Followed):
+        raise ModuleError(
+            f"from_torch: expected one tensor that follows from the input, got {type(y).__name__}; parts of the forward that are compiled, "
+            "scripted or leave torch cannot be followed"
+        )
+    return layers_between(start, y.value), y.value.event
 
 
 @contextmanager
-def _evaluating(module: Any) -> Iterator[None]:
-    """Keep spectral normalisations from taking a power iteration when their weight is read."""
-    modes = [(part, part.training) for part in module.modules()]
+def _as_activations(module: Any, declared: Mapping[type, str], rules: dict[str, Any]) -> Iterator[None]:
+    """Let modules of declared types count as one function each."""
+    from iresnet_backends.reading.torch_activations import declared as rule_of
+    from iresnet_backends.reading.torch_graph import Followed
+
+    changed = [part for part in module.modules() if type(part) in declared]
+    for part in changed:
+        activation = activations.get(declared[type(part)])
+        plain = part.forward
+
+        def forward(x: Any, plain: Callable[[Any], Any] = plain, activation: Any = activation) -> Any:
+            return x.graph.call(opaque(plain), (x,), {}) if isinstance(x, Followed) else plain(x)
+
+        name = f"declared as {activation.name}"
+
+        def opaque(plain: Callable[[Any], Any], name: str = name) -> Callable[[Any], Any]:
+            def function(x: Any) -> Any:
+                return plain(x)
+
+            function.__name__ = name
+            return function
+
+        rules[name] = rule_of(activation)
+        part.__dict__["forward"] = forward
     try:
-        for part, _ in modes:
-            part.training = False
         yield
     finally:
-        for part, mode in modes:
-            part.training = mode
-
-
-def _weights(module: Any, torch: Any) -> tuple[Any, Any]:
-    """Return copies of the effective weight and bias."""
-    with torch.no_grad(), _evaluating(module):
-        weight = module.weight
-        for hook in module._forward_pre_hooks.values():  # the older torch.nn.utils.spectral_norm
-            if hasattr(hook, "compute_weight") and hasattr(module, f"{hook.name}_u") and hook.name == "weight":
-                weight = hook.compute_weight(module, do_power_iteration=False)
-        weight = weight.detach().clone()
-        bias = torch.zeros_like(weight[:, 0].reshape(weight.shape[0], -1)[:, 0]) if module.bias is None else module.bias
-        return weight, bias.detach().clone()
-
-
-def _linear(module: Any, torch: Any) -> Affine:
-    return Affine(*_weights(module, torch))
-
-
-def _convolution(name: str, module: Any, image: tuple[int, int], torch: Any) -> Conv:
-    same = tuple(k // 2 for k in module.kernel_size)
-    padding = same if module.padding == "same" else (0, 0) if module.padding == "valid" else tuple(module.padding)
-    refused = {
-        "stride": (module.stride, (1, 1)), "dilation": (module.dilation, (1, 1)), "groups": (module.groups, 1),
-        "kernel_size": (tuple(k % 2 for k in module.kernel_size), (1, 1)), "padding": (padding, same),
-    }  # fmt: skip
-    for setting, (got, wanted) in refused.items():
-        if got != wanted:
-            value = getattr(module, setting)
-            raise ModuleError(
-                f"from_torch: expected {name}, Conv2d, of stride 1, odd kernel, 'same' padding, no dilation or groups, "
-                f"got {setting}={value}"
-            )
-    if module.padding_mode not in ("zeros", "circular"):
-        raise ModuleError(
-            f"from_torch: expected {name}, Conv2d, of padding_mode 'zeros' or 'circular', got {module.padding_mode!r}"
-        )
-    return Conv(*_weights(module, torch), image, "circular" if module.padding_mode == "circular" else "zero")
-
-
-def _activation(name: str, module: Any, known: Mapping[type, str], torch: Any) -> activations.Activation:
-    """Return the activation that a module computes."""
-    if isinstance(getattr(module, MARK, None), str):
-        return activations.get(str(getattr(module, MARK)))
-    found = known.get(type(module))
-    if found is None:
-        raise ModuleError(
-            f"from_torch: expected Linear, Conv2d, {', '.join(sorted(c.__name__ for c in known))}, got {type(module).__name__} at "
-            f"{name}; an activation of your own goes into activation_modules={{{type(module).__name__}: name}}"
-        )
-    if isinstance(module, torch.nn.ELU):
-        return activations.elu(module.alpha)
-    if isinstance(module, torch.nn.LeakyReLU):
-        return activations.leaky_relu(module.negative_slope)
-    if isinstance(module, torch.nn.Softplus) and module.beta != 1.0:
-        raise ModuleError(f"from_torch: expected {name}, Softplus, with beta=1, got {module.beta}")
-    return activations.get(found)
+        for part in changed:
+            del part.__dict__["forward"]
 
 
 def _torch_activation(activation: activations.Activation, torch: Any) -> Any:
     """Return a torch module that computes the activation."""
-    nn, name = torch.nn, activation.name
-    family, argument = activation.made or ("", 0.0)
-    if family in ("elu", "leaky relu"):
-        return nn.ELU(argument) if family == "elu" else nn.LeakyReLU(argument)
-    formulas: dict[str, Callable[[Any], Any]] = {"lipswish": lambda x: x * torch.sigmoid(x) / 1.1, "sine": torch.sin}
-    if name in formulas:
-        body = {"forward": lambda _, x: formulas[name](x), MARK: name, "extra_repr": lambda _: name}
-        return type("Activation", (nn.Module,), body)()
-    if name == "softplus":
-        return nn.Softplus(threshold=40.0)
-    for cls, known in _activation_classes(torch).items():
-        if known == name:
-            return cls()
-    raise ModuleError(f"to_torch: expected an activation that torch has, or lipswish or sine, got {name!r}")
+    nn = torch.nn
+    made: dict[str, Callable[..., Any]] = {
+        "elu": nn.ELU, "leaky relu": nn.LeakyReLU, "celu": nn.CELU, "hardtanh": nn.Hardtanh, "softshrink": nn.Softshrink,
+        "softplus": lambda beta=1.0: nn.Softplus(beta, threshold=40.0),
+        "silu": lambda beta: _formula(f"swish {beta}", lambda x: x * torch.sigmoid(beta * x), nn),
+        "lipswish": lambda beta=1.0: _formula(f"lipswish {beta}", lambda x: x * torch.sigmoid(beta * x) / 1.1, nn),
+        "gelu": nn.GELU, "gelu tanh": lambda: nn.GELU(approximate="tanh"), "sine": lambda: _formula("sine", torch.sin, nn),
+        "identity": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "mish": nn.Mish, "sigmoid": nn.Sigmoid, "log sigmoid": nn.LogSigmoid,
+        "softsign": nn.Softsign, "tanhshrink": nn.Tanhshrink, "selu": nn.SELU, "hard sigmoid": nn.Hardsigmoid, "hardswish": nn.Hardswish,
+    }  # fmt: skip
+    if activation.name == "silu":
+        return nn.SiLU()
+    family, *arguments = activation.made or (activation.name,)
+    if family not in made:
+        raise ModuleError(
+            f"to_torch: expected an activation that torch has, or lipswish or sine, got {activation.name!r}"
+        )
+    return made[family](*arguments)
+
+
+def _formula(name: str, function: Callable[[Any], Any], nn: Any) -> Any:
+    body = {"forward": lambda _, x: function(x), "extra_repr": lambda _: name}
+    return type("Activation", (nn.Module,), body)()
 
 
 __all__ = ["from_torch", "to_torch"]

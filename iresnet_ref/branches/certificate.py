@@ -44,7 +44,8 @@ def product_certificate(layers: Sequence[Layer], norm: float = 2.0) -> Certifica
 def _biases_are_finite(layers: Sequence[Layer]) -> bool:
     """Return whether what no norm sees is finite: one host synchronisation for all biases."""
     biases = [p for layer in layers for name, p in layer.parameters.items() if name.endswith("bias")]
-    return not biases or all_finite(namespace(*biases).concat(biases, axis=0))
+    flat = [namespace(bias).reshape(bias, (-1,)) for bias in biases]
+    return not flat or all_finite(namespace(*flat).concat(flat, axis=0))
 
 
 def _obstacle(layer: Layer) -> str:

@@ -28,8 +28,8 @@ class Activation:
 
     `both(z)` is (φ(z), φ′(z)) sharing the work, `second(z)` is φ″(z), `lipschitz` ≥ sup|φ′|, and `error` the constant in
     |fl φ(z) − φ(z)| ≤ error·u·(|φ(z)| + 1), and likewise for φ′. At the kink of ReLU φ′(0) = 0. `curvature` and `jump`
-    bound |φ′(a) − φ′(b)| ≤ curvature·|a − b| + jump·[0 lies between a and b]; inf where they are not stated. `made` is
-    (family, argument) of a member of a family, such as ("elu", 2.0): what saving and interchange need to make it again.
+    bound |φ′(a) − φ′(b)| ≤ curvature·|a − b| + jump·(how many `kinks` lie between a and b); inf where they are not stated. `made`
+    is (family, *arguments) of a member of a family, such as ("elu", 2.0): what saving and interchange need to make it again.
     """
 
     name: str
@@ -40,7 +40,8 @@ class Activation:
     error: float = rounding.ELEMENTARY
     curvature: float = math.inf
     jump: float = 0.0
-    made: tuple[str, float] | None = None
+    made: tuple[Any, ...] | None = None
+    kinks: tuple[float, ...] = (0.0,)
 
 
 def sigmoid(z: Array) -> tuple[Any, Any]:
@@ -195,8 +196,8 @@ def leaky_relu(slope: float = 0.01) -> Activation:
 
 
 ACTIVATIONS["leaky relu"] = leaky_relu()
-FAMILIES: dict[str, Callable[[float], Activation]] = {"elu": elu, "leaky relu": leaky_relu}
-"""Constructors of activations with one argument, by the first entry of `made`."""
+FAMILIES: dict[str, Callable[..., Activation]] = {"elu": elu, "leaky relu": leaky_relu}
+"""Constructors of activations with arguments, by the first entry of `made`."""
 
 
 def get(name: str, more: tuple[str, ...] = ()) -> Activation:

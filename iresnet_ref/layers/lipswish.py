@@ -84,13 +84,13 @@ def _activation(beta: float, scale: float) -> Activation:
         both,
         lambda z: swish_bends(z, beta)[0] / scale,
         1.0,
-        _error(beta),
+        swish_error(beta),
         curvature=0.5 * beta / scale * (1.0 + 2.0**-50),
         made=("lipswish", beta) if scale == LIPSWISH else None,
     )
 
 
-def _error(beta: float) -> float:
+def swish_error(beta: float) -> float:
     """Return c in |fl φ − φ| ≤ c·u(|φ| + 1): 3|w| + 4 roundings of φ, of which those of a w far to the left weigh nothing.
 
     Three relative errors u of w = βz (two of β, one of the product) move zσ(w) by 3|w|u relative. For w < −W, W ≥ 2,

@@ -70,13 +70,15 @@ class Pointwise:
         return through_entries(y, before, self.activation.lipschitz, self.activation.error)
 
     def jacobian_error(self, h: Any, error: Any) -> JacobianError:
-        """|fl φ′(ĥ) − φ′(h)| ≤ c(|φ′| + 1) + curvature·e + jump·[|ĥ| ≤ e], a diagonal: its nuclear norm is the sum, Σe ≤ √m s."""
+        """|fl φ′(ĥ) − φ′(h)| ≤ c(|φ′| + 1) + curvature·e + jump·#{k: |ĥ − k| ≤ e}, a diagonal: its nuclear norm is the sum, Σe ≤ √m s."""
         xp, phi = namespace(h), self.activation
         flat, m = flatten_events(h, h.ndim - 1), size(tuple(h.shape[1:]))
         computed = phi.error * rounding.unit_roundoff(h) * (phi.lipschitz + 1.0)
         nuclear = error * (phi.curvature * math.sqrt(m)) + m * computed
         if phi.jump > 0.0:
-            nuclear = nuclear + phi.jump * xp.sum(xp.astype(xp.abs(flat) <= error[:, None], h.dtype), axis=-1)
+            for kink in phi.kinks:
+                near = xp.abs(flat - kink) <= error[:, None] * (1.0 + 4.0 * rounding.unit_roundoff(h))
+                nuclear = nuclear + phi.jump * xp.sum(xp.astype(near, h.dtype), axis=-1)
         return JacobianError(phi.lipschitz + computed, phi.lipschitz + computed, 1, nuclear)
 
     def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:

@@ -57,7 +57,17 @@ def torch_layers(g: ir.Branch, parameters: dict[str, Any]) -> list[Callable[[Any
 
         return value
 
+    def skip(i: int) -> Callable[[Any], Any]:
+        def value(z: Any) -> Any:
+            inner = torch.nn.functional.silu(z).unflatten(-1, (2, 2)).transpose(-1, -2).flatten(-2)
+            (a, b), (c, d) = (tuple(parameters[f"{i}.{at}.{part}"] for part in ("scale", "bias")) for at in ("0.0", "1.3"))
+            return a * z + b + c * inner + d
+
+        return value
+
     def layer_of(i: int, name: str) -> Callable[[Any], Any]:
+        if f"{i}.0.0.scale" in parameters:
+            return skip(i)
         if f"{i}.0.weight" in parameters:
             return dense(i)
         if f"{i}.raw" in parameters:

@@ -17,8 +17,11 @@ import iresnet_ref as ir
 from iresnet_backends import Backend
 from iresnet_backends.capabilities import row
 from iresnet_ref.layers.by_name import nonlinearity, widening
+from iresnet_ref.layers.diagonal import DiagonalAffine
 from iresnet_ref.layers.linear import Affine, LinearLayer
+from iresnet_ref.layers.parallel import Parallel
 from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_ref.layers.rearrangement import Rearrangement
 from iresnet_ref.layers.sorting import GroupSort
 
 BACKENDS = {
@@ -94,6 +97,7 @@ CONSTRUCTORS: dict[str, Constructor] = {
     ),
     "sort mixture d=2 L=.9": lambda like, seed: mixture((2, 4, 2, 2), [GroupSort(4), "maxmin"], 0.9, seed, like),
     "densenet d=2 L=.9": lambda like, seed: ir.densenet(2, depth=3, growth=2, lipschitz=0.9, seed=seed, like=like),
+    "skip and scale d=4 L=.9": lambda like, seed: skipping(0.9, seed, like),
     "symmetric- d=4 L=.99": lambda like, seed: symmetric(4, 0.99, -1.0, seed, like),
     "tiny J d=4": lambda like, seed: ir.mlp((4, 8, 4), lipschitz=1e-7, seed=seed, like=like),
 }
@@ -134,6 +138,16 @@ def mixture(sizes: tuple[int, ...], activations: list[Any], lipschitz: float, se
         layers.append(Affine(ir.spectral.normalise(weight, share), bias))
         layers += [] if activation is None else [nonlinearity(activation, like)]
     return ir.Branch(tuple(layers), (sizes[0],))
+
+
+def skipping(lipschitz: float, seed: int, like: Any) -> ir.Branch:
+    """Return a branch with a skip connection inside, entry-wise scales, and its event seen as a 2×2 image in between."""
+    g = ir.mlp((4, 4, 4), activation="silu", lipschitz=lipschitz, seed=seed, like=like)
+    first, phi, last = g.layers
+    scale = ir.arrays.from_host(np.asarray([0.5, -0.25, 0.125, 0.5]), like)
+    shrink = DiagonalAffine(scale, 0.25 * scale)
+    there, back = Rearrangement((4,), (0,), (2, 2)), Rearrangement((2, 2), (1, 0), (4,))
+    return ir.Branch((first, Parallel(((shrink,), (phi, there, back, shrink))), last), (4,))
 
 
 def symmetric(d: int, lipschitz: float, sign: float, seed: int, like: Any) -> ir.Branch:

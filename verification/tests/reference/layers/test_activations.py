@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 import iresnet_ref as ir
-from iresnet_ref.layers import activations
+from iresnet_ref.layers import activations, gated
 from iresnet_ref.layers.activations import ACTIVATIONS, Activation, elu, get, leaky_relu
 from iresnet_ref.layers.by_name import nonlinearity
 from iresnet_ref.layers.lipswish import CLIPSWISH, IN_THE_1_NORM, CLipSwish, LipSwish, lipswish, swish_bends
+from iresnet_ref.layers.piecewise import hardtanh, softshrink
 from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_ref.layers.saturating import SELU_ALPHA, SELU_SCALE, celu, softplus
 
 
 def swish(z: Any, beta: Any = 1) -> Any:
@@ -32,12 +34,30 @@ FORMULAS: dict[str, Callable[[Any], Any]] = {
     "relu": lambda z: max(z, mpmath.mpf(0)),
     "leaky relu": lambda z: max(z, mpmath.mpf(0.01) * z),
     "half of clipswish": lambda z: swish(z) / mpmath.mpf(CLIPSWISH),
+    "silu": swish,
+    "gelu": lambda z: z * mpmath.ncdf(z),
+    "gelu tanh": lambda z: swish(z, 2 * mpmath.sqrt(2 / mpmath.pi) * (1 + mpmath.mpf(gated.CUBIC) * z**2)),
+    "mish": lambda z: z * mpmath.tanh(mpmath.log1p(mpmath.exp(z))),
+    "sigmoid": lambda z: 1 / (1 + mpmath.exp(-z)),
+    "log sigmoid": lambda z: -mpmath.log1p(mpmath.exp(-z)),
+    "softsign": lambda z: z / (1 + abs(z)),
+    "tanhshrink": lambda z: z - mpmath.tanh(z),
+    "selu": lambda z: mpmath.mpf(SELU_SCALE) * (z if z > 0 else mpmath.mpf(SELU_ALPHA) * mpmath.expm1(z)),
+    "hardtanh": lambda z: min(max(z, mpmath.mpf(-1)), mpmath.mpf(1)),
+    "softshrink": lambda z: z - min(max(z, mpmath.mpf(-0.5)), mpmath.mpf(0.5)),
+    "hard sigmoid": lambda z: min(max(z + 3, mpmath.mpf(0)), mpmath.mpf(6)) / 6,
+    "hardswish": lambda z: z * min(max(z + 3, mpmath.mpf(0)), mpmath.mpf(6)) / 6,
 }
 CASES: list[tuple[Activation, Callable[[Any], Any]]] = [
     *((get(name), formula) for name, formula in FORMULAS.items()),
     (elu(2.5), lambda z: z if z > 0 else mpmath.mpf(2.5) * mpmath.expm1(z)),
     (elu(0.25), lambda z: z if z > 0 else mpmath.mpf(0.25) * mpmath.expm1(z)),
     (leaky_relu(-0.5), lambda z: z if z > 0 else mpmath.mpf(-0.5) * z),
+    (celu(0.5), lambda z: z if z > 0 else mpmath.mpf(0.5) * mpmath.expm1(2 * z)),
+    (softplus(3.0), lambda z: mpmath.log1p(mpmath.exp(3 * z)) / 3),
+    (gated.silu(0.3), lambda z: swish(z, mpmath.mpf(0.3))),
+    (gated.silu(5.0), lambda z: swish(z, 5)),
+    (hardtanh(0.0, 6.0), lambda z: min(max(z, mpmath.mpf(0)), mpmath.mpf(6))),
     (lipswish(0.3), lambda z: swish(z, mpmath.mpf(0.3)) / mpmath.mpf(1.1)),
     (lipswish(5.0), lambda z: swish(z, 5) / mpmath.mpf(1.1)),
     (lipswish(1e-3), lambda z: swish(z, mpmath.mpf(1e-3)) / mpmath.mpf(1.1)),
@@ -66,12 +86,13 @@ def test_values_and_derivatives_are_accurate_to_8u(phi: Activation, formula: Cal
             truth = formula(at)
             # |fl φ − φ| ≤ 8u(|φ| + 1), 0 for the exact ones
             assert abs(mpmath.mpf(float(value[i])) - truth) <= phi.error * u * (abs(truth) + 1)
-            if point == 0.0 or (phi.name.startswith(("relu", "elu", "leaky")) and abs(point) < 1e-6):
-                continue  # the kink, or differences across it
+            kinked = phi.jump > 0.0 or phi.name.startswith(("elu", "celu", "softsign"))
+            if point == 0.0 or (kinked and min(abs(point - kink) for kink in phi.kinks) < 1e-6):
+                continue  # a kink of φ or φ′, or differences across it
             slope, bend = mpmath.diff(formula, at, 1), mpmath.diff(formula, at, 2)
             assert abs(mpmath.mpf(float(first[i])) - slope) <= size * u * (abs(slope) + 1) + mpmath.mpf(10) ** -25
             assert abs(mpmath.mpf(float(second[i])) - bend) <= size * u * (abs(bend) + 1) + mpmath.mpf(10) ** -15
-            assert abs(bend) <= phi.curvature * (1 + mpmath.mpf(10) ** -15)
+            assert abs(bend) <= phi.curvature * (1 + mpmath.mpf(10) ** -15) + mpmath.mpf(10) ** -15
     assert np.abs(phi.value(z) - value).max() <= 2 * u * np.abs(value).max()
 
 
@@ -176,13 +197,23 @@ def test_bad_constants_are_refused() -> None:
         lipswish(0.0)
     with pytest.raises(ValueError, match=r"leaky_relu: expected a finite slope, got inf"):
         leaky_relu(np.inf)
+    with pytest.raises(ValueError, match=r"celu: expected 0 < α < inf, got 0; try alpha=1.0"):
+        celu(0)
+    with pytest.raises(ValueError, match=r"softplus: expected 0 < β < inf, got -1"):
+        softplus(-1)
+    with pytest.raises(ValueError, match=r"silu: expected 0 < β < inf, got 0.0"):
+        gated.silu(0.0)
+    with pytest.raises(ValueError, match=r"hardtanh: expected finite low < high, got 1 and 1"):
+        hardtanh(1, 1)
+    with pytest.raises(ValueError, match=r"softshrink: expected 0 ≤ λ < inf, got -1"):
+        softshrink(-1)
 
 
 def test_unknown_activation_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"expected one of elu, half of clipswish, identity, .*got 'gelu'; try 'lipswish'"):
-        get("gelu")
-    with pytest.raises(ValueError, match=r"expected one of clipswish, elu, fullsort,.*maxmin.*got 'gelu'"):
-        ir.mlp((2, 4, 2), activation="gelu")
+    with pytest.raises(ValueError, match=r"expected one of elu, gelu, gelu tanh, half of .*got 'swoosh'; try 'lipswish'"):
+        get("swoosh")
+    with pytest.raises(ValueError, match=r"expected one of clipswish, elu, fullsort,.*maxmin.*got 'swoosh'"):
+        ir.mlp((2, 4, 2), activation="swoosh")
 
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, "clipswish", "fullsort", "learnable clipswish", "learnable lipswish", "maxmin"])

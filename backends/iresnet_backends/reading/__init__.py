@@ -1,0 +1,1 @@
+"""How modules of frameworks are read: the graph of their forward pass, the rules for each function, and the comparison afterwards."""

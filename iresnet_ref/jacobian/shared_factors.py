@@ -1,0 +1,130 @@
+"""Factors that are the same for all samples and no matrix: a diagonal, a rearrangement of entries, and a sum of products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from iresnet_ref.arrays import Array, namespace
+from iresnet_ref.jacobian.factors import Factor
+
+
+@dataclass(frozen=True)
+class SharedDiagonal:
+    """v ↦ D v with one diagonal for all samples, `entries` of shape (*event)."""
+
+    entries: Array
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The event shape."""
+        return tuple(self.entries.shape)
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """The event shape."""
+        return tuple(self.entries.shape)
+
+    @property
+    def shared(self) -> bool:
+        """One diagonal serves all samples."""
+        return True
+
+    def apply(self, v: Array) -> Any:
+        """Return D v."""
+        return v * self.entries
+
+    def transpose(self, u: Array) -> Any:
+        """Return Dᵀ u = D u."""
+        return u * self.entries
+
+    def take(self, rows: Any) -> SharedDiagonal:
+        """Return itself: it has no rows."""
+        del rows
+        return self
+
+
+@dataclass(frozen=True)
+class Rearranged:
+    """v ↦ v with its event axes permuted, then reshaped: an isometry of every p-norm."""
+
+    event: tuple[int, ...]
+    axes: tuple[int, ...]
+    out: tuple[int, ...]
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The event shape."""
+        return self.event
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """The shape afterwards."""
+        return self.out
+
+    @property
+    def shared(self) -> bool:
+        """It is the same for all samples."""
+        return True
+
+    def apply(self, v: Array) -> Any:
+        """Return the rearranged v."""
+        lead = tuple(v.shape[: v.ndim - len(self.event)])
+        return namespace(v).reshape(_permuted(v, self.axes), (*lead, *self.out))
+
+    def transpose(self, u: Array) -> Any:
+        """Return u put back."""
+        lead = tuple(u.shape[: u.ndim - len(self.out)])
+        u = namespace(u).reshape(u, (*lead, *(self.event[axis] for axis in self.axes)))
+        return _permuted(u, tuple(self.axes.index(axis) for axis in range(len(self.axes))))
+
+    def take(self, rows: Any) -> Rearranged:
+        """Return itself: it has no rows."""
+        del rows
+        return self
+
+
+def _permuted(v: Array, axes: tuple[int, ...]) -> Any:
+    lead = v.ndim - len(axes)
+    if axes == tuple(range(len(axes))):
+        return v
+    return namespace(v).permute_dims(v, (*range(lead), *(lead + axis for axis in axes)))
+
+
+@dataclass(frozen=True)
+class Summed:
+    """v ↦ Σ_k F_{k,n} ⋯ F_{k,1} v; an empty product is the identity. `event` is the shape of v and of the result's events `out`."""
+
+    parts: tuple[tuple[Factor, ...], ...]
+    event: tuple[int, ...]
+    out: tuple[int, ...]
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The event shape."""
+        return self.event
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """The shape of the sum."""
+        return self.out
+
+    @property
+    def shared(self) -> bool:
+        """Whether all factors are."""
+        return all(factor.shared for part in self.parts for factor in part)
+
+    def apply(self, v: Array) -> Any:
+        """Return Σ_k F_k v."""
+        images = [reduce(lambda w, factor: factor.apply(w), part, v) for part in self.parts]
+        return reduce(lambda a, b: a + b, images)
+
+    def transpose(self, u: Array) -> Any:
+        """Return Σ_k F_kᵀ u."""
+        images = [reduce(lambda w, factor: factor.transpose(w), reversed(part), u) for part in self.parts]
+        return reduce(lambda a, b: a + b, images)
+
+    def take(self, rows: Any) -> Summed:
+        """Return the factor of these rows."""
+        return Summed(tuple(tuple(f.take(rows) for f in part) for part in self.parts), self.event, self.out)

@@ -1,0 +1,101 @@
+"""Permuting the axes of events and reshaping them: nothing is computed, and every norm is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from iresnet_ref.arrays import device, namespace
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.jacobian.shared_factors import Rearranged
+from iresnet_ref.layers.layer import Pullback
+from iresnet_ref.rounding.forward_error import ForwardError
+from iresnet_ref.rounding.jacobian_error import JacobianError
+
+
+@dataclass(frozen=True)
+class Rearrangement:
+    """Events of shape `event`, their axes in the order `axes`, read as events of shape `out`.
+
+    Raises: ShapeError where `axes` is no order of the axes, or `out` has another number of entries.
+
+    >>> import numpy as np
+    >>> Rearrangement((2, 3), (1, 0), (6,))(np.arange(6.0).reshape(1, 2, 3)).tolist()
+    [[0.0, 3.0, 1.0, 4.0, 2.0, 5.0]]
+    """
+
+    event: tuple[int, ...]
+    axes: tuple[int, ...]
+    out: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("event", "axes", "out"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if sorted(self.axes) != list(range(len(self.event))) or math.prod(self.event) != math.prod(self.out):
+            raise ShapeError(
+                f"rearrangement: expected an order of the {len(self.event)} axes and as many entries, got axes {self.axes} and "
+                f"{self.event} → {self.out}; try axes={tuple(range(len(self.event)))}"
+            )
+
+    @property
+    def name(self) -> str:
+        """E.g. "rearrangement (2, 3)→(6,)"."""
+        return f"rearrangement {self.event}→{self.out}"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """None."""
+        return {}
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Rearrangement:
+        """Return itself."""
+        del parameters
+        return self
+
+    def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the new shape."""
+        if event != self.event:
+            raise ShapeError(
+                f"{self.name}: expected events of shape {self.event}, got {event}; fit it to the layer before"
+            )
+        return self.out
+
+    @property
+    def _factor(self) -> Rearranged:
+        return Rearranged(self.event, self.axes, self.out)
+
+    def __call__(self, x: Any) -> Any:
+        """Return the rearranged x."""
+        return self._factor.apply(x)
+
+    def linearize(self, x: Any) -> tuple[Any, Rearranged]:
+        """Return the rearranged x and the rearrangement."""
+        return self(x), self._factor
+
+    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+        """x̄ and v̄ are ȳ and t̄ put back."""
+        del x, v
+        back = [None if bar is None else self._factor.transpose(bar) for bar in (y_bar, t_bar)]
+        return back[0], back[1], {}
+
+    def norm_bound(self, p: float = 2.0) -> float:
+        """Return 1, whatever p."""
+        del p
+        return 1.0
+
+    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
+        """The same: nothing rounds."""
+        del h, y
+        return before
+
+    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
+        """None: the factor is exact."""
+        del error
+        return JacobianError(1.0, 1.0, 0, namespace(h).zeros(h.shape[:1], dtype=h.dtype, device=device(h)))
+
+    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
+        """The variances in their new places."""
+        del h, y, unit
+        return self(variance)

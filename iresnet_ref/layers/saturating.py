@@ -1,0 +1,149 @@
+"""Activations that saturate or grow linearly on one side: sigmoid, log-sigmoid, softsign, tanhshrink, SELU, CELU, softplus with a slope.
+
+    sigmoid σ, Lip ¼;   log-sigmoid −log(1 + e^{−z}), 1;   softsign z/(1 + |z|), 1;   tanhshrink z − tanh z, 1;
+    SELU λ(z⁺ + α(e^{z⁻} − 1)), λα = 1.7580993…;   CELU z⁺ + α(e^{z⁻/α} − 1), 1;   softplus log(1 + e^{βz})/β, 1,
+
+z⁺ = max(z, 0), z⁻ = min(z, 0). docs/proofs.md proves the constants. References: Klambauer and others, arXiv 1706.02515 (SELU); Barron,
+arXiv 1704.07483 (CELU).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from iresnet_ref.arrays import Array, namespace
+from iresnet_ref.layers.activations import Activation, get, sigmoid
+
+SELU_SCALE = 1.0507009873554804934193349852946
+SELU_ALPHA = 1.6732632423543772848170429916717
+
+
+def _sigmoid_both(z: Array) -> tuple[Any, Any]:
+    s, t = sigmoid(z)
+    return s, s * t
+
+
+def _sigmoid_second(z: Array) -> Any:
+    s, t = sigmoid(z)
+    return s * t * (t - s)
+
+
+def _logsigmoid(z: Array) -> Any:
+    return -get("softplus").value(-z)
+
+
+def _logsigmoid_both(z: Array) -> tuple[Any, Any]:
+    return _logsigmoid(z), sigmoid(-z)[0]
+
+
+def _softsign_both(z: Array) -> tuple[Any, Any]:
+    xp = namespace(z)
+    shrunk = 1.0 / (1.0 + xp.abs(z))
+    return z / (1.0 + xp.abs(z)), shrunk * shrunk
+
+
+def _softsign_second(z: Array) -> Any:
+    xp = namespace(z)
+    shrunk = 1.0 / (1.0 + xp.abs(z))
+    return -2.0 * xp.sign(z) * (shrunk * shrunk * shrunk)
+
+
+def _tanhshrink_both(z: Array) -> tuple[Any, Any]:
+    t = namespace(z).tanh(z)
+    return z - t, t * t
+
+
+def _tanhshrink_second(z: Array) -> Any:
+    t = namespace(z).tanh(z)
+    return 2.0 * t * (1.0 - t) * (1.0 + t)
+
+
+def _parts(z: Array) -> tuple[Any, Any, Any]:
+    """Return (max(z, 0), min(z, 0), [z > 0])."""
+    xp = namespace(z)
+    zero = xp.zeros_like(z)
+    return xp.maximum(z, zero), xp.minimum(z, zero), xp.astype(z > 0.0, z.dtype)
+
+
+def _selu_both(z: Array) -> tuple[Any, Any]:
+    xp = namespace(z)
+    right, left, positive = _parts(z)
+    steep = SELU_SCALE * SELU_ALPHA
+    value = SELU_SCALE * right + steep * xp.expm1(left)
+    return value, SELU_SCALE * positive + steep * xp.exp(left) * (1.0 - positive)
+
+
+def _selu_second(z: Array) -> Any:
+    _, left, positive = _parts(z)
+    return (SELU_SCALE * SELU_ALPHA) * namespace(z).exp(left) * (1.0 - positive)
+
+
+def celu(alpha: float = 1.0) -> Activation:
+    """Return CELU: z for z > 0, α(e^{z/α} − 1) below; 1-Lipschitz. Raises ValueError unless 0 < α < ∞.
+
+    >>> celu(2.0).lipschitz
+    1.0
+    """
+    if not 0.0 < alpha < math.inf:
+        raise ValueError(f"celu: expected 0 < α < inf, got {alpha}; try alpha=1.0")
+    if alpha == 1.0:
+        return get("elu")
+
+    def both(z: Array) -> tuple[Any, Any]:
+        xp = namespace(z)
+        right, left, _ = _parts(z)
+        return right + alpha * xp.expm1(left / alpha), xp.exp(left / alpha)
+
+    def second(z: Array) -> Any:
+        _, left, positive = _parts(z)
+        return namespace(z).exp(left / alpha) * (1.0 - positive) / alpha
+
+    curvature = 1.0 / alpha * (1.0 + 2.0**-50)
+    return Activation(
+        f"celu α={alpha:.6g}", lambda z: both(z)[0], both, second, 1.0, curvature=curvature, made=("celu", alpha)
+    )
+
+
+def softplus(beta: float = 1.0) -> Activation:
+    """Return log(1 + e^{βz})/β, 1-Lipschitz, with φ′ = σ(βz). Raises ValueError unless 0 < β < ∞.
+
+    >>> softplus(2.0).lipschitz
+    1.0
+    """
+    if not 0.0 < beta < math.inf:
+        raise ValueError(f"softplus: expected 0 < β < inf, got {beta}; try beta=1.0")
+    if beta == 1.0:
+        return get("softplus")
+
+    def stretched(z: Array) -> Any:
+        """βz, kept where its exponential is in range: beyond, softplus is max(z, 0) to rounding."""
+        xp = namespace(z)
+        edge = xp.full_like(z, math.log(float(xp.finfo(z.dtype).max)) / beta)
+        return beta * xp.minimum(xp.maximum(z, -edge), edge)
+
+    def value(z: Array) -> Any:
+        xp = namespace(z)
+        return _parts(z)[0] + xp.log1p(xp.exp(-xp.abs(stretched(z)))) / beta
+
+    def both(z: Array) -> tuple[Any, Any]:
+        return value(z), sigmoid(stretched(z))[0]
+
+    def second(z: Array) -> Any:
+        s, t = sigmoid(stretched(z))
+        return beta * (s * t)
+
+    curvature = 0.25 * beta * (1.0 + 2.0**-50)
+    return Activation(f"softplus β={beta:.6g}", value, both, second, 1.0, curvature=curvature, made=("softplus", beta))
+
+
+SATURATING: tuple[Activation, ...] = (
+    Activation("sigmoid", lambda z: sigmoid(z)[0], _sigmoid_both, _sigmoid_second, 0.25, curvature=0.09622504486493764),
+    Activation("log sigmoid", _logsigmoid, _logsigmoid_both, lambda z: -_sigmoid_both(z)[1], 1.0, curvature=0.25),
+    Activation("softsign", lambda z: _softsign_both(z)[0], _softsign_both, _softsign_second, 1.0, curvature=2.0),
+    Activation("tanhshrink", lambda z: _tanhshrink_both(z)[0], _tanhshrink_both, _tanhshrink_second, 1.0, curvature=0.77),
+    Activation(
+        "selu", lambda z: _selu_both(z)[0], _selu_both, _selu_second, 1.7580993408473773, curvature=1.7580993408473773,
+        jump=0.7073983534918968,
+    ),
+)  # fmt: skip
