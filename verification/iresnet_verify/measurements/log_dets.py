@@ -70,3 +70,12 @@ def density_gap(calls: "Any", x: "Any", expected: "Any", allowed: "Any") -> "tup
     gap = np.where(np.isfinite(gap), gap, np.inf)
     worst = int(np.argmax(gap / np.asarray(allowed)))
     return float(gap[worst]), float(np.asarray(allowed)[worst])
+
+
+def volume_of_one_image(calls: "Any", a: "Any", b: "Any", smallest: float) -> "tuple[float, float]":
+    """log(e^min log_det·vol(B)) against log (2δ)^d, B the box between the rows a and b, δ the distance of their images or its rounding."""
+    box = np.concatenate([a, b])
+    y = calls.forward(box).reshape(2, -1).astype(np.float64)
+    spread = max(float(np.linalg.norm(y[1] - y[0])), 8 * np.finfo(box.dtype).eps * float(np.linalg.norm(y[0])), smallest)
+    volume = float(np.log(np.abs(b.astype(np.float64) - a)).sum())
+    return float(np.min(calls.log_det(box))) + volume, y.shape[1] * float(np.log(2.0 * spread))

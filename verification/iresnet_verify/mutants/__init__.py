@@ -12,7 +12,7 @@ from iresnet_verify.mutants.mutant import Mutant
 def load() -> dict[str, Mutant]:
     """Return {id: mutant} of every module here that has a table MUTANTS, in the order of the families. Needs torch."""
     found: dict[str, Mutant] = {}
-    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         mine: dict[str, Mutant] = getattr(importlib.import_module(module.name), "MUTANTS", {})
         if twice := found.keys() & mine.keys():
             raise ValueError(f"expected each mutant once, got twice: {', '.join(sorted(twice))}; rename one")

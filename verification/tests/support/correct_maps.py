@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from iresnet_verify import Subject
 from iresnet_verify.mutants import bounds
-from iresnet_verify.mutants.inverses import Slow
+from iresnet_verify.mutants.inverse.round_trips import Slow
 from iresnet_verify.mutants.networks import Effective, Frozen, Residual, banach, dtype_of, mlp
 
 

@@ -12,7 +12,7 @@ import torch
 
 from iresnet_verify import Subject, audit
 from iresnet_verify.catalogue.convergence import rate, reporting, worst_input
-from iresnet_verify.catalogue.inverse import injectivity, round_trips
+from iresnet_verify.catalogue.inverse import collapse, injectivity, round_trips
 from iresnet_verify.catalogue.lipschitz import bound
 from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.check.context import Context
@@ -20,7 +20,7 @@ from iresnet_verify.check.registry import CATALOGUE
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.running.run import Prepared
 
-MODULES = {m.__name__ for m in (rate, reporting, worst_input, injectivity, round_trips, bound)}
+MODULES = {m.__name__ for m in (rate, reporting, worst_input, collapse, injectivity, round_trips, bound)}
 IDS = sorted(c.id for c in CATALOGUE.values() if c.run.__module__ in MODULES)
 OF_INVERSE = [i for i in IDS if not i.startswith("lipschitz.")]
 OF_BOUND = [i for i in IDS if i.startswith("lipschitz.")] + ["convergence.banach-rate", "inverse.is-injective"]

@@ -55,8 +55,9 @@ def signed(ctx: Context, x: HostArray) -> Signed:
     return Signed(value, null, left)
 
 
-def opposite(ctx: Context, domain: Domain) -> tuple[HostArray, HostArray, int, float]:
-    """Return (x₊, x₋) with det J > 0 and < 0 (both empty if not found), the points tried, the smallest σ_min met."""
+def opposite(ctx: Context, domain: Domain) -> tuple[HostArray, HostArray, int, int, float]:
+    """Return (x₊, x₋) with det J > 0 and < 0 (both empty if not found), the points tried, those of certain
+    sign, and the smallest certain σ_min."""
     affordable = max(4, 2 * search.WORK // max(ctx.d, 1))
     ends = ctx.inputs(2 * max(1, min(ctx.budget.restarts, affordable // 4)))
     spread = np.linspace(-1.0, 2.0, 13) if domain.everywhere else np.linspace(0.0, 1.0, 9)
@@ -65,8 +66,8 @@ def opposite(ctx: Context, domain: Domain) -> tuple[HostArray, HostArray, int, f
     lines = [(p + t * (q - p)) for p, q in zip(ends[:half], ends[half:], strict=True) for t in spread]
     x = domain.clip(np.stack(lines).astype(ends.dtype)[:affordable])
     found = signed(ctx, x)
-    tried = len(x)
-    smallest = float(np.abs(found.value).min())
+    tried, certain = len(x), int((found.value != 0.0).sum())
+    smallest = float(np.abs(found.value[found.value != 0.0]).min(initial=np.inf))
     steps = max(3, min(ctx.budget.steps // 2, 30 * 32 // max(ctx.d, 1)))
     home = 1.0 if (found.value > 0).sum() * 2 >= (found.value != 0).sum() else -1.0
     order = np.argsort(found.value * home)[: max(2, min(ctx.budget.restarts, affordable // 16))]
@@ -81,19 +82,19 @@ def opposite(ctx: Context, domain: Domain) -> tuple[HostArray, HostArray, int, f
             moves.append(-slope / np.maximum(norms(slope), 1e-300).reshape(column))
         trial = np.concatenate([domain.clip((lead + step.reshape(column) * m).astype(lead.dtype)) for m in moves])
         seen = signed(ctx, trial)
-        tried += len(trial)
+        tried, certain = tried + len(trial), certain + int((seen.value != 0.0).sum())
         table = (seen.value * home).reshape(len(moves), len(lead))
         pick = table.argmin(axis=0) * len(lead) + np.arange(len(lead))
         better = table.min(axis=0) < score
         lead[better], score[better] = trial[pick[better]], table.min(axis=0)[better]
         null[better], left[better] = seen.null[pick[better]], seen.left[pick[better]]
         step = np.where(better, 1.5 * step, 0.6 * step)
-    smallest = min(smallest, float(np.abs(score).min()))
+    smallest = min(smallest, float(np.abs(score[score != 0.0]).min(initial=np.inf)))
     other = lead[score < 0]
     same = x[found.value * home > 0]
     if not len(other) or not len(same):
-        return x[:0], x[:0], tried, smallest
-    return same, other, tried, smallest
+        return x[:0], x[:0], tried, certain, smallest
+    return same, other, tried, certain, smallest
 
 
 def fold(ctx: Context, a: HostArray, b: HostArray) -> tuple[HostArray, HostArray]:
@@ -108,7 +109,7 @@ def fold(ctx: Context, a: HostArray, b: HostArray) -> tuple[HostArray, HostArray
     return middle, here.null[0]
 
 
-def twin(ctx: Context, domain: Domain, a: HostArray, guess: HostArray) -> HostArray | None:
+def other_preimage(ctx: Context, domain: Domain, a: HostArray, guess: HostArray) -> HostArray | None:
     """Solve F(b) = F(a) from b = guess by damped Newton; return b if it is apart from a and equal in the image."""
     target = ctx.f.forward(a)
     b, gap = guess, distance(ctx.f.forward(guess), target)[0]
@@ -143,12 +144,16 @@ def is_injective(ctx: Context) -> Outcome:
     """Opposite signs of det J, the fold between them, and the pair of inputs on both sides of it with one image."""
     refreshed(ctx)
     domain = Domain.of(ctx)
-    same, other, tried, smallest = opposite(ctx, domain)
-    evidence: dict[str, Any] = {"jacobians": tried, "smallest_singular_value": smallest, "sign_change": bool(len(other))}
+    same, other, tried, certain, smallest = opposite(ctx, domain)
+    evidence: dict[str, Any] = {"compared": certain, "jacobians": tried, "smallest_singular_value": smallest,
+                                "sign_change": bool(len(other))}
     text = f"equal to the rounding of two evaluations at a distance of at least {APART}·max(1, ‖a‖)"
+    if not certain:
+        return Outcome("skipped", f"the Jacobian is singular to the oracle's error at all of {tried} points: no sign of det J is certain "
+                       "[see inverse.separates-inputs]", evidence, text, "sign of det J by the Jacobian oracle")
     if not len(other):
-        return Outcome("passed", f"Not refuted: {tried} Jacobians, all determinants of one sign, smallest singular value "
-                       f"{smallest:.3g}.", evidence, text, "sign of det J by the Jacobian oracle")
+        return Outcome("passed", f"Not refuted: {certain} of {tried} Jacobians have a certain sign of det J, all the same, smallest "
+                       f"singular value {smallest:.3g}.", evidence, text, "sign of det J by the Jacobian oracle")
     for i in range(min(4, len(other))):
         near = int(distance(same, np.broadcast_to(other[i], same.shape)).argmin())
         point, null = fold(ctx, same[near : near + 1], other[i : i + 1])
@@ -159,7 +164,7 @@ def is_injective(ctx: Context) -> Outcome:
                     domain.clip((point + s * side * length * size(point)[0] * direction).astype(point.dtype))
                     for s in (1.0, -1.0)
                 )
-                b = twin(ctx, domain, a, guess)
+                b = other_preimage(ctx, domain, a, guess)
                 if b is None:
                     continue
                 rounding = float((ctx.forward_tolerance(a, ctx.f.forward(a)) + ctx.forward_tolerance(

@@ -192,8 +192,12 @@ def keeps_precision(ctx: Context) -> Outcome:
     if full < 8:
         return Outcome("inconclusive", f"only {full} entries of the inputs need more than {bits} bits of mantissa; try "
                        "inputs= that vary.", {"bits": bits, "compared": full})
+    share, most = measures.wasted_precision(ctx.f, x, bits)
+    if not share <= most and not np.isfinite(sensitivity(ctx, x[:4])).any():
+        return Outcome("skipped", "the Jacobian is singular to the oracle's error: the inverse has no precision to lose "
+                       "[see inverse.separates-inputs]", {"bits": bits, "compared": 0})
     return verdict(
-        *measures.wasted_precision(ctx.f, x, bits),
+        share, most,
         expected=f"entries of inverse(F(x)) in the precision of {ctx.subject.dtype}",
         got=lambda at: f"{at.error:.0%} of them in {bits} bits of mantissa: the inverse computes in a narrower dtype",
         remedy="look for a cast or a default dtype inside",

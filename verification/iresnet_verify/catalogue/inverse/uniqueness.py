@@ -51,7 +51,7 @@ def unique_preimage(ctx: Context) -> Outcome:
     solved = (gap <= noise) & domain.contains(b)
     second = solved & (apart >= APART * size(a))
     evidence: dict[str, Any] = {"starts": count, "evaluations": evaluations, "solved": int(solved.sum()),
-                                "found_x_again": int((solved & ~second).sum())}
+                                "compared": int((solved & ~second).sum()), "unresolved": 0}
     text = (f"equal to the rounding of two evaluations, at a distance of at least {APART}·max(1, ‖a‖), with "
             f"η/σ_min ≤ {ISOLATED}·‖a − b‖ at both ends")
     for i in np.flatnonzero(second):
@@ -59,6 +59,7 @@ def unique_preimage(ctx: Context) -> Outcome:
         oracle = ctx.jacobian(pair)
         smallest = singular.smallest(oracle.matrix)[1] - oracle.error
         if not (smallest > 0).all() or noise[i] / smallest.min() > ISOLATED * apart[i]:
+            evidence["unresolved"] += 1
             continue
         found = {**evidence, "distance": float(apart[i]), "distance_of_images": float(gap[i]),
                  "smallest_singular_value": float(smallest.min())}
@@ -67,8 +68,12 @@ def unique_preimage(ctx: Context) -> Outcome:
             f"{noise[i]:.1g}), so F is not injective; make Lip(g) < 1, or declare the inputs= where it is", found, text,
             "F at both points", Counterexample({"a": a[i : i + 1], "b": b[i : i + 1], "rounding": float(noise[i])},
                                                measures.same_image))
-    return Outcome("passed", f"Not refuted: {count} starting points, {int(solved.sum())} arrived, all of them at x.", evidence,
-                   text, "F at both points")
+    at_x = evidence["compared"]
+    elsewhere = (f"; {evidence['unresolved']} arrived elsewhere, where the Jacobian is singular to rounding [see inverse.separates-inputs]"
+                 if evidence["unresolved"] else "")
+    if not at_x:
+        return Outcome("skipped", f"none of {count} starting points arrived at x{elsewhere}", evidence, text, "F at both points")
+    return Outcome("passed", f"Not refuted: {count} starting points, {at_x} arrived at x{elsewhere}.", evidence, text, "F at both points")
 
 
 def _newton(ctx: Context, domain: Domain, b: HostArray, target: HostArray) -> tuple[HostArray, Rows, int]:

@@ -104,6 +104,21 @@ def floors(ctx: Context, x: HostArray, y: HostArray, back: HostArray) -> Rows:
         return np.asarray(4.0 * kappa * ctx.forward_tolerance(x, y))
 
 
+def component_rounding(ctx: Context, x: HostArray, y: HostArray) -> HostArray:
+    """Return, for each component of F(x), how far rounding may move it.
+
+    8·max over 8 inputs x(1 + su), s = ±1 at random, of |F(x(1 + su)) − F(x)|, plus 4u|F(x)|: no evaluation of F tells images that
+    are closer than those of inputs that differ by one rounding.
+    """
+    rng = np.random.default_rng(0)
+    moved: HostArray = np.zeros(y.shape)
+    for _ in range(8):
+        signs = rng.choice([-1.0, 1.0], size=x.shape)
+        near = (x.astype(np.float64) * (1.0 + 2.0 * ctx.u * signs)).astype(x.dtype)
+        moved = np.maximum(moved, np.abs(ctx.f.forward(near).astype(np.float64) - y))
+    return np.asarray(8.0 * moved + 4.0 * ctx.u * np.abs(y.astype(np.float64)))
+
+
 @dataclass(frozen=True)
 class Domain:
     """Where the subject's promises hold, as far as a search may use it; `radius` None: everywhere."""

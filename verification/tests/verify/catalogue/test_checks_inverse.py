@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import correct_maps as maps
 import numpy as np
 import pytest
-from map_cases import OF_INVERSE, accepted, rejected, results
+import torch
+from map_cases import OF_INVERSE, accepted, rejected, results, shows_violation
 
 from iresnet_verify import Subject
 from iresnet_verify.catalogue.shared.map_errors import Domain, floors, sensitivity
 from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.check.context import Context
-from iresnet_verify.mutants import inverses
+from iresnet_verify.mutants.inverse import collapsing
+from iresnet_verify.mutants.inverse import round_trips as inverses
 from iresnet_verify.running.run import Prepared
 
 MANY = ("inverse.keeps-tolerance", "inverse.recovers-input", "inverse.recovers-output", "convergence.is-reported",
@@ -30,6 +33,10 @@ WRONG: dict[str, tuple[Callable[[int], Subject], str, tuple[str, ...]]] = {
                                  "inverse.keeps-tolerance", (*MANY[3:], "inverse.keeps-precision")),
     "cached": (inverses.cached, "inverse.recovers-output", ("convergence.is-reported",)),
     "folded": (lambda s: inverses.folded(3, s), "inverse.is-injective", ()),
+    "projection": (collapsing.projection, "inverse.separates-inputs", ()),
+    "ReLU": (collapsing.rectifier, "inverse.separates-inputs", ()),
+    "bottleneck": (collapsing.bottleneck, "inverse.separates-inputs", ()),
+    "residual bottleneck": (collapsing.residual_bottleneck, "inverse.separates-inputs", ()),
     "folded d=8": (lambda s: inverses.folded(8, s), "inverse.is-injective", ()),
 }
 
@@ -110,3 +117,63 @@ def test_odd_inputs_outside_the_promised_ones_decide_nothing() -> None:
                   inputs=lambda n, rng: 1e9 + rng.uniform(0.0, 1e-3, (n, 3)))
     found = results(far, ["inverse.odd-inputs"])["inverse.odd-inputs"]
     assert (found.status, found.evidence["compared"]) == ("skipped", 0)
+
+
+class Diagonal(torch.nn.Module):
+    """diag(1, 1, 1e-17), with its exact inverse and log-det: right, though σ_min is below every rounding of the Jacobian."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor([1.0, 1.0, 1e-17], dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x * self.scale, self.scale.log().sum().expand(len(x))
+
+    def inverse(self, y: torch.Tensor) -> torch.Tensor:
+        return y / self.scale
+
+
+def saturated(f: Callable[[torch.Tensor], torch.Tensor], slope: Callable[[torch.Tensor], torch.Tensor], centre: float) -> Subject:
+    """A squashing function at inputs where it has saturated, with its honest log-det."""
+    return Subject(name="saturated", event_shape=(3,), forward=lambda x: (f(x), slope(x).sum(1)),
+                   inputs=lambda n, rng: centre + rng.standard_normal((n, 3)))
+
+
+LOGSIGMOID = torch.nn.functional.logsigmoid
+HONEST = {
+    "diag(1, 1, 1e-17)": lambda: Subject(name="diagonal", event_shape=(3,), forward=Diagonal(), inverse=lambda y: Diagonal().inverse(y)),
+    "sigmoid at 40": lambda: saturated(torch.sigmoid, lambda x: LOGSIGMOID(x) + LOGSIGMOID(-x), 40.0),
+    "tanh at 25": lambda: saturated(torch.tanh, lambda x: 2 * (math.log(2.0) + LOGSIGMOID(2 * x)) - 2 * x, 25.0),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_flat_map_that_its_log_det_or_its_inverse_accounts_for_is_not_failed(name: str, seed: int) -> None:
+    found = results(HONEST[name](), ["inverse.separates-inputs", "inverse.unique-preimage", "inverse.is-injective"], seed)
+    assert not [c.message for c in found.values() if c.status == "failed"]
+
+
+SQUASHED = {
+    "softplus": (torch.nn.functional.softplus, LOGSIGMOID),
+    "sigmoid": (torch.sigmoid, lambda x: LOGSIGMOID(x) + LOGSIGMOID(-x)),
+    "tanh": (torch.tanh, lambda x: 2 * (math.log(2.0) + LOGSIGMOID(2 * x)) - 2 * x),
+    "identity": (lambda x: 1.0 * x, torch.zeros_like),
+}
+
+
+@pytest.mark.parametrize("name", SQUASHED)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_an_honest_log_det_accounts_for_saturation(name: str, dtype: str) -> None:
+    f, slope = SQUASHED[name]
+    made = Subject(name=name, event_shape=(3,), forward=lambda x: (f(x), slope(x).sum(1)), dtype=dtype)
+    result = results(made, ["logdet.accounts-for-saturation"])["logdet.accounts-for-saturation"]
+    assert result.status == "passed", result.message
+    assert result.evidence["compared"] > 0
+
+
+@pytest.mark.parametrize("make", [collapsing.clamped_logit, collapsing.hard_limit])
+def test_a_clamp_that_the_log_det_forgets_is_found(make: Callable[[int], Subject]) -> None:
+    result = results(make(0), ["logdet.accounts-for-saturation"])["logdet.accounts-for-saturation"]
+    assert result.status == "failed"
+    shows_violation(make(0), result)

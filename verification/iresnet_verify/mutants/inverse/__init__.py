@@ -1,0 +1,1 @@
+"""Mistakes of the map and of its inverse."""
