@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from iresnet_verify.catalogue.shared.log_det_truth import estimate_rows, truth_at
-from iresnet_verify.check.outcome import Counterexample, Outcome, Status
+from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import Comparison, verdict
 from iresnet_verify.expectation.bias import compare_expectation
 from iresnet_verify.measurements import densities as density_measures
 from iresnet_verify.measurements import log_dets as volume_measures
@@ -33,7 +34,7 @@ CHANGE = "change of variables: log p(x) = log p₀(F(x)) + log|det dF/dx|"
     catches="sign of the log-det, a forgotten block, the base density of another point, missing constants",
 )
 def change_of_variables(ctx: Context) -> Outcome:
-    """log_prob is held against the base density at F(x) plus the determinant of the oracle, not plus the subject's own log-det."""
+    """log_prob is compared with the base density at F(x) plus the determinant of the oracle, not the subject's own log-det."""
     assert ctx.f.log_prob is not None and ctx.f.base_log_prob is not None  # noqa: PT018 - both are in `needs`
     log_prob = ctx.f.log_prob
     kind, bias = ctx.log_det_claim
@@ -48,36 +49,33 @@ def change_of_variables(ctx: Context) -> Outcome:
     base = ctx.f.base_log_prob(y)
     expected = base + truth.value
     slack = truth.slack + _base_slack(ctx, x, y, base)
+    oracle = f"base_log_prob(F(x)) + {truth.source}"
     if random:
         claim = truth.claim(ctx, bias, rows, "log_prob")
-        claim.truth, claim.slack, claim.J = expected, slack, None
-        claim.source = f"base_log_prob(F(x)) + {truth.source}"
+        claim.truth, claim.slack, claim.J, claim.source = expected, slack, None, oracle
         return compare_expectation(ctx, lambda at, seed: log_prob(at, seed=seed), claim)
-    value, allowed = log_prob(x, seed=ctx.caller.next_seed()), slack + bias
-    known = np.isfinite(expected) & np.isfinite(allowed)
-    if not known.any():
-        return Outcome("inconclusive", "the oracle or the base density is finite in no row", oracle=truth.source)
-    gap = np.where(np.isfinite(value), np.abs(value - expected), np.inf)
-    ratio = np.where(known, gap / allowed, -1.0)
-    worst = int(np.argmax(ratio))
-    evidence = {"rows": int(known.sum()), "rows_wrong": int((ratio > 1).sum()), "largest_gap": float(gap[known].max()),
-                "log_prob": float(value[worst]), "expected": float(expected[worst])}
-    tolerance = (f"{allowed[worst]:.2e} = rounding of the log-det and of base_log_prob, 8 × its change when F(x) moves by its own "
-                 "rounding")
-    oracle = f"base_log_prob(F(x)) + {truth.source}"
-    if ratio[worst] <= 1.0:
-        return Outcome("passed", f"largest gap {gap[known].max():.2g} nats in {int(known.sum())} rows", evidence, tolerance, oracle)
-    hint = ""
-    if np.abs(value - (base - truth.value))[worst] <= 4 * allowed[worst]:
-        hint = ": the log-det has the wrong sign"
-    elif np.abs(value - base)[worst] <= 4 * allowed[worst]:
-        hint = ": the log-det is missing"
-    elif np.ptp((value - expected)[known]) <= 4 * allowed[known].max():
-        hint = ": off by a constant"
-    return Outcome("failed", f"expected log_prob = {expected[worst]:.10g} ± {allowed[worst]:.2g}, got {value[worst]:.10g}{hint}",
-                   evidence, tolerance, oracle, Counterexample(
-                       {"x": x[worst : worst + 1], "expected": expected[worst : worst + 1], "allowed": allowed[worst : worst + 1]},
-                       volume_measures.density_gap))
+    value = log_prob(x, seed=ctx.caller.next_seed())
+    allowed = np.where(np.isfinite(expected), slack + bias, np.inf)
+    known = np.isfinite(allowed)
+
+    def mistake(at: Comparison) -> str:
+        if np.abs(value - (base - truth.value))[at.row] <= 4 * at.bound:
+            return ": the log-det has the wrong sign"
+        if np.abs(value - base)[at.row] <= 4 * at.bound:
+            return ": the log-det is missing"
+        return ": off by a constant" if np.ptp((value - expected)[known]) <= 4 * allowed[known].max() else ""
+
+    return verdict(
+        np.abs(value - expected), allowed,
+        expected=lambda at: f"log_prob = {expected[at.row]:.10g} ± {at.bound:.2g}",
+        got=lambda at: f"{value[at.row]:.10g}{mistake(at)}",
+        passed=lambda at: f"largest gap {at.largest:.2g} nats in {at.compared} rows",
+        undecided="the oracle or the base density is finite in no row",
+        tolerance="rounding of the log-det and of base_log_prob, 8 × its change when F(x) moves by its own rounding", oracle=oracle,
+        evidence=lambda at: {"log_prob": float(value[at.row]), "expected": float(expected[at.row])},
+        counterexample=lambda at: Counterexample({"x": x[at.rows], "expected": expected[at.rows], "allowed": allowed[at.rows]},
+                                                 volume_measures.density_gap),
+    )
 
 
 def _base_slack(ctx: Context, x: HostArray, y: HostArray, base: Vector) -> Vector:
@@ -121,32 +119,31 @@ def integrates_to_one(ctx: Context) -> Outcome:
     if place is None:
         return Outcome("inconclusive", "no finite density was found near the inputs: there is nothing to integrate")
     most = {"quick": 16, "standard": 32}.get(ctx.budget.name, 128) if ctx.d == 2 else 512
-    return _held(ctx, place, most, integrate(density, *place, most, wanted=1e-6))
+    return _compare_integral(ctx, place, most, integrate(density, *place, most, wanted=1e-6))
 
 
-def _held(ctx: Context, place: tuple[Vector, Vector], most: int, found: tuple[float, float, int, int]) -> Outcome:
-    """Hold an integral against 1."""
+def _compare_integral(ctx: Context, place: tuple[Vector, Vector], most: int, found: tuple[float, float, int, int]) -> Outcome:
+    """Compare an integral with 1; between `allowed` and 16 errors of the quadrature more nothing is decided."""
     total, error, panels, points = found
     epsilon = min(0.05, ctx.budget.epsilon_per_dim)
     kind, bias = ctx.log_det_claim
     allowed = 4.0 * error + OPERATIONS * ctx.u * ctx.d * 8.0 + ctx.accuracy * ctx.d + 1e-12
     allowed += math.expm1(bias) if kind == "bias" and math.isfinite(bias) else 0.0
-    evidence = {"integral": total, "quadrature_error": error, "points": points, "panels": panels, "most_panels": most}
-    tolerance = f"{allowed:.2e} = 4·(error of the quadrature) + rounding + declared bias"
-    oracle = "composite Gauss–Legendre (8 nodes a panel) over the whole space, x = c + s·t/(1 − t²)"
-    counter: Counterexample | None = None
-    status: Status = "passed"
-    message = f"∫ p = 1 {total - 1.0:+.1e} from {points} points"
-    if not math.isfinite(total) or not math.isfinite(error) or error > 0.25 * epsilon:
-        status = "inconclusive"
-        message = f"the quadrature has not converged: {total:.6g} ± {error:.2g} from {points} points; try a larger budget"
-    elif abs(total - 1.0) > 16.0 * error + allowed:
-        status, message = "failed", f"expected ∫ p(x) dx = 1 ± {allowed:.1g}, got {total:.8g}"
-        inputs = {"centre": place[0], "scale": place[1], "panels": panels, "allowed": allowed + 12.0 * error}
-        counter = Counterexample(inputs, density_measures.total_probability)
-    elif abs(total - 1.0) > allowed:
-        status, message = "inconclusive", f"{total:.8g} is off by a few quadrature errors ({error:.1g})"
-    return Outcome(status, message, evidence, tolerance, oracle, counter)
+    converged = math.isfinite(total) and math.isfinite(error) and error <= 0.25 * epsilon
+    decided = converged and not allowed < abs(total - 1.0) <= 16.0 * error + allowed
+    inputs = {"centre": place[0], "scale": place[1], "panels": panels, "allowed": allowed + 12.0 * error}
+    return verdict(
+        abs(total - 1.0), allowed if decided else math.inf,
+        expected=f"∫ p(x) dx = 1 ± {allowed:.1g}", got=f"{total:.8g}",
+        passed=f"∫ p = 1 {total - 1.0:+.1e} from {points} points",
+        undecided=f"{total:.8g} is off by a few quadrature errors ({error:.1g})" if converged else
+        f"the quadrature has not converged: {total:.6g} ± {error:.2g} from {points} points; try a larger budget",
+        tolerance="4·(error of the quadrature) + rounding + declared bias",
+        oracle="composite Gauss–Legendre (8 nodes a panel) over the whole space, x = c + s·t/(1 − t²)",
+        evidence={"compared": points if decided else 0, "integral": total, "quadrature_error": error, "panels": panels,
+                  "most_panels": most},
+        counterexample=lambda at: Counterexample(inputs, density_measures.total_probability),
+    )
 
 
 def _recognised(ctx: Context) -> Outcome:
@@ -157,14 +154,16 @@ def _recognised(ctx: Context) -> Outcome:
         -1, *[1] * len(ctx.subject.event_shape))
     z = z.astype(ctx.inputs(1).dtype)
     normal = -0.5 * (z.reshape(64, -1).astype(np.float64) ** 2).sum(1) - 0.5 * ctx.d * math.log(2.0 * math.pi)
-    gap = float(np.abs(ctx.f.base_log_prob(z) - normal).max())
+    gap = np.abs(ctx.f.base_log_prob(z) - normal)
     allowed = OPERATIONS * ctx.u * float(np.abs(normal).max() + ctx.d)
-    evidence = {"points": 64, "largest_gap": gap}
-    if gap <= allowed:
-        return Outcome("passed", "the base is the standard normal density at 64 points, which integrates to 1; that log_prob is its "
-                       "pull-back is density.change-of-variables", evidence, f"{allowed:.1e} = 64·u·(|log p₀| + d)",
-                       "the standard normal density")
-    return Outcome("skipped", f"d = {ctx.d}: quadrature decides up to d = 2, and the base is not the standard normal", evidence)
+    if not (gap <= allowed).all():
+        return Outcome("skipped", f"d = {ctx.d}: quadrature decides up to d = 2, and the base is not the standard normal",
+                       {"compared": 0, "largest_gap": float(gap.max())})
+    return verdict(
+        gap, allowed, expected="the standard normal density",
+        passed="the base is the standard normal density at 64 points, which integrates to 1; that log_prob is its pull-back is "
+        "density.change-of-variables", tolerance="64·u·(|log p₀| + d)", oracle="the standard normal density",
+    )
 
 
 @check(
@@ -179,19 +178,18 @@ def samples(ctx: Context) -> Outcome:
     assert ctx.f.sample is not None
     n = 4 * ctx.rows
     first, second = ctx.f.sample(n, seed=41), ctx.f.sample(n, seed=42)
-    flat = first.reshape(n, -1)
-    evidence = {"samples": n, "not_finite": int((~np.isfinite(flat)).any(1).sum()), "distinct": len(np.unique(flat, axis=0))}
     if first.shape != (n, *ctx.subject.event_shape):
-        return Outcome("failed", f"expected shape {(n, *ctx.subject.event_shape)}, got {first.shape}", evidence)
-    if evidence["not_finite"]:
-        return Outcome("failed", f"expected finite samples, got {evidence['not_finite']} of {n} with NaN or inf", evidence)
-    if evidence["distinct"] < 2 or np.array_equal(first, second):
-        return Outcome("failed", "expected samples that differ, got one value for all rows or for two seeds", evidence)
-    if ctx.f.log_prob is not None and ctx.log_det_claim[0] != "gradient-only":
-        lp = ctx.f.log_prob(first, seed=43)
-        evidence["log_prob_not_finite"] = int((~np.isfinite(lp)).sum())
-        if evidence["log_prob_not_finite"]:
-            bad = first[~np.isfinite(lp)][:1]
-            return Outcome("failed", f"expected a finite log_prob at the subject's own samples, got {lp[~np.isfinite(lp)][0]} at "
-                           f"{evidence['log_prob_not_finite']} of {n}", evidence, counterexample=Counterexample({"x": bad}))
-    return Outcome("passed", f"{n} samples, {evidence['distinct']} distinct", evidence, "finiteness", "the samples themselves")
+        return Outcome("failed", f"expected shape {(n, *ctx.subject.event_shape)}, got {first.shape}", {"compared": 1})
+    distinct = len(np.unique(first.reshape(n, -1), axis=0))
+    wrong: dict[str, Any] = {"NaN or inf": ~np.isfinite(first.reshape(n, -1)).all(axis=1),
+                             "one value for all rows or for two seeds": np.array([distinct < 2 or np.array_equal(first, second)])}
+    if ctx.f.log_prob is not None and ctx.log_det_claim[0] != "gradient-only" and not wrong["NaN or inf"].any():
+        wrong["a log_prob that is not finite"] = ~np.isfinite(ctx.f.log_prob(first, seed=43))
+    return verdict(
+        {what: rows.astype(float) for what, rows in wrong.items()}, 0.0,
+        expected="finite samples that differ, with a finite log_prob",
+        got=lambda at: f"{at.case} in {at.exceeding} of {n} samples" if len(wrong[at.case]) == n else str(at.case),
+        passed=f"{n} samples, {distinct} distinct", tolerance="none: finiteness and equality", oracle="the samples themselves",
+        evidence={"distinct": distinct, **{what: int(rows.sum()) for what, rows in wrong.items() if rows.any()}},
+        counterexample=lambda at: Counterexample({"x": first[at.rows]}),
+    )

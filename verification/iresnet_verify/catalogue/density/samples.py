@@ -15,6 +15,7 @@ import numpy as np
 
 from iresnet_verify.check.outcome import Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import verdict
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -53,7 +54,7 @@ def samples_follow_log_prob(ctx: Context) -> Outcome:
 
     here = density(x)
     if not (np.isfinite(here).all() and np.isfinite(x).all() and np.isfinite(pilot).all()):
-        return Outcome("skipped", "samples or their log_prob are not finite: density.samples says so")
+        return Outcome("skipped", "samples or their log_prob are not finite: see density.samples")
     if not np.array_equal(density(x[:8], 1), density(x[:8], 2)):
         return Outcome("skipped", "log_prob is random: the step needs its value")
     centre, spread = pilot.mean(0), np.maximum(pilot.std(0), 1e-12)
@@ -72,18 +73,15 @@ def samples_follow_log_prob(ctx: Context) -> Outcome:
         "direction": float((accepted * np.sign((there - x) @ direction)).mean()),
     }
     half_width = math.sqrt(2.0 * math.log(2.0 * len(found) / ctx.alpha) / n)
-    worst = max(found, key=lambda k: abs(found[k]))
-    evidence = {"samples": n, "half_width": half_width, **found}
-    tolerance = f"{half_width:.3g} = √(2 ln(2·{len(found)}/α)/n), Hoeffding at this check's share α = {ctx.alpha:.1e}"
-    oracle = "detailed balance of Metropolis–Hastings for log_prob"
-    if abs(found[worst]) <= half_width:
-        within = abs(found[worst]) + half_width
-        return Outcome("passed", f"in equilibrium: every mean within {within:.2g} of 0", evidence, tolerance, oracle)
-    return Outcome(
-        "failed",
-        f"expected samples in equilibrium under log_prob, got a drift of {found[worst]:+.3f} ± {half_width:.3f} ({worst}); "
-        f"{_hint(found)}",
-        evidence, tolerance, oracle,
+    return verdict(
+        {name: abs(mean) for name, mean in found.items()}, half_width,
+        expected="samples in equilibrium under log_prob",
+        got=lambda at: f"a drift of {found[at.case]:+.3f} ± {half_width:.3f} ({at.case})",
+        remedy=lambda at: _hint(found),
+        passed=lambda at: f"in equilibrium: every mean within {at.largest + half_width:.2g} of 0",
+        tolerance=f"√(2 ln(2·{len(found)}/α)/n), Hoeffding at this check's share α = {ctx.alpha:.1e}",
+        oracle="detailed balance of Metropolis–Hastings for log_prob",
+        evidence={"compared": n, "half_width": half_width, **found},
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.log_det_truth import estimate_rows, truth_at
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.check.verdict import verdict
 from iresnet_verify.expectation.bias import confirmed_total, prepare, series_terms, terms_always_taken
 from iresnet_verify.randomness.enumeration import NotEnumerableError
 from iresnet_verify.randomness.series_sums import expect
@@ -49,19 +50,22 @@ def coefficients(ctx: Context) -> Outcome:
         return Outcome("skipped", f"the draws cannot be enumerated: {reason}; see estimator.unbiased")
     found = expect(plan, claim.x, target=1e-12 * ctx.d, tail=claim.tail if np.isfinite(claim.tail(10_000)).all() else None)
     worst, seen = _worst(claim, plan, found)
-    evidence = {"terms_seen": seen, "rows": len(x), "term": worst["k"], "coefficient": worst["coefficient"],
-                "evaluations": plan.rows, "distribution": plan.length.label}
-    text = f"{worst['allowed']:.2g} = 4·(oracle's error + rounding of the enumeration) relative to the term"
     oracle = f"enumeration of the draws ({found.method}) against traces of the powers of J"
-    if worst["error"] <= worst["allowed"] and seen:
-        return Outcome("passed", f"E[coef_k] = 1 to {worst['error']:.1g} for {seen} terms in {len(x)} rows", evidence, text, oracle)
     if not seen:
-        return Outcome("passed", "nothing to refute: every term is smaller than a thousand roundings at the tested rows", evidence, text,
-                       oracle)
-    if not confirmed_total(ctx, ctx.evaluate_log_det, plan, found, x, worst["row"]):
-        return Outcome("inconclusive", "real draws do not have the enumerated mean: not all randomness is seen", evidence, text, oracle)
-    return Outcome("failed", f"expected E[coef_{worst['k']}] = 1 ± {worst['allowed']:.1g}, got {worst['coefficient']:.8g}; the weight of "
-                   "term k is 1/P(N ≥ k)", evidence, text, oracle, Counterexample({"x": x[worst["row"] : worst["row"] + 1]}))
+        return Outcome("passed", "nothing to refute: every term is smaller than a thousand roundings at the tested rows", {"compared": 0},
+                       oracle=oracle)
+    decided = worst["error"] <= worst["allowed"] or confirmed_total(ctx, ctx.evaluate_log_det, plan, found, x, worst["row"])
+    return verdict(
+        worst["error"], worst["allowed"] if decided else math.inf,
+        expected=lambda at: f"E[coef_{worst['k']}] = 1 ± {at.bound:.1g}", got=f"{worst['coefficient']:.8g}",
+        remedy="the weight of term k is 1/P(N ≥ k)",
+        passed=lambda at: f"E[coef_k] = 1 to {at.error:.1g} for {seen} terms in {len(x)} rows",
+        undecided="real draws do not have the enumerated mean: not all randomness is seen",
+        tolerance="4·(oracle's error + rounding of the enumeration) relative to the term", oracle=oracle,
+        evidence={"compared": seen, "terms_seen": seen, "term": worst["k"], "coefficient": worst["coefficient"],
+                  "evaluations": plan.rows, "distribution": plan.length.label},
+        counterexample=lambda at: Counterexample({"x": x[worst["row"] : worst["row"] + 1]}),
+    )
 
 
 def _worst(claim: Claim, plan: Enumerator, found: Expectation) -> tuple[dict[str, Any], int]:
@@ -123,20 +127,22 @@ def standard_error(ctx: Context) -> Outcome:
         covered += abs(value - float(truth.value[0])) <= 2.0 * error + float(truth.slack[0])
     rate, half = covered / draws, math.sqrt(math.log(1.0 / ctx.alpha) / (2.0 * draws))
     epsilon = 0.1 if ctx.budget.name == "quick" else 0.05
-    evidence = {"draws": draws, "coverage": rate, "half_width": half, "epsilon": epsilon, "mean_standard_error": float(np.mean(errors))}
-    text = f"{half:.3g} = √(ln(1/α)/(2n)), Hoeffding at α = {ctx.alpha:.1e}; ε = {epsilon:g}, both fixed beforehand"
-    oracle = truth.source
+    text = f"√(ln(1/α)/(2n)), Hoeffding at α = {ctx.alpha:.1e}; ε = {epsilon:g}, both fixed beforehand"
     if not np.isfinite(errors).all():
-        return Outcome("passed", "the standard error is not finite: none is claimed (too few replicates)", evidence, text, oracle)
-    if rate + half < FLOOR:
-        return Outcome("failed", f"expected ± 2 standard errors to cover the log-det in at least {FLOOR:.0%} of the draws, got {rate:.1%} "
-                       f"± {half:.1%}; take the spread of independent replicates, each with its own length", evidence, text, oracle,
-                       Counterexample({"x": x}))
-    if rate - half >= FLOOR - epsilon:
-        return Outcome("passed", f"covers in {rate:.1%} of {draws} draws: at least {rate - half:.0%} at error rate {ctx.alpha:.0e}",
-                       evidence, text, oracle)
-    return Outcome("inconclusive", f"covers in {rate:.1%} ± {half:.1%} of {draws} draws; try a larger budget", evidence, text,
-                   oracle)
+        return Outcome("passed", "the standard error is not finite: none is claimed (too few replicates)", {"compared": 0}, text,
+                       truth.source)
+    decided = rate + half < FLOOR or rate - half >= FLOOR - epsilon
+    return verdict(
+        FLOOR - rate, half if decided else math.inf,
+        expected=f"± 2 standard errors to cover the log-det in at least {FLOOR:.0%} of the draws", got=f"{rate:.1%} ± {half:.1%}",
+        remedy="take the spread of independent replicates, each with its own length",
+        passed=f"covers in {rate:.1%} of {draws} draws: at least {rate - half:.0%} at error rate {ctx.alpha:.0e}",
+        undecided=f"covers in {rate:.1%} ± {half:.1%} of {draws} draws; try a larger budget",
+        tolerance=text, oracle=truth.source,
+        evidence={"compared": draws, "coverage": rate, "half_width": half, "epsilon": epsilon,
+                  "mean_standard_error": float(np.mean(errors))},
+        counterexample=lambda at: Counterexample({"x": x}),
+    )
 
 
 def _one_draw(ctx: Context, x: HostArray) -> tuple[float, float]:
