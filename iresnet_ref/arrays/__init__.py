@@ -1,5 +1,6 @@
 """Arrays of any backend: their namespace and device, the way to the host and back, norms of events, and validation."""
 
+from iresnet_ref.arrays.caching import lazy, outside_the_graph
 from iresnet_ref.arrays.namespaces import (
     Array,
     HostArray,
@@ -38,7 +39,9 @@ __all__ = [
     "indices",
     "is_compiling",
     "is_short",
+    "lazy",
     "namespace",
+    "outside_the_graph",
     "product",
     "require_alike",
     "require_batch",

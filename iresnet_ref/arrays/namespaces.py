@@ -47,14 +47,14 @@ class Array(Protocol):
     def __ge__(self, other: Any, /) -> Any: ...
 
 
-_NAMESPACES: dict[tuple[type, Any], Any] = {}
+_NAMESPACES: dict[type, Any] = {}
 
 
 def namespace(*arrays: Array) -> Any:
-    """Return the array-API namespace `xp` of the arrays; of a single one it is looked up once for each type and dtype."""
+    """Return the array-API namespace `xp` of the arrays; of a single one it is looked up once for each type."""
     if len(arrays) != 1:
         return array_api_compat.array_namespace(*arrays)
-    kind = type(arrays[0]), getattr(arrays[0], "dtype", None)
+    kind = type(arrays[0])
     xp = _NAMESPACES.get(kind)
     if xp is None:
         xp = _NAMESPACES[kind] = array_api_compat.array_namespace(arrays[0])

@@ -12,7 +12,7 @@ from functools import cached_property, reduce
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, require_alike, row_norm
+from iresnet_ref.arrays import device, lazy, namespace, outside_the_graph, require_alike, row_norm
 from iresnet_ref.branches.certificate import Certificate, product_certificate
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.chain import Chain
@@ -45,7 +45,7 @@ class Branch:
             require_alike(array, arrays[0], "branch parameter")
         self.out_shape  # noqa: B018 - the layers must fit
 
-    @cached_property
+    @lazy
     def out_shape(self) -> tuple[int, ...]:
         """The event shape of g(x). Raises ShapeError where a layer does not fit the one before."""
         return reduce(lambda event, layer: layer.out_shape(event), self.layers, self.event_shape)
@@ -113,10 +113,17 @@ class Branch:
         )
         return Branch(layers, self.event_shape, self.norm)
 
-    @cached_property
+    @property
     def certificate(self) -> Certificate:
-        """A proved bound on Lip(g)."""
-        return product_certificate(self.layers, self.norm)
+        """A proved bound on Lip(g), computed once."""
+        self._certify()
+        proved: Certificate = self.__dict__["_certificate"]
+        return proved
+
+    @outside_the_graph
+    def _certify(self) -> None:
+        if "_certificate" not in self.__dict__:
+            object.__setattr__(self, "_certificate", product_certificate(self.layers, self.norm))
 
     def running_error(self, x: Any) -> tuple[Any, Any, float, Any]:
         """Return (ĝ, s, a, b): ĝ = fl g(x), s ≥ ‖ĝ − g(x)‖ per row, and |s(x′) − s(x)| ≤ a‖x − x′‖ + b for every x′.

@@ -13,10 +13,9 @@ piece is as large as a cache.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
-from iresnet_ref.arrays import Array, device, namespace, size
+from iresnet_ref.arrays import Array, device, lazy, namespace, size
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.factors import matching_rows
 
@@ -72,7 +71,7 @@ class Convolution:
         """Return the operator Kᵀ."""
         return self._adjoint
 
-    @cached_property
+    @lazy
     def _adjoint(self) -> Convolution:
         return replace(self, weight=_reversed(self.weight))
 

@@ -7,10 +7,10 @@ derivatives). Tangents are `(*probes, batch, *event)`; a shared factor takes any
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from typing import Any, Protocol, Self
 
-from iresnet_ref.arrays import Array, device, namespace, product, size
+from iresnet_ref.arrays import Array, device, lazy, namespace, product, size
 
 
 class Factor(Protocol):
@@ -296,7 +296,7 @@ class Permutation:
         """Return Pᵀ u = P⁻¹ u."""
         return self._gather(u, self._inverse)
 
-    @cached_property
+    @lazy
     def _inverse(self) -> Any:
         return namespace(self.index).argsort(self.index, axis=1)
 

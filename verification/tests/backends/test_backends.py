@@ -95,13 +95,17 @@ def inverse(b: Any) -> None:
 def compiled(b: Any, to: str = "aot_eager") -> None:
     F, x = block(b, 0.5, "lipswish")
     v = ir.Probes(count=2).draw(x)  # on the host: outside of what torch compiles
+    F = ir.ResidualBlock(F.branch.with_parameters(F.branch.parameters()))
     calls: list[Callable[[Any], Any]] = [F, lambda x: series_logdet(F.branch.linearize(x)[1], v, 3)]
     if capabilities.gap(b.name, "exact logdet", dtype_of(x)) is None:
         calls += [lambda x: ir.logdet(F, x, method="exact").value]
         calls += [lambda x: ir.logdet_gradient(F, x, method="exact", y_bar=x).parameters["0.weight"]]
+        if capabilities.gap(b.name, "sorting", dtype_of(x)) is None:
+            sorted_ = ir.ResidualBlock(ir.mlp((2, 4, 2), activation="maxmin", lipschitz=0.5, like=x))
+            calls += [lambda x: ir.logdet_gradient(sorted_, x, method="exact").x_bar]
     for f in calls:
+        got = to_host(compile_for(b, to)(f)(x))  # F is fresh: what is cached of it was not there before
         expected = to_host(f(x))
-        got = to_host(compile_for(b, to)(f)(x))
         assert np.abs(got - expected).max() <= 64 * unit_roundoff(x) * (1 + np.abs(expected).max())
 
 
@@ -114,6 +118,20 @@ def transform(b: Any, *names: str) -> Any:
 def compile_for(b: Any, to: str = "aot_eager") -> Callable[[Any], Any]:
     found = transform(b, "compile", "jit")
     return partial(found, fullgraph=True, backend=to) if found.__module__.startswith("torch") else found
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_torch_compiled_for_one_block_is_not_taken_for_another() -> None:
+    """The certificate is proved outside of the graph: its bound is guarded, and a block that does not contract is refused."""
+    b = iresnet_backends.get("torch:cpu", "float64")
+    F, x = block(b)
+    f = compile_for(b, "eager")(lambda F, x: ir.logdet(F, x, method="exact").value)
+    f(F, x)
+    parameters = F.branch.parameters()
+    half = ir.ResidualBlock(F.branch.with_parameters({k: v / 2 for k, v in parameters.items()}))
+    assert np.abs(to_host(f(half, x)) - to_host(ir.logdet(half, x, method="exact").value)).max() <= 1e-15
+    with pytest.raises(Exception):  # noqa: B017, PT011 - torch's own, for the NotContractiveError it meets while tracing
+        f(ir.ResidualBlock(F.branch.with_parameters({k: 9 * v for k, v in parameters.items()})), x)
 
 
 @pytest.mark.thorough
