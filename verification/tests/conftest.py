@@ -60,8 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[Any]:
-    """Run a law in the surroundings its backend asks for: the current device, 32-bit JAX, a standard without options."""
-    from tables import surroundings
+    """Run a law in the context its backend asks for: the current device, 32-bit JAX, a standard without options."""
+    from tables import context
 
-    with surroundings(_backend(item)):
+    with context(_backend(item)):
         return (yield)

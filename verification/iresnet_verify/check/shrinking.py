@@ -40,7 +40,7 @@ def available() -> bool:
 def shrink(rows: HostArray, refuted: Callable[[HostArray], bool]) -> HostArray:
     """Return one row, simplified as far as `refuted(row)` stays true.
 
-    `refuted(rows)` says whether the claim still fails on a batch (a pair of points is a batch of one with an extra
+    `refuted(rows)` tells whether the claim still fails on a batch (a pair of points is a batch of one with an extra
     leading axis). Where no single row fails by itself (the fault needs its batch), the batch is returned as it is.
     """
     best = next((rows[i : i + 1] for i in range(len(rows)) if refuted(rows[i : i + 1])), None)

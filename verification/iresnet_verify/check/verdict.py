@@ -40,7 +40,7 @@ class Comparison:
     largest: float
     """The largest error of all that were compared."""
     compared: int
-    """Errors that were held against a finite bound."""
+    """Errors that were compared with a finite bound."""
     exceeding: int
     """How many of them exceed it."""
     undecided: int
@@ -106,11 +106,11 @@ def verdict(
     remedy: Text = "",
     evidence: Mapping[str, Any] | Callable[[Comparison], Mapping[str, Any]] | None = None,
     counterexample: Callable[[Comparison], Counterexample] | None = None,
-    undecided: Text = "no bound is finite, so no error can be judged",
+    undecided: Text = "no bound is finite, so nothing can be decided",
     nothing: str = "there was nothing to compare",
     curves: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Outcome:
-    """Hold errors against bounds and report: the rule of the module docstring.
+    """Compare errors with bounds and report: the rule of the module docstring.
 
     `error` and `bound` are arrays with one number a row, or mappings of them by case (a single bound serves all cases).
     A failure reads "expected …, got …; remedy". `tolerance` is the derivation of the bound, whose number is put before

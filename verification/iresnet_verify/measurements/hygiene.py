@@ -62,7 +62,7 @@ def finite_for_bad_row(calls: "Any", x: "Any", row: int) -> "tuple[float, float]
     return float(np.isfinite(calls.forward(x)[row]).all()), 0.0
 
 
-def spoiled_by_bad_row(calls: "Any", x: "Any", row: int, at: int, bound: float) -> "tuple[float, float]":
+def changed_by_bad_row(calls: "Any", x: "Any", row: int, at: int, bound: float) -> "tuple[float, float]":
     """How far y of a good row moves when another row is filled with a non-finite number."""
     good = x.copy()
     good[row] = 0.0
@@ -88,7 +88,7 @@ def wrong_shape(calls: "Any", x: "Any", name: str) -> "tuple[float, float]":
 
 
 def differs_without_autograd(
-    calls: "Any", x: "Any", name: str, surroundings: str, bound: float
+    calls: "Any", x: "Any", name: str, context: str, bound: float
 ) -> "tuple[float, float]":
     """How far y or the log-det under torch.no_grad or torch.inference_mode lies from the one with autograd on."""
     import torch
@@ -96,7 +96,7 @@ def differs_without_autograd(
     f = getattr(calls, name)
     on = np.asarray(f(x, seed=0), np.float64).reshape(len(x), -1)
     try:
-        with getattr(torch, surroundings)():
+        with getattr(torch, context)():
             off = np.asarray(f(x, seed=0), np.float64).reshape(len(x), -1)
     except Exception as error:
         print("raised", type(error).__name__, error)

@@ -65,7 +65,7 @@ class Framework(Protocol):
         ...
 
     def call_context(self) -> AbstractContextManager[Any]:
-        """Return the surroundings of a call: autograd enabled, no inference mode."""
+        """Return the context manager of a call: autograd enabled, no inference mode."""
         ...
 
 

@@ -60,7 +60,7 @@ IN_CI = {
 
 
 @contextmanager
-def surroundings(key: str | None) -> Iterator[None]:
+def context(key: str | None) -> Iterator[None]:
     """Enter what the backend `key` needs around a test: see `BACKENDS`."""
     with ExitStack() as stack:
         if key == "strict-bare-f64":

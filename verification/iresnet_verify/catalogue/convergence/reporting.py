@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from iresnet_verify.subject.subject import HostArray
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-UNDECIDED = "the Jacobian oracle cannot tell the Jacobian from a singular one: no error of the inverse can be judged"
+UNDECIDED = "the Jacobian oracle cannot tell the Jacobian from a singular one: no error of the inverse can be decided"
 
 
 @dataclass(frozen=True)
@@ -78,21 +78,21 @@ def answers_to(ctx: Context, y: HostArray, tol: float) -> Answers:
 
 
 def demanding(ctx: Context, domain: Domain) -> tuple[HostArray, dict[str, int]]:
-    """Return y that ask much of an iteration, and how many of each kind.
+    """Return y that are hard for an iteration, and how many of each kind.
 
     Images of inputs where ‖J_g‖ is largest (few steps contract least there); where F is onto all of ℝᵈ by its Lipschitz
     claim also y in random directions at 10 … 10⁴ (float32: 10³) times the size of the inputs.
     """
     x = search.hardest(ctx, domain, 4)
     near = domain.clip((x + 0.1 * size(x)[0] * ctx.rng.standard_normal((4, *x.shape[1:]))).astype(x.dtype))
-    planted = np.concatenate([x, near, ctx.inputs(ctx.rows)])
-    parts = [ctx.f.forward(planted)]
-    counts = {"images": len(planted), "far": 0}
+    known = np.concatenate([x, near, ctx.inputs(ctx.rows)])
+    parts = [ctx.f.forward(known)]
+    counts = {"images": len(known), "far": 0}
     if onto(ctx, domain):
         exponents = np.linspace(1.0, 4.0 if ctx.u < 1e-12 else 3.0, max(4, ctx.rows))
         away = ctx.rng.standard_normal((len(exponents), *ctx.subject.event_shape))
         away *= (10.0**exponents / np.maximum(norms(away), 1e-300)).reshape(-1, *(1,) * (away.ndim - 1))
-        parts.append((away * max(1.0, float(np.median(norms(planted))))).astype(planted.dtype))
+        parts.append((away * max(1.0, float(np.median(norms(known))))).astype(known.dtype))
         counts["far"] = len(exponents)
     return np.concatenate(parts), counts
 
@@ -104,7 +104,7 @@ def demanding(ctx: Context, domain: Domain) -> tuple[HostArray, dict[str, int]]:
     reference="Behrmann et al. 2019 (arXiv 1811.00995), Algorithm 1: the fixed-point iteration and its number of steps",
     kind="search", needs=("inverse",),
     cost="5 (quick) to 75 batches of inversions",
-    catches="a fixed number of steps, a maximum of steps reached in silence, garbage for far-away y",
+    catches="a fixed number of steps, a maximum of steps reached in silence, wrong answers for far-away y",
 )
 def is_reported(ctx: Context) -> Outcome:
     """Far-away and slowly converging y, then a random search that follows the largest residual."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
     from iresnet_verify.subject.subject import HostArray
 
-UNDECIDED = "the Jacobian oracle cannot tell the Jacobian from a singular one: no error of the inverse can be judged"
+UNDECIDED = "the Jacobian oracle cannot tell the Jacobian from a singular one: no error of the inverse can be decided"
 
 
 @check(
@@ -81,7 +81,7 @@ def worst_input(ctx: Context) -> Outcome:
         got=lambda at: f"an error of {score[at.row]:.3g}·max(1, ‖x‖) at an x found by search (before the search: {history[0]:.2g})",
         remedy="report rows that have not converged",
         passed=f"not refuted: {evaluations} evaluations, largest error {score.max():.2g}·max(1, ‖x‖), promised {tol:.2g}",
-        undecided=UNDECIDED, tolerance=f"{tol:.3g}·max(1, ‖x‖) + 4κη ({source})", oracle="the planted input x",
+        undecided=UNDECIDED, tolerance=f"{tol:.3g}·max(1, ‖x‖) + 4κη ({source})", oracle="the known preimage x",
         evidence={"compared": evaluations, "largest_relative_error": float(score.max()), "promised": tol, "before_the_search": history[0]},
         counterexample=lambda at: shrunk(ctx.f, measures.recovered_input, "x", x=x[at.wrong], tolerance=tol, floor=float(slack[at.row])),
         curves={"largest error in the search": {

@@ -1,9 +1,9 @@
 """Whether samples follow log_prob: an exact symmetry, tested with a bound that holds for every density.
 
 Let x ~ p and let x′ come from x by a Metropolis–Hastings step that leaves p invariant and is reversible. Then (x, x′) and
-(x′, x) have the same law, so E h(x, x′) = 0 for every antisymmetric h, exactly and whatever p is (Hastings, Biometrika 57,
+(x′, x) have the same distribution, so E h(x, x′) = 0 for every antisymmetric h, exactly and whatever p is (Hastings, Biometrika 57,
 1970, detailed balance). With |h| ≤ 1 and independent samples Hoeffding's inequality bounds the mean: no normality, no
-moments. Samples of another law drift towards p, and the sign of what the step changes shows it.
+moments. Samples of another distribution drift towards p, and the sign of what the step changes shows it.
 """
 
 from __future__ import annotations

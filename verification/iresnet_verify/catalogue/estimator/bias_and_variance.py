@@ -37,7 +37,7 @@ def unbiased(ctx: Context) -> Outcome:
         return Outcome("skipped", "the log-det is declared gradient-only: see gradient.log-det")
     rows = estimate_rows(ctx)
     if kind != "unbiased" and is_deterministic(ctx, ctx.inputs(rows)):
-        return Outcome("passed", "no randomness: one value at every seed, held against the determinant by logdet.matches-determinant",
+        return Outcome("passed", "no randomness: one value at every seed, which logdet.matches-determinant compares with the determinant",
                        {"seeds": 3, "rows": rows}, "exact equality", "the values at other seeds")
     return compare_expectation(ctx, ctx.evaluate_log_det, truth_at(ctx, ctx.inputs(rows)).claim(ctx, bias, rows))
 

@@ -1,4 +1,4 @@
-"""A random series term by term, and the standard error that is given beside it."""
+"""A random series term by term, and the standard error that is given with it."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _terms_of(value: float, terms: list[float]) -> int:
 
 @check(
     "estimator.standard-error",
-    claim="The standard error given beside the log-det is one: value ± 2 standard errors covers the true log-det in at least "
+    claim="The standard error given with the log-det is right: value ± 2 standard errors covers the true log-det in at least "
     "80 % of the draws.",
     reference="Student 1908; independent replicates, each with its own series length and probes (Rhee and Glynn 2015)",
     kind="equivalence", needs=("standard_error",), statistical=True, cost="400 draws (quick) to 4,000 (thorough)",

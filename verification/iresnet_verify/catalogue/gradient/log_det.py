@@ -11,7 +11,16 @@ import numpy as np
 from iresnet_verify.catalogue.gradient import jax as gradient_jax
 from iresnet_verify.catalogue.shared.gradient_expectation import expected_gradient
 from iresnet_verify.catalogue.shared.log_det_truth import is_deterministic
-from iresnet_verify.catalogue.shared.parameter_gradients import DEAR, INPUT, ROWS, Oracle, Sketch, oracle, own, sketch
+from iresnet_verify.catalogue.shared.parameter_gradients import (
+    FEW_ROWS,
+    INPUT,
+    ROWS,
+    Oracle,
+    Sketch,
+    oracle,
+    own,
+    sketch,
+)
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import Comparison, verdict
@@ -64,7 +73,7 @@ def _log_det(ctx: Context, of_input: bool) -> Outcome:
     if ctx.framework.name.startswith("jax"):
         return gradient_jax.log_det(ctx, _weights(ctx, ROWS), of_input)
     kind, _ = ctx.log_det_claim
-    x = ctx.inputs(ROWS if ctx.d <= singular.LARGE else DEAR)
+    x = ctx.inputs(ROWS if ctx.d <= singular.LARGE else FEW_ROWS)
     weights, chosen = _weights(ctx, len(x)), sketch(ctx, x)
     seed = ctx.caller.next_seed()
     mine = own(ctx, x, weights, chosen, seed)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iresnet_verify.catalogue.shared.comparisons import steady_forward, steady_log_det, warm_up
+from iresnet_verify.catalogue.shared.comparisons import forward_deterministic, log_det_deterministic, warm_up
 from iresnet_verify.catalogue.shared.parameter_gradients import ROWS
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
@@ -30,9 +30,9 @@ def masked_rows(ctx: Context) -> Outcome:
     """Every second row has weight 0, the others unequal ones, against a backward pass over the others alone."""
     warm_up(ctx)
     x = ctx.inputs(2 * ROWS)
-    if not steady_forward(ctx, x):
+    if not forward_deterministic(ctx, x):
         return Outcome("skipped", "y is random in this mode: two batches cannot be compared")
-    with_log_det = steady_log_det(ctx, x)
+    with_log_det = log_det_deterministic(ctx, x)
     kept = np.arange(0, len(x), 2)
     weights = np.where(np.arange(len(x)) % 2, 0.0, 1.0 + 0.7 * np.arange(len(x)))
     c = ctx.rng.standard_normal(x.shape)

@@ -1,1 +1,1 @@
-"""Behaviour: batches, determinism, side effects, memory."""
+"""Reliable use: batches, determinism, side effects, memory."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iresnet_verify.catalogue.shared.comparisons import (
+    CallContext,
     Rows,
-    Surroundings,
     context_of,
+    forward_deterministic,
     gap,
-    steady_forward,
-    steady_log_det,
+    log_det_deterministic,
     warm_up,
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
@@ -47,18 +47,18 @@ def autocast(ctx: Context) -> Outcome:
         ctx = context_of(ctx, ctx.subject.fresh(dtype="float32", device=ctx.subject.device))
     warm_up(ctx)
     x = ctx.inputs(ctx.rows)
-    if not steady_forward(ctx, x):
+    if not forward_deterministic(ctx, x):
         return Outcome("skipped", "y differs between seeds in this mode")
 
     def narrow() -> Any:
         return torch.autocast(ctx.subject.device.partition(":")[0], dtype=torch.bfloat16)
 
-    around = Surroundings(ctx.framework, narrow)
+    around = CallContext(ctx.framework, narrow)
     inside = host_calls(Caller(ctx.subject, around, ctx.seed, ctx.conventions.context_row, dict(ctx.conventions.packed)), pure=True)
     errors, bounds, refusals = dict[str, Rows](), dict[str, Rows](), dict[str, str]()
     for name in ("forward", "log_det"):
         outside, within = getattr(ctx.f, name), getattr(inside, name)
-        if outside is None or (name == "log_det" and not steady_log_det(ctx, x)):
+        if outside is None or (name == "log_det" and not log_det_deterministic(ctx, x)):
             continue
         a = outside(x, seed=0)
         try:

@@ -1,4 +1,4 @@
-"""Rows and batches: every row is answered by itself, whatever its company, and no batch is silently misread."""
+"""Rows and batches: the answer for a row does not depend on the other rows, and no batch is silently read as another shape."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from iresnet_verify.catalogue.shared.comparisons import (
     ROUNDING,
     evaluate,
+    forward_deterministic,
     forward_tolerance,
     gap,
+    log_det_deterministic,
     log_det_gap,
-    steady_forward,
-    steady_log_det,
     warm_up,
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
@@ -44,9 +44,9 @@ def batch_independence(ctx: Context) -> Outcome:
     """Permuted and smaller batches, and one row kept while all others are replaced."""
     warm_up(ctx)
     x = ctx.inputs(max(ctx.rows, 4))
-    if not steady_forward(ctx, x):
+    if not forward_deterministic(ctx, x):
         return Outcome("inconclusive", RANDOM_FORWARD)
-    return _same_rows(ctx, x, _subsets(ctx, len(x)), steady_log_det(ctx, x))
+    return _same_rows(ctx, x, _subsets(ctx, len(x)), log_det_deterministic(ctx, x))
 
 
 def _subsets(ctx: Context, n: int) -> list[HostArray]:
@@ -93,13 +93,13 @@ def single_row(ctx: Context) -> Outcome:
     """Rows one at a time."""
     warm_up(ctx)
     x = ctx.inputs(max(min(ctx.rows, 6), 2))
-    with_log_det = steady_log_det(ctx, x)
+    with_log_det = log_det_deterministic(ctx, x)
     try:
         evaluate(ctx, x[:1], log_det=ctx.f.log_det is not None)
     except Exception as error:
         return Outcome("failed", f"expected an answer for a batch of one row, got: {explain('forward', error)}",
                        {"exception": type(error).__name__}, counterexample=Counterexample({"x": x[:1]}))
-    if not steady_forward(ctx, x):
+    if not forward_deterministic(ctx, x):
         return Outcome("passed", "one row is answered with one row; values not compared: " + RANDOM_FORWARD)
     return _same_rows(ctx, x, [np.array([i]) for i in range(len(x))], with_log_det)
 
@@ -163,7 +163,7 @@ def _right_shapes(answers: list[Answer], passed: str, notes: dict[str, str]) -> 
 @check(
     "hygiene.non-finite-rows",
     claim="A row with NaN or inf never gives a finite y and never changes other rows (an exception is an answer too).",
-    reference="non-finite input is an error or stays visible: never silent garbage",
+    reference="non-finite input is an error or stays visible: never a finite number of no meaning",
     kind="search",
     cost="five batches of evaluations",
     catches="nan_to_num, clamps that hide NaN, reductions over the batch that spread it",
@@ -177,7 +177,7 @@ def non_finite_rows(ctx: Context) -> Outcome:
     clean = x.copy()
     clean[row] = 0.0
     base = ctx.f.forward(clean, seed=0)
-    steady, bound = steady_forward(ctx, x), forward_tolerance(ctx, clean, base)[others]
+    steady, bound = forward_deterministic(ctx, x), forward_tolerance(ctx, clean, base)[others]
     errors, bounds, inputs, notes = dict[Any, Any](), dict[Any, Any](), dict[str, Any](), dict[str, str]()
     for label, fill, whole in (("nan", math.nan, True), ("inf", math.inf, True), ("-inf", -math.inf, True),
                                ("one nan", math.nan, False)):
@@ -204,7 +204,7 @@ def non_finite_rows(ctx: Context) -> Outcome:
         kind, label = at.case
         if kind == "finite":
             return Counterexample({"x": inputs[label], "row": row}, measures.finite_for_bad_row)
-        return Counterexample({"x": inputs[label], "row": row, "at": int(others[at.row]), "bound": at.bound}, measures.spoiled_by_bad_row)
+        return Counterexample({"x": inputs[label], "row": row, "at": int(others[at.row]), "bound": at.bound}, measures.changed_by_bad_row)
 
     return verdict(
         errors, bounds,

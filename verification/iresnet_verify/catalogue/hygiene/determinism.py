@@ -9,14 +9,14 @@ import numpy as np
 
 from iresnet_verify.catalogue.shared.comparisons import (
     ROUNDING,
+    CallContext,
     Rows,
-    Surroundings,
+    forward_deterministic,
     forward_tolerance,
     gap,
+    log_det_deterministic,
     log_det_gap,
     log_det_tolerance,
-    steady_forward,
-    steady_log_det,
     warm_up,
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 @check(
     "hygiene.determinism",
-    claim="Calls do not wear out: the tenth evaluation with the same seed equals the first, to rounding; in training mode "
-    "it does from the same state.",
+    claim="The result of a call does not depend on how many calls came before: the tenth evaluation with the same seed equals the first, "
+    "to rounding; in training mode it does from the same state.",
     reference="a network is a function of its input, its generators and, in training, its state",
     kind="search",
     cost="ten evaluations",
@@ -44,7 +44,7 @@ def determinism(ctx: Context) -> Outcome:
     """Ten evaluations, the module's state left to itself in between, in training mode put back."""
     warm_up(ctx)
     x = ctx.inputs(ctx.rows)
-    if ctx.mode == "train" and not steady_forward(ctx, x):
+    if ctx.mode == "train" and not forward_deterministic(ctx, x):
         return Outcome("skipped", "y is random in training mode, perhaps by a generator of its own")
 
     def again() -> HostArray:
@@ -97,7 +97,7 @@ def exact_log_det_not_random(ctx: Context) -> Outcome:
         return Outcome("skipped", f"the log-det is declared {ctx.log_det_claim[0]} in this mode")
     warm_up(ctx)
     x = ctx.inputs(ctx.rows)
-    if not steady_forward(ctx, x):
+    if not forward_deterministic(ctx, x):
         return Outcome("inconclusive", "y itself differs between seeds in this mode")
     a, b = (ctx.evaluate_log_det(x, seed) for seed in (1, 2))
     apart = gap(a, b)
@@ -146,14 +146,14 @@ def inference_mode(ctx: Context) -> Outcome:
     return _without_autograd(ctx, "inference_mode")
 
 
-def _without_autograd(ctx: Context, surroundings: str) -> Outcome:
+def _without_autograd(ctx: Context, context: str) -> Outcome:
     import torch
 
     warm_up(ctx)
     x = ctx.inputs(ctx.rows)
-    if not steady_forward(ctx, x):
+    if not forward_deterministic(ctx, x):
         return Outcome("inconclusive", "y differs between seeds in this mode")
-    around = Surroundings(ctx.framework, getattr(torch, surroundings))
+    around = CallContext(ctx.framework, getattr(torch, context))
     caller = Caller(ctx.subject, around, ctx.seed, ctx.conventions.context_row, dict(ctx.conventions.packed))
     off = host_calls(caller, pure=bool(ctx.conventions.changes_state))
     errors, bounds, notes = dict[str, Rows](), dict[str, Rows](), dict[str, str]()
@@ -169,7 +169,7 @@ def _without_autograd(ctx: Context, surroundings: str) -> Outcome:
         a = on(x, seed=0)
         if name == "forward":
             errors[name], bounds[name] = gap(a, b), forward_tolerance(ctx, x, a)
-        elif steady_log_det(ctx, x):
+        elif log_det_deterministic(ctx, x):
             errors[name], bounds[name] = log_det_gap(ctx, x, a, b)
         elif (b == 0).all() and not (a == 0).any():
             errors[name], bounds[name] = gap(a, b), np.zeros(len(x))
@@ -177,10 +177,10 @@ def _without_autograd(ctx: Context, surroundings: str) -> Outcome:
             notes[name] = "random: not compared, not zero"
     return verdict(
         errors, bounds,
-        expected=f"the same values under torch.{surroundings}",
+        expected=f"the same values under torch.{context}",
         remedy="raise where autograd is needed and off, or turn it on",
-        passed=f"torch.{surroundings} changes nothing, or is refused", nothing=f"every call under torch.{surroundings} is refused",
+        passed=f"torch.{context} changes nothing, or is refused", nothing=f"every call under torch.{context} is refused",
         tolerance=ROUNDING, oracle="the same call with autograd on", evidence=notes,
-        counterexample=lambda at: Counterexample({"x": x, "name": at.case, "surroundings": surroundings, "bound": at.bound},
+        counterexample=lambda at: Counterexample({"x": x, "name": at.case, "context": context, "bound": at.bound},
                                                  measures.differs_without_autograd),
     )

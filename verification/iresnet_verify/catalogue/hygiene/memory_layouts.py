@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iresnet_verify.catalogue.shared.comparisons import ROUNDING, Rows, forward_tolerance, gap, steady_forward, warm_up
+from iresnet_verify.catalogue.shared.comparisons import (
+    ROUNDING,
+    Rows,
+    forward_deterministic,
+    forward_tolerance,
+    gap,
+    warm_up,
+)
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import Comparison, verdict
@@ -52,7 +59,7 @@ def non_contiguous(ctx: Context) -> Outcome:
     """Every layout the framework has, of the same batch."""
     warm_up(ctx)
     x = ctx.inputs(max(ctx.rows, 3))
-    if not steady_forward(ctx, x):
+    if not forward_deterministic(ctx, x):
         return Outcome("inconclusive", "y differs between seeds in this mode, so evaluations cannot be compared")
     errors, bounds, tried, refusals = dict[str, Rows](), dict[str, Rows](), dict[str, Any](), dict[str, str]()
     for layout, numbers, array in _layouts(ctx, x):

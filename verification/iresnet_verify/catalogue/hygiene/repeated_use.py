@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iresnet_verify.catalogue.shared.comparisons import ROUNDING, forward_tolerance, gap, steady_forward, warm_up
+from iresnet_verify.catalogue.shared.comparisons import ROUNDING, forward_deterministic, forward_tolerance, gap, warm_up
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import verdict
@@ -38,7 +38,7 @@ def threads(ctx: Context) -> Outcome:
     if ctx.mode == "train" or _state_names(ctx.subject.module) & set(ctx.conventions.changes_state):
         return Outcome("passed", "calls may change the network's state in this mode: nothing is claimed of several at once")
     batches = [ctx.inputs(max(ctx.rows, 8)) for _ in range(THREADS)]
-    if not all(steady_forward(ctx, x) for x in batches):
+    if not all(forward_deterministic(ctx, x) for x in batches):
         return Outcome("passed", "forward is random in this mode: nothing is claimed of several calls at once")
     alone = [ctx.f.forward(x, seed=0) for x in batches]
 

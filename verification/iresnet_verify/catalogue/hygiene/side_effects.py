@@ -11,10 +11,10 @@ import numpy as np
 
 from iresnet_verify.catalogue.shared.comparisons import (
     EVENT_NAMES,
-    Surroundings,
+    CallContext,
     arguments,
+    forward_deterministic,
     plural,
-    steady_forward,
     warm_up,
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
@@ -116,7 +116,7 @@ def global_randomness_kept(ctx: Context) -> Outcome:
     for name, argument in arguments(ctx, x):
         draws = name in ("log_det", "inverse_log_det", "log_prob") and random_log_det
         draws = draws or (name in ("forward", "inverse") and ctx.conventions.packed.get(name, False) and random_log_det)
-        draws = draws or (name == "forward" and not steady_forward(ctx, x))
+        draws = draws or (name == "forward" and not forward_deterministic(ctx, x))
         given_to[name] = argument
         after = []
         for seed in (11, 12):
@@ -162,12 +162,12 @@ def global_settings_kept(ctx: Context) -> Outcome:
 
     @contextmanager
     def watched() -> Iterator[None]:
-        """Note what changes within the call: the surroundings put the gradient mode back when they end."""
+        """Note what changes within the call: the context of a call puts the gradient mode back when it ends."""
         at_start = ctx.framework.snapshot_globals()
         yield
         inside[:] = changed_globals(at_start, ctx.framework.snapshot_globals())
 
-    caller = replace(ctx.caller, framework=Surroundings(ctx.framework, watched))
+    caller = replace(ctx.caller, framework=CallContext(ctx.framework, watched))
 
     def modes() -> list[bool]:
         parts = module.modules() if hasattr(module, "modules") else ()

@@ -83,7 +83,7 @@ def odd_inputs(ctx: Context) -> Outcome:
         got=lambda at: f"at x = ({shown}) " + (f"inverse(F(x)) {at.error:.3g} away from x" if np.isfinite(at.error) else "F(x) not finite"),
         remedy="guard divisions and comparisons at zeros and ties",
         passed=f"not refuted: {tried} odd inputs within the promised ones come back",
-        tolerance=f"{tol:.2e}·max(1, ‖x‖)·κ + 4κη, as for inverse.recovers-input", oracle="the planted input x",
+        tolerance=f"{tol:.2e}·max(1, ‖x‖)·κ + 4κη, as for inverse.recovers-input", oracle="the known preimage x",
         evidence={"compared": tried},
         counterexample=lambda at: Counterexample({"x": np.asarray(found)[None], "tolerance": 0.0, "floor": at.bound},
                                                  measures.recovered_input),

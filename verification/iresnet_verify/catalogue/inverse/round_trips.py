@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
     from iresnet_verify.subject.subject import HostArray
 
-PLANTED = "the planted input x"
-SINGULAR = ("the Jacobian of most rows cannot be told from a singular one, so no error of the inverse can be judged; try inputs= where "
+KNOWN = "the known preimage x"
+SINGULAR = ("the Jacobian of most rows cannot be told from a singular one, so no error of the inverse can be decided; try inputs= where "
             "the map is better conditioned")
 BANACH = "Behrmann et al. 2019 (arXiv 1811.00995), Theorem 1 and Algorithm 1"
 
@@ -78,7 +78,7 @@ def recovers_input(ctx: Context) -> Outcome:
         got=lambda at: f"a point {at.error:.3g} away ({at.exceeding} of {len(x)} rows)",
         remedy="check the direction, the order of blocks and the number of steps",
         passed=lambda at: f"{at.compared} rows come back within {at.largest:.2g}", undecided=SINGULAR,
-        tolerance=f"{tol:.2e}·max(1, ‖x‖)·κ + 4κη: the larger of the promised tolerance and u^(1/3)", oracle=PLANTED,
+        tolerance=f"{tol:.2e}·max(1, ‖x‖)·κ + 4κη: the larger of the promised tolerance and u^(1/3)", oracle=KNOWN,
         evidence={"median_error": quantile(error, 0.5), "largest_relative_error": float((error / size(x)).max())},
         counterexample=lambda at: shrunk(ctx.f, measures.recovered_input, "x", x=x[at.wrong], tolerance=at.bound, floor=0.0),
         curves={"round trip": {"kind": "error-bound", "x": bound.tolist(), "y": error.tolist()}},
@@ -158,7 +158,7 @@ def keeps_tolerance(ctx: Context) -> Outcome:
         got=lambda at: f"an error of {relative[at.row]:.3g}·max(1, ‖x‖) ({at.exceeding} of {len(x)} rows)",
         remedy="stop on the residual, by ‖r‖/(1−L), with enough iterations",
         passed=f"largest error {relative.max():.2g}·max(1, ‖x‖) in {len(x)} rows, promised {tol:.2g}", undecided=SINGULAR,
-        tolerance=f"{tol:.3g}·max(1, ‖x‖) + 4κη ({source})", oracle=PLANTED,
+        tolerance=f"{tol:.3g}·max(1, ‖x‖) + 4κη ({source})", oracle=KNOWN,
         evidence={"promised": tol, "largest_relative_error": float(relative.max()), "median_relative_error": quantile(relative, 0.5),
                   "rows_within_floor_only": int(((error <= bound) & (floor > 0.0)).sum()), "largest_floor": float(floor.max())},
         counterexample=lambda at: shrunk(ctx.f, measures.recovered_input, "x", x=x[at.wrong], tolerance=tol, floor=float(floor[at.row])),

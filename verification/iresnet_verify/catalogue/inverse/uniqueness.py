@@ -3,7 +3,7 @@
 `injectivity` looks for a change of the sign of det J. A map may keep that sign and still meet a point twice: the complex
 exponential has det J > 0 everywhere. So F(b) = F(a) is solved here by damped Newton from many starting points, none of
 them near a. A solution refutes only where it is isolated as a is: with J(a) and J(b) far from singular, η/σ_min at both
-ends is small beside their distance, so that rounding cannot have made two images equal which are not.
+ends is small compared with their distance, so that rounding cannot have made two images equal which are not.
 """
 
 from __future__ import annotations

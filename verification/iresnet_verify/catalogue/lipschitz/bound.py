@@ -215,7 +215,7 @@ def residual_of_forward(ctx: Context) -> Outcome:
     catches="a normalisation done once at construction, power iterations that lag behind the weights",
 )
 def survives_parameters(ctx: Context) -> Outcome:
-    """Trainable parameters × 100, then re-drawn as p + ‖p‖_rms·n; refresh where the claim says so; a shorter ascent each."""
+    """Trainable parameters × 100, then re-drawn as p + ‖p‖_rms·n; `refresh()` where the claim needs it; a shorter ascent each."""
     if ctx.subject.lipschitz_holds == "now":
         return Outcome("skipped", "lipschitz_holds is \"now\": the claim is about the parameters as delivered only.")
     import torch

@@ -38,15 +38,15 @@ def _bounded(ctx: Context, when: str, remedy: str, *, here: bool = True) -> Outc
     catches="a norm that is right only after the first training step, power-iteration vectors that start at random",
 )
 def newly_built(ctx: Context) -> Outcome:
-    """`fresh()`, put into the mode at once; its refresh is called only where the claim says so."""
+    """`fresh()`, put into the mode at once; its refresh is called only where the claim is made for the state after it."""
     assert ctx.subject.fresh is not None
     made = ctx.subject.fresh(dtype=ctx.subject.dtype, device=ctx.subject.device)
     if made.lipschitz is None:
         return Outcome("skipped", "the subject that fresh() returns claims no Lipschitz bound")
-    twin = context_of(ctx, made)
-    twin.rng = ctx.rng
-    refreshed(twin)
-    return _bounded(twin, "when newly built", "normalise at construction, or compute the norm at the first use in either mode",
+    built = context_of(ctx, made)
+    built.rng = ctx.rng
+    refreshed(built)
+    return _bounded(built, "when newly built", "normalise at construction, or compute the norm at the first use in either mode",
                     here=False)
 
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from iresnet_verify.catalogue.shared.comparisons import (
     ROUNDING,
+    forward_deterministic,
     forward_tolerance,
     gap,
+    log_det_deterministic,
     log_det_gap,
-    steady_forward,
-    steady_log_det,
     warm_up,
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
@@ -44,10 +44,10 @@ def train_and_eval(ctx: Context) -> Outcome:
     log_dets: dict[str, Any] = {}
     for mode in ("train", "eval"):
         set_mode(ctx.subject.module, mode)
-        if not steady_forward(ctx, x):
+        if not forward_deterministic(ctx, x):
             return Outcome("inconclusive", f"y differs between seeds in {mode} mode")
         values[mode] = ctx.f.forward(x, seed=0)
-        steady = ctx.f.log_det is not None and _claim(ctx, mode) == "exact" and steady_log_det(ctx, x)
+        steady = ctx.f.log_det is not None and _claim(ctx, mode) == "exact" and log_det_deterministic(ctx, x)
         log_dets[mode] = ctx.evaluate_log_det(x, 0) if steady else None
     errors = {"forward": gap(values["train"], values["eval"])}
     bounds = {"forward": forward_tolerance(ctx, x, values["eval"])}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iresnet_verify.catalogue.shared.comparisons import ROUNDING, log_det_gap, steady_log_det, warm_up
+from iresnet_verify.catalogue.shared.comparisons import ROUNDING, log_det_deterministic, log_det_gap, warm_up
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import verdict
@@ -31,7 +31,7 @@ def packed_log_det(ctx: Context) -> Outcome:
         return Outcome("skipped", "forward returns y alone")
     warm_up(ctx)
     x = ctx.inputs(ctx.rows)
-    if not steady_log_det(ctx, x):
+    if not log_det_deterministic(ctx, x):
         return Outcome("skipped", "the log-det is random, or has no value, in this mode")
     with ctx.guard():
         packed = ctx.host(ctx.raw_forward(ctx.native(x), seed=0)[1]).astype(np.float64)

@@ -8,11 +8,11 @@ import numpy as np
 
 from iresnet_verify.catalogue.shared.comparisons import (
     context_of,
+    forward_deterministic,
     forward_tolerance,
     gap,
+    log_det_deterministic,
     log_det_gap,
-    steady_forward,
-    steady_log_det,
     warm_up,
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
@@ -41,7 +41,7 @@ def precision(ctx: Context) -> Outcome:
         return Outcome("passed", "nothing narrower than the subject's dtype is tried", {"dtype": ctx.subject.dtype})
     warm_up(ctx)
     x = ctx.inputs(max(ctx.rows, 32))
-    if not steady_forward(ctx, x) or ctx.accuracy > 2.0**-30:
+    if not forward_deterministic(ctx, x) or ctx.accuracy > 2.0**-30:
         return Outcome("inconclusive", "forward is random in this mode, or declares a lower accuracy")
     h = 2.0**-23 * (1 + np.abs(x)) * ctx.rng.choice([-1.0, 1.0], size=x.shape)
     a, b, c = (ctx.f.forward(v, seed=0) for v in (x + h, x, x - h))
@@ -81,11 +81,11 @@ def across_precisions(ctx: Context) -> Outcome:
     narrow = _built(ctx, "float32", ctx.subject.module)
     wide = _built(ctx, "float64", narrow.subject.module)
     x = ctx.inputs(ctx.rows).astype(np.float32)
-    if not steady_forward(narrow, x):
+    if not forward_deterministic(narrow, x):
         return Outcome("inconclusive", "y differs between seeds in this mode")
     y, exact = narrow.f.forward(x, seed=0), wide.f.forward(x.astype(np.float64), seed=0)
     errors, bounds = {"forward": gap(exact, y)}, {"forward": forward_tolerance(narrow, x, y)}
-    if steady_log_det(narrow, x):
+    if log_det_deterministic(narrow, x):
         log_det = narrow.evaluate_log_det(x, 0)
         errors["log_det"], bounds["log_det"] = log_det_gap(narrow, x, log_det, wide.evaluate_log_det(x.astype(np.float64), 0))
     return verdict(

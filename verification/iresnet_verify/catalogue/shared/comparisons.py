@@ -1,4 +1,4 @@
-"""What the checks of behaviour share: evaluations to compare, and how far two of them may lie apart.
+"""What checks that compare two evaluations share: how to make them, and how far two of them may lie apart.
 
 Two evaluations of the same code at the same x may differ by rounding only (a GEMM of another batch size adds in
 another order), so each may be off by the forward tolerance T of `Context.forward_tolerance`: ‖y₁ − y₂‖₂ ≤ 2T.
@@ -67,11 +67,6 @@ def gap(a: HostArray, b: HostArray) -> Rows:
     return np.linalg.norm(np.where(np.isfinite(difference), difference, np.inf), axis=1)
 
 
-def bits_equal(a: HostArray, b: HostArray) -> bool:
-    """Whether two arrays hold the same bits."""
-    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
-
-
 def forward_tolerance(ctx: Context, x: HostArray, y: HostArray) -> Rows:
     """Return 2T per row for y; 0 where y is not finite, since non-finite values are equal or infinitely apart (`gap`)."""
     return np.nan_to_num(2.0 * ctx.forward_tolerance(x, y), nan=0.0, posinf=0.0)
@@ -103,12 +98,7 @@ def log_det_gap(ctx: Context, x: HostArray, value: Rows, other: Rows) -> tuple[R
     return apart, tolerance
 
 
-def worst(apart: Rows, tolerance: Rows) -> int:
-    """Return the row with the largest ratio of gap to tolerance."""
-    return int(np.argmax(np.where(np.isfinite(apart), apart / np.maximum(tolerance, 1e-300), np.inf)))
-
-
-def steady_log_det(ctx: Context, x: HostArray) -> bool:
+def log_det_deterministic(ctx: Context, x: HostArray) -> bool:
     """Whether the log-det is given, has a value that means something, and is the same under another seed."""
     if ctx.f.log_det is None or ctx.log_det_claim[0] in ("gradient-only", "none"):
         return False
@@ -117,7 +107,7 @@ def steady_log_det(ctx: Context, x: HostArray) -> bool:
     return bool((apart <= log_det_tolerance(ctx, x, a, apart, seed=1)).all())
 
 
-def steady_forward(ctx: Context, x: HostArray) -> bool:
+def forward_deterministic(ctx: Context, x: HostArray) -> bool:
     """Whether y is the same under another seed."""
     a = ctx.f.forward(x, seed=1)
     return bool((gap(a, ctx.f.forward(x, seed=2)) <= forward_tolerance(ctx, x, a)).all())
@@ -141,8 +131,8 @@ def context_of(ctx: Context, subject: Subject) -> Context:
     return replace(ctx, subject=subject, framework=framework, conventions=found)
 
 
-class Surroundings:
-    """A framework whose calls run in surroundings of our choosing, e.g. under `torch.no_grad()`."""
+class CallContext:
+    """A framework whose calls run in a context manager of our choosing, e.g. under `torch.no_grad()`."""
 
     def __init__(self, framework: Any, around: Callable[[], Any]) -> None:
         self._framework, self._around = framework, around
@@ -152,7 +142,7 @@ class Surroundings:
 
     @contextmanager
     def call_context(self) -> Iterator[None]:
-        """The usual surroundings, and within them ours."""
+        """The framework's own context, and within it ours."""
         with self._framework.call_context(), self._around():
             yield
 

@@ -70,7 +70,7 @@ def _gradient(ctx: Context, plan: Enumerator, x: HostArray, z: Vector, n: int, w
 
 
 def _scales(ctx: Context, plan: Enumerator, x: HostArray, weights: Vector, chosen: Sketch) -> None:
-    """The parameter gradient at 0, v, 2v, sign v behaves as the kind says."""
+    """The parameter gradient at 0, v, 2v, sign v scales as the kind of dependence on the probe implies."""
     if not plan.probe_distributions or plan.discrete:  # integer draws take no other values than those enumerated
         return
     n = plan.start + 1

@@ -1,4 +1,4 @@
-"""What the checks of the log-det and of densities share: the truth on some rows, and what rounding allows beside it.
+"""What the checks of the log-det and of densities share: the truth on some rows, and what rounding allows a log-det to differ from it.
 
 An exact log-det computed in the subject's own arithmetic from its own Jacobian errs as the oracle's does: each entry of
 δJ ~ K·u·(‖J‖ + 1) moves log|det J| by tr(J⁻¹δJ) ≤ Σ_i 1/σ_i · ‖δJ‖₂, and a sum of logarithms by K·u·Σ|log σ_i|. So

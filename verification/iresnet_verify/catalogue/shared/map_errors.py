@@ -170,7 +170,7 @@ def attempt(ctx: Context, y: HostArray) -> tuple[HostArray, np.ndarray[Any, np.d
     """Invert y; return (x, which rows were reported as not solved, how).
 
     A report is an exception, a warning that speaks of convergence, or a row that is not finite. After an exception or
-    a warning every row is asked for by itself, so that one bad row does not speak for the others.
+    a warning every row is asked for by itself, so that one bad row does not decide for the others.
     """
     assert ctx.f.inverse is not None
 
@@ -180,18 +180,18 @@ def attempt(ctx: Context, y: HostArray) -> tuple[HostArray, np.ndarray[Any, np.d
             x = ctx.f.inverse(rows)
         except Exception as error:  # any exception of the subject's own is a report, whatever its type
             return None, type(error).__name__
-        said = [text for text in ctx.caller.warning_texts if REPORT.search(text)]
-        return x, f"a warning: {said[0].splitlines()[0][:80]}" if said else ""
+        reports = [text for text in ctx.caller.warning_texts if REPORT.search(text)]
+        return x, f"a warning: {reports[0].splitlines()[0][:80]}" if reports else ""
 
     back, how = one(y)
-    told = np.zeros(len(y), dtype=bool)
+    reported = np.zeros(len(y), dtype=bool)
     if back is None or how:
         back = np.full_like(y, np.nan)
         for i in range(len(y)):
             row, word = one(y[i : i + 1])
-            told[i] = row is None or bool(word)
+            reported[i] = row is None or bool(word)
             how = word or how
             if row is not None:
                 back[i] = row[0]
     lost = ~np.isfinite(back.reshape(len(back), -1)).all(axis=1)
-    return back, told | lost, how or ("non-finite rows" if lost.any() else "")
+    return back, reported | lost, how or ("non-finite rows" if lost.any() else "")

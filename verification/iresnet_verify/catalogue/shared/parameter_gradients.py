@@ -1,7 +1,7 @@
 """The true gradient of Σ w_i log|det J(x_i; θ)| with respect to parameters and input, and the subject's own.
 
 Oracle: rows of J by autograd with a graph (from g where it is given), float64 `slogdet`, and a backward pass through both.
-Above d = LARGE, where that graph is dear, tr(J⁻¹ dJ) is differentiated at constant J⁻¹, some rows of J at a time, each by an
+Above d = LARGE, where that graph is expensive, tr(J⁻¹ dJ) is differentiated at constant J⁻¹, some rows of J at a time, each by an
 ordinary backward pass through its own copy of x. Memory-efficient layers answer a double backward with nonsense, so it is
 believed only if one of several central differences of the exact log-det along random directions agrees with it to 2 %.
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ROWS = 4
 """Rows of one comparison."""
-DEAR = 2
+FEW_ROWS = 2
 """Rows of one comparison of log-dets above d = LARGE, where each costs seconds."""
 COPIES = 2**16
 """Numbers in one batch of copies of a row, at most (one copy at least): half a MiB of float64; eight times that is twice as slow."""

@@ -12,11 +12,11 @@ from iresnet_verify.catalogue.shared.comparisons import (
     ROUNDING,
     Rows,
     context_of,
+    forward_deterministic,
     forward_tolerance,
     gap,
+    log_det_deterministic,
     log_det_gap,
-    steady_forward,
-    steady_log_det,
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
@@ -52,7 +52,7 @@ def save_and_load(ctx: Context) -> Outcome:
     x = ctx.inputs(ctx.rows)
     _trained_on(ctx)
     ctx.raw_forward(ctx.native(x[: max(len(x) // 2, 2)]))  # layers may initialise themselves from this batch
-    if not steady_forward(ctx, x):
+    if not forward_deterministic(ctx, x):
         return Outcome("inconclusive", "y differs between seeds in this mode")
     stored = io.BytesIO()
     torch.save(subject.module.state_dict(), stored)
@@ -135,7 +135,7 @@ def _same_answers(ctx: Context, x: HostArray, other: Calls) -> Outcome:
     errors, bounds = dict[str, Rows](), dict[str, Rows]()
     for name in ("forward", "log_det"):
         f, g = getattr(ctx.f, name), getattr(other, name)
-        if f is None or g is None or (name == "log_det" and not steady_log_det(ctx, x)):
+        if f is None or g is None or (name == "log_det" and not log_det_deterministic(ctx, x)):
             continue
         a, b = f(x, seed=0), g(x, seed=0)
         errors[name], bounds[name] = (gap(a, b), forward_tolerance(ctx, x, a)) if name == "forward" else log_det_gap(ctx, x, a, b)

@@ -127,7 +127,7 @@ def test_wide_and_narrow_at_784() -> None:
     assert (found.radius <= 1e-9 * np.linalg.norm(inverse.x, axis=1)).all()
 
 
-# ── the surroundings ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the context ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("key", BACKENDS)

@@ -172,7 +172,7 @@ def test_a_kink_within_rounding_costs_the_jump(shift: float) -> None:
     assert math.isinf(bound[0]) == (abs(shift) < 5e-17)
 
 
-# ── the surroundings, and what cannot be bounded ──────────────────────────────────────────────────────────────────────
+# ── the context, and what cannot be bounded ──────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("key", BACKENDS)
