@@ -23,7 +23,7 @@ help:
 	@echo "make examples                         the paper's tasks on real data, trained without autodiff; writes reports/examples/"
 	@echo 'make examples-full                    the same over three seeds and with longer budgets: hours'
 	@echo 'make bench                            speed beside what people use today, as ratios'
-	@echo 'make lint                             ruff and mypy --strict'
+	@echo 'make lint                             ruff, mypy --strict and pyright'
 	@echo 'make tables                           write docs/checks.md from the catalogue'
 	@echo 'make clean                            remove .venv, reports and caches'
 
@@ -37,7 +37,7 @@ $(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,campaign,gallery,examples]' \
-		pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy
+		pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy basedpyright
 	@touch $@ $(VENV)/.installed-audit $(VENV)/.installed-examples
 
 ifdef SUBJECT
@@ -68,6 +68,7 @@ test-adapters: $(ADAPTERS)/.installed
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy $(CODE) examples/gallery.py examples/declare.py
+	$(BIN)/basedpyright
 
 tables: $(VENV)/.installed-audit
 	$(BIN)/iresnet-verify checks --write docs/checks.md

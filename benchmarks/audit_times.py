@@ -1,6 +1,6 @@
 """What an audit costs: `python benchmarks/audit_times.py [mlp:quick] [mlp:standard] [convolution:standard] … [--checks 12] [--workers 2]`.
 
-Prints for each audit the CPU and wall seconds in one process, beyond importing torch and the catalogue, and the dearest
+Prints for each audit the CPU and wall seconds in one process, beyond importing torch and the catalogue, and the most expensive
 checks in CPU seconds; with `--workers` also the wall seconds of the isolated audit in so many processes, beside those of
 one that audits next to nothing: starting the processes and importing the framework in them. Set OMP_NUM_THREADS=1 and
 OPENBLAS_NUM_THREADS=1. Wall seconds mean something on an idle machine only.
@@ -143,7 +143,7 @@ SUBJECTS: dict[str, Callable[[], Subject]] = {"mlp": mlp, "convolution": convolu
 
 
 def in_one_process(name: str, budget: str, checks: int) -> None:
-    """Print the seconds of one audit, check by check as they end on standard error, the dearest at the end."""
+    """Print the seconds of one audit, check by check as they end on standard error, the most expensive at the end."""
     from iresnet_verify import audit, catalogue
     from iresnet_verify.check.result import CheckResult
 

@@ -19,7 +19,7 @@ def make(name: str, device: str, dtype: str) -> Backend:
     import jax
     import jax.numpy as xp
 
-    if dtype == "float64" and not jax.config.jax_enable_x64:
+    if dtype == "float64" and not jax.config.read("jax_enable_x64"):
         jax.config.update("jax_enable_x64", True)
     kind, _, index = device.partition(":")
     place = jax.devices(kind)[int(index or 0)]

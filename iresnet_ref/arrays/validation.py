@@ -32,9 +32,13 @@ def require_full_precision(x: Array, what: str, instead: str) -> None:
         )
 
 
+def _is_array(x: Any) -> bool:
+    return bool(array_api_compat.is_array_api_obj(x))  # as a bool: its own type would narrow x to less than is used
+
+
 def require_real(x: Any, name: str) -> None:
     """Refuse anything but a real floating-point array. Raises DTypeError."""
-    if not array_api_compat.is_array_api_obj(x):
+    if not _is_array(x):
         raise DTypeError(
             f"{name}: expected an array of the Python Array API (NumPy, torch, …), got {type(x).__name__}; "
             "try numpy.asarray or your framework's asarray"

@@ -70,21 +70,27 @@ class Base(Protocol):
     @property
     def like(self) -> Any:
         """An array: it carries namespace, dtype and device of what is drawn."""
+        ...
 
     def log_prob(self, z: Any) -> Any:
         """Return log p(z) per row."""
+        ...
 
     def sample(self, n: int, *, seed: int = 0) -> Any:
         """Return n draws; row i depends on the seed and i alone."""
+        ...
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters by name."""
+        ...
 
     def with_parameters(self, parameters: Mapping[str, Any]) -> Self:
         """Return the density with these parameters."""
+        ...
 
     def pullback(self, z: Any, weights: Any) -> tuple[Any, dict[str, Any]]:
         """Return (z̄, gradients) of Σ_b w_b log p(z_b)."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def inverse_gradient(
         raise ValueError("inverse_gradient: expected a cotangent, x_bar or weights, got neither")
     require(block, x, weights, x_bar, check=check, cotangent="x_bar")
     wanted = require_names(block, parameters)
-    rtol = rounding.unit_roundoff(x) ** 0.75 if rtol is None else rtol
+    rtol = float(rounding.unit_roundoff(x) ** 0.75) if rtol is None else rtol
     if not 0.0 < rtol < 1.0:
         raise ValueError(f"inverse_gradient: expected 0 < rtol < 1, got {rtol}; leave it out for u^(3/4)")
     lipschitz = block.contraction()

@@ -59,7 +59,7 @@ def sequence_gradient(
             f"sequence_gradient: expected blocks in one norm, whose radii can be chained, got norms {norms}"
         )
     require(blocks[-1], y, weights, y_bar, check=check)
-    rtol = rounding.unit_roundoff(y) ** 0.75 if rtol is None else rtol
+    rtol = float(rounding.unit_roundoff(y) ** 0.75) if rtol is None else rtol
     probes = Probes() if probes is None else probes
     parameters, reconstructions, radii = [], [], []
     radius: Any = 0.0

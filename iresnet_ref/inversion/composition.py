@@ -38,13 +38,16 @@ class Step(Protocol):
 
     def __call__(self, x: Any) -> Any:
         """Return f_k(x)."""
+        ...
 
     def inverse(self, y: Any) -> Inverse:
         """Return the preimage of y, with its error bound."""
+        ...
 
     @property
     def inverse_lipschitz(self) -> float:
         """Λ_k ≥ Lip(f_k⁻¹), inf where none is known."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -43,14 +43,13 @@ class Rows:
         """
         new = () if self.size_y is not None else (point.y,)
         residual, x, g, *rest = host_norms(point.r, point.x, point.g, *new, *others, p=self.norm, beside=3)
-        if self.size_y is None:
-            self.size_y = rest.pop(0)
+        size_y = self.size_y = rest.pop(0) if self.size_y is None else self.size_y
         if not np.isfinite(residual).all():
             raise NotContractiveError(
                 "the iteration left the floating-point range: expected ‖r‖ to shrink by Lip(g) < 1 at every step; "
                 "check the weights, or drop lipschitz= so that the bound is proved"
             )
-        return residual, rtol * np.maximum(np.maximum(x, self.size_y[self.active]), g), x, np.asarray(rest)
+        return residual, rtol * np.maximum(np.maximum(x, size_y[self.active]), g), x, np.asarray(rest)
 
     def stand_still(self, residual: HostArray, goal: Goal) -> HostArray:
         """Return which active rows have not made the progress of a window since they last did; see `Goal`."""

@@ -25,12 +25,15 @@ class Factor(Protocol):
 
     def apply(self, v: Any) -> Any:
         """Return A v."""
+        ...
 
     def transpose(self, u: Any) -> Any:
         """Return Aᵀ u."""
+        ...
 
     def take(self, rows: Any) -> Self:
         """Return the factor restricted to these rows of the batch (an index array or a slice)."""
+        ...
 
 
 class Linear(Factor, Protocol):
@@ -39,18 +42,23 @@ class Linear(Factor, Protocol):
     @property
     def terms(self) -> int:
         """The length of the inner products."""
+        ...
 
     def weight_gradient(self, u: Any, v: Any) -> Any:
         """Return the gradient of Σ uᵀAv with respect to the weight."""
+        ...
 
     def absolute(self) -> Self:
         """Return the operator of |weight|."""
+        ...
 
     def squared(self) -> Self:
         """Return the operator of weight∘weight."""
+        ...
 
     def matrix(self) -> Any:
         """Return the operator as a matrix (out, in), events flattened."""
+        ...
 
 
 @dataclass(frozen=True)

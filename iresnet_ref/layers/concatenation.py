@@ -87,7 +87,7 @@ class Concatenation:
                 along = [a + xp.sum(part * of) for a, part, of in zip(along, parts, pair, strict=True)]
         x_bar, v_bar, gradients = tape.pullback(halves[2], tangents, halves[3])
         x_bar = x_bar if halves[0] is None else x_bar + halves[0]
-        if halves[1] is not None:
+        if halves[1] is not None and v is not None:
             own = halves[1]
             if own.shape != v_bar.shape:  # v is one tangent for all rows
                 own = xp.sum(own, axis=v.ndim - x.ndim, keepdims=True)

@@ -19,12 +19,15 @@ class Layer(Protocol):
 
     def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of its value for events of this shape. Raises ShapeError for events that it does not take."""
+        ...
 
     def __call__(self, x: Any) -> Any:
         """Return the value."""
+        ...
 
     def linearize(self, x: Any) -> tuple[Any, Factor]:
         """Return the value and the Jacobian factor at x."""
+        ...
 
     def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
         """Return (x̄, v̄, {parameter: gradient}) for the cotangents ȳ of y = layer(x) and t̄ of the tangent t = J(x) v.
@@ -34,29 +37,37 @@ class Layer(Protocol):
         batch; v̄ may then have the length of either. Gradients are summed over batch and probes: weights of rows are in
         the cotangents already.
         """
+        ...
 
     def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
         """Return the rounding of y = layer(h), given that of h."""
+        ...
 
     def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """Return what is known of the factor computed at ĥ, ‖ĥ − h‖₂ ≤ error per row."""
+        ...
 
     def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
         """Return the estimated variance of the rounding of y = layer(h), in `unit`² of its row: an estimate, no bound."""
+        ...
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return a proved Lipschitz constant from p-norm to p-norm (p = 1, 2 or ∞), inf where none is proved."""
+        ...
 
     @property
     def name(self) -> str:
         """What messages call it."""
+        ...
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         """The parameters by name."""
+        ...
 
     def with_parameters(self, parameters: Mapping[str, Any]) -> Any:
         """Return the layer with these parameters."""
+        ...
 
 
 def sum_probes(v: Any, ndim: int) -> Any:

@@ -57,7 +57,7 @@ def logdet_of_inverse(
     True
     """
     block.require(y, "y", check=check)
-    rtol = rounding.unit_roundoff(y) ** 0.75 if rtol is None else rtol
+    rtol = float(rounding.unit_roundoff(y) ** 0.75) if rtol is None else rtol
     inverse = invert(block, y, rtol=rtol, throw=throw, check=False)
     forward = logdet(block, inverse.x, check=False, **options)
     known = {f.name: getattr(forward, f.name) for f in fields(forward)}

@@ -86,7 +86,7 @@ def _of_convolution(operator: Convolution) -> tuple[float, HostArray]:
         (2 * row + down) * np.arange(kh)[:, None] / rows + (2 * column + across) * np.arange(kw) / columns
     )
     pair = np.outer(u.conj(), v)[:, :, None, None]
-    return sigma, pair.real * np.cos(angle) - pair.imag * np.sin(angle)
+    return sigma, np.real(pair) * np.cos(angle) - np.imag(pair) * np.sin(angle)
 
 
 def _largest(matrix: HostArray) -> tuple[float, HostArray, HostArray]:

@@ -153,9 +153,8 @@ def _proved(blocks: Host, error: float) -> float:
     n = 2 * min(blocks.shape[1:])
     estimate = float(np.linalg.svd(blocks[largest_blocks(blocks)], compute_uv=False)[:, 0].max())
     slack = max(n * n, 32) * _U
-    real = np.concatenate(
-        [np.concatenate([blocks.real, -blocks.imag], 2), np.concatenate([blocks.imag, blocks.real], 2)], 1
-    )
+    re, im = np.real(blocks), np.imag(blocks)
+    real = np.concatenate([np.concatenate([re, -im], 2), np.concatenate([im, re], 2)], 1)
     while slack < 1.0:
         c = estimate * (1.0 + slack)
         if proves_norm_at_most(real, c):

@@ -107,7 +107,7 @@ def _find(strategy: Any, holds: Callable[[Any], bool], *, examples: int, seed: i
     from hypothesis.errors import NoSuchExample
 
     options = settings(max_examples=examples, database=None, deadline=None, phases=(Phase.generate, Phase.shrink),
-                       suppress_health_check=list(HealthCheck))
+                       suppress_health_check=list(HealthCheck.__members__.values()))
     with _home_of_its_own():
         try:
             return find(strategy, holds, settings=options, random=Random(seed))

@@ -32,7 +32,7 @@ COLOURS = {
     "declared": "cyan", "skipped": "dim", "passed": "green",
 }
 WIDE = 120
-SHORT_NAMES = dict(zip(FAMILIES, ("inv", "conv", "lip", "logd", "est", "grad", "dens", "hyg", "st", "par"), strict=True))
+SHORT_NAMES: dict[str, str] = dict(zip(FAMILIES, ("inv", "conv", "lip", "logd", "est", "grad", "dens", "hyg", "st", "par"), strict=True))
 
 
 def show(reports: Sequence[AuditResult], console: Console | None = None) -> None:

@@ -7,13 +7,13 @@ crashes on import is a line of the table, not the end of it. The limit is longer
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.context
 import os
 import platform
 import re
 from collections.abc import Sequence
 from concurrent.futures import Future
 from importlib.metadata import PackageNotFoundError, distribution, version
+from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 from rich import box
@@ -73,8 +73,8 @@ def _trials(families: Sequence[str]) -> dict[str, Trial]:
     """Family -> the outcome of its trial, each in a process of its own that begins with what all of them need."""
     limit = time_limit()
     # forked from a server that has it imported, where the system can: an import for each of them would take most of the time
-    context = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
-    if isinstance(context, multiprocessing.context.ForkServerContext):
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
+    if context.get_start_method() == "forkserver":
         context.set_forkserver_preload([__name__, "iresnet_backends", "array_api_compat.numpy"])
     with ProcessPool(os.cpu_count() or 1, max_tasks=1, initializer=_silence, context=context) as pool:
         running = {family: pool.schedule(attempt, args=(family,), timeout=limit) for family in families}

@@ -48,8 +48,8 @@ def changed_entries(calls: "Any", x: "Any", name: str) -> "tuple[float, float]":
     if is_torch:
         if given.untyped_storage().nbytes() < x.nbytes:
             return np.inf, 0.0
-        given = given.detach().cpu().numpy()
-    return float(np.sum(given.view(np.uint8) != x.view(np.uint8))), 0.0
+        given = given.detach().cpu()
+    return float(np.sum(np.asarray(given).view(np.uint8) != x.view(np.uint8))), 0.0
 
 
 def wrong_dtype(calls: "Any", x: "Any", name: str, dtype: str) -> "tuple[float, float]":

@@ -52,7 +52,8 @@ def examine(
     """Examine them in spawned processes, each with a time limit."""
     table = mutants.load()
     found = []
-    with ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn")) as pool:
+    context: Any = multiprocessing.get_context("spawn")
+    with ProcessPool(max_workers=workers, context=context) as pool:
         futures = [(id, pool.schedule(examine_one, args=(id,), timeout=SECONDS)) for id in ids]
         for verdict in _results(futures, table):
             found.append(verdict)

@@ -116,6 +116,6 @@ def smallest(A: Array) -> tuple[Array, Array, Array, Array]:
 def _inverses(A: Array) -> Array:
     """Return the inverse of every matrix, NaN where it is singular."""
     try:
-        return np.asarray(np.linalg.inv(A))
+        return np.asarray(np.linalg.inv(A), dtype=np.float64)
     except np.linalg.LinAlgError:
         return np.full_like(A, np.nan) if len(A) == 1 else np.concatenate([_inverses(A[i : i + 1]) for i in range(len(A))])

@@ -81,9 +81,10 @@ def _class(base: type) -> type:
 
 def _exchange(recorder: DrawRecorder, generator: Any) -> Any:
     """A recording generator on the same bit generator."""
-    base = np.random.Generator if isinstance(generator, np.random.Generator) else np.random.RandomState
-    bits = generator.bit_generator if base is np.random.Generator else generator._bit_generator
-    new = _class(base)(bits)
+    if isinstance(generator, np.random.Generator):
+        new = _class(np.random.Generator)(generator.bit_generator)
+    else:
+        new = _class(np.random.RandomState)(generator._bit_generator)
     new.recorder = recorder
     return new
 
@@ -169,7 +170,7 @@ def _slots(subject: Any) -> Iterator[tuple[Callable[[Any], None], Callable[[], A
             yield from _entries(getattr(item, "__dict__", {}))
             queue += list(getattr(item, "__dict__", {}).values())
         elif hasattr(item, "_modules"):  # a torch container
-            queue += list(item._modules.values())
+            queue += list(vars(item)["_modules"].values())
     for name in modules:
         if name.split(".")[0] not in _FOREIGN and name in sys.modules:
             yield from _entries(sys.modules[name].__dict__)

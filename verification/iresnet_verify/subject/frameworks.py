@@ -81,10 +81,10 @@ def changed_globals(before: Globals, after: Globals) -> list[str]:
 
 
 def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return len(a) == len(b) and all(map(_same, a, b))
     if hasattr(a, "shape") and hasattr(b, "shape"):
         return tuple(a.shape) == tuple(b.shape) and bool((a == b).all())
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(map(_same, a, b))
     return bool(a == b)
 
 

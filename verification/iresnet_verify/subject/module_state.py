@@ -126,10 +126,10 @@ def _is_tensor(value: Any) -> bool:
 def _same(a: Any, b: Any) -> bool:
     if a is b:
         return True
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
     if _is_tensor(a) and _is_tensor(b):
         return _equal(a.detach(), b.detach())
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
     return type(a) is type(b) and isinstance(a, PLAIN) and bool(a == b)
 
 

@@ -23,8 +23,9 @@ def describe(value: object) -> str:
     """Describe `value` in a few words: `float64 (5, 3)`, `a tuple of 3`, `NoneType`."""
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)} ({', '.join(describe(v) for v in value[:3])})"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        return f"{type(value).__module__.split('.')[0]} {dtype_name(value)} {tuple(value.shape)}"
+    shape = getattr(value, "shape", None)
+    if shape is not None and hasattr(value, "dtype"):
+        return f"{type(value).__module__.split('.')[0]} {dtype_name(value)} {tuple(shape)}"
     return f"{type(value).__name__} {str(value)[:40]!r}" if isinstance(value, Real | str) else type(value).__name__
 
 
@@ -68,9 +69,10 @@ def log_det(
 ) -> tuple[Native, str]:
     """Normalise a log-det to shape (batch,), still differentiable; also return the name of its shape."""
     xp = compat.array_namespace(like)
-    if isinstance(value, Real) and not framework.is_array(value):
+    is_array = framework.is_array(value)
+    if not is_array and isinstance(value, Real):
         return xp.full((batch,), float(value), dtype=like.dtype, device=compat.device(like)), "a Python number"
-    if not framework.is_array(value):
+    if not is_array:
         raise SubjectError(f"{name}: expected a log-det of shape {(batch,)}, got {describe(value)}; "
                            f"try returning a {framework.array_type} with one number per row")
     got = tuple(value.shape)

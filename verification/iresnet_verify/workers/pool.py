@@ -54,7 +54,7 @@ class WorkerPool:
         self.pool = self._new()
 
     def _new(self) -> Any:
-        context = multiprocessing.get_context("spawn")
+        context: Any = multiprocessing.get_context("spawn")
         return ProcessPool(self.count, initializer=worker.prepare, initargs=(self.logs.name,), context=context)
 
     def submit(self, task: Callable[..., bytes], *arguments: object, seconds: float) -> Future[bytes]:

@@ -62,3 +62,13 @@ def test_readme_subject_passes_its_audit(tmp_path: Path, monkeypatch: pytest.Mon
     exec(subject, namespace)
     report = audit(namespace["factory"](), seed=0, budget="quick")  # type: ignore[operator]
     assert report.status == "passed", [(c.id, c.status, c.message) for c in report.checks if c.status != "passed"]
+
+
+def test_the_consumer_that_is_typed_strictly_runs() -> None:
+    import typed_consumer
+
+    x, error = typed_consumer.round_trip(0)
+    assert x.shape == (4, 2)
+    assert error < 1e-8
+    assert (abs(typed_consumer.log_dets(0)) <= 2 * 1.7).all()  # 2·|log(1 − .8)| and more
+    assert typed_consumer.failures(typed_consumer.SUBJECT) == []

@@ -53,7 +53,7 @@ def autocast(ctx: Context) -> Outcome:
     def narrow() -> Any:
         return torch.autocast(ctx.subject.device.partition(":")[0], dtype=torch.bfloat16)
 
-    around = CallContext(ctx.framework, narrow)
+    around: Any = CallContext(ctx.framework, narrow)
     inside = host_calls(Caller(ctx.subject, around, ctx.seed, ctx.conventions.context_row, dict(ctx.conventions.packed)), pure=True)
     errors, bounds, refusals = dict[str, Rows](), dict[str, Rows](), dict[str, str]()
     for name in ("forward", "log_det"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -153,7 +153,7 @@ def _without_autograd(ctx: Context, context: str) -> Outcome:
     x = ctx.inputs(ctx.rows)
     if not forward_deterministic(ctx, x):
         return Outcome("inconclusive", "y differs between seeds in this mode")
-    around = CallContext(ctx.framework, getattr(torch, context))
+    around: Any = CallContext(ctx.framework, getattr(torch, context))
     caller = Caller(ctx.subject, around, ctx.seed, ctx.conventions.context_row, dict(ctx.conventions.packed))
     off = host_calls(caller, pure=bool(ctx.conventions.changes_state))
     errors, bounds, notes = dict[str, Rows](), dict[str, Rows](), dict[str, str]()
