@@ -106,8 +106,9 @@ def _find(strategy: Any, holds: Callable[[Any], bool], *, examples: int, seed: i
     from hypothesis import HealthCheck, Phase, find, settings
     from hypothesis.errors import NoSuchExample
 
+    every: Any = list(HealthCheck)
     options = settings(max_examples=examples, database=None, deadline=None, phases=(Phase.generate, Phase.shrink),
-                       suppress_health_check=list(HealthCheck.__members__.values()))
+                       suppress_health_check=every)
     with _home_of_its_own():
         try:
             return find(strategy, holds, settings=options, random=Random(seed))
