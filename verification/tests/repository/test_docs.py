@@ -72,3 +72,24 @@ def test_the_consumer_that_is_typed_strictly_runs() -> None:
     assert error < 1e-8
     assert (abs(typed_consumer.log_dets(0)) <= 2 * 1.7).all()  # 2·|log(1 − .8)| and more
     assert typed_consumer.failures(typed_consumer.SUBJECT) == []
+
+
+def test_the_new_check_of_contributing_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails on the mutant that is meant for it, and passes on a correct network."""
+    from correct_subjects import complete
+
+    from iresnet_verify import audit, mutants
+    from iresnet_verify.check.registry import CATALOGUE
+    from iresnet_verify.measurements import maps
+
+    check, measurement, _ = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)
+    names = dict(vars(maps))
+    exec(measurement, names)
+    monkeypatch.setattr(maps, "apart_when_alone", names["apart_when_alone"], raising=False)
+    try:
+        exec(check, {"__name__": "contributing"})
+        made = mutants.load()["inverse/mean-residual-decides"].make(1)
+        wrong, right = (audit(subject, budget="quick", select=["inverse.row-by-row"]).checks[0] for subject in (made, complete(0)))
+    finally:
+        CATALOGUE.pop("inverse.row-by-row", None)
+    assert [wrong.status, right.status] == ["failed", "passed"], (wrong.message, right.message)
