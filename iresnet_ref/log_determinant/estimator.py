@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, device, namespace, size
+from iresnet_ref.arrays import HostArray, namespace, size
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.arnoldi import arnoldi_logdet
 from iresnet_ref.log_determinant.bounds import truncation_bound
 from iresnet_ref.log_determinant.length_distributions import Table
 from iresnet_ref.log_determinant.roulette import products, roulette_logdet
 from iresnet_ref.log_determinant.series import series_logdet
+from iresnet_ref.log_determinant.variance import drawn_variance_bound, probe_variance, square_moment
 from iresnet_ref.probes import Probes
 from iresnet_ref.rounding import unit_roundoff
 
-FEWEST_REPLICATES = 8
-"""Below this many independent replicates no standard error is given."""
 AT_ONCE = 2**24
 """Entries of the probes that are drawn at a time."""
 
@@ -80,23 +79,23 @@ class Estimator:
             return truncation_bound(rank + d, self.lipschitz, self.terms) + d * unit_roundoff(self.chain.like)
         return truncation_bound(rank, self.lipschitz, self.terms)
 
+    def variance_bound(self, probes: Probes) -> float:
+        """Return a bound on the variance of one replicate from L and d: that of the sum of the terms which are not exact.
 
-def standard_error(estimates: Any, mean: Any) -> Any:
-    """Return sd/√count over independent replicates, NaN below the fewest that say anything."""
-    xp = namespace(estimates)
-    count = estimates.shape[0]
-    if count < FEWEST_REPLICATES:
-        return xp.full(mean.shape, math.nan, dtype=mean.dtype, device=device(mean))
-    deviation = estimates - mean
-    return xp.sqrt(xp.sum(deviation * deviation, axis=0) / ((count - 1) * count))
+        Roulette: `roulette_variance_bound`. Series: that of the probes, ‖Σaₖ‖ ≤ Σ_{q<k≤n} Lᵏ/k. Arnoldi: the second moment,
+        |vᵀf(H)v| ≤ ‖v‖² Σ_{k>q} Lᵏ/k for f the logarithm without its first q terms.
+        """
+        d, exact = size(self.chain.in_shape), len(self.traces)
+        if self.drawn is not None:
+            bound = drawn_variance_bound(self.drawn, self.lipschitz, d, kind=probes.kind, block=probes.block, exact=exact)
+        elif self.arnoldi:
+            bound = square_moment(d, probes.kind, probes.block) * truncation_bound(1, self.lipschitz, exact) ** 2
+        else:
+            terms = math.fsum(self.lipschitz**k / k for k in range(exact + 1, self.terms + 1))
+            bound = probe_variance(d, probes.kind, probes.block) * terms**2
+        return bound if self.norm == 2.0 else d * bound  # ‖Jᵏ‖₂ ≤ √d Lᵏ only
 
-
-def skewness(estimates: Any, mean: Any) -> Any:
-    """Return m₃/m₂^{3/2} of the replicates, 0 where they agree."""
-    xp = namespace(estimates)
-    deviation = estimates - mean
-    second = xp.mean(deviation * deviation, axis=0)
-    third = xp.mean(deviation * deviation * deviation, axis=0)
-    differ = second > 0.0
-    root = xp.sqrt(xp.where(differ, second, xp.ones_like(second)))
-    return xp.where(differ, third / (root * root * root), xp.zeros_like(third))
+    @property
+    def noise(self) -> float:
+        """√d log(1/(1 − L)): what the roundings of the d entries of vᵀlog(I + J)v add up to, in units of u."""
+        return math.sqrt(size(self.chain.in_shape)) * -math.log1p(-self.lipschitz)

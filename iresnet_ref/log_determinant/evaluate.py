@@ -11,8 +11,9 @@ from iresnet_ref.arrays import device, indices, is_short, namespace, require_ful
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant import length_distributions
-from iresnet_ref.log_determinant.estimator import FEWEST_REPLICATES, Estimator, skewness, standard_error
+from iresnet_ref.log_determinant.estimator import Estimator
 from iresnet_ref.log_determinant.exact import exact_logdet
+from iresnet_ref.log_determinant.interval import FEWEST_REPLICATES, replicates_needed, spread
 from iresnet_ref.log_determinant.length_distributions import LengthDistribution
 from iresnet_ref.log_determinant.replicates import exact_in_products, replicates_for, require_reach
 from iresnet_ref.log_determinant.result import LogDet
@@ -54,11 +55,11 @@ def logdet(
     Exact traces replace the first one (two or three dense layers) or two (up to two) stochastic terms, with weight 1;
     `exact_traces` limits them, and the result says how many there were (0 for convolutions and deeper branches).
 
-    Each of `probes.count` replicates has its own N and its own block of probes; the standard error comes from them, and is
-    NaN below 8. With `standard_error` their number is planned to meet it on every row (at least 8 and `probes.count`),
-    fixed beforehand by the variance bound or by an independent pilot of 32 on another stream: the standard error that is
-    returned is that of the run itself. `evaluations` counts products with J or Jᵀ without the pilot's, or the size of the
-    determinant for `exact`.
+    Each of `probes.count` replicates has its own N and its own block of probes; the standard error comes from them, is NaN
+    below 8, and the one proved (or planned) beforehand where they agree to rounding. With `standard_error` their number is planned
+    to meet it on every row (at least 8 and `probes.count`), fixed beforehand by the variance bound or by an independent pilot
+    of 32 on another stream: the standard error that is returned is that of the run itself. `evaluations` counts products with
+    J or Jᵀ without the pilot's, or the size of the determinant for `exact`.
 
     Raises: NotContractiveError, InfiniteVarianceError (unless `allow_infinite_variance`), ShapeError, DTypeError,
     NonFiniteError, ValueError.
@@ -124,7 +125,8 @@ def logdet_on(
         if price <= count * per_replicate:
             return _exact(chain, x)
         probes = probes.part(0, require_reach(count, standard_error, per_replicate or probes.block * (terms or 1)))
-    return _estimate(estimator, probes, x, rank, "roulette" if method == "auto" else method)
+    variance = min(estimator.variance_bound(probes), math.inf if standard_error is None else probes.count * standard_error**2)
+    return _estimate(estimator, probes, x, rank, "roulette" if method == "auto" else method, variance)
 
 
 def _refuse(
@@ -161,7 +163,8 @@ def _exact(chain: Chain, x: Any) -> LogDet:
     return LogDet(exact_logdet(chain), zero, zero, indices(np.full(x.shape[0], order), x), "exact")
 
 
-def _estimate(estimator: Estimator, probes: Probes, x: Any, rank: int, method: str) -> LogDet:
+def _estimate(estimator: Estimator, probes: Probes, x: Any, rank: int, method: str, variance: float) -> LogDet:
+    """Return the estimate; `variance` of one replicate, proved or planned, stands where they are all alike."""
     xp = namespace(x)
     zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))
     bias, exact = zero + estimator.bias_bound(rank), len(estimator.traces)
@@ -170,5 +173,6 @@ def _estimate(estimator: Estimator, probes: Probes, x: Any, rank: int, method: s
         return LogDet(value[0, :], zero, bias, indices(np.zeros(x.shape[0]), x), method, 0, exact)
     estimates, evaluations = estimator.estimates(probes, x)
     value = xp.mean(estimates, axis=0)
-    error, skew = standard_error(estimates, value), skewness(estimates, value)
-    return LogDet(value, error, bias, indices(evaluations, x), method, probes.count, exact, skew)
+    error, skewness = spread(estimates, value, estimator.noise, variance)
+    evaluations = indices(evaluations, x)
+    return LogDet(value, error, bias, evaluations, method, probes.count, exact, skewness, replicates_needed(probes))

@@ -14,8 +14,8 @@ import numpy as np
 from iresnet_ref.arrays import namespace, size, to_host
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.jacobian.factors import Factor
-from iresnet_ref.log_determinant.estimator import FEWEST_REPLICATES, Estimator
-from iresnet_ref.log_determinant.variance import drawn_variance_bound
+from iresnet_ref.log_determinant.estimator import Estimator
+from iresnet_ref.log_determinant.interval import FEWEST_REPLICATES
 from iresnet_ref.probes import Probes
 
 PILOT = 32
@@ -33,33 +33,19 @@ MOST_PRODUCTS = 2**26
 def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: Any) -> float:
     """Return the number of replicates, at least 8 and `probes.count`, planned for a standard error of `wanted` on every row.
 
-    The smaller of two answers: variance bound/wanted², proved, where N is random; and the pilot's largest
-    variance over the rows, times its margin.
+    The smaller of two variances over wanted²: the proved bound, and the pilot's largest over the rows, times its margin.
     """
     least = max(FEWEST_REPLICATES, probes.count)
     if not estimator.random or like.shape[0] == 0:
         return least
-    if estimator.drawn is not None:
-        bound = drawn_variance_bound(
-            estimator.drawn,
-            estimator.lipschitz,
-            size(estimator.chain.in_shape),
-            kind=probes.kind,
-            block=probes.block,
-            exact=len(estimator.traces),
-        )
-        if estimator.norm != 2.0:  # ‖Jᵏ‖₂ ≤ √d Lᵏ only
-            bound = size(estimator.chain.in_shape) * bound
-        if bound <= least * wanted * wanted:
-            return least
+    bound = estimator.variance_bound(probes)
+    if bound <= least * wanted * wanted:
+        return least
     pilot = Probes(probes.seed, probes.stream ^ PILOT_STREAM, probes.kind, PILOT, probes.block)
     values, _ = estimator.estimates(pilot, like)
     xp = namespace(values)
     variance = float(np.max(to_host(xp.var(values, axis=0, correction=1))))
-    count = PILOT_MARGIN * variance / (wanted * wanted)
-    if estimator.drawn is not None:
-        count = min(count, bound / (wanted * wanted))
-    return max(least, math.ceil(count))
+    return max(least, math.ceil(min(PILOT_MARGIN * variance, bound) / (wanted * wanted)))
 
 
 def require_reach(count: float, wanted: float, products: float) -> int:

@@ -3,9 +3,9 @@
 With a_k = (−1)^{k+1} vᵀJᵏv/k and S = Σ_{k>q} a_k, the estimate Y = Σ_{q<k≤N} a_k/P(N ≥ k) has, given v,
 Var(Y | v) = Σ_{k>q} (a_k² + 2a_k Σ_{j>k} a_j)(1/P(N ≥ k) − 1), and Var(Y) = E Var(Y | v) + Var(S). A block of m probes that share
 N has the mean of its vᵀJᵏv for it, at most dLᵏ for signs, with second moment at most (d² + 2d/m)L^{2k} for Gaussians, and
-Var(S) ≤ (2d/m)(Σ_{k>q} Lᵏ/k)². By Cauchy–Schwarz in the first part
+Var(S) ≤ c(Σ_{k>q} Lᵏ/k)², c = 2d/m or less (`probe_variance`). By Cauchy–Schwarz in the first part
 
-    Var(Y) ≤ Σ_{k>q} (b_k² + 2b_k Σ_{j>k} b_j)(1/P(N ≥ k) − 1) + (2d/m)(Σ_{k>q} Lᵏ/k)²,   b_k = √(d² [+ 2d/m]) Lᵏ/k.
+    Var(Y) ≤ Σ_{k>q} (b_k² + 2b_k Σ_{j>k} b_j)(1/P(N ≥ k) − 1) + c(Σ_{k>q} Lᵏ/k)²,   b_k = √(d² [+ 2d/m]) Lᵏ/k.
 
 The first part is attained by J = −L·I with signs. The sum runs over N as it is drawn, which is bounded: nothing is left out.
 """
@@ -67,6 +67,27 @@ def drawn_variance_bound(drawn: Table, lipschitz: float, d: int, *, kind: ProbeK
     survival = np.concatenate([np.ones(drawn.n_exact_terms), drawn.thresholds.astype(np.float64) / 2.0**64])
     size = np.where(k > exact, lipschitz**k / k, 0.0)
     after = np.concatenate([np.cumsum(size[::-1])[::-1][1:], [0.0]])
-    moment = float(d) ** 2 + (2.0 * d / block if kind == "gaussian" else 0.0)
-    from_length = moment * float(np.sum(size * (size + 2.0 * after) * (1.0 / survival - 1.0)))
-    return from_length + 2.0 * d / block * float(np.sum(size)) ** 2
+    from_length = square_moment(d, kind, block) * float(np.sum(size * (size + 2.0 * after) * (1.0 / survival - 1.0)))
+    return from_length + probe_variance(d, kind, block) * float(np.sum(size)) ** 2
+
+
+def square_moment(d: int, kind: ProbeKind, block: int) -> float:
+    """Return E(mean of ‖v‖² over a block)²: d² for signs, d² + 2d/m for Gaussians."""
+    return float(d) ** 2 + (2.0 * d / block if kind == "gaussian" else 0.0)
+
+
+def probe_variance(d: int, kind: ProbeKind, block: int) -> float:
+    """Return a bound on Var(mean of vᵀSv over a block) for ‖S‖₂ ≤ 1: 2d/m; of Hadamard columns 2d(n − m)/((n − 1)m), n = 2^⌈log₂ d⌉.
+
+    One sign in one dimension and all n columns leave nothing to chance.
+
+    >>> probe_variance(8, "rademacher", 1), probe_variance(8, "hadamard", 8), probe_variance(1, "rademacher", 1)
+    (16.0, 0.0, 0.0)
+    """
+    if kind == "gaussian":
+        return 2.0 * d / block
+    if d == 1:
+        return 0.0
+    order = 1 << (d - 1).bit_length()
+    share = max(order - block, 0) / (order - 1) if kind == "hadamard" else 1.0
+    return 2.0 * d * share / block

@@ -252,28 +252,28 @@ def closed_form(x: Any, residual: Any, bound: Any) -> Inverse:
 def added(a: LogDet, b: LogDet) -> LogDet:
     """Return the log-determinant of a composition, from independent draws: values, bias bounds, variances and third moments add.
 
-    The replicates are kept where both have as many, or one is deterministic, so that `interval` still says something.
+    The replicates are the fewer of the two: `interval` takes the degrees of freedom of the part that has the least. A part of n
+    replicates has skewness a/√n of its mean, and so they add.
     """
     xp = namespace(a.value)
     error = xp.sqrt(a.standard_error * a.standard_error + b.standard_error * b.standard_error)
     method = a.method if a.method == b.method else " + ".join(dict.fromkeys((a.method + " + " + b.method).split(" + ")))
-    skewness, counts = None, {part.replicates for part in (a, b)} - {0}
-    if len(counts) == 1:
-        third = zeros(a.value)
-        safe = xp.where(error > 0.0, error, xp.ones_like(error))
-        for part in (a, b):
-            if part.skewness is not None:
-                third = third + part.skewness * (part.standard_error / safe) ** 3.0
-        skewness = third
+    parts = [part for part in (a, b) if part.replicates]
+    replicates = min((part.replicates for part in parts), default=0)
+    skewness, safe = None, xp.where(error > 0.0, error, xp.ones_like(error))
+    for part in parts:
+        third = math.sqrt(replicates / part.replicates) * part.skewness * (part.standard_error / safe) ** 3.0
+        skewness = third if skewness is None else skewness + third
     return LogDet(
         a.value + b.value,
         error,
         a.bias_bound + b.bias_bound,
         a.evaluations + b.evaluations,
         method,
-        max(counts) if len(counts) == 1 else 0,
+        replicates,
         a.exact_traces + b.exact_traces,
         skewness,
+        max(a.replicates_needed, b.replicates_needed),
     )
 
 

