@@ -1,4 +1,4 @@
-"""Hypothesis profiles, the CuPy of the tests, and what of the slow backends runs in CI.
+"""Hypothesis profiles, the CuPy of the tests, and the surroundings of a backend.
 
 Profiles: `ci` is deterministic, `thorough` random and longer, on the whole table, `short` for a first look at a backend that compiles every
 operation; chosen by HYPOTHESIS_PROFILE. `import cupy` gives the contract
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,19 +42,14 @@ def _backend(item: pytest.Item) -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip sorts where the backend cannot sort; mark as thorough what tables.IN_CI leaves out of each law, all but one case in n."""
-    from tables import BACKENDS, IN_CI
+    """Skip sorts where the backend cannot sort."""
+    from tables import BACKENDS
 
     for item in items:
         backend = _backend(item)
         gap = capabilities.gap(BACKENDS[backend][0], "sorting", BACKENDS[backend][1]) if backend else None
         if gap and any(str(v).startswith("sort") for v in _parameters(item).values()):
             item.add_marker(pytest.mark.skip(reason=gap))
-        share = IN_CI.get(backend or "", 1)
-        if share > 1:
-            case = f"{item.originalname} {[str(v) for v in _parameters(item).values() if v != backend]}"  # type: ignore[attr-defined]
-            if zlib.crc32(case.encode()) % share:
-                item.add_marker(pytest.mark.thorough)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,12 +27,14 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     return module
 
 
+@pytest.mark.thorough
 def test_the_audit_tells_the_believed_norm_from_the_proved_one(wrong: ModuleType) -> None:
     for make, status in ((wrong.misnormalised, "failed"), (wrong.certified, "passed")):
         (found,) = audit(make(), budget="quick", select=["lipschitz.bounds-stretch"]).checks
         assert found.status == status, found.message
 
 
+@pytest.mark.thorough
 def test_both_learn_and_one_inverts(wrong: ModuleType, tmp_path: Path) -> None:
     believed, proved = wrong.main(["--folder", str(tmp_path), "--steps", str(wrong.STEPS)])
     for row in (believed, proved):

@@ -82,6 +82,7 @@ def test_shifts_are_scipys() -> None:
     assert shifted(x, 0.0, np.random.default_rng(3)) is x
 
 
+@pytest.mark.thorough
 def test_a_short_classification(tmp_path: Path) -> None:
     example = paper("classification")
     common = [*SMALL, "--only", "digits", "--folds", "1", "--constants", "0.9", "--folder", str(tmp_path)]
@@ -117,6 +118,7 @@ def test_the_twin_and_the_backends_start_alike() -> None:
     assert not all(np.allclose(p, ours[k]) for k, p in first("numpy", 0.5).items())
 
 
+@pytest.mark.thorough
 def test_a_short_hybrid(tmp_path: Path) -> None:
     example = paper("hybrid")
     rows, strangers = example.main([*SMALL, "--folder", str(tmp_path), "--weights", "0,1", "--steps", "25", "--learning-rate", "0.02"])
@@ -136,6 +138,7 @@ def test_a_short_hybrid(tmp_path: Path) -> None:
     assert abs(bits - rows[1]["bits per dimension"]) < 1e-9
 
 
+@pytest.mark.thorough
 def test_a_short_run_with_few_labels(tmp_path: Path) -> None:
     example = paper("semi_supervised")
     rows = example.main([*SMALL, "--labels", "2,6", "--draws", "2", "--steps", "12", "--folder", str(tmp_path)])

@@ -27,6 +27,7 @@ def one(folder: Path, model: str, density: str = "moons") -> dict[str, float]:
     return json.loads(file.read_text("utf-8"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("backend", "steps"), [("numpy", 100), ("torch:cpu", 25)])
 def test_our_flow_learns(example: ModuleType, backend: str, steps: int, tmp_path: Path) -> None:
     common = [*SMALL, "--backend", backend, "--only", "moons", "--models", "i-ResNet", "--folder"]
@@ -44,6 +45,7 @@ def test_our_flow_learns(example: ModuleType, backend: str, steps: int, tmp_path
     assert max(step.block.certificate.bound for step in kept.steps.steps if hasattr(step, "block")) == after["lipschitz"]
 
 
+@pytest.mark.thorough
 # The peers have our number of parameters, see shifted data in its own units, and are charged for what they evaluate.
 @pytest.mark.parametrize(("model", "evaluations"), [("RealNVP", (1.0, 1.0)), ("FFJORD", (8.0, np.inf))])
 def test_peers_learn(example: ModuleType, model: str, evaluations: tuple[float, float]) -> None:
@@ -64,6 +66,7 @@ def test_peers_learn(example: ModuleType, model: str, evaluations: tuple[float, 
     assert evaluations[0] <= calls <= evaluations[1]
 
 
+@pytest.mark.thorough
 def test_finished_runs_are_not_repeated_and_the_figure_is_drawn(example: ModuleType, tmp_path: Path) -> None:
     common = [*[a for a in SMALL if a != "--no-figure"], "--steps", "3", "--only", "rings,pinwheel", "--folder", str(tmp_path)]
     example.main([*common, "--models", "i-ResNet", "--part", "1", "--parts", "2"])

@@ -51,6 +51,7 @@ def recipe(folder: Path, steps: int = 15, estimator: str = "roulette") -> str:
     return str(path)
 
 
+@pytest.mark.thorough
 def test_it_learns_and_continues_bit_for_bit(images: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = [recipe(tmp_path), "--folder", str(tmp_path), "--draws", "2"]
     untrained = images.main([*common, "--no-figure", "--steps", "0"])[0]
@@ -94,6 +95,7 @@ def trained(images: ModuleType, folder: Path, lipschitz: float) -> tuple[Any, An
     return images.train(made, pixels, levels, np.zeros(1)).model, held_out
 
 
+@pytest.mark.thorough
 def test_the_truncated_series_promises_too_much_and_more_at_a_larger_constant(images: ModuleType, tmp_path: Path) -> None:
     measures = paper("_image_measures")
     bias = {}

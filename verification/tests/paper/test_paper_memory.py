@@ -8,6 +8,7 @@ import pytest
 from examples_of_the_paper import paper
 
 
+@pytest.mark.thorough
 def test_memory_is_flat_where_activations_are_rebuilt(tmp_path: Path) -> None:
     for package in ("torch", "mlxtend", "matplotlib"):
         pytest.importorskip(package)

@@ -24,6 +24,7 @@ def example() -> ModuleType:
     return paper("reconstruction")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("backend", "task", "constants"), [("numpy", "mnist", ".5,.9"), ("numpy", "patches", ".9"), ("torch:cpu", "mnist", ".5")]
 )
@@ -82,6 +83,7 @@ def test_both_networks_begin_alike_and_end_apart(example: ModuleType) -> None:
     assert len(task.to_show(40)) == 10
 
 
+@pytest.mark.thorough
 def test_the_pictures_are_drawn(example: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     steps = [*SMALL[:-4], "--steps", "0", "--images", "10"]

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from bijection_cases import SHAPE, TABLE, actnorm, batch, mixing
-from tables import BACKENDS, backend, distance, exact
+from tables import backend, distance, each_backend, exact
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import namespace, to_host
+from iresnet_ref.rounding import unit_roundoff
 
 TIGHT = ir.Options(rtol=1e-13)
 
@@ -34,7 +35,7 @@ def test_preimage_is_within_its_bound(name: str, key: str) -> None:
     y = f(batch(f, key))
     options = ir.Options(rtol=1e-5 if "f32" in key else 1e-12)
     found = f.inverse(y, options=options)
-    truth = at_50_digits(f).inverse(exact(y), options=ir.Options(rtol=1e-40)).x
+    truth = at_50_digits(f).inverse(exact(y), options=ir.Options(rtol=1e-25)).x
     off = distance(flat(found.x), flat(truth))
     bound = to_host(found.error_bound)
     assert np.all(off <= bound), (off, bound)
@@ -105,14 +106,16 @@ def test_inverse_lipschitz_is_sharp_where_it_can_be() -> None:
     assert math.isclose(a.inverse_lipschitz, np.exp(-a.log_scale).max(), rel_tol=1e-13)
 
 
-@pytest.mark.parametrize("key", [k for k in BACKENDS if "f64" in k])
+@each_backend
 @pytest.mark.parametrize("name", TABLE)
 def test_backends_agree(name: str, key: str) -> None:
     ours, numpys = TABLE[name](backend(key).asarray(np.zeros(1))), TABLE[name](np.zeros(1))
     y, log_det = ours.forward(batch(ours, key))
     y0, log_det0 = numpys.forward(batch(numpys, "numpy-f64"))
-    assert np.allclose(to_host(y), y0, rtol=1e-12, atol=1e-12)
-    assert np.allclose(to_host(log_det.value), log_det0.value, rtol=1e-12, atol=1e-12)
+    # each side rounds at most five steps, sums of d terms and eight roundings besides; the values are of size 1 + |y|
+    allowed = 2 * 5 * (math.prod(ours.in_shape) + 8) * unit_roundoff(y)
+    assert (np.abs(to_host(y) - y0) <= allowed * (1 + np.abs(y0))).all()
+    assert (np.abs(to_host(log_det.value) - log_det0.value) <= allowed * (1 + np.abs(log_det0.value))).all()
 
 
 def test_actnorm_normalises_its_first_batch_and_no_other() -> None:

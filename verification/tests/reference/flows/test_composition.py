@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contractive_families import FAMILIES, rotation, symmetric
-from tables import BACKENDS
+from tables import BACKENDS, each_backend
 
 import iresnet_backends
 import iresnet_ref as ir
@@ -139,9 +139,9 @@ def test_the_estimate_where_the_krylov_space_ends_at_once(c: float) -> None:
     assert np.allclose(amplification(block, planted(5)), 1 / (1 + c), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_a_composition_on_every_backend(name: str) -> None:
-    backend = iresnet_backends.get(*BACKENDS[name])
+@each_backend
+def test_a_composition_on_every_backend(key: str) -> None:
+    backend = iresnet_backends.get(*BACKENDS[key])
     block, y = FAMILIES["rand d=20 c=.9"].build(backend)
     found = ir.invert_composition([block, block], block(y), rtol=1e-5)
     for value in (found.error_bound, found.amplification_estimate, found.x):

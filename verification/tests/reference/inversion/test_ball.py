@@ -12,7 +12,7 @@ import pytest
 from ball_arithmetic import bits, distances_to_preimage
 from contractive_families import FAMILIES, Family, rotation, symmetric
 from exact_norms import hadamard
-from tables import BACKENDS, POINTWISE, inputs
+from tables import BACKENDS, POINTWISE, each_backend, inputs
 from tables import backend as table_backend
 
 import iresnet_backends
@@ -130,7 +130,7 @@ def test_wide_and_narrow_at_784() -> None:
 # ── the context ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("key", BACKENDS)
+@each_backend
 def test_the_ball_on_every_backend(key: str) -> None:
     b = table_backend(key)
     block, y = FAMILIES["rand d=20 c=.9"].build(b)

@@ -11,7 +11,7 @@ import mpmath
 import numpy as np
 import pytest
 from contractive_families import FAMILIES, LARGE, MEAN_EVALUATIONS, Family, ortho, rotation
-from tables import BACKENDS
+from tables import BACKENDS, each_backend
 
 import iresnet_backends
 import iresnet_ref as ir
@@ -418,15 +418,15 @@ def test_the_floor_is_neither_vacuous_nor_optimistic(name: str, dtype: str) -> N
 
 
 @pytest.mark.parametrize("method", get_args(Method))
-@pytest.mark.parametrize("name", BACKENDS)
-def test_every_method_runs_on_every_backend(name: str, method: Method) -> None:
-    backend = iresnet_backends.get(*BACKENDS[name])
+@each_backend
+def test_every_method_runs_on_every_backend(key: str, method: Method) -> None:
+    backend = iresnet_backends.get(*BACKENDS[key])
     block, y = FAMILIES["rand d=20 c=.9"].build(backend)
-    found = ir.invert(block, y, method=method, rtol=TOLERANCE[BACKENDS[name][1]])
+    found = ir.invert(block, y, method=method, rtol=TOLERANCE[BACKENDS[key][1]])
     assert found.x.dtype == y.dtype
     assert (found.x.device, found.converged.device) == (y.device, y.device)
     assert to_host(found.converged).all()
-    assert to_host(row_norm(block(found.x) - y, 1) <= 8 * TOLERANCE[BACKENDS[name][1]] * row_norm(y, 1)).all()
+    assert to_host(row_norm(block(found.x) - y, 1) <= 8 * TOLERANCE[BACKENDS[key][1]] * row_norm(y, 1)).all()
 
 
 # ── bad input and hard rows ───────────────────────────────────────────────────────────────────────────────────────────

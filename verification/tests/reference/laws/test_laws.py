@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
+from seeds import SEEDS, for_seeds
 from tables import (
-    BACKENDS,
     CONSTRUCTORS,
     IMAGES,
     at_50_digits,
     backend,
     digits50,
     distance,
+    each_arithmetic,
+    each_backend,
     exact,
     exact_preimage,
     inputs,
@@ -34,8 +36,6 @@ from iresnet_ref.log_determinant.roulette import roulette_logdet
 from iresnet_ref.log_determinant.series import series_logdet
 from iresnet_ref.rounding import logdet_rounding, unit_roundoff
 
-SEEDS = st.integers(0, 2**20)
-each_backend = pytest.mark.parametrize("key", BACKENDS)
 each_constructor = pytest.mark.parametrize("name", CONSTRUCTORS | IMAGES)
 
 
@@ -57,7 +57,7 @@ def tolerance(key: str) -> float:
 
 @each_backend
 @each_constructor
-@given(seed=SEEDS)
+@for_seeds
 def test_inverse_undoes_forward_within_its_bound(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
     y = block(x)
@@ -72,7 +72,7 @@ def test_inverse_undoes_forward_within_its_bound(name: str, key: str, seed: int)
 
 @each_backend
 @each_constructor
-@given(seed=SEEDS)
+@for_seeds
 def test_forward_undoes_inverse_to_the_tolerance(name: str, key: str, seed: int) -> None:
     block, y = make(name, key, seed)
     inverse = ir.invert(block, y, rtol=tolerance(key), throw=False)
@@ -84,9 +84,9 @@ def test_forward_undoes_inverse_to_the_tolerance(name: str, key: str, seed: int)
     assert (again <= (tolerance(key) + 4 * u) * np.maximum(size, g))[to_host(inverse.converged)].all()
 
 
-@pytest.mark.parametrize("key", ["numpy-f32", pytest.param("numpy-f64", marks=pytest.mark.thorough), "torch-f64"])
+@pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f64"])
 @pytest.mark.parametrize("name", CONSTRUCTORS)
-@given(seed=SEEDS)
+@for_seeds
 def test_error_bound_contains_the_50_digit_preimage(name: str, key: str, seed: int) -> None:
     assert_error_bound_contains_the_preimage(name, key, seed)
 
@@ -112,7 +112,7 @@ def test_banach_residual_shrinks_by_lip_at_every_step(name: str, seed: int) -> N
     lipschitz, x = block.contraction(), target
     xp = ir.arrays.namespace(target)
     previous = None
-    for _ in range(12):
+    for _ in range(6):
         r = target - x - high(x)
         size = xp.sum(flatten_events(r * r, r.ndim - 1), axis=-1)
         if previous is not None:
@@ -121,9 +121,9 @@ def test_banach_residual_shrinks_by_lip_at_every_step(name: str, seed: int) -> N
         previous, x = size, x + r
 
 
-@each_backend
+@each_arithmetic
 @each_constructor
-@given(seed=SEEDS)
+@for_seeds
 def test_certificate_bounds_every_pair_and_every_jacobian(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
     bound = block.certificate.bound
@@ -140,7 +140,7 @@ def test_certificate_bounds_every_pair_and_every_jacobian(name: str, key: str, s
 
 @pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f32"])
 @each_constructor
-@given(seed=SEEDS)
+@for_seeds
 def test_running_error_contains_the_error(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
     value, error, _, _ = block.branch.running_error(x)
@@ -163,9 +163,16 @@ def widest(branch: Any, x: Any) -> int:
 
 @each_backend
 @each_constructor
-@given(seed=SEEDS)
-@example(seed=415626)  # "tiny J d=4" in float32: s is all but constant, and its rounding is seen
+@for_seeds
 def test_running_error_elsewhere_is_bounded_by_growth_and_drift(name: str, key: str, seed: int) -> None:
+    assert_running_error_moves_within_growth_and_drift(name, key, seed)
+
+
+def test_running_error_that_is_all_but_constant_moves_by_its_rounding() -> None:
+    assert_running_error_moves_within_growth_and_drift("tiny J d=4", "numpy-f32", 415626)
+
+
+def assert_running_error_moves_within_growth_and_drift(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
     other = x * 1.5 - 0.25
     _, e0, growth, drift = block.branch.running_error(x)
@@ -178,9 +185,9 @@ def test_running_error_elsewhere_is_bounded_by_growth_and_drift(name: str, key: 
     assert (np.abs(e1 - e0) <= growth * moved + to_host(drift) + allowed).all()
 
 
-@each_backend
+@each_arithmetic
 @each_constructor
-@given(seed=SEEDS)
+@for_seeds
 def test_exact_logdet_is_the_50_digit_logdet(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
     d, lipschitz, u = math.prod(x.shape[1:]), block.contraction(), unit_roundoff(x)
@@ -200,7 +207,8 @@ def absolute_norm(weight: Any) -> float:
     return float(np.linalg.norm(weight, 2) if weight.ndim == 2 else np.sqrt(channels.sum(0).max() * channels.sum(1).max()))
 
 
-@each_constructor
+# where φ′ jumps, J may be of the other side of the kink: its error is then that of test_logdet_error, the whole jump
+@pytest.mark.parametrize("name", [n for n in CONSTRUCTORS | IMAGES if not n.startswith(("relu", "sort"))])
 @given(seed=SEEDS)
 def test_error_of_the_jacobian_is_rounding(name: str, seed: int) -> None:
     block, x = make(name, "numpy-f64", seed)
@@ -212,13 +220,12 @@ def test_error_of_the_jacobian_is_rounding(name: str, seed: int) -> None:
     argument = to_host(block.branch.running_error(x)[1]) + np.linalg.norm(flat(x), axis=-1) * 2**-50
     allowed = growth * (2.0**-53 * (sum(sizes) + 20 * len(sizes)) + 4 * len(sizes) ** 2 * argument * max(sizes))
     gap = to_host(exact(chain.dense()) - truth.dense())
-    kink = name.startswith(("relu", "sort"))  # φ′ jumps: compare away from the kink only through the other laws
-    assert kink or (np.linalg.norm(gap, axis=(1, 2)) <= allowed).all()
+    assert (np.linalg.norm(gap, axis=(1, 2)) <= allowed).all()
 
 
 @each_backend
 @each_constructor
-@given(seed=SEEDS)
+@for_seeds
 def test_logdet_lies_within_its_bounds(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
     d, lipschitz = math.prod(x.shape[1:]), block.contraction()
@@ -316,7 +323,7 @@ def test_roulette_gives_each_sample_its_own_length() -> None:
 
 
 @each_backend
-@given(seed=SEEDS)
+@for_seeds
 def test_same_bits_on_every_backend(key: str, seed: int) -> None:
     b, reference = backend(key), backend("numpy-f64")
     for kind in ("rademacher", "gaussian", "hadamard"):
@@ -330,7 +337,7 @@ def test_same_bits_on_every_backend(key: str, seed: int) -> None:
 
 @each_backend
 @each_constructor
-@given(seed=SEEDS)
+@for_seeds
 def test_products_with_the_chain_are_adjoint_and_equal_the_matrix(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
     _, chain = block.branch.linearize(x)
@@ -369,7 +376,7 @@ def test_traces_and_rotations_agree_with_the_matrix(name: str, seed: int) -> Non
 
 @pytest.mark.parametrize("key", ["torch-f64", "torch-f32"])
 @each_constructor
-@given(seed=SEEDS)
+@for_seeds
 def test_jacobian_is_that_of_autograd(name: str, key: str, seed: int) -> None:
     import torch
 
@@ -387,6 +394,7 @@ def test_jacobian_is_that_of_autograd(name: str, key: str, seed: int) -> None:
 @each_constructor
 def test_nothing_is_mutated_and_dtype_and_device_are_kept(name: str, key: str) -> None:
     block, x = make(name, key, 1)
+    assert block.certificate.proved
     kept = to_host(x).copy()
     y = block(x)
     results = [y, ir.invert(block, y, rtol=1e-5, throw=False).x, ir.logdet(block, x, method="exact").value]

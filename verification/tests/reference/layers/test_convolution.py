@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tables import BACKENDS, backend
+from tables import backend, each_backend
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
@@ -88,7 +88,7 @@ def test_transpose_is_the_adjoint(shape: tuple[int, ...], padding: Any) -> None:
     close(left, right, a.terms + u[0].size + v[0].size, scale)
 
 
-@pytest.mark.parametrize("key", BACKENDS)
+@each_backend
 @each_padding
 @pytest.mark.parametrize("shape", SHAPES[:2], ids=str)
 def test_every_backend_agrees_and_keeps_dtype_and_device(shape: tuple[int, ...], padding: Any, key: str) -> None:

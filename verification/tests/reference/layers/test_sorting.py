@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seeds import SEEDS
 from tables import backend
 
 import iresnet_ref as ir
@@ -16,7 +17,6 @@ from iresnet_ref.arrays import to_host
 from iresnet_ref.layers.sorting import GroupSort
 from iresnet_ref.rounding.forward_error import ForwardError
 
-SEEDS = st.integers(0, 2**20)
 KEYS = ["numpy-f64", "torch-f32", "strict-device1-f32"]
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables import BACKENDS, CONSTRUCTORS, POINTWISE, at_50_digits, backend, digits50, exact, exact_preimage, inputs
+from seeds import SEEDS
+from tables import CONSTRUCTORS, POINTWISE, at_50_digits, backend, digits50, each_backend, exact, exact_preimage, inputs
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
@@ -35,9 +36,7 @@ from iresnet_ref.log_determinant.student import student_quantile
 from iresnet_ref.rounding import logdet_rounding, unit_roundoff
 
 U = 2.0**-53
-SEEDS = st.integers(0, 2**20)
 each_constructor = pytest.mark.parametrize("name", CONSTRUCTORS)
-each_backend = pytest.mark.parametrize("key", BACKENDS)
 Host = np.ndarray[Any, Any]
 
 

@@ -12,9 +12,8 @@ import pytest
 from ball_arithmetic import bits, logdets
 from contractive_families import FAMILIES, rotation
 from flint import arb
-from hypothesis import given
-from hypothesis import strategies as st
-from tables import BACKENDS, CONSTRUCTORS, POINTWISE, at_50_digits, backend, exact, inputs
+from seeds import for_seeds
+from tables import CONSTRUCTORS, POINTWISE, at_50_digits, backend, each_backend, exact, inputs
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import device, from_host, to_host
@@ -26,9 +25,9 @@ from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.layers.sorting import GroupSort
 from iresnet_ref.log_determinant import rounding_bound as error
 from iresnet_ref.log_determinant.exact import exact_logdet, log_determinant
+from iresnet_ref.rounding import unit_roundoff
 from iresnet_ref.rounding.jacobian_error import JacobianError
 
-SEEDS = st.integers(0, 2**20)
 each_constructor = pytest.mark.parametrize("name", POINTWISE)
 both_precisions = pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f32"])
 
@@ -49,7 +48,7 @@ def errors(block: ir.ResidualBlock, x: Any, value: Any = None) -> Any:
 
 @both_precisions
 @each_constructor
-@given(seed=SEEDS)
+@for_seeds
 def test_the_bound_holds(name: str, key: str, seed: int) -> None:
     block, x = make(name, key, seed)
     bound = to_host(ir.bounds.logdet_error_bound(block, x))
@@ -60,9 +59,9 @@ def test_the_bound_holds(name: str, key: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64"])
-@pytest.mark.parametrize("name", CONSTRUCTORS)
-@given(seed=SEEDS)
-def test_fifty_digits_agree(name: str, key: str, seed: int) -> None:
+@pytest.mark.parametrize("name", sorted(set(CONSTRUCTORS) - set(POINTWISE)))
+@for_seeds
+def test_the_bound_holds_where_ball_arithmetic_has_no_layer(name: str, key: str, seed: int) -> None:
     b = backend(key)
     g = CONSTRUCTORS[name](b.asarray(np.zeros(1)), seed)
     block, x = ir.ResidualBlock(g), inputs(b, g.event_shape[0], seed)
@@ -70,8 +69,8 @@ def test_fifty_digits_agree(name: str, key: str, seed: int) -> None:
     gap = np.abs(to_host(exact(ir.logdet(block, x, method="exact").value) - truth))
     bound = ir.bounds.logdet_error_bound(block, x)
     assert (gap <= bound).all()
-    kinked = name.startswith(("relu", "sort")) or key == "numpy-f32"
-    assert kinked or (bound <= 1e-10 / (1 - block.contraction())).all()
+    if not name.startswith("sort"):  # at a tie nothing can be said
+        assert (bound <= 2e4 * unit_roundoff(x) / (1 - block.contraction())).all()
 
 
 @pytest.mark.parametrize("padding", ["zero", "circular"])
@@ -175,7 +174,7 @@ def test_a_kink_within_rounding_costs_the_jump(shift: float) -> None:
 # ── the context, and what cannot be bounded ──────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("key", BACKENDS)
+@each_backend
 def test_on_every_backend(key: str) -> None:
     block, x = make("lipswish 2-16-2 L=.9", key, 0)
     bound = ir.bounds.logdet_error_bound(block, x)
@@ -221,18 +220,6 @@ def test_curvature_and_jump_bound_the_change_of_the_slope(name: str) -> None:
     assert (change <= phi.curvature * step + phi.jump * crossings + 8 * 2.0**-53).all()
     wide = step > 1e-5
     assert (change[wide] / step[wide]).max() >= 0.99 * phi.curvature or phi.jump
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", sorted(activations.ACTIVATIONS))
-def test_slopes_are_accurate_to_the_assumption(name: str, dtype: str) -> None:
-    """|fl φ′(z) − φ′(z)| ≤ 8u(|φ′| + 1), against long double."""
-    phi = activations.get(name)
-    z = np.concatenate([np.random.default_rng(0).uniform(-30, 30, 20_000), np.linspace(-1e-3, 1e-3, 1001)]).astype(
-        dtype
-    )
-    computed, truth = phi.both(z)[1].astype(np.longdouble), phi.both(z.astype(np.longdouble))[1]
-    assert (np.abs(computed - truth) <= phi.error * np.finfo(dtype).eps / 2 * (np.abs(truth) + 1)).all()
 
 
 # ── broken bounds are rejected ────────────────────────────────────────────────────────────────────────────────────────

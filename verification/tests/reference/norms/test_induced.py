@@ -9,15 +9,15 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from seeds import SEEDS, for_seeds
 from tables import at_50_digits, backend, exact, exact_preimage, inputs
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
 from iresnet_ref.norms.induced import induced_norm_bound
 
-SEEDS = st.integers(0, 2**20)
 EXPONENTS = [1.0, 1.3, 2.0, 3.0, 40.0, math.inf]
 PAIRS = sorted({(1.0, q) for q in EXPONENTS} | {(p, math.inf) for p in EXPONENTS} | {(2.0, 2.0)})
 
@@ -137,8 +137,7 @@ def test_a_branch_that_contracts_in_its_norm_only_is_inverted(norm: float, metho
 
 @pytest.mark.parametrize("key", ["numpy-f64", "strict-device1-f32"])
 @pytest.mark.parametrize("norm", [1.0, math.inf])
-@settings(max_examples=3)
-@given(seed=SEEDS)
+@for_seeds
 def test_ball_in_its_norm_contains_the_50_digit_preimage(norm: float, key: str, seed: int) -> None:
     g = steep(norm, seed, key)
     block = ir.ResidualBlock(g)

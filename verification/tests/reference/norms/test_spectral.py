@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tables import BACKENDS, backend
+from tables import backend, each_backend
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import to_host
@@ -46,7 +46,7 @@ def test_every_way_to_the_norm_agrees(shape: tuple[int, ...], padding: Any, key:
         assert abs(float(along) - float(triple.sigma)) <= 64 * n * u * truth
 
 
-@pytest.mark.parametrize("key", BACKENDS)
+@each_backend
 def test_norms_on_every_backend(key: str) -> None:
     operator, truth = make((2, 1, 3, 1, 4, 3), "circular", key)
     u, n = unit_roundoff(operator.weight), 12

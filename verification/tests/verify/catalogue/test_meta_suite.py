@@ -38,7 +38,6 @@ def test_the_catalogue_covers_all_families_and_says_what_each_check_claims() -> 
     from iresnet_verify.check.registry import FAMILIES
 
     catalogue = load()
-    assert len(catalogue) >= 45
     assert {c.family for c in catalogue.values()} == set(FAMILIES)
     for c in catalogue.values():
         assert c.claim.endswith((".", ")")), c.id
