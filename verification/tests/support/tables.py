@@ -197,7 +197,7 @@ def exact_preimage(g: ir.Branch, y: Any) -> Any:
     """
     high, low, target = at_50_digits(g), converted(g, backend("numpy-f64")), exact(y)
     rows, start = y.shape[0], ir.arrays.to_host(y).astype(np.float64)
-    x = exact(ir.invert(ir.ResidualBlock(low), start, rtol=1e-12, strict=False).x)
+    x = exact(ir.invert(ir.ResidualBlock(low), start, rtol=1e-12, throw=False).x)
     for _ in range(20):
         r = ir.arrays.to_host(target - x - high(x)).astype(np.float64)
         if (np.linalg.norm(r.reshape(rows, -1), axis=1) <= 1e-25 * (1 + np.linalg.norm(start.reshape(rows, -1), axis=1))).all():
