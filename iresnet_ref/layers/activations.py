@@ -94,14 +94,19 @@ def _elu_second(z: Array) -> Any:
     return xp.exp(xp.minimum(z, xp.zeros_like(z))) * _indicator(z < 0.0, z)
 
 
+def sech_squared(z: Array) -> Any:
+    """Return 4E/(1 + E)², E = exp(−2|z|): 1 − tanh² would have the error of tanh, which is 7u in XLA, twice over."""
+    xp = namespace(z)
+    e = xp.exp(-2.0 * xp.abs(z))
+    return 4.0 * e / ((1.0 + e) * (1.0 + e))
+
+
 def _tanh_both(z: Array) -> tuple[Any, Any]:
-    t = namespace(z).tanh(z)
-    return t, (1.0 - t) * (1.0 + t)
+    return namespace(z).tanh(z), sech_squared(z)
 
 
 def _tanh_second(z: Array) -> Any:
-    t = namespace(z).tanh(z)
-    return -2.0 * t * (1.0 - t) * (1.0 + t)
+    return -2.0 * namespace(z).tanh(z) * sech_squared(z)
 
 
 def _softplus(z: Array) -> Any:

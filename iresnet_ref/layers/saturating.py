@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 from iresnet_ref.arrays import Array, namespace
-from iresnet_ref.layers.activations import Activation, get, sigmoid
+from iresnet_ref.layers.activations import Activation, get, sech_squared, sigmoid
 
 SELU_SCALE = 1.0507009873554804934193349852946
 SELU_ALPHA = 1.6732632423543772848170429916717
@@ -55,8 +55,7 @@ def _tanhshrink_both(z: Array) -> tuple[Any, Any]:
 
 
 def _tanhshrink_second(z: Array) -> Any:
-    t = namespace(z).tanh(z)
-    return 2.0 * t * (1.0 - t) * (1.0 + t)
+    return 2.0 * namespace(z).tanh(z) * sech_squared(z)
 
 
 def _parts(z: Array) -> tuple[Any, Any, Any]:
