@@ -253,7 +253,9 @@ def moved(wrap: Callable[[Any], Any]) -> Any:
 
 
 def pruned(layer: Any) -> Any:
-    nn.utils.prune.random_unstructured(layer, "weight", 0.5)
+    from torch.nn.utils import prune
+
+    prune.random_unstructured(layer, "weight", 0.5)
     return layer
 
 

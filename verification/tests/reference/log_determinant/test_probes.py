@@ -201,7 +201,7 @@ def test_the_truncation_bound_is_near_the_tail_also_at_one(gap: float, n: int) -
         m = max(n, 1)  # the terms fall: the tail behind m lies between the integrals from m + 1 and from m
         low, high = (mpmath.e1(-mpmath.log(L) * start) for start in (m + 1, m))
         first = L if n == 0 else mpmath.mpf(0)
-        bound = ir.truncation_bound(1, 1.0 - gap, n)
+        bound = ir.bounds.truncation_bound(1, 1.0 - gap, n)
         assert low + first <= bound * (1 + 1e-12) + 1e-300
         assert bound <= 1.2 * (high + first)
 
