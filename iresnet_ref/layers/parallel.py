@@ -99,7 +99,7 @@ class Parallel:
                 gradients |= {f"{k}.{name}": gradient for name, gradient in found.items()}
             else:
                 own, tangent = y_bar, t_bar
-                if tangent is not None and tangent.shape != v.shape:  # v is one tangent for all rows
+                if tangent is not None and v is not None and tangent.shape != v.shape:  # v is one tangent for all rows
                     tangent = xp.sum(tangent, axis=v.ndim - x.ndim, keepdims=True)
             x_bar = own if x_bar is None else x_bar if own is None else x_bar + own
             v_bar = tangent if v_bar is None else v_bar if tangent is None else v_bar + tangent

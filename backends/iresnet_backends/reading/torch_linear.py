@@ -40,7 +40,7 @@ def only(x: Any, call: Call) -> Followed:
 def constant(call: Call, c: Any, event: tuple[int, ...], like: Any) -> Any:
     """Return a number or tensor as an array of the event's shape. Raises ModuleError where it differs between rows or widens the event."""
     shape = tuple(c.shape) if isinstance(c, torch.Tensor) else ()
-    if len(shape) == len(event) + 1 and shape[0] == 1:
+    if len(shape) == len(event) + 1 and shape[:1] == (1,):
         c, shape = c.reshape(shape[1:]), shape[1:]
     fits = len(shape) <= len(event) and all(a in (1, b) for a, b in zip(reversed(shape), reversed(event), strict=False))
     if not fits or isinstance(c, complex):
