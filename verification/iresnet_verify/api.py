@@ -13,6 +13,7 @@ from iresnet_verify.check.result import CheckResult
 from iresnet_verify.report import json, junit
 from iresnet_verify.reproduction.attach import attach
 from iresnet_verify.reproduction.file_names import folder_beside
+from iresnet_verify.running.causes import attribute
 from iresnet_verify.running.description import describe_subject, environment
 from iresnet_verify.running.run import Prepared, plan_audit, run_check
 from iresnet_verify.subject.subject import Subject
@@ -62,6 +63,6 @@ def audit(
         if on_result is not None:
             on_result(results[-1])
     return Report(
-        describe_subject(subject, results), environment(subject), seed, alpha, budget, tuple(results),
+        describe_subject(subject, results), environment(subject), seed, alpha, budget, attribute(results),
         time.perf_counter() - started, origin=subject,
     )

@@ -12,12 +12,12 @@ import numpy as np
 
 from iresnet_verify.check.budget import Budget
 from iresnet_verify.oracle.float64_copy import Float64Copy, float64_copy_of
-from iresnet_verify.oracle.jacobian import OPERATIONS, Jacobian, Oracle
+from iresnet_verify.oracle.jacobian import Jacobian, Oracle
 from iresnet_verify.oracle.log_determinant import log_det_truth
 from iresnet_verify.subject.calls import Caller, HostCalls, flat, host_calls
 from iresnet_verify.subject.conventions import Conventions
 from iresnet_verify.subject.errors import SubjectError
-from iresnet_verify.subject.frameworks import UNIT_ROUNDOFF, Framework
+from iresnet_verify.subject.frameworks import OPERATIONS, UNIT_ROUNDOFF, Framework
 from iresnet_verify.subject.inputs import subject_inputs
 from iresnet_verify.subject.module_state import preserved
 from iresnet_verify.subject.seeds import derived_seed

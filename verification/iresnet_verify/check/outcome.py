@@ -41,3 +41,5 @@ class Outcome:
     counterexample: Counterexample | None = None
     curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Plots for the report: name -> {"kind": "residual"|"error-bound"|"estimator", "x": [...], "y": [...], ...}."""
+    because_of: str | None = None
+    """The check whose finding makes this one undecidable."""

@@ -16,6 +16,8 @@ from iresnet_verify.check.outcome import Kind, Outcome
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
 
+NOT_RANDOM = "hygiene.forward-not-random"
+FINITE = "hygiene.forward-finite"
 READABLE = "hygiene.readable"
 """The check that runs first: its evidence holds the conventions of the subject, which reports print."""
 

@@ -29,6 +29,8 @@ class CheckResult:
     """The declared reason, where this check is an expected failure."""
     reproduce: str | None = None
     """Path of the reproduction file."""
+    because_of: str | None = None
+    """The check whose finding this result follows from."""
     seconds: float = 0.0
     mode: str | None = None
     """The mode in which the reported outcome was seen."""

@@ -139,10 +139,15 @@ def verdict(
         return Outcome("inconclusive", text(undecided), found, tolerance, oracle, curves=shown)
     if not at.exceeding:
         return Outcome("passed", text(passed), found, how, oracle, curves=shown)
-    message = f"expected {text(expected)}, got {text(got)}"
+    message = f"expected {text(expected)}, got {text(got)}{_excess(at)}"
     advice = text(remedy)
     return Outcome("failed", f"{message}; {advice}" if advice else message, found, how, oracle,
                    None if counterexample is None else counterexample(at), shown)
+
+
+def _excess(at: Comparison) -> str:
+    """By how much the bound is exceeded where three digits would not show it."""
+    return f", {at.error - at.bound:.2g} too much" if 0.0 < at.bound < at.error <= 1.01 * at.bound else ""
 
 
 def _ratios(at: Comparison) -> dict[str, float]:

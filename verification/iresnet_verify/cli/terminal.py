@@ -22,7 +22,7 @@ from rich.text import Text
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.registry import FAMILIES, Check
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.report.text import STATES, State, legal, overall, seconds_text, state, value_text, verdict
+from iresnet_verify.report.text import STATES, State, legal, overall, plural, seconds_text, state, value_text, verdict
 
 if TYPE_CHECKING:
     from iresnet_verify.workers.isolated_audits import Progress
@@ -53,8 +53,9 @@ def show_one(report: AuditResult, console: Console) -> None:
     console.print(_text(head, "dim"))
     console.print(_results(report, console.width))
     for result in report.checks:
-        if state(result).open or state(result).key == "declared":
+        if result.because_of is None and (state(result).open or state(result).key == "declared"):
             console.print(_finding(result))
+            console.print(_following(report, result), end="")
     console.print(_families([report], console.width, per_family=True))
     shown = overall(report)
     console.print(
@@ -101,6 +102,7 @@ def _results(report: AuditResult, width: int) -> Table:
         s = state(result)
         where = f" [{result.mode}]" if result.mode and s.key not in ("passed", "skipped") else ""
         found = s.label if s.open or not result.message else result.message
+        found = f"{s.label}, because of {result.because_of}" if result.because_of else found
         row = [_text(s.glyph, COLOURS[s.key]), _text(result.id + where), _text(found, COLOURS[s.key])]
         table.add_row(*row, *([seconds_text(result.seconds)] if width >= WIDE else []))
     return table
@@ -123,6 +125,12 @@ def _finding(result: CheckResult) -> Group:
             lines.add_row(label, _text(text))
     title = _text(f"{s.glyph} {result.id}: {s.label}{mode}", COLOURS[s.key])
     return Group(title, Padding(lines, (0, 0, 1, 2)))
+
+
+def _following(report: AuditResult, cause: CheckResult) -> Text:
+    """One line: the results that follow from this one."""
+    ids = [r.id for r in report.checks if r.because_of == cause.id]
+    return _text(f"  {plural(len(ids), 'further result')} from the same cause: {', '.join(ids)}\n\n" if ids else "", "dim")
 
 
 def _families(reports: Sequence[AuditResult], width: int, per_family: bool) -> Table:

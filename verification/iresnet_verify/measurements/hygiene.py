@@ -128,3 +128,8 @@ def log_det_disagreement(calls: "Any", x: "Any", row: int, bound: float) -> "tup
     packed = torch.as_tensor(calls.subject.forward(given)[1]).detach().cpu().double().numpy()
     packed = np.full(len(x), packed.item()) if packed.size == 1 else packed.reshape(len(x), -1).sum(1)
     return float(np.nan_to_num(abs(packed[row] - calls.log_det(x, seed=0)[row]), nan=np.inf)), bound
+
+
+def not_finite(calls: "Any", x: "Any") -> "tuple[float, float]":
+    """The number of entries of forward(x) that are NaN or infinite, against 0."""
+    return float((~np.isfinite(calls.forward(x))).sum()), 0.0

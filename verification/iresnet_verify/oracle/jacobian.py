@@ -29,12 +29,11 @@ from iresnet_verify.oracle.derivative_methods import Method, derivative_methods
 from iresnet_verify.oracle.singular_values import LARGE, norm_bound
 from iresnet_verify.subject.calls import Caller, flat
 from iresnet_verify.subject.errors import Undecided
+from iresnet_verify.subject.frameworks import OPERATIONS
 from iresnet_verify.subject.subject import HostArray
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 PROBES = 16
-OPERATIONS = 64
-"""K: roundings that one evaluation is allowed, relative to the size of what it adds up."""
 
 
 @dataclass(frozen=True)

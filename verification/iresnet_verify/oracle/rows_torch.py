@@ -12,12 +12,12 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from iresnet_verify.subject.frameworks import OPERATIONS
+
 if TYPE_CHECKING:
     from iresnet_verify.subject.calls import Caller
     from iresnet_verify.subject.subject import Native
 
-OPERATIONS = 64
-"""K: roundings in which two orders of the same sums may differ."""
 WORTH = 16
 """Rows from which on all at once is the faster way: a batched pass takes about seven times as long as a single one."""
 SIZE = 2**18

@@ -85,7 +85,7 @@ class SubjectView:
     @property
     def findings(self) -> list[CheckView]:
         """What the reader has to look at: everything that counts against the verdict."""
-        return [c for c in self.checks if c.state.key in ("failed", "unexpected", "error")]
+        return [c for c in self.checks if c.state.key in ("failed", "unexpected", "error") and c.result.because_of is None]
 
     def cell(self, family: str) -> tuple[str, State, list[tuple[State, int]]] | None:
         """Of one family: the link to its worst check, the state to colour it by, and the count per state.

@@ -23,7 +23,7 @@ from iresnet_verify.check.result import SCHEMA, CheckResult
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FIELDS = (
     "id", "family", "status", "expected", "mode", "kind", "claim", "message", "evidence", "tolerance", "oracle",
-    "reference", "reproduce", "seconds", "curves",
+    "because_of", "reference", "reproduce", "seconds", "curves",
 )
 
 

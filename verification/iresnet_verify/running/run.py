@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from iresnet_verify.check.budget import BUDGETS, Budget
 from iresnet_verify.check.context import Context
 from iresnet_verify.check.outcome import Outcome
-from iresnet_verify.check.registry import READABLE, Check
+from iresnet_verify.check.registry import FINITE, NOT_RANDOM, READABLE, Check
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.running.plan import Planned, plan, require_known, subject_modes
 from iresnet_verify.subject.conventions import Conventions, read_conventions
@@ -86,7 +86,7 @@ def run_check(
         id=check.id, family=check.family, status=worst.status, claim=check.claim, reference=check.reference,
         kind=check.kind, message=worst.message, evidence=evidence, tolerance=worst.tolerance, oracle=worst.oracle,
         expected=subject.expected_failures.get(check.id), seconds=time.perf_counter() - started, mode=mode,
-        curves=worst.curves, counterexample=worst.counterexample,
+        curves=worst.curves, counterexample=worst.counterexample, because_of=worst.because_of,
     )
 
 
@@ -106,6 +106,9 @@ def _run_mode(
             reason = skip_reason(context, check)
             if reason is not None:
                 return Outcome("skipped", reason)
+            reason, cause = undecidable(context, check)
+            if cause is not None:
+                return Outcome("inconclusive", f"{reason} [see {cause}]", because_of=cause)
             framework.restore_globals(before)  # the conventions came from calls: the check starts from the caller's settings
             framework.seed(derived_seed(seed, check.id, mode) % 2**31)
             outcome = check.run(context)
@@ -131,6 +134,18 @@ def skip_reason(context: Context, check: Check) -> str | None:
         if name in broken:
             return f"{broken[name]} [see {READABLE}]"
     return next((reason for reason in (_missing(context, name) for name in check.needs) if reason is not None), None)
+
+
+def undecidable(context: Context, check: Check) -> tuple[str, str | None]:
+    """Return why no claim about F can be decided in this mode, and the check that reports it; ("", None) where it can."""
+    mode = f" in {context.mode} mode" if context.mode else ""
+    if check.id in (READABLE, NOT_RANDOM, FINITE):
+        return "", None
+    if context.conventions.infinite_forward:
+        return f"F is not finite at the subject's own inputs{mode}", FINITE
+    if context.conventions.random_forward:
+        return f"F itself is random{mode}", NOT_RANDOM
+    return "", None
 
 
 def _missing(context: Context, need: str) -> str | None:

@@ -17,7 +17,7 @@ import numpy as np
 from iresnet_verify.subject import outputs
 from iresnet_verify.subject.calls import Caller
 from iresnet_verify.subject.errors import SubjectError, raised_at
-from iresnet_verify.subject.frameworks import Framework, dtype_name
+from iresnet_verify.subject.frameworks import OPERATIONS, UNIT_ROUNDOFF, Framework, dtype_name
 from iresnet_verify.subject.inputs import subject_inputs
 from iresnet_verify.subject.module_state import ModuleState, is_torch_module
 from iresnet_verify.subject.subject import HostArray, Subject
@@ -41,6 +41,10 @@ class Conventions:
     changes_state: tuple[str, ...] = ()
     """Tensors, flags and attributes of the module that a call changes."""
     context_row: HostArray | None = None
+    random_forward: bool = False
+    """Whether F(x) differs between seeds, or between two calls with one seed, by more than rounding."""
+    infinite_forward: bool = False
+    """Whether F has values that are not finite at the subject's own inputs."""
 
 
 def read_conventions(subject: Subject, framework: Framework, seed: int) -> Conventions:
@@ -56,10 +60,26 @@ def read_conventions(subject: Subject, framework: Framework, seed: int) -> Conve
             return Conventions(broken=broken, context_row=row)
         _call_all(caller, x, formats, broken)
         changed = tuple(sorted(set(state.changes()))) if state is not None else ()
+        random, infinite = _forward_facts(caller, x, state) if "forward" not in broken else (False, False)
     finally:
         if state is not None:
             state.restore()
-    return Conventions(formats, broken, caller.packed, changed, row)
+    return Conventions(formats, broken, caller.packed, changed, row, random, infinite)
+
+
+def _forward_facts(caller: Caller, x: HostArray, state: ModuleState | None) -> tuple[bool, bool]:
+    """Return whether F(x) is random and whether it is not finite, each call from the same state of the module."""
+    outcomes = []
+    for seed in (1, 2, 1):
+        if state is not None:
+            state.restore()
+        outcomes.append(caller.framework.host(caller.event("forward", caller.framework.native(x), seed=seed)[0]).astype(np.float64))
+    first, *others = outcomes
+    finite = np.isfinite(first)
+    size = np.linalg.norm(x.astype(np.float64)) + np.linalg.norm(first[finite]) + math.sqrt(x.size)
+    rounding = (OPERATIONS * UNIT_ROUNDOFF[caller.subject.dtype] + (caller.subject.accuracy or 0.0)) * size
+    random = any(bool((np.abs(first[b] - other[b]) > rounding).any()) for other in others for b in [finite & np.isfinite(other)])
+    return random, not bool(finite.all())
 
 
 def _inputs(subject: Subject, broken: dict[str, str], rng: np.random.Generator) -> HostArray | None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Globals = Mapping[str, Any]
 """Process-wide state by name: generators, default dtype, gradient mode, floating-point error handling."""
 
+OPERATIONS = 64
+"""K in K·u·(‖x‖ + ‖y‖ + √d), the rounding of one evaluation in the 2-norm: the roundings one after another that it allows for."""
 UNIT_ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Unit roundoff u of each dtype a subject may declare."""
 

@@ -23,6 +23,7 @@ from typing import Any
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.reproduction.file_names import slug
+from iresnet_verify.running.causes import attribute
 from iresnet_verify.running.description import add_conventions
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.workers import worker
@@ -128,7 +129,7 @@ def _audit(job: Job, shared: _Shared) -> list[AuditResult | SubjectError]:
 def _report(
     job: Job, loaded: Loaded, index: int, done: Mapping[tuple[int, str], CheckResult], seconds: float
 ) -> AuditResult:
-    results = [done[index, p.id] for p in loaded.planned]
+    results = attribute(done[index, p.id] for p in loaded.planned)
     subject = add_conventions(loaded.subject, results)
     return AuditResult(subject, loaded.environment, job.seed, job.alpha, job.budget, results, seconds)
 

@@ -14,9 +14,9 @@ from iresnet_verify.check.verdict import Comparison, verdict
 from iresnet_verify.expectation.bias import compare_expectation
 from iresnet_verify.measurements import densities as density_measures
 from iresnet_verify.measurements import log_dets as volume_measures
-from iresnet_verify.oracle.jacobian import OPERATIONS
 from iresnet_verify.randomness.injection import Vector
 from iresnet_verify.statistics.quadrature import integrate, window
+from iresnet_verify.subject.frameworks import OPERATIONS
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context

@@ -20,9 +20,9 @@ import numpy as np
 from iresnet_verify.catalogue.shared.parameter_gradients import INPUT, ROWS
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.verdict import verdict
-from iresnet_verify.oracle.jacobian import OPERATIONS
 from iresnet_verify.subject.calls import Caller
 from iresnet_verify.subject.errors import Undecided
+from iresnet_verify.subject.frameworks import OPERATIONS
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context

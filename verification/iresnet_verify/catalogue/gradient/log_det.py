@@ -27,9 +27,9 @@ from iresnet_verify.check.verdict import Comparison, verdict
 from iresnet_verify.expectation.sampling import CALLS, replicates
 from iresnet_verify.measurements import gradients as measures
 from iresnet_verify.oracle import singular_values as singular
-from iresnet_verify.oracle.jacobian import OPERATIONS
 from iresnet_verify.randomness.enumeration import NotEnumerableError
 from iresnet_verify.statistics import confidence_sequences as sequences
+from iresnet_verify.subject.frameworks import OPERATIONS
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context

@@ -11,7 +11,7 @@ from iresnet_verify.catalogue.shared.parameter_gradients import ROWS
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import verdict
-from iresnet_verify.oracle.jacobian import OPERATIONS
+from iresnet_verify.subject.frameworks import OPERATIONS
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context

@@ -18,9 +18,9 @@ from iresnet_verify.catalogue.shared.comparisons import (
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import verdict
-from iresnet_verify.oracle.jacobian import OPERATIONS
 from iresnet_verify.subject.calls import Caller, host_calls
 from iresnet_verify.subject.conventions import explain
+from iresnet_verify.subject.frameworks import OPERATIONS
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context

@@ -66,21 +66,40 @@ def determinism(ctx: Context) -> Outcome:
 
 @check(
     "hygiene.forward-not-random",
-    claim="Outside training y is not random: F(x) is the same under every seed, to rounding.",
-    reference="an invertible map is a function; dropout belongs to training mode",
+    claim="y is not random: F(x) is the same under every seed, to rounding, in every mode in which something is promised.",
+    reference="an invertible map is a function; where dropout is active no promise can be kept: declare modes=('eval',)",
     kind="search",
     cost="two evaluations",
     catches="dropout active in eval, dequantisation noise inside forward",
 )
 def forward_not_random(ctx: Context) -> Outcome:
     """Two seeds."""
-    if ctx.mode == "train":
-        return Outcome("skipped", "a network may draw noise in training mode")
     warm_up(ctx)
     x = ctx.inputs(ctx.rows)
     a, b = (ctx.f.forward(x, seed=seed) for seed in (1, 2))
     bound = forward_tolerance(ctx, x, a)
-    return _same_under_seeds(x, gap(a, b), bound, "forward", "look for dropout or noise that is active in evaluation")
+    return _same_under_seeds(x, gap(a, b), bound, "forward", "look for dropout or noise inside forward, or declare modes=('eval',)")
+
+
+@check(
+    "hygiene.forward-finite",
+    claim="F(x) is finite at the subject's own inputs.",
+    reference="F maps ℝᵈ to ℝᵈ", kind="search", cost="one evaluation",
+    catches="infinite scales, overflowing exponentials, divisions by zero",
+)
+def forward_finite(ctx: Context) -> Outcome:
+    """All rows of a batch."""
+    x = ctx.inputs(4 * ctx.rows)
+    y = ctx.f.forward(x)
+    bad = ~np.isfinite(y.reshape(len(y), -1))
+    return verdict(
+        np.where(bad.any(axis=1), np.inf, 0.0), 0.0,
+        expected="finite values at finite inputs", got=lambda at: f"{bad.sum(axis=1)[at.row]} entries NaN or infinite in {at.exceeding} of "
+        f"{len(x)} rows, one at ‖x‖ = {np.linalg.norm(x[at.row].ravel()):.2g}",
+        remedy="look for infinite parameters and overflow, or declare inputs= where F is finite",
+        passed=f"all values of {len(x)} rows are finite", tolerance="none: finiteness", oracle="IEEE arithmetic",
+        counterexample=lambda at: Counterexample({"x": x[at.rows]}, measures.not_finite),
+    )
 
 
 @check(

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iresnet_verify.oracle.jacobian import OPERATIONS
 from iresnet_verify.subject.conventions import read_conventions
 from iresnet_verify.subject.errors import SubjectError, Undecided
-from iresnet_verify.subject.frameworks import framework_of
+from iresnet_verify.subject.frameworks import OPERATIONS, framework_of
 from iresnet_verify.subject.module_state import set_mode
 
 if TYPE_CHECKING:

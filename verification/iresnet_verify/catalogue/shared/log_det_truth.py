@@ -17,8 +17,9 @@ import numpy as np
 
 from iresnet_verify.expectation.sampling import Claim
 from iresnet_verify.oracle import singular_values as singular
-from iresnet_verify.oracle.jacobian import OPERATIONS, Jacobian
+from iresnet_verify.oracle.jacobian import Jacobian
 from iresnet_verify.oracle.log_determinant import log_det_truth
+from iresnet_verify.subject.frameworks import OPERATIONS
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context

@@ -21,8 +21,8 @@ import numpy as np
 
 from iresnet_verify.oracle import rows_torch
 from iresnet_verify.oracle import singular_values as singular
-from iresnet_verify.oracle.jacobian import OPERATIONS
 from iresnet_verify.subject.errors import Undecided
+from iresnet_verify.subject.frameworks import OPERATIONS
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
