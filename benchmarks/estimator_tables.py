@@ -55,7 +55,7 @@ def block(weights: list[Host], rng: np.random.Generator, shift: float) -> ir.Res
 
 def estimate(f: ir.ResidualBlock, x: Host, rows: int, **options: Any) -> ir.LogDet:
     """Return the estimates at one point, `rows` times: every row has draws of its own."""
-    return ir.logdet(f, np.repeat(x[None], rows, axis=0), method="roulette", **options)
+    return ir.logdet(f, np.repeat(x[None], rows, axis=0), ir.Roulette(**options))
 
 
 @dataclass(frozen=True)

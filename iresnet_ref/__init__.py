@@ -43,6 +43,8 @@ from iresnet_ref.errors import ShapeError as ShapeError
 from iresnet_ref.flows.base import LogProb as LogProb
 from iresnet_ref.flows.bijections.protocol import Options as Options
 from iresnet_ref.flows.flow import Flow as Flow
+from iresnet_ref.flows.maps import invert as invert
+from iresnet_ref.flows.maps import logdet as logdet
 from iresnet_ref.gradient.backward_in_forward import StoredGradient as StoredGradient
 from iresnet_ref.gradient.backward_in_forward import backward_in_forward as backward_in_forward
 from iresnet_ref.gradient.inverse import inverse_gradient as inverse_gradient
@@ -52,12 +54,18 @@ from iresnet_ref.gradient.result import LogDetGradient as LogDetGradient
 from iresnet_ref.gradient.result import SequenceGradient as SequenceGradient
 from iresnet_ref.gradient.sequence import sequence_gradient as sequence_gradient
 from iresnet_ref.inversion.composition import PathInverse as PathInverse
-from iresnet_ref.inversion.composition import invert_composition as invert_composition
+from iresnet_ref.inversion.methods import Anderson as Anderson
+from iresnet_ref.inversion.methods import Banach as Banach
+from iresnet_ref.inversion.methods import Hidden as Hidden
+from iresnet_ref.inversion.methods import Newton as Newton
 from iresnet_ref.inversion.result import Inverse as Inverse
-from iresnet_ref.inversion.solve import invert as invert
-from iresnet_ref.log_determinant.evaluate import logdet as logdet
 from iresnet_ref.log_determinant.inverse import InverseLogDet as InverseLogDet
 from iresnet_ref.log_determinant.inverse import logdet_of_inverse as logdet_of_inverse
+from iresnet_ref.log_determinant.methods import Arnoldi as Arnoldi
+from iresnet_ref.log_determinant.methods import Auto as Auto
+from iresnet_ref.log_determinant.methods import Exact as Exact
+from iresnet_ref.log_determinant.methods import Roulette as Roulette
+from iresnet_ref.log_determinant.methods import Series as Series
 from iresnet_ref.log_determinant.result import LogDet as LogDet
 from iresnet_ref.probes import Probes as Probes
 

@@ -29,14 +29,15 @@ from iresnet_ref.roulette import LengthDistribution
 FORMAT = "iresnet-ref"
 PARTIAL = ".partial"
 """Behind the name of a file: what a killed `save` has left of it."""
-VERSION = 1
+VERSION = 2
 TYPES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         bijections.ActNorm, bijections.Composition, bijections.ContextShift, bijections.FactorOut, bijections.Logit,
         bijections.PLULinear, bijections.Permutation, bijections.Residual, bijections.Squeeze, bijections.ZeroPad,
         densities.DiagonalGaussian, densities.GaussianMixture, densities.StandardGaussian,
-        ir.Branch, ir.Flow, ir.NormalisedBranch, ir.Options, ir.Probes, ir.ResidualBlock,
+        ir.Anderson, ir.Arnoldi, ir.Auto, ir.Banach, ir.Branch, ir.Exact, ir.Flow, ir.Hidden, ir.Newton, ir.NormalisedBranch,
+        ir.Options, ir.Probes, ir.ResidualBlock, ir.Roulette, ir.Series,
         layers.Affine, layers.CLipSwish, layers.Concatenation, layers.Conv, layers.DiagonalAffine, layers.GroupSort, layers.LipSwish,
         layers.Parallel, layers.Pointwise, layers.Rearrangement,
         training.Classifier, training.Moments, training.NormalisedModel, training.Settings, training.State,
@@ -167,7 +168,7 @@ def _encoded(value: Any, path: str, arrays: dict[str, HostArray]) -> Any:
     if not hasattr(value, "dtype") or not hasattr(value, "shape"):
         remedy = "save its parts"
         if isinstance(value, LengthDistribution):
-            remedy = "save with Options(lengths=None) and state the distribution again after loading"
+            remedy = "save with a number, E[N], for lengths, and state the distribution again after loading"
         raise DTypeError(
             f"save: expected arrays, numbers, names and {', '.join(TYPES)}, got {type(value).__name__} at {path or 'the top'}; "
             f"try: {remedy}"

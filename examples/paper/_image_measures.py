@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -79,8 +79,7 @@ def _batches(flow: ir.Flow, x: Any, options: ir.Options, at_once: int, draw: int
     parts = -(-x.shape[0] // at_once)
     for part in range(parts):
         streams = (draw * parts + part) * flow.steps.streams
-        probes = options.probes.on_stream(options.probes.stream + streams)
-        yield x[part * at_once : (part + 1) * at_once, ...], replace(options, probes=probes)
+        yield x[part * at_once : (part + 1) * at_once, ...], options.after(streams)
 
 
 def truncation_bias(flow: ir.Flow, pixels: Array, like: Any, terms: tuple[int, ...], at_once: int = 16) -> dict[int, Array]:

@@ -168,12 +168,11 @@ def options(training: Training, lipschitz: float, seed: int = 0) -> ir.Options:
     """Return how a training estimates the log-determinants."""
     probes = ir.Probes(seed=seed)
     if training.estimator == "roulette":
-        lengths = ir.roulette.near_optimal(lipschitz, float(training.terms))
-        return ir.Options(method="roulette", lengths=lengths, probes=probes)
+        return ir.Options(logdet=ir.Roulette(float(training.terms), probes=probes))
     if training.estimator == "series":
-        return ir.Options(method="series", terms=training.terms, probes=probes)
+        return ir.Options(logdet=ir.Series(training.terms, probes=probes))
     if training.estimator == "exact":
-        return ir.Options(method="exact")
+        return ir.Options(logdet="exact")
     raise ValueError(f"recipe: expected estimator roulette, series or exact, got {training.estimator}")
 
 

@@ -30,7 +30,7 @@ from iresnet_ref.flows.bijections.residual import Residual
 from iresnet_ref.training.loop import State
 from iresnet_verify import Subject
 
-OPTIONS = ir.Options(method="exact", rtol=1e-12)
+OPTIONS = ir.Options(logdet="exact", rtol=1e-12)
 
 
 def models(folder: Path = FOLDER / "models") -> list[Subject]:

@@ -38,7 +38,7 @@ def train(data: Images, density: float, options: argparse.Namespace) -> State:
     array, x = array_of(options), whole(data.x)
     flow = mixture(x, data.labels, options.width, options.blocks, like=array, seed=options.seed)
     settings = Settings(options.learning_rate, weight_decay=1e-3, clip=100.0, warm_up=20, average=0.98)
-    estimate = ir.Options(method="roulette", probes=ir.Probes(seed=options.seed))
+    estimate = ir.Options(logdet=ir.Roulette(probes=ir.Probes(seed=options.seed)))
 
     def loss(flow: ir.Flow, step: int) -> Loss:
         rows = minibatch(len(data), options.batch, step, seed=options.seed)
@@ -52,7 +52,7 @@ def train(data: Images, density: float, options: argparse.Namespace) -> State:
 
 def log_prob(flow: ir.Flow, x: Any, array: Any) -> Any:
     """log p of whole rows with the noise of their dequantisation, in nats per cell of width 1; exact log-determinants."""
-    found = flow.log_prob(dequantised(x, 1, array), options=ir.Options(method="exact"))
+    found = flow.log_prob(dequantised(x, 1, array), options=ir.Options(logdet="exact"))
     return to_host(found.value).astype(np.float64) - x.shape[1] * np.log(LEVELS)
 
 

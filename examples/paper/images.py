@@ -87,10 +87,10 @@ def measured(flow: ir.Flow, held_out: Array, like: Any, draws: int) -> dict[str,
     lipschitz = max(block.certificate.bound for block in blocks(flow.steps))
     lengths = ir.roulette.near_optimal(lipschitz, 8.0)
     ways = {
-        "exact": ir.Options(method="exact"),
-        "unbiased": ir.Options(method="roulette", lengths=lengths, probes=ir.Probes(seed=1, count=8)),
-        "5 terms": ir.Options(method="series", terms=5, probes=ir.Probes(seed=2, count=8)),
-        "10 terms": ir.Options(method="series", terms=10, probes=ir.Probes(seed=3, count=8)),
+        "exact": ir.Options(logdet="exact"),
+        "unbiased": ir.Options(logdet=ir.Roulette(lengths, probes=ir.Probes(seed=1, count=8))),
+        "5 terms": ir.Options(logdet=ir.Series(5, probes=ir.Probes(seed=2, count=8))),
+        "10 terms": ir.Options(logdet=ir.Series(10, probes=ir.Probes(seed=3, count=8))),
     }
     if flow.dimensions > EXACT_UP_TO:
         ways.pop("exact")

@@ -36,7 +36,7 @@ def study(recipe: _recipes.Recipe, rows: int, every: int, like: Any) -> list[dic
 
     def measure(state: State) -> None:
         flow = state.averaged
-        exact = bits(flow, held_out[:rows], like, ir.Options(method="exact"))
+        exact = bits(flow, held_out[:rows], like, ir.Options(logdet="exact"))
         row: dict[str, Any] = {
             "lipschitz": recipe.lipschitz, "trained with": recipe.training.estimator, "step": state.step,
             "bits per dimension": exact.mean, "standard error": exact.standard_error,

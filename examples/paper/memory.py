@@ -55,14 +55,14 @@ def inputs_stored(blocks: Sequence[ir.ResidualBlock], x: Any, weights: Any) -> G
     """One array a block is kept, and its forward pass repeated: what a flow of the reference does in training."""
     steps = ir.bijections.Composition(tuple(blocks))
     y = steps.value(x)
-    return steps.pullback(x, y / y.shape[0], weights, ir.Options(method="roulette", probes=PROBES))[1]
+    return steps.pullback(x, y / y.shape[0], weights, ir.Options(logdet=ir.Roulette(probes=PROBES)))[1]
 
 
 def early(blocks: Sequence[ir.ResidualBlock], x: Any, weights: Any) -> Gradients:
     """Backward-in-forward: two arrays a block are kept, and nothing of the log-determinant's series."""
     kept = []
     for k, block in enumerate(blocks):
-        x, gradient = ir.backward_in_forward(block, x, weights, method="neumann", probes=PROBES.on_stream(k))
+        x, gradient = ir.backward_in_forward(block, x, weights, method=ir.Roulette(probes=PROBES.on_stream(k)))
         kept.append(gradient)
     x_bar, found = x / x.shape[0], {}
     for k in reversed(range(len(blocks))):
@@ -75,7 +75,7 @@ def rebuilt(blocks: Sequence[ir.ResidualBlock], x: Any, weights: Any) -> Gradien
     """The last output is kept: every other activation is found again by inverting the block behind it."""
     for block in blocks:
         x = x + block.branch(x)
-    gradient = ir.sequence_gradient(blocks, x, x / x.shape[0], weights=weights, method="neumann", probes=PROBES)
+    gradient = ir.sequence_gradient(blocks, x, x / x.shape[0], weights=weights, method=ir.Roulette(probes=PROBES))
     return {f"{k}.{name}": g for k, own in enumerate(gradient.parameters) for name, g in own.items()}
 
 

@@ -32,7 +32,7 @@ from iresnet_ref.training.loop import Settings, State, fit, start
 from iresnet_ref.training.losses import Loss, hybrid, maximum_likelihood
 
 LIPSCHITZ = 0.9
-OPTIONS = ir.Options(method="exact")
+OPTIONS = ir.Options(logdet="exact")
 
 
 def labelled(data: Images, per_class: int, draw: int, seed: int) -> NDArray[np.int64]:

@@ -87,15 +87,11 @@ class Flow:
     def inverse(
         self, z: Any, *, estimate: bool = False, options: Options | None = None, check: bool = True
     ) -> PathInverse:
-        """Return the preimage of z; `error_bound` is propagated through all steps: true, and soon `vacuous`.
-
-        With `estimate`, `amplification_estimate` says by what an error at z is multiplied along this path, to first order:
-        no bound, usually near 1, and about 48 products with each block's Jacobian.
-        """
+        """Return the preimage of z, as `ir.bijections.Composition.inverse`."""
         require_batch(z, self.steps.out_shape, "z", check=check)
         require_alike(z, self.base.like, "z")
-        found: PathInverse = self.steps.preimage(z, options or self.options)
-        return replace(found, amplification_estimate=self.steps.amplification(found.x)) if estimate else found
+        composition: Composition = self.steps
+        return composition.inverse(z, options=options or self.options, estimate=estimate, check=False)
 
     def log_prob(self, x: Any, *, options: Options | None = None, check: bool = True) -> LogProb:
         """Return log p(x) = log p_Z(F(x)) + log|det dF/dx| per row, in nats."""

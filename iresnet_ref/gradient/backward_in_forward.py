@@ -16,10 +16,9 @@ import numpy as np
 from iresnet_ref import rounding
 from iresnet_ref.arrays import namespace, to_host
 from iresnet_ref.block import ResidualBlock
-from iresnet_ref.gradient.log_determinant import Method, logdet_gradient, require
+from iresnet_ref.gradient.log_determinant import logdet_gradient, require
 from iresnet_ref.gradient.result import LogDetGradient
-from iresnet_ref.log_determinant.length_distributions import LengthDistribution
-from iresnet_ref.probes import Probes
+from iresnet_ref.log_determinant.methods import LogDetMethod, Name
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +47,14 @@ def backward_in_forward(
     x: Any,
     weights: Any = None,
     *,
-    method: Method = "auto",
-    terms: int | None = None,
-    lengths: LengthDistribution | None = None,
-    probes: Probes | None = None,
-    allow_infinite_variance: bool = False,
+    method: LogDetMethod | Name = "auto",
     check: bool = True,
 ) -> tuple[Any, StoredGradient]:
     """Return (F(x), the log-determinant's gradient, taken now): the backward pass will need x and F only.
 
     `weights` (batch,) are the cotangents that the rows' log-determinants will get, up to a common factor that the
-    backward pass supplies (default: ones, for a loss that treats its rows alike, as a mean does). The other arguments are
-    those of `logdet_gradient`. Memory kept: x, one array of its shape, and one for each parameter.
+    backward pass supplies (default: ones, for a loss that treats its rows alike, as a mean does); `method` as in
+    `logdet_gradient`. Memory kept: x, one array of its shape, and one for each parameter.
 
     Raises: as `logdet_gradient`. Reference: [C19] §3.3.
 
@@ -70,17 +65,7 @@ def backward_in_forward(
     >>> x_bar.shape
     (3, 2)
     """
-    gradient = logdet_gradient(
-        block,
-        x,
-        weights=weights,
-        method=method,
-        terms=terms,
-        lengths=lengths,
-        probes=probes,
-        allow_infinite_variance=allow_infinite_variance,
-        check=check,
-    )
+    gradient = logdet_gradient(block, x, method, weights=weights, check=check)
     xp = namespace(x)
     weights = xp.ones_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) if weights is None else weights
     return x + block.branch(x), StoredGradient(block, x, weights, gradient)

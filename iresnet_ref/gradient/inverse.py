@@ -16,9 +16,9 @@ from iresnet_ref.arrays import indices, namespace, row_norm, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.gradient.adjoint import dual, solve_adjoint
-from iresnet_ref.gradient.log_determinant import Method, logdet_gradient, require, require_names
+from iresnet_ref.gradient.log_determinant import logdet_gradient, require, require_names
 from iresnet_ref.gradient.result import InverseGradient
-from iresnet_ref.probes import Probes
+from iresnet_ref.log_determinant.methods import LogDetMethod, Name
 
 
 def inverse_gradient(
@@ -28,8 +28,7 @@ def inverse_gradient(
     *,
     weights: Any = None,
     rtol: float | None = None,
-    method: Method = "auto",
-    probes: Probes | None = None,
+    method: LogDetMethod | Name = "auto",
     parameters: Collection[str] | None = None,
     throw: bool = True,
     check: bool = True,
@@ -39,7 +38,7 @@ def inverse_gradient(
     `x` (batch, *event) is the preimage of y, from `ir.invert`; `x_bar` the cotangent of x and `weights` (batch,) those of
     the inverse's log-determinants, each zero if left out. ȳ = (I + J)⁻ᵀx̄ is solved on the stored chain of x until
     ‖x̄ − (I + J)ᵀȳ‖ ≤ rtol·‖x̄‖ on each row, and θ̄ = −(∂g/∂θ)ᵀȳ. Of the log-determinant, −log det(I + J(x)), both the direct
-    part and the part through x are counted; `method` and `probes` are those of `logdet_gradient`. `rtol` defaults to
+    part and the part through x are counted; `method` as in `logdet_gradient`. `rtol` defaults to
     u^(3/4): three quarters of the digits.
 
     Guarantee: ‖ȳ − (I + J)⁻ᵀx̄‖ ≤ residual_norm/(1 − L), the result's `error_bound`, up to rounding; the norms are dual to the
@@ -69,7 +68,7 @@ def inverse_gradient(
     total = xp.zeros_like(x) if x_bar is None else x_bar
     direct = None
     if weights is not None:
-        direct = logdet_gradient(block, x, weights=-weights, method=method, probes=probes, check=False)
+        direct = logdet_gradient(block, x, method, weights=-weights, check=False)
         total = total + direct.x_bar
     tape = block.branch.record(x)
     q = dual(block.norm)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 
@@ -23,26 +23,18 @@ from iresnet_ref.gradient.exact import exact_gradient
 from iresnet_ref.gradient.neumann import neumann_cotangent, truncation_factor
 from iresnet_ref.gradient.result import LogDetGradient
 from iresnet_ref.layers.tape import Tape
-from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.evaluate import EXACT_UP_TO
-from iresnet_ref.log_determinant.length_distributions import LengthDistribution
-from iresnet_ref.probes import Probes
-
-Method = Literal["auto", "exact", "neumann"]
+from iresnet_ref.log_determinant.methods import Auto, Exact, LogDetMethod, Name, Roulette, Truncated, named
 
 
 def logdet_gradient(
     block: ResidualBlock,
     x: Any,
+    method: LogDetMethod | Name = "auto",
     *,
     weights: Any = None,
     y_bar: Any = None,
-    method: Method = "auto",
-    terms: int | None = None,
-    lengths: LengthDistribution | None = None,
-    probes: Probes | None = None,
     parameters: Collection[str] | None = None,
-    allow_infinite_variance: bool = False,
     check: bool = True,
 ) -> LogDetGradient:
     """Return the gradient of Σ_b w_b log det(I + J_g(x_b)) with respect to the parameters and to x, without autodiff.
@@ -51,17 +43,19 @@ def logdet_gradient(
     gradient of Σ ȳᵀF(x) in the same reverse pass: what a training step needs of a block. `parameters` names those that
     are wanted (default: all).
 
-    exact      tr((I + J)⁻¹∇J) at the narrowest place of the layers.
-    neumann    Σ_{k≤N} (−1)ᵏ/P(N ≥ k) vᵀJᵏ(∇J)v ([C19] eq. 8), unbiased: N is drawn for each row and probe from `lengths`, which
-               is accepted if L < 1 proves the variance of the *gradient* finite. With `terms` the series is truncated:
-               biased by at most L^{terms+1}/(1 − L) ‖∂J‖_*, the result's `truncation`. Averaged over `probes.count`.
-    auto       exact while the narrowest dimension is at most 256, else neumann.
+    Exact()           tr((I + J)⁻¹∇J) at the narrowest place of the layers.
+    Roulette()        the Neumann series Σ_{k≤N} (−1)ᵏ/P(N ≥ k) vᵀJᵏ(∇J)v ([C19] eq. 8), unbiased: N is drawn for each row and
+                      probe from `lengths`, which is accepted if L < 1 proves the variance of the *gradient* finite.
+    Series(terms)     that series truncated, biased by at most L^{terms+1}/(1 − L) ‖∂J‖_*, the result's `truncation`.
+    Auto(estimate)    exact while the narrowest dimension is at most 256, else the estimate, Roulette() by default.
+
+    The methods are those of `ir.logdet`; estimates are averaged over `probes.count`, and planned for no standard error here.
 
     No log-determinant is returned: the Neumann series' own value is tr(J(I + J)⁻¹), another number. At a kink of φ (ReLU
     at 0) the derivative is that of the left. Memory: tangents are held for about 2²⁰ numbers a layer at a time (exact),
-    or for `probes.count` batches (neumann).
+    or for `probes.count` batches (series).
 
-    Raises: NotContractiveError, InfiniteVarianceError (unless `allow_infinite_variance`), ShapeError, DTypeError,
+    Raises: NotContractiveError, InfiniteVarianceError (unless the method allows it), ShapeError, DTypeError,
     NonFiniteError, ValueError. Reference: [C19] §3.2 and App. C.
 
     >>> import numpy as np, iresnet_ref as ir
@@ -70,10 +64,7 @@ def logdet_gradient(
     >>> gradient.x_bar.shape, sorted(gradient.parameters)
     ((3, 2), ['0.bias', '0.weight', '2.bias', '2.weight'])
     """
-    if method not in get_args(Method):
-        raise ValueError(f"logdet_gradient: expected method 'auto', 'exact' or 'neumann', got {method!r}")
-    if terms is not None and (terms < 1 or method != "neumann"):
-        raise ValueError(f"logdet_gradient: expected terms ≥ 1 with method 'neumann', got {terms} with {method!r}")
+    method = named(method)
     require(block, x, weights, y_bar, check=check)
     wanted = require_names(block, parameters)
     lipschitz = block.contraction()
@@ -81,29 +72,29 @@ def logdet_gradient(
     batch = x.shape[0]
     weights = xp.ones_like(xp.reshape(x, (batch, -1))[:, 0]) if weights is None else weights
     tape = block.branch.record(x)
-    if method == "auto":
-        method = "exact" if min(size(f.in_shape) for f in tape.jacobian.factors) <= EXACT_UP_TO else "neumann"
-    if method == "exact":
-        x_bar, gradients, n = exact_gradient(tape, weights, y_bar)
-        evaluations, truncation = np.full(batch, n), 0.0
+    if isinstance(method, Auto):
+        method = Exact() if min(size(f.in_shape) for f in tape.jacobian.factors) <= EXACT_UP_TO else method.estimate
+    if isinstance(method, Roulette | Truncated):
+        sampled, survival, truncation = _lengths(method, batch, lipschitz)
+        x_bar, gradients = _neumann(tape, method.probes.draw(x), weights, y_bar, sampled, survival)
+        evaluations, used = sampled.sum(axis=0), "neumann"
     else:
-        probes = Probes() if probes is None else probes
-        if terms is None:
-            lengths = length_distributions.near_optimal(lipschitz) if lengths is None else lengths
-            if not allow_infinite_variance:
-                length_distributions.require_finite_variance(lengths, lipschitz, gradient=True)
-            drawn = length_distributions.table(lengths, lipschitz)
-            sampled = np.repeat(probes.lengths(batch, drawn.thresholds, drawn.n_exact_terms), probes.block, axis=0)
-            survival, truncation = drawn.survival, truncation_factor(lipschitz, drawn.last)
-        else:
-            sampled, survival = np.full((probes.count * probes.block, batch), terms), _always
-            truncation = truncation_factor(lipschitz, terms)
-        v = probes.draw(x)
-        x_bar, gradients = _neumann(tape, v, weights, y_bar, sampled, survival)
-        evaluations = sampled.sum(axis=0)
+        x_bar, gradients, n = exact_gradient(tape, weights, y_bar)
+        evaluations, truncation, used = np.full(batch, n), 0.0, "exact"
     if y_bar is not None:
         x_bar = y_bar + x_bar
-    return LogDetGradient({k: gradients[k] for k in wanted}, x_bar, truncation, indices(evaluations, x), method)
+    return LogDetGradient({k: gradients[k] for k in wanted}, x_bar, truncation, indices(evaluations, x), used)
+
+
+def _lengths(method: Roulette | Truncated, batch: int, lipschitz: float) -> tuple[HostArray, Callable[[int], float], float]:
+    """Return N for each (probe, row), its survival function and the bound L^{n+1}/(1 − L) of what a truncation leaves out."""
+    probes = method.probes
+    if isinstance(method, Truncated):
+        fixed = np.full((probes.count * probes.block, batch), method.terms)
+        return fixed, lambda _: 1.0, truncation_factor(lipschitz, method.terms)
+    drawn = method.table(lipschitz, gradient=True)
+    sampled = np.repeat(probes.lengths(batch, drawn.thresholds, drawn.n_exact_terms), probes.block, axis=0)
+    return sampled, drawn.survival, truncation_factor(lipschitz, drawn.last)
 
 
 def _neumann(
@@ -114,11 +105,6 @@ def _neumann(
     t_bar = neumann_cotangent(tape.jacobian, v, sampled, survival) * weights
     x_bar, _, gradients = tape.pullback(y_bar, tape.push(v), t_bar)
     return x_bar, gradients
-
-
-def _always(k: int) -> float:
-    del k
-    return 1.0
 
 
 def require(

@@ -12,10 +12,10 @@ from typing import Any
 
 from iresnet_ref import rounding
 from iresnet_ref.block import ResidualBlock
-from iresnet_ref.gradient.log_determinant import Method, logdet_gradient, require
+from iresnet_ref.gradient.log_determinant import logdet_gradient, require
 from iresnet_ref.gradient.result import SequenceGradient
-from iresnet_ref.inversion.solve import invert
-from iresnet_ref.probes import Probes
+from iresnet_ref.inversion.solve import invert_block
+from iresnet_ref.log_determinant.methods import LogDetMethod, Name, named
 
 
 def sequence_gradient(
@@ -25,16 +25,15 @@ def sequence_gradient(
     *,
     weights: Any = None,
     rtol: float | None = None,
-    method: Method = "auto",
-    probes: Probes | None = None,
+    method: LogDetMethod | Name = "auto",
     check: bool = True,
 ) -> SequenceGradient:
     """Return the gradient of Σ ȳᵀF_n(⋯F₁(x)) + Σ_b w_b Σ_k log det(I + J_k) from y = F_n(⋯F₁(x)) alone.
 
     y and ȳ are (batch, *event), `weights` (batch,) the cotangents of the summed log-determinants (default: none of
     them). Each block's input is rebuilt by `ir.invert` to `rtol` (default u^(3/4)), then one reverse pass of the block is
-    taken there; memory is that of one block, whatever their number, beside the gradients. `method` and `probes` are those of
-    `logdet_gradient`; block k draws from stream probes.stream + k.
+    taken there; memory is that of one block, whatever their number, beside the gradients. `method` as in
+    `logdet_gradient`; block k draws from the k-th stream after that of its probes.
 
     Limits: an error δ of a rebuilt input moves that block's gradient by O(δ). The result's `radius` bounds δ on each row; its
     factor 1/(1 − L) for each block makes it pessimistic for deep sequences, where `reconstructions` shows what was lost at
@@ -60,12 +59,12 @@ def sequence_gradient(
         )
     require(blocks[-1], y, weights, y_bar, check=check)
     rtol = float(rounding.unit_roundoff(y) ** 0.75) if rtol is None else rtol
-    probes = Probes() if probes is None else probes
+    method = named(method)
     parameters, reconstructions, radii = [], [], []
     radius: Any = 0.0
     for k in reversed(range(len(blocks))):
         block = blocks[k]
-        inverse = invert(block, y, rtol=rtol, check=False)
+        inverse = invert_block(block, y, rtol=rtol, check=False)
         # y is itself rebuilt, with an error of at most `radius`: F⁻¹ carries it on
         contraction = rounding.down(1.0 - block.contraction() - block.branch.rounding[1], 2)
         on_top = 1.0 + 8.0 * rounding.unit_roundoff(y)
@@ -73,10 +72,7 @@ def sequence_gradient(
         if weights is None:
             y_bar, _, gradients = block.pullback(inverse.x, y_bar=y_bar, check=False)
         else:
-            stream = probes.on_stream(probes.stream + k)
-            found = logdet_gradient(
-                block, inverse.x, weights=weights, y_bar=y_bar, method=method, probes=stream, check=False
-            )
+            found = logdet_gradient(block, inverse.x, method.after_streams(k), weights=weights, y_bar=y_bar, check=False)
             y_bar, gradients = found.x_bar, found.parameters
         y = inverse.x
         parameters.append(gradients)

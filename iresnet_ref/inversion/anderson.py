@@ -41,9 +41,9 @@ class Secants:
     weight: Any = None
 
     @staticmethod
-    def of(n: int) -> Secants:
-        """Return the empty memory for events of n entries."""
-        return Secants(n if n <= FULL else WINDOW)
+    def of(n: int, memory: int | None = None) -> Secants:
+        """Return the empty memory for events of n entries, of `memory` pairs at most n."""
+        return Secants(min(n, memory) if memory is not None else n if n <= FULL else WINDOW)
 
     @property
     def empty(self) -> bool:

@@ -12,42 +12,21 @@ order, so it is returned as an estimate under its own name.
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import device, flatten_events, from_host, host_norms, namespace, size, stack_norm, to_host
 from iresnet_ref.block import ResidualBlock
-from iresnet_ref.errors import DTypeError
 from iresnet_ref.inversion.result import Inverse
-from iresnet_ref.inversion.solve import invert
 from iresnet_ref.probes import Probes
 
 LANCZOS = 24
 """Steps of the estimate of ‖(I + J)⁻¹‖₂: two products each, exact up to as many dimensions."""
-
-
-class Step(Protocol):
-    """What a composition needs of f_k."""
-
-    def __call__(self, x: Any) -> Any:
-        """Return f_k(x)."""
-        ...
-
-    def inverse(self, y: Any) -> Inverse:
-        """Return the preimage of y, with its error bound."""
-        ...
-
-    @property
-    def inverse_lipschitz(self) -> float:
-        """Λ_k ≥ Lip(f_k⁻¹), inf where none is known."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -118,57 +97,3 @@ def amplification(block: ResidualBlock, x: Any, *, seed: int = 0) -> Any:
     ritz = xp.matmul(image, xp.matrix_transpose(image)) + 4.0 * ended[:, :, None] * eye  # ‖I + J‖² < 4
     least = xp.sqrt(xp.maximum(xp.linalg.eigvalsh(ritz)[:, 0], xp.zeros_like(ended[:, 0])))
     return 1.0 / xp.maximum(least, xp.full_like(least, 1.0 - block.contraction()))
-
-
-def invert_composition(steps: Sequence[ResidualBlock | Step], y: Any, **options: Any) -> PathInverse:
-    """Return the preimage of y under f_n ∘ ⋯ ∘ f_1, `steps` = (f_1, …, f_n), with its propagated and its likely error.
-
-    Residual blocks are inverted by `invert` with these `options`; other steps by their own `inverse`, closed forms mostly.
-    Shapes: y (batch, *event) as f_n returns it. `error_bound`, like `Inverse.error_bound`, is about the exact preimage of y; it
-    is true and soon `vacuous`; `amplification_estimate` says what happens along this path.
-    Raises: what `invert` raises, ValueError without a step, DTypeError for one that has no preimage. Reference: [B19] Lemma 2.
-
-    >>> import numpy as np, iresnet_ref as ir
-    >>> flow = [ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5, seed=k)) for k in range(3)]
-    >>> x = y = np.array([[1.0, -2.0]])
-    >>> for F in flow:
-    ...     y = F(y)
-    >>> inverse = ir.invert_composition(flow, y, rtol=1e-12)
-    >>> bool(np.linalg.norm(inverse.x - x) <= inverse.error_bound[0]), round(inverse.inverse_lipschitz, 6)
-    (True, 8.0)
-    """
-    if not steps:
-        raise ValueError("invert_composition: expected at least one step, got none; pass the blocks in forward order")
-    for step in steps:
-        if not (isinstance(step, ResidualBlock) or hasattr(step, "inverse")):
-            raise DTypeError(f"invert_composition: expected residual blocks or bijections, got {type(step).__name__}; try ir.ResidualBlock")
-    for norm in (step.norm for step in steps if isinstance(step, ResidualBlock)):
-        if norm != 2.0:
-            raise ValueError(
-                f"invert_composition: expected blocks in the 2-norm, whose bounds can be chained, got norm {norm}; "
-                "try ir.invert on each block"
-            )
-    results, constants, estimate = [], [], 1.0
-    for step in reversed(steps):
-        if isinstance(step, ResidualBlock):
-            result, constant = invert(step, y, **options), 1.0 / (1.0 - step.contraction())
-            options["check"] = False  # what is finite stays finite
-            estimate = estimate * amplification(step, result.x)
-        else:
-            result, constant = step.inverse(y), step.inverse_lipschitz
-            estimate = estimate * constant
-        results.append(result)
-        constants.append(rounding.up(constant, 2))
-        y = result.x
-    bound, product, vacuous = propagated(results, constants)
-    return PathInverse(
-        y,
-        results[-1].residual_norm,
-        bound,
-        functools.reduce(operator.add, (r.evaluations for r in results)),
-        functools.reduce(operator.and_, (r.converged for r in results)),
-        " + ".join(dict.fromkeys(r.method for r in results)),
-        product,
-        vacuous,
-        estimate + namespace(y).zeros_like(bound),
-    )

@@ -34,10 +34,11 @@ def iterate(
     goal: Goal,
     *,
     acceleration: Acceleration = "never",
+    memory: int | None = None,
     start: Any = None,
     absolute: HostArray | None = None,
 ) -> tuple[Point, Rows, bool]:
-    """Return (the last point of every row, its ledger, whether a step was accelerated).
+    """Return (the last point of every row, its record, whether a step was accelerated).
 
     It starts at y, or at `start`, where it may end; `absolute` per row replaces the tolerance of the goal. The host looks after
     the first two evaluations (one from `start`), and then when half of the rows should be there, `check_every` evaluations
@@ -45,14 +46,14 @@ def iterate(
     """
     rows = Rows(y.shape[0], block.norm)
     events = size(tuple(y.shape[1:]))
-    memory = Secants.of(events) if acceleration == "always" else None
+    secants = Secants.of(events, memory) if acceleration == "always" else None
     x = y if start is None else start
     last = Point(x, block.branch(x), y, norm=block.norm)
     twice = start is None and goal.left(1) > 0
     seen = now = _banach(block, last) if twice else last  # a rejected trial is seen and not kept
     rows.spend(1 + twice)
-    if memory is not None and twice:
-        memory = _remember(memory, last, now)
+    if secants is not None and twice:
+        secants = _remember(secants, last, now)
     backoff, first, previous, steps, looks = Backoff.none(now.size), np.zeros(0), np.zeros(0), 1, 0
     while True:
         pair = between(last, seen) if goal.stated else ()
@@ -68,23 +69,23 @@ def iterate(
         if done.any():
             rows.settle(done, met, residual, reach, now)
             if not rows.active.size:
-                return rows.assemble(), rows, memory is not None
+                return rows.assemble(), rows, secants is not None
             stay = np.flatnonzero(~done)
             keep = partial(_take, at=indices(stay, y))
             now, last = now.take(stay), last.take(stay)
-            backoff, memory = backoff.map(keep), memory if memory is None else memory.map(keep)
+            backoff, secants = backoff.map(keep), secants if secants is None else secants.map(keep)
             first, previous, residual, target = first[stay], previous[stay], residual[stay], target[stay]
             absolute = absolute if absolute is None else target
         with np.errstate(divide="ignore", invalid="ignore"):
             rate = (residual / previous) ** (1.0 / steps)
         wanted = steps_wanted(residual, target, rate)
         slow = ((rate > SLOW) | (wanted > FEW * (events + 1))).any()
-        if last is not now and acceleration == "observed" and memory is None and slow:
-            memory = _remember(Secants.of(events), last, now)
+        if last is not now and acceleration == "observed" and secants is None and slow:
+            secants = _remember(Secants.of(events), last, now)
         previous = residual
         soon = math.ceil(np.sort(np.minimum(wanted, goal.check_every))[wanted.size // 2])
         steps = min(max(soon, goal.check_every * looks - rows.spent()), goal.left(rows.spent()))
-        if memory is None:
+        if secants is None:
             for _ in range(steps):
                 last = now
                 seen = now = _banach(block, now)
@@ -92,7 +93,7 @@ def iterate(
             allowed = device_tolerance(target, y)
             for _ in range(steps):
                 last = now
-                seen, now, memory, backoff = step(block, now, memory, backoff, goal.lipschitz, allowed)
+                seen, now, secants, backoff = step(block, now, secants, backoff, goal.lipschitz, allowed)
         rows.spend(steps)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
@@ -14,53 +14,30 @@ from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.inversion.fixed_point import Acceleration, iterate
 from iresnet_ref.inversion.hidden import hidden_space, iterate_hidden, pays
 from iresnet_ref.inversion.last_step import last_step
+from iresnet_ref.inversion.methods import Anderson, Automatic, Banach, Hidden, InverseMethod, Name, Newton, named
 from iresnet_ref.inversion.newton import iterate_newton
 from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.inversion.rows import Rows
 from iresnet_ref.inversion.safeguard import MOST_EVALUATIONS, Goal, Point
 
-Method = Literal["auto", "banach", "anderson", "newton", "hidden"]
 
-
-def invert(
+def invert_block(
     block: ResidualBlock,
     y: Any,
+    method: InverseMethod | Name = "auto",
     *,
-    method: Method = "auto",
     rtol: float = 1e-6,
     check_every: int = 4,
     max_evaluations: int | None = None,
     throw: bool = True,
     check: bool = True,
 ) -> Inverse:
-    """Return the preimage of y with its guarantees: ‖y − x − g(x)‖ ≤ rtol·max(‖x‖, ‖y‖, ‖g(x)‖) on each row.
+    """Return `ir.invert` of a residual block.
 
-    Shapes: y (batch, *event). `error_bound` ≥ distance to the exact preimage of y and to every x′ whose computed F(x′)
-    equals y: (‖r̂‖ + ρ)/(1 − L), ρ the rounding bound of evaluating the residual ([B19] Thm 1 with rounding added). It costs
-    no evaluation; in float32 it is far wider than the error (see `inverse_ball`), and inf where rounding takes the whole of
-    1 − L, as it may in wide layers with L near 1. Every row has a rounding floor (`rounding_floor`) below which
-    no method gets; `check_every` steps pass between host synchronisations, at which converged rows are dropped.
-
-    Methods: "banach" is the plain iteration; "anderson" and "newton" accelerate it; "hidden" iterates in the space of
-    the hidden layer, if the branch begins and ends with dense layers. "auto" iterates in the hidden space where that is
-    narrow enough to pay, and takes Anderson steps once ‖r‖ shrinks by less than half per step; `Inverse.method` says
-    what was used. Every method needs at most `step_bound` evaluations on a row above its floor, and never more than
-    `max_evaluations` (default 20,000). A row whose residual stands still, where L guarantees that it shrinks, is at its
-    rounding floor and given up: at any L < 1 after a few thousand evaluations.
-
-    Raises: NotContractiveError (Lip(g) < 1 not proved, or refuted), ConvergenceError with `.result` and `.floor` unless
-    `throw=False`, ShapeError, DTypeError, NonFiniteError, ValueError for rtol ≤ 0 or a method that is unknown or
-    not possible.
-
-    >>> import numpy as np, iresnet_ref as ir
-    >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
-    >>> x = np.array([[1.0, -2.0]])
-    >>> inverse = ir.invert(F, F(x), rtol=1e-12)
-    >>> bool(np.linalg.norm(inverse.x - x) <= inverse.error_bound[0])
-    True
+    `check_every` steps pass between host synchronisations, at which converged rows are dropped; a row spends at most
+    `max_evaluations`. Without `throw` rows that are not converged are returned as they are.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"invert: expected method {', '.join(get_args(Method))}, got {method!r}; try 'auto'")
+    method = named(method)
     if not 0.0 < rtol < math.inf or check_every < 1:
         raise ValueError(f"invert: expected rtol > 0 and check_every ≥ 1, got {rtol} and {check_every}; try rtol=1e-6")
     if max_evaluations is not None and max_evaluations < 1:
@@ -81,23 +58,28 @@ def invert(
     return result
 
 
-def _solve(block: ResidualBlock, y: Any, goal: Goal, method: Method) -> tuple[Point, Rows, str]:
-    """Return (the last point of every row, its ledger, what was used)."""
-    if method == "newton":
-        return *iterate_newton(block, y, goal), method
+def _solve(block: ResidualBlock, y: Any, goal: Goal, method: InverseMethod) -> tuple[Point, Rows, str]:
+    """Return (the last point of every row, its record, what was used)."""
+    if isinstance(method, Newton):
+        return *iterate_newton(block, y, goal), "newton"
     space = None
-    if method == "hidden" or (method == "auto" and pays(block.branch, y.shape[0])):
+    if isinstance(method, Hidden) or (isinstance(method, Automatic) and pays(block.branch, y.shape[0])):
         space = hidden_space(block) if block.certificate.bound < 1.0 and goal.limit > 3 else None
     if space is not None:
         point, rows, accelerated = iterate_hidden(block, y, goal, space)
         return point, rows, "hidden anderson" if accelerated else "hidden banach"
-    if method == "hidden":
+    if isinstance(method, Hidden):
         raise ValueError(
             "invert: method 'hidden' needs a branch of proved Lip(g) < 1 that begins and ends with dense layers, with a layer "
             "between them, and max_evaluations > 3; try method='auto'"
         )
-    accelerate: Acceleration = "never" if method == "banach" else "always" if method == "anderson" else "observed"
-    point, rows, accelerated = iterate(block, y, goal, acceleration=accelerate)
+    accelerate: Acceleration = "observed"
+    memory = None
+    if isinstance(method, Banach):
+        accelerate = "never"
+    elif isinstance(method, Anderson):
+        accelerate, memory = "always", method.memory
+    point, rows, accelerated = iterate(block, y, goal, acceleration=accelerate, memory=memory)
     return point, rows, "anderson" if accelerated else "banach"
 
 
@@ -149,6 +131,3 @@ def _empty(y: Any) -> Inverse:
     xp = namespace(y)
     zero = xp.zeros((y.shape[0],), dtype=y.dtype, device=device(y))
     return Inverse(y, zero, zero, indices(to_host(zero), y), zero == 0.0)
-
-
-__all__ = ["Inverse", "Method", "invert", "rounding_floor"]

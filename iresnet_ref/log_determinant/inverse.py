@@ -16,11 +16,12 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import namespace, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inversion.result import Inverse
-from iresnet_ref.inversion.solve import invert
+from iresnet_ref.inversion.solve import invert_block
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.layer import Layer
-from iresnet_ref.log_determinant.evaluate import logdet
+from iresnet_ref.log_determinant.evaluate import logdet_of_block
+from iresnet_ref.log_determinant.methods import LogDetMethod, Name
 from iresnet_ref.log_determinant.result import LogDet
 
 
@@ -36,9 +37,15 @@ class InverseLogDet(LogDet):
 
 
 def logdet_of_inverse(
-    block: ResidualBlock, y: Any, *, rtol: float | None = None, throw: bool = True, check: bool = True, **options: Any
+    block: ResidualBlock,
+    y: Any,
+    method: LogDetMethod | Name = "auto",
+    *,
+    rtol: float | None = None,
+    throw: bool = True,
+    check: bool = True,
 ) -> InverseLogDet:
-    """Return log|det dF⁻¹/dy| = −log det(I + J_g(x)) per row at x = F⁻¹(y), in nats; options are those of `logdet`.
+    """Return log|det dF⁻¹/dy| = −log det(I + J_g(x)) per row at x = F⁻¹(y), in nats; `method` as in `ir.logdet`.
 
     The log-determinant belongs to the point x, not to y. The error of the computed x̂ changes it by at most
     `displacement_bound` = min(r S ε/(1 − L), r log((1 + L)/(1 − L))), ε = `inverse.error_bound`, r the narrowest dimension and
@@ -52,14 +59,14 @@ def logdet_of_inverse(
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
     >>> x = np.array([[1.0, -2.0]])
-    >>> back = ir.logdet_of_inverse(F, F(x), method="exact")
-    >>> bool(abs(back.value + ir.logdet(F, x, method="exact").value)[0] <= back.displacement_bound[0] + 1e-14)
+    >>> back = ir.logdet_of_inverse(F, F(x), "exact")
+    >>> bool(abs(back.value + ir.logdet(F, x, "exact").value)[0] <= back.displacement_bound[0] + 1e-14)
     True
     """
     block.require(y, "y", check=check)
     rtol = float(rounding.unit_roundoff(y) ** 0.75) if rtol is None else rtol
-    inverse = invert(block, y, rtol=rtol, throw=throw, check=False)
-    forward = logdet(block, inverse.x, check=False, **options)
+    inverse = invert_block(block, y, rtol=rtol, throw=throw, check=False)
+    forward = logdet_of_block(block, inverse.x, method, check=False)
     known = {f.name: getattr(forward, f.name) for f in fields(forward)}
     known["value"] = -forward.value
     known["skewness"] = None if forward.skewness is None else -forward.skewness

@@ -54,7 +54,7 @@ def require_reach(count: float, wanted: float, products: float) -> int:
     if not count <= most:
         raise ValueError(
             f"logdet: expected a standard error within reach of {most} replicates, got {wanted:g}, which takes {count:.3g}; "
-            "try method='exact', a larger block of Hadamard probes, or a larger standard_error"
+            "try ir.Exact(), a larger block of Hadamard probes, or a larger standard_error"
         )
     return int(count)
 

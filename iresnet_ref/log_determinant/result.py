@@ -37,7 +37,7 @@ class LogDet:
 
         >>> import numpy as np, iresnet_ref as ir
         >>> F = ir.ResidualBlock(ir.mlp((4, 8, 4), lipschitz=0.5))
-        >>> ir.logdet(F, np.zeros((1, 4)), method="roulette", probes=ir.Probes(count=8)).why_no_interval
+        >>> ir.logdet(F, np.zeros((1, 4)), ir.Roulette(probes=ir.Probes(count=8))).why_no_interval
         'interval: expected at least 16 replicates of these probes, got 8: too few to tell how far they spread; try Probes(count=16)'
         """
         if self.replicates == 0 or self.replicates >= self.replicates_needed:
@@ -61,9 +61,9 @@ class LogDet:
 
         >>> import numpy as np, iresnet_ref as ir
         >>> F = ir.ResidualBlock(ir.mlp((4, 8, 4), lipschitz=0.5))
-        >>> result = ir.logdet(F, np.zeros((1, 4)), method="roulette", probes=ir.Probes(count=16))
+        >>> result = ir.logdet(F, np.zeros((1, 4)), ir.Roulette(probes=ir.Probes(count=16)))
         >>> low, high = result.interval(0.999)
-        >>> bool(low[0] <= ir.logdet(F, np.zeros((1, 4)), method="exact").value[0] <= high[0])
+        >>> bool(low[0] <= ir.logdet(F, np.zeros((1, 4)), "exact").value[0] <= high[0])
         True
         """
         if not 0.0 < level < 1.0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from iresnet_ref.arrays import (
@@ -166,9 +166,7 @@ def hybrid(
 def _of_step(flow: Flow, options: Options | None, step: int) -> Options:
     """Return the options, the flow's if there are none, with random streams that no other step of a training uses."""
     options = flow.options if options is None else options
-    if not flow.steps.streams or not step:
-        return options
-    return replace(options, probes=options.probes.on_stream(options.probes.stream + step * flow.steps.streams))
+    return options.after(step * flow.steps.streams)
 
 
 def _require_labels(labels: Any, batch: int, classes: int, check: bool, **arrays: Any) -> None:

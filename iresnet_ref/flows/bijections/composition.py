@@ -13,7 +13,7 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import flatten_events, namespace, require_alike, row_norm, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import DTypeError, ShapeError
-from iresnet_ref.flows.bijections.protocol import Bijection, Options, Pulled, added
+from iresnet_ref.flows.bijections.protocol import DEFAULT, Bijection, Options, Pulled, added
 from iresnet_ref.flows.bijections.residual import Residual
 from iresnet_ref.inversion.composition import PathInverse, propagated
 from iresnet_ref.inversion.result import Inverse
@@ -135,6 +135,18 @@ class Composition(Bijection):
             inputs.append(x)
             x = step.value(x)
         return inputs, x
+
+    def inverse(
+        self, y: Any, *, options: Options = DEFAULT, estimate: bool = False, check: bool = True
+    ) -> PathInverse:
+        """Return the preimage of y; `error_bound` is propagated through all steps: true, and soon `vacuous`.
+
+        With `estimate`, `amplification_estimate` is what an error at y is multiplied by along this path, to first order: no
+        bound, usually near 1, and about 48 products with each block's Jacobian.
+        """
+        self.require(y, "y", self.out_shape, check=check)
+        found = self.preimage(y, options)
+        return replace(found, amplification_estimate=self.amplification(found.x)) if estimate else found
 
     def preimage(self, y: Any, options: Options) -> PathInverse:
         """Return the preimage; its residual is that of the whole composition."""

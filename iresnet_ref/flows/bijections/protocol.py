@@ -10,20 +10,21 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from iresnet_ref.arrays import device, indices, namespace, require_alike, require_batch, require_finite, row_norm
 from iresnet_ref.errors import ShapeError
+from iresnet_ref.inversion import methods as inverse_methods
+from iresnet_ref.inversion.methods import InverseMethod
+from iresnet_ref.inversion.methods import Name as InverseName
 from iresnet_ref.inversion.result import Inverse
-from iresnet_ref.inversion.solve import Method as InverseMethod
-from iresnet_ref.log_determinant import length_distributions
-from iresnet_ref.log_determinant.evaluate import Method as LogDetMethod
-from iresnet_ref.log_determinant.length_distributions import LengthDistribution
+from iresnet_ref.log_determinant import methods as logdet_methods
+from iresnet_ref.log_determinant.methods import LogDetMethod
+from iresnet_ref.log_determinant.methods import Name as LogDetName
 from iresnet_ref.log_determinant.result import LogDet
-from iresnet_ref.probes import Probes
 
 Pulled = tuple[Any, dict[str, Any]]
 """(x̄, {parameter: gradient})."""
@@ -31,38 +32,28 @@ Pulled = tuple[Any, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Options:
-    """How residual blocks inside a flow compute: `inverse` and `rtol` are `method` and `rtol` of `ir.invert`, all others are
-    those of `ir.logdet`.
+    """How the residual blocks of a flow compute: `logdet` is the method of `ir.logdet`, `inverse` and `rtol` are those of `ir.invert`.
 
-    Each block draws from its own stream, counted from that of `probes`. `standard_error` is that of the whole flow: each
-    of its n residual blocks is asked for standard_error/√n. The gradient takes the Neumann series where the value is estimated.
+    Each block draws from its own stream, counted from that of the method's probes. A standard error is that of the whole flow:
+    each of its n residual blocks is asked for standard_error/√n. Gradients take the Neumann series where the value is estimated.
     """
 
-    method: LogDetMethod = "auto"
-    terms: int | None = None
-    lengths: LengthDistribution | None = None
-    expected_terms: float | None = None
-    probes: Probes = field(default_factory=Probes)
-    standard_error: float | None = None
-    exact_traces: int | None = None
-    allow_infinite_variance: bool = False
-    inverse: InverseMethod = "auto"
+    logdet: LogDetMethod | LogDetName = "auto"
+    inverse: InverseMethod | InverseName = "auto"
     rtol: float = 1e-6
 
     def __post_init__(self) -> None:
-        """Raise DTypeError unless `lengths` is a LengthDistribution."""
-        if self.lengths is not None:
-            length_distributions.require_length_distribution(self.lengths)
+        """Refuse what is no method. Raises ValueError, DTypeError."""
+        logdet_methods.named(self.logdet)
+        inverse_methods.named(self.inverse)
 
     def after(self, streams: int) -> Options:
         """Return the options with the next `streams` streams passed over."""
-        return replace(self, probes=self.probes.on_stream(self.probes.stream + streams)) if streams else self
+        return replace(self, logdet=logdet_methods.named(self.logdet).after_streams(streams))
 
     def shared(self, blocks: int) -> Options:
         """Return the options for one of so many blocks: variances add up to standard_error²."""
-        if self.standard_error is None or blocks < 2:
-            return self
-        return replace(self, standard_error=self.standard_error / math.sqrt(blocks))
+        return replace(self, logdet=logdet_methods.named(self.logdet).shared_by(blocks))
 
 
 DEFAULT = Options()

@@ -10,20 +10,12 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.flows.bijections.protocol import Bijection, Options, Pulled, norm_growth
-from iresnet_ref.gradient.log_determinant import Method as GradientMethod
 from iresnet_ref.gradient.log_determinant import logdet_gradient
 from iresnet_ref.inversion.composition import amplification
 from iresnet_ref.inversion.result import Inverse
-from iresnet_ref.inversion.solve import invert
-from iresnet_ref.log_determinant.evaluate import Method as LogDetMethod
-from iresnet_ref.log_determinant.evaluate import logdet_on
+from iresnet_ref.inversion.solve import invert_block
+from iresnet_ref.log_determinant.evaluate import evaluate
 from iresnet_ref.log_determinant.result import LogDet
-
-GRADIENT: dict[LogDetMethod, GradientMethod] = {
-    "auto": "auto", "exact": "exact", "series": "neumann", "roulette": "neumann",
-    "arnoldi": "neumann",
-}
-"""The method of the gradient that belongs to one of the value."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +50,11 @@ class Residual(Bijection):
     def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
         """Return (F(x), log det(I + J_g(x)))."""
         g, chain = self.block.branch.linearize(x)
-        log_det = logdet_on(
-            chain,
-            self.block,
-            x,
-            method=options.method,
-            terms=options.terms,
-            lengths=options.lengths,
-            expected_terms=options.expected_terms,
-            probes=options.probes,
-            standard_error=options.standard_error,
-            exact_traces=options.exact_traces,
-            allow_infinite_variance=options.allow_infinite_variance,
-        )
-        return x + g, log_det
+        return x + g, evaluate(chain, self.block, x, options.logdet)
 
     def preimage(self, y: Any, options: Options) -> Inverse:
         """Return `ir.invert` of the block; its error bound in the 2-norm, whatever norm g contracts in."""
-        inverse = invert(self.block, y, method=options.inverse, rtol=options.rtol, check=False)
+        inverse = invert_block(self.block, y, options.inverse, rtol=options.rtol, check=False)
         return replace(inverse, error_bound=self._growth[0] * inverse.error_bound)
 
     def amplification(self, x: Any) -> Any:
@@ -97,16 +76,5 @@ class Residual(Bijection):
         if weights is None:
             x_bar, _, gradients = self.block.branch.pullback(x, None, y_bar, None)
             return y_bar + x_bar, gradients
-        found = logdet_gradient(
-            self.block,
-            x,
-            weights=weights,
-            y_bar=y_bar,
-            method=GRADIENT[options.method],
-            terms=options.terms,
-            lengths=options.lengths,
-            probes=options.probes,
-            allow_infinite_variance=options.allow_infinite_variance,
-            check=False,
-        )
+        found = logdet_gradient(self.block, x, options.logdet, weights=weights, y_bar=y_bar, check=False)
         return found.x_bar, found.parameters

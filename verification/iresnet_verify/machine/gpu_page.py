@@ -32,7 +32,7 @@ PACKAGES = ("iresnet-ref", "numpy", "torch", "cupy-cuda12x", "cupy-cuda13x", "ja
 SIZES, BATCH, REPEATS = (64, 256, 256, 64), 4096, 10
 WORK: dict[str, Callable[[ir.ResidualBlock, Any], Any]] = {
     "forward": lambda F, x: F(x, check=False),
-    "series logdet": lambda F, x: ir.logdet(F, x, method="series", terms=8, check=False),
+    "series logdet": lambda F, x: ir.logdet(F, x, method=ir.Series(8), check=False),
     "roulette logdet": lambda F, x: ir.logdet(F, x, method="roulette", check=False),
     "exact logdet": lambda F, x: ir.logdet(F, x[:256, ...], method="exact", check=False),
     "inverse": lambda F, x: ir.invert(F, x, rtol=1e-5, check=False),

@@ -81,7 +81,7 @@ def test_the_saved_model_is_the_one_that_was_measured(images: ModuleType, tmp_pa
     flow = load(tmp_path / "models" / "images-small.safetensors")
     made = images._recipes.read(str(tmp_path / "small.toml"))
     held_out = images._recipes.images(made, None)[1]
-    again = images.bits(flow, held_out, np.zeros(1), ir.Options(method="exact"))
+    again = images.bits(flow, held_out, np.zeros(1), ir.Options(logdet="exact"))
     assert again.mean == found["bits per dimension"]
     assert all(ir.certify(block).bound <= 0.97 for block in images.blocks(flow.steps))
 
@@ -116,8 +116,8 @@ def test_the_bias_is_that_of_the_series_the_library_computes(images: ModuleType,
     made = images._recipes.read(recipe(tmp_path))
     pixels, held_out, levels, _ = images._recipes.images(made, None)
     flow = images._recipes.flow(made, (1, 8, 8), levels, np.zeros(1)).initialise(measures.dequantised(pixels[:64], np.zeros(1), 0))
-    orthogonal = ir.Options(method="series", terms=3, probes=ir.Probes(kind="hadamard", block=64))
-    exact = images.bits(flow, held_out[:4], np.zeros(1), ir.Options(method="exact")).rows[0]
+    orthogonal = ir.Options(logdet=ir.Series(3, probes=ir.Probes(kind="hadamard", block=64)))
+    exact = images.bits(flow, held_out[:4], np.zeros(1), ir.Options(logdet="exact")).rows[0]
     series = images.bits(flow, held_out[:4], np.zeros(1), orthogonal).rows[0]
     bias = measures.truncation_bias(flow, held_out[:4], np.zeros(1), (3,))[3]
     np.testing.assert_allclose(series - exact, bias, rtol=0.0, atol=1e-12)
@@ -130,11 +130,11 @@ def test_rows_of_different_parts_draw_different_noise_and_probes(images: ModuleT
     pixels, held_out, levels, _ = images._recipes.images(made, None)
     flow = images._recipes.flow(made, (1, 8, 8), levels, np.zeros(1))
     flow = flow.initialise(images.dequantised(pixels[:64], np.zeros(1), 0))
-    once = ir.Options(method="roulette", lengths=ir.roulette.near_optimal(0.97, 5.0))
+    once = ir.Options(logdet=ir.Roulette(ir.roulette.near_optimal(0.97, 5.0)))
     same = np.repeat(images.dequantised(held_out[:1], np.zeros(1), 0), 4, axis=0)
     parts = [part for draw in (0, 1) for part in measures._batches(flow, same, once, 2, draw)]
     assert len(np.unique([flow.log_prob(x, options=own).value for x, own in parts])) == 8
-    quiet = images.bits(flow, np.repeat(held_out[:1], 4, axis=0), np.zeros(1), ir.Options(method="exact"), draws=2, at_once=2)
+    quiet = images.bits(flow, np.repeat(held_out[:1], 4, axis=0), np.zeros(1), ir.Options(logdet="exact"), draws=2, at_once=2)
     assert len(np.unique(quiet.rows)) == 8
 
 
@@ -173,7 +173,7 @@ def test_the_cost_is_linear_in_what_it_says(images: ModuleType) -> None:
 @pytest.mark.parametrize("name", ["digits", "mnist", "cifar10", "cifar10-small", "bias"])
 def test_every_recipe_is_read(images: ModuleType, name: str) -> None:
     found = images._recipes.read(name)
-    assert images._recipes.options(found.training, found.lipschitz).method == "roulette"
+    assert images._recipes.options(found.training, found.lipschitz).logdet.name == "roulette"
     assert found.scales
 
 

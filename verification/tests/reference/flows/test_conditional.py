@@ -23,7 +23,7 @@ def block(seed: int, like: Any) -> ir.ResidualBlock:
 
 def conditional(like: Any) -> ir.Flow:
     shifts = [ir.bijections.ContextShift.random((D,), K, seed=seed, like=like) for seed in (3, 4)]
-    return ir.Flow([shifts[0], block(1, like), shifts[1], block(2, like)], options=ir.Options(method="exact", rtol=1e-5))
+    return ir.Flow([shifts[0], block(1, like), shifts[1], block(2, like)], options=ir.Options(logdet="exact", rtol=1e-5))
 
 
 def draws(like: Any) -> tuple[Any, Any]:
@@ -37,7 +37,7 @@ def draws(like: Any) -> tuple[Any, Any]:
 def test_it_is_the_block_with_the_context_in_the_bias_of_its_first_layer() -> None:
     x, h = draws(np.zeros(1))
     shift, f = ir.bijections.ContextShift.random((D,), K, seed=3), block(1, np.zeros(1))
-    y, log_det = ir.bijections.Composition((shift, f)).condition(h).forward(x, options=ir.Options(method="exact"))
+    y, log_det = ir.bijections.Composition((shift, f)).condition(h).forward(x, options=ir.Options(logdet="exact"))
     first, *others = f.branch.layers
     for i in range(ROWS):
         s = shift.weight @ h[i]

@@ -137,17 +137,17 @@ def test_errors_of_log_prob_are_those_of_the_blocks() -> None:
     exact = flow.log_prob(x)
     assert not exact.standard_error.any()
     assert not exact.bias_bound.any()
-    series = flow.log_prob(x, options=ir.Options(method="series", terms=6, probes=ir.Probes(count=64)))
+    series = flow.log_prob(x, options=ir.Options(logdet=ir.Series(6, probes=ir.Probes(count=64))))
     assert np.all(np.abs(series.value - exact.value) <= series.bias_bound + 6.0 * series.standard_error)
     first, second = (s.block for s in flow.steps.steps if hasattr(s, "block"))
     bias = sum(ir.bounds.truncation_bound(2, b.contraction(), 6) for b in (first, second))
     assert np.allclose(series.bias_bound, bias, rtol=1e-12)
-    roulette = flow.log_prob(x, options=ir.Options(method="roulette", probes=ir.Probes(count=256)))
+    roulette = flow.log_prob(x, options=ir.Options(logdet=ir.Roulette(probes=ir.Probes(count=256))))
     scores = (roulette.value - exact.value) / roulette.standard_error
     assert not roulette.bias_bound.max() > 1e-6
     assert np.abs(scores.mean()) < 5.0 / math.sqrt(scores.size)
     assert np.sqrt((scores**2).mean()) < 2.0
-    own = [ir.logdet(b, at, method="roulette", probes=ir.Probes(stream=i, count=256)).standard_error
+    own = [ir.logdet(b, at, method=ir.Roulette(probes=ir.Probes(stream=i, count=256))).standard_error
            for i, (b, at) in enumerate(((first, flow.steps.steps[0].value(x)), (second, _before_last(flow, x))))]
     assert np.allclose(roulette.standard_error, np.hypot(*own), rtol=1e-12)
 
@@ -157,14 +157,14 @@ def test_intervals_and_requested_errors_are_those_of_the_whole_flow() -> None:
     flow = flow2d(np.zeros(1))
     x = np.random.default_rng(14).standard_normal((300, 2))
     exact = flow.log_prob(x).value
-    found = flow.log_prob(x, options=ir.Options(method="roulette", exact_traces=0, probes=ir.Probes(seed=15, count=16)))
+    found = flow.log_prob(x, options=ir.Options(logdet=ir.Roulette(probes=ir.Probes(seed=15, count=16), exact_traces=0)))
     low, high = found.interval(0.95)
     hits = int(((low <= exact) & (exact <= high)).sum())
     assert hits >= 0.88 * 300  # P(fewer | coverage .95) < 1e-6
     certain = flow.log_prob(x).interval()
     assert np.array_equal(certain[0], exact)
     assert np.array_equal(certain[1], exact)
-    asked = flow.log_prob(x[:20], options=ir.Options(method="roulette", exact_traces=0, standard_error=0.05))
+    asked = flow.log_prob(x[:20], options=ir.Options(logdet=ir.Roulette(standard_error=0.05, exact_traces=0)))
     assert asked.standard_error.max() < 2.0 * 0.05
     assert asked.standard_error.max() > 0.01
 
@@ -190,7 +190,7 @@ def test_gradient_of_log_prob_agrees_with_autograd() -> None:
 
 
 # One forward pass serves value and gradient: they are those of the two calls, estimated with the same draws, bit for bit.
-@pytest.mark.parametrize("options", [None, ir.Options(method="roulette", probes=ir.Probes(seed=4, count=8))])
+@pytest.mark.parametrize("options", [None, ir.Options(logdet=ir.Roulette(probes=ir.Probes(seed=4, count=8)))])
 def test_log_prob_and_gradient_are_those_of_the_two_calls(options: ir.Options | None) -> None:
     flow = flow2d(np.zeros(1), True)
     x, weights = np.random.default_rng(10).standard_normal((5, 2)), np.asarray([1.0, 0.0, -2.0, 0.5, 3.0])
@@ -283,6 +283,6 @@ def test_bad_input(call: Callable[[], Any], error: type[Exception], message: str
 def test_options_of_the_flow_are_its_defaults() -> None:
     flow = flow2d(np.zeros(1))
     x = np.ones((2, 2))
-    series = replace(flow, options=ir.Options(method="series", terms=2))
+    series = replace(flow, options=ir.Options(logdet=ir.Series(2)))
     assert series.log_prob(x).bias_bound.min() > 0.1
     assert not series.log_prob(x, options=ir.Options()).bias_bound.any()

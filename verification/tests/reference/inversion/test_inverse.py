@@ -23,9 +23,9 @@ from iresnet_ref.inversion.anderson import Secants
 from iresnet_ref.inversion.backoff import Backoff
 from iresnet_ref.inversion.hidden import hidden_space
 from iresnet_ref.inversion.last_step import last_step
+from iresnet_ref.inversion.methods import Name
 from iresnet_ref.inversion.rows import Rows
 from iresnet_ref.inversion.safeguard import Goal, Point, step_bound
-from iresnet_ref.inversion.solve import Method
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.layers.activations import leaky_relu
 from iresnet_ref.layers.linear import Affine
@@ -54,12 +54,12 @@ def most_trial(method: str, d: int) -> int:
     return (d if d <= newton.DENSE else min(newton.INNER, d)) + 2 if method == "newton" else 1
 
 
-def methods(name: str) -> list[Method]:
+def methods(name: str) -> list[Name]:
     """Plain Banach is left out where it needs thousands of steps; the hidden space needs a proved constant."""
     family = FAMILIES[name]
     return [
         method
-        for method in get_args(Method)
+        for method in get_args(Name)
         if not (method == "hidden" and family.stated) and not (method == "banach" and family.c > 0.9)
     ]
 
@@ -186,7 +186,7 @@ def test_residual_shrinks_by_lip_at_every_banach_step(name: str) -> None:
 
 @pytest.mark.parametrize("method", ["auto", "newton"])
 @pytest.mark.parametrize("name", ["fold d=4 c=.5", "zigzag d=6 c=.97", "sym− d=64 c=.9"])
-def test_what_is_accepted_has_paid_for_itself(monkeypatch: pytest.MonkeyPatch, name: str, method: Method) -> None:
+def test_what_is_accepted_has_paid_for_itself(monkeypatch: pytest.MonkeyPatch, name: str, method: Name) -> None:
     """‖r(z)‖ ≤ Lᵐ‖r(x)‖ for every accepted trial of m evaluations; on kinked branches some trials are rejected."""
     block, y = FAMILIES[name].build(host())
     rejected = [0]
@@ -313,7 +313,7 @@ def count_evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_evaluations_are_counted_honestly(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     block, y = FAMILIES[name].build(host())
     spent = count_evaluations(monkeypatch)
-    for method in [m for m in get_args(Method) if m != "hidden" or not FAMILIES[name].stated]:
+    for method in [m for m in get_args(Name) if m != "hidden" or not FAMILIES[name].stated]:
         spent[0] = 0
         found = ir.invert(block, y[:1], method=method, rtol=1e-9)
         outside = 1 if method == "hidden" else 0  # x = y − W_L ψ(u) − b_L is one more evaluation, counted by hand
@@ -417,9 +417,9 @@ def test_the_floor_is_neither_vacuous_nor_optimistic(name: str, dtype: str) -> N
 # ── backends ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", get_args(Name))
 @each_backend
-def test_every_method_runs_on_every_backend(key: str, method: Method) -> None:
+def test_every_method_runs_on_every_backend(key: str, method: Name) -> None:
     backend = iresnet_backends.get(*BACKENDS[key])
     block, y = FAMILIES["rand d=20 c=.9"].build(backend)
     found = ir.invert(block, y, method=method, rtol=TOLERANCE[BACKENDS[key][1]])
@@ -480,7 +480,7 @@ def failure(error: ir.ConvergenceError) -> tuple[ir.Inverse, Any]:
 
 
 @pytest.mark.parametrize("method", ["auto", "anderson", "banach", "newton"])
-def test_a_tolerance_below_the_floor_is_an_error_that_keeps_the_result(method: Method) -> None:
+def test_a_tolerance_below_the_floor_is_an_error_that_keeps_the_result(method: Name) -> None:
     block, y = FAMILIES["ortho d=2 c=.9"].build(host("float32"))
     with pytest.raises(
         ir.ConvergenceError, match=r"rounding floor is about .*e-07: try a larger rtol, float64"
@@ -492,9 +492,9 @@ def test_a_tolerance_below_the_floor_is_an_error_that_keeps_the_result(method: M
     assert (floor > 1e-11).all()
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", get_args(Name))
 @pytest.mark.parametrize("gap", [1e-6, 1e-12])
-def test_under_the_floor_it_ends_however_near_to_one(gap: float, method: Method) -> None:
+def test_under_the_floor_it_ends_however_near_to_one(gap: float, method: Name) -> None:
     """The a-priori bound is 1e8 steps at L = 1 − 1e-6 and 1e14 at 1 − 1e-12; what stands still is seen within some windows."""
     block = ir.ResidualBlock(ir.mlp((4, 16, 4), lipschitz=1.0 - gap))
     y = block(np.random.default_rng(0).standard_normal((5, 4)))
@@ -514,9 +514,9 @@ def test_a_row_that_gets_on_slowly_is_not_given_up_before_its_limit() -> None:
     assert ir.invert(block, np.ones((1, 2))).converged.all()  # by secants
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", get_args(Name))
 @pytest.mark.parametrize("limit", [1, 2, 5, 11])
-def test_the_limit_is_never_exceeded(method: Method, limit: int) -> None:
+def test_the_limit_is_never_exceeded(method: Name, limit: int) -> None:
     block, y = FAMILIES["rand d=20 c=.9"].build(host())
     if method == "hidden" and limit <= 3:
         return
@@ -529,7 +529,7 @@ def test_the_limit_is_never_exceeded(method: Method, limit: int) -> None:
 
 @pytest.mark.parametrize("method", ["auto", "banach", "anderson", "newton"])
 @pytest.mark.parametrize("scale_up", [0.7, 3.0])
-def test_a_false_constant_is_refuted(method: Method, scale_up: float) -> None:
+def test_a_false_constant_is_refuted(method: Name, scale_up: float) -> None:
     """‖J‖ is about `scale_up` everywhere, .5 is stated: the first step shows it."""
     rng = np.random.default_rng(0)
     layers = (Affine(scale_up * rotation(4, rng), rng.standard_normal(4)),)
@@ -622,7 +622,7 @@ def test_converged_and_radius_are_true_at_every_scale(
             for _ in range(80):  # .49⁸⁰ < 1e-24
                 truth = target - exact_value(branch, truth)
             for exponent in exponents:
-                for method in get_args(Method):
+                for method in get_args(Name):
                     if method == "hidden" and (stated or name == "affine"):
                         continue
                     found = ir.invert(block, np.ldexp(y, exponent), method=method, rtol=rtol)
@@ -641,8 +641,8 @@ def test_converged_and_radius_are_true_at_every_scale(
                     assert 0.0 < ir.bounds.rounding_floor(block, found.x, np.ldexp(y, exponent))[0] < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("method", get_args(Method))
-def test_empty_single_zero_and_far_away(method: Method) -> None:
+@pytest.mark.parametrize("method", get_args(Name))
+def test_empty_single_zero_and_far_away(method: Name) -> None:
     for dtype, far in (("float64", 1e200), ("float32", 1e25)):
         block, y = FAMILIES["rand d=20 c=.9"].build(host(dtype))
         empty = ir.invert(block, y[:0], method=method)
@@ -674,7 +674,7 @@ def test_a_zero_branch_is_the_identity() -> None:
     block = ir.ResidualBlock(ir.mlp((4, 6, 4)))
     zero = ir.ResidualBlock(block.branch.with_parameters({k: 0 * v for k, v in block.branch.parameters().items()}))
     y = np.random.default_rng(0).standard_normal((3, 4))
-    for method in get_args(Method):
+    for method in get_args(Name):
         assert (ir.invert(zero, y, method=method, rtol=1e-15).x == y).all()
 
 
@@ -711,7 +711,7 @@ def test_stopping_on_the_step_or_its_square_is_rejected(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("method", ["auto", "newton"])
-def test_acceptance_without_the_price_is_rejected(monkeypatch: pytest.MonkeyPatch, method: Method) -> None:
+def test_acceptance_without_the_price_is_rejected(monkeypatch: pytest.MonkeyPatch, method: Name) -> None:
     for module in (banach, newton):
         monkeypatch.setattr(module, "accepts", lambda now, trial, cost, L, target: trial.size <= now.size)
     with pytest.raises(AssertionError):
@@ -719,7 +719,7 @@ def test_acceptance_without_the_price_is_rejected(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("method", ["auto", "newton"])
-def test_a_method_without_safeguard_is_rejected(monkeypatch: pytest.MonkeyPatch, method: Method) -> None:
+def test_a_method_without_safeguard_is_rejected(monkeypatch: pytest.MonkeyPatch, method: Name) -> None:
     """Unsafeguarded Newton cycles on kinked branches; the table sees rows that never converge or exceed the bound."""
     for module in (banach, newton):
         monkeypatch.setattr(module, "accepts", lambda now, trial, cost, L, target: trial.size >= 0.0)

@@ -146,13 +146,21 @@ def test_cotangents_and_tangents() -> None:
         ir.logdet_gradient(F, X, weights=[1.0, 1.0])
 
 
-def test_laws_steps_and_counts_of_another_kind() -> None:
+def test_methods_maps_and_counts_of_another_kind() -> None:
+    with pytest.raises(ir.DTypeError, match=r"lengths: expected an ir.roulette.LengthDistribution, got str; try"):
+        ir.Roulette("geometric")  # type: ignore[arg-type]
+    with pytest.raises(ir.DTypeError, match=r"Series: expected probes of type ir.Probes, got int"):
+        ir.Series(3, probes=5)  # type: ignore[arg-type]
     for call in (ir.logdet, ir.logdet_gradient):
-        method = "roulette" if call is ir.logdet else "neumann"
-        with pytest.raises(ir.DTypeError, match=r"lengths: expected an ir.roulette.LengthDistribution, got float; try"):
-            call(F, X, method=method, lengths=0.5)  # type: ignore[operator]
-    with pytest.raises(ir.DTypeError, match="expected residual blocks or bijections, got int"):
-        ir.invert_composition([F, 3], X)  # type: ignore[list-item]
+        with pytest.raises(ir.DTypeError, match=r"method: expected a name or ir.Exact, .* got Newton"):
+            call(F, X, ir.Newton())  # type: ignore[operator]
+    with pytest.raises(ir.DTypeError, match=r"invert: expected a name or ir.Banach, .* got Exact"):
+        ir.invert(F, X, ir.Exact())  # type: ignore[arg-type]
+    with pytest.raises(ir.DTypeError, match="expected steps that are residual blocks or bijections, got int"):
+        ir.invert([F, 3], X)  # type: ignore[list-item]
+    for anything in (ir.invert, ir.logdet):
+        with pytest.raises(ir.DTypeError, match="expected a residual block, a bijection, a flow or a list of them, got str"):
+            anything("F", X)  # type: ignore[operator]
     with pytest.raises(ValueError, match="sample: expected n ≥ 0 draws, got -1"):
         ir.Flow([F]).sample(-1)
 
@@ -161,10 +169,11 @@ def test_options_of_invert_and_logdet() -> None:
     for call, message in (
         (lambda: ir.invert(F, X, method="secant"), "expected method"),  # type: ignore[arg-type]
         (lambda: ir.invert(F, X, rtol=0.0), "rtol > 0"),
-        (lambda: ir.logdet(F, X, method="magic"), "expected method"),  # type: ignore[arg-type]
-        (lambda: ir.logdet(F, X, method="series"), "terms="),
-        (lambda: ir.logdet(F, X, method="exact", terms=3), "terms="),
-        (lambda: ir.logdet(F, X, method="series", terms=0), "terms ≥ 1"),
+        (lambda: ir.invert(F, X, ir.Anderson(memory=0)), "memory ≥ 1"),
+        (lambda: ir.invert(ir.Flow([F]), X, max_evaluations=3), "for a residual block only, got Flow"),
+        (lambda: ir.logdet(F, X, method="magic"), "expected 'auto'"),  # type: ignore[arg-type]
+        (lambda: ir.logdet(F, X, method="series"), r"ir.Series\(terms\)"),  # type: ignore[arg-type]
+        (lambda: ir.logdet(F, X, method=ir.Series(0)), "terms ≥ 1"),
         (lambda: ir.spectral.normalise(X, 0.0), "0 < c < inf"),
         (lambda: ir.spectral.normalise(np.full((2, 2), math.nan), 0.5), "finite weights"),
     ):

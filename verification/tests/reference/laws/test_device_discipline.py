@@ -111,19 +111,19 @@ PUBLIC: dict[str, Callable[[World, bool], Any]] = {
     "forward": lambda o, check: o.F(o.x, check=check),
     "pullback": lambda o, check: o.F.pullback(o.x, y_bar=o.x, check=check),
     "exact": lambda o, check: ir.logdet(o.F, o.x, method="exact", check=check).value,
-    "series": lambda o, check: ir.logdet(o.F, o.x, method="series", terms=6, check=check).value,
-    "roulette": lambda o, check: ir.logdet(o.F, o.x, method="roulette", probes=ir.Probes(count=9), check=check).value,
-    "arnoldi": lambda o, check: ir.logdet(o.F, o.x, method="arnoldi", terms=4, check=check).value,
+    "series": lambda o, check: ir.logdet(o.F, o.x, method=ir.Series(6), check=check).value,
+    "roulette": lambda o, check: ir.logdet(o.F, o.x, method=ir.Roulette(probes=ir.Probes(count=9)), check=check).value,
+    "arnoldi": lambda o, check: ir.logdet(o.F, o.x, method=ir.Arnoldi(4), check=check).value,
     "auto": lambda o, check: ir.logdet(o.F, o.x, check=check).value,
     "error bound": lambda o, check: ir.bounds.logdet_error_bound(o.F, o.x, check=check),
     "ball": lambda o, check: ir.bounds.inverse_ball(o.F, o.x, o.x, check=check).radius,
     "gradient, exact": lambda o, check: of(ir.logdet_gradient(o.F, o.x, weights=o.w, y_bar=o.x, check=check)),
-    "gradient, series": lambda o, check: of(ir.logdet_gradient(o.F, o.x, weights=o.w, method="neumann", terms=5, check=check)),
-    "gradient, roulette": lambda o, check: of(ir.logdet_gradient(o.F, o.x, y_bar=o.x, method="neumann", check=check)),
+    "gradient, series": lambda o, check: of(ir.logdet_gradient(o.F, o.x, weights=o.w, method=ir.Series(5), check=check)),
+    "gradient, roulette": lambda o, check: of(ir.logdet_gradient(o.F, o.x, y_bar=o.x, method="roulette", check=check)),
     "gradient in the forward pass": lambda o, check: ir.backward_in_forward(o.F, o.x, o.w, check=check)[0],
     "flow": lambda o, check: o.flow(o.x, check=check),
     "log p": lambda o, check: o.flow.log_prob(o.x, check=check).value,
-    "log p, roulette": lambda o, check: o.flow.log_prob(o.x, options=ir.Options(method="roulette"), check=check).value,
+    "log p, roulette": lambda o, check: o.flow.log_prob(o.x, options=ir.Options(logdet="roulette"), check=check).value,
     "gradient of log p": lambda o, check: o.flow.log_prob_gradient(o.x, weights=o.w, check=check),
     "log p of images": lambda o, check: o.images.log_prob(o.pictures, check=check).value,
     "likelihood": lambda o, check: of(maximum_likelihood(o.flow, o.x, weights=o.w, check=check)),
@@ -132,13 +132,13 @@ PUBLIC: dict[str, Callable[[World, bool], Any]] = {
 }
 ITERATING: dict[str, Callable[[World, bool], Any]] = {
     "invert": lambda o, check: ir.invert(o.F, o.x, check=check),
-    "inverse of a composition": lambda o, check: ir.invert_composition([o.F, o.F, o.F], o.x, check=check),
+    "inverse of a composition": lambda o, check: ir.invert([o.F, o.F, o.F], o.x, check=check),
     "inverse of a flow": lambda o, check: o.flow.inverse(o.x, check=check),
     "gradient of the inverse": lambda o, check: ir.inverse_gradient(o.F, o.x, o.x, weights=o.w, check=check),
     "gradient by inversion": lambda o, check: ir.sequence_gradient([o.F, o.F], o.x, o.x, weights=o.w, check=check),
     "log-determinant of the inverse": lambda o, check: ir.logdet_of_inverse(o.F, o.x, check=check),
     "roulette to a standard error": lambda o, check: ir.logdet(
-        o.F, o.x, method="roulette", standard_error=0.1, exact_traces=0, check=check
+        o.F, o.x, method=ir.Roulette(standard_error=0.1, exact_traces=0), check=check
     ),
 }
 """Public calls that decide on values as they go."""

@@ -62,7 +62,7 @@ def test_the_series_errs_by_its_stored_roundings(name: str, dtype: str) -> None:
     F, x, high, hx = pair(name, dtype)
     u, d, terms = unit_roundoff(x), hx.shape[1], 6
     v = ir.Probes(seed=1, count=3).draw(x)
-    value = ir.logdet(F, x, method="series", terms=terms, probes=ir.Probes(seed=1, count=3)).value
+    value = ir.logdet(F, x, method=ir.Series(terms, probes=ir.Probes(seed=1, count=3))).value
     assert value.dtype == x.dtype
     chain = high.branch.linearize(hx)[1]
     truth = series_logdet(chain, to_host(v).astype(np.float64), terms)
@@ -92,7 +92,7 @@ def test_sums_are_accumulated_in_float32(name: str, dtype: str) -> None:
 def test_what_needs_more_bits_is_refused(name: str, dtype: str) -> None:
     F, x, _, _ = pair(name, dtype, (3, 4, 3))
     for call in (lambda: ir.logdet(F, x, method="exact"), lambda: ir.logdet(F, x, method="roulette"), lambda: ir.logdet(F, x)):
-        with pytest.raises(ir.DTypeError, match=r"logdet, method .* expected float32 or float64, got .*; try method='series'"):
+        with pytest.raises(ir.DTypeError, match=r"logdet, method .* expected float32 or float64, got .*; try method=ir\.Series"):
             call()
     with pytest.raises(ir.DTypeError, match=r"invert: expected float32 or float64, got .*weights and inputs cast to float32"):
         ir.invert(F, x)

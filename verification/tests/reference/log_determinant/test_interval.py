@@ -41,7 +41,7 @@ def linear(matrix: Any) -> ir.ResidualBlock:
 def estimated(block: ir.ResidualBlock, rows: int, **options: Any) -> tuple[ir.LogDet, float]:
     """Return independent estimates at one point, one a row, and the truth."""
     x = np.zeros((rows, *block.branch.event_shape))
-    return ir.logdet(block, x, method="roulette", **options), float(ir.logdet(block, x[:1], method="exact").value[0])
+    return ir.logdet(block, x, ir.Roulette(**options)), float(ir.logdet(block, x[:1], method="exact").value[0])
 
 
 def covered(low: Any, high: Any, truth: float) -> float:
@@ -110,7 +110,7 @@ def test_replicates_that_agree_have_the_proved_standard_error() -> None:
 # A series of one sign in one dimension and all Hadamard columns leave nothing to chance: no spread, and none is invented.
 @pytest.mark.parametrize("probes", [ir.Probes(count=16), ir.Probes(count=16, kind="hadamard")])
 def test_what_is_certain_has_no_standard_error(probes: ir.Probes) -> None:
-    result = ir.logdet(linear([[0.5]]), np.zeros((3, 1)), method="series", terms=6, probes=probes, exact_traces=0)
+    result = ir.logdet(linear([[0.5]]), np.zeros((3, 1)), method=ir.Series(6, probes=probes, exact_traces=0))
     assert (result.standard_error <= 2.0**-52).all()
 
 
@@ -180,7 +180,7 @@ def test_intervals_cover_where_estimates_are_skewed_and_wrong_ones_do_not() -> N
     block, trials = skewed(), 2000
     x = np.repeat(np.full((1, 8), 0.5), trials, axis=0)
     truth = float(ir.logdet(block, x[:1], method="exact").value[0])
-    result = ir.logdet(block, x, method="roulette", probes=ir.Probes(seed=21, count=16))
+    result = ir.logdet(block, x, method=ir.Roulette(probes=ir.Probes(seed=21, count=16)))
     assert covered(*result.interval(), truth) >= fewest(trials, 5.3)
     # four probes that share an N, taken for four replicates: the mistake this test is there for
     lipschitz = block.contraction()

@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -127,7 +128,7 @@ def test_a_full_hadamard_block_is_exact(name: str, seed: int) -> None:
     assert (np.einsum("cmbi,cmbj->cbij", v, v) == order * np.eye(d)).all()
     traces = powers(block.branch.linearize(x)[1].dense(), 9)
     for n in (1, 2, 5, 9):
-        result = ir.logdet(block, x, method="series", terms=n, probes=probes, exact_traces=0)
+        result = ir.logdet(block, x, method=ir.Series(n, probes=probes, exact_traces=0))
         partial = sum((-1) ** (k + 1) / k * traces[k - 1] for k in range(1, n + 1))
         assert np.abs(result.value - partial).max() <= U * 40 * n * d * sum(lipschitz**k / k for k in range(1, n + 1))
     with pytest.raises(ValueError, match=f"at most 2\\^⌈log₂ d⌉ = {order} columns for d = {d}, got {order + 1}"):
@@ -185,9 +186,9 @@ def test_a_part_of_the_replicates_is_a_part_of_the_draws(kind: Any) -> None:
 def test_a_run_in_parts_is_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     block, x = make("lipswish 2-16-2 L=.9", 1)
     probes = ir.Probes(seed=1, count=20, kind="hadamard", block=2)
-    whole = ir.logdet(block, x, method="roulette", probes=probes)
+    whole = ir.logdet(block, x, method=ir.Roulette(probes=probes))
     monkeypatch.setattr(sys.modules["iresnet_ref.log_determinant.estimator"], "AT_ONCE", 3 * 2 * x.size)
-    parts = ir.logdet(block, x, method="roulette", probes=probes)
+    parts = ir.logdet(block, x, method=ir.Roulette(probes=probes))
     assert (parts.value == whole.value).all()
     assert (parts.evaluations == whole.evaluations).all()
 
@@ -196,7 +197,7 @@ def test_the_probes_of_a_block_share_their_length_and_count_as_one_replicate() -
     block, x = make("relu 6-6-6 L=.9", 2)
     lipschitz = block.contraction()
     probes = ir.Probes(seed=1, count=9, block=3)
-    result = ir.logdet(block, x, method="roulette", probes=probes)
+    result = ir.logdet(block, x, method=ir.Roulette(probes=probes))
     drawn = length_distributions.table(near_optimal(lipschitz), lipschitz)
     lengths = probes.lengths(len(x), drawn.thresholds, drawn.n_exact_terms)
     chain = block.branch.linearize(x)[1]
@@ -223,7 +224,7 @@ def test_arnoldi_is_exact_in_the_full_space_and_within_its_bias_bound(name: str,
     rounding = 200 * d * logdet_rounding(d, U, lipschitz)
     for terms in range(1, d + 1):
         for q in (0, 2):
-            result = ir.logdet(block, x, method="arnoldi", terms=terms, probes=probes, exact_traces=q)
+            result = ir.logdet(block, x, method=ir.Arnoldi(terms, probes=probes, exact_traces=q))
             assert (result.bias_bound > 0.0).all()
             allowed = rounding if terms == d else result.bias_bound + rounding
             assert (np.abs(result.value - truth) <= allowed).all()
@@ -246,7 +247,7 @@ def test_arnoldi_matches_the_series_to_its_order(seed: int, steps: int) -> None:
 @pytest.mark.parametrize("matrix", [np.zeros((4, 4)), 0.8 * np.diag([1.0, 0, 0, 0]), 0.7 * np.eye(4), -0.9 * np.ones((4, 4)) / 4])
 def test_arnoldi_ends_where_the_krylov_space_does(matrix: Host) -> None:
     probes = ir.Probes(kind="hadamard", block=4)
-    result = ir.logdet(linear(matrix), np.ones((2, 4)), method="arnoldi", terms=4, probes=probes, exact_traces=0)
+    result = ir.logdet(linear(matrix), np.ones((2, 4)), method=ir.Arnoldi(4, probes=probes, exact_traces=0))
     assert np.abs(result.value - np.linalg.slogdet(np.eye(4) + matrix)[1]).max() <= 1e3 * U * 4
 
 
@@ -372,11 +373,11 @@ def test_auto_takes_the_cheaper_way_to_the_standard_error() -> None:
     block, x = ir.ResidualBlock(ir.mlp((200, 200, 200), lipschitz=0.5)), np.ones((2, 200))
     price = exact_in_products(block.branch.linearize(x)[1])
     assert price > 48  # above eight replicates of the default law
-    loose, tight = (ir.logdet(block, x, standard_error=s) for s in (1.0, 1e-9))
+    loose, tight = (ir.logdet(block, x, method=ir.Auto(ir.Roulette(standard_error=s))) for s in (1.0, 1e-9))
     assert (loose.method, tight.method) == ("roulette", "exact")
     assert loose.replicates == 8
     assert (loose.standard_error <= 1.0).all()
-    small = ir.logdet(*make("elu 3-8-8-3 L=.5", 0), standard_error=1.0)
+    small = ir.logdet(*make("elu 3-8-8-3 L=.5", 0), method=ir.Auto(ir.Roulette(standard_error=1.0)))
     assert small.method == "exact"
 
 
@@ -384,11 +385,11 @@ def test_auto_takes_the_cheaper_way_to_the_standard_error() -> None:
 def test_the_number_of_replicates_meets_the_standard_error(options: dict[str, Any]) -> None:
     block, x = make("relu 6-6-6 L=.9", 3)
     for wanted in (0.1, 0.02):
-        result = ir.logdet(block, x, method="roulette", standard_error=wanted, **options)
+        result = ir.logdet(block, x, ir.Roulette(standard_error=wanted, **options))
         # a plan from 32 skewed replicates: it may be missed by a little, and the result says by how much
         assert (result.standard_error <= 1.3 * wanted).all()
-    for method in ("series", "arnoldi"):
-        result = ir.logdet(block, x, method=method, terms=4, standard_error=0.05, **options)  # type: ignore[arg-type]
+    for method in (ir.Series, ir.Arnoldi):
+        result = ir.logdet(block, x, method(4, standard_error=0.05, **options))
         assert (result.standard_error <= 1.3 * 0.05).all()
 
 
@@ -401,33 +402,37 @@ def test_the_pilot_draws_from_a_stream_of_its_own(monkeypatch: pytest.MonkeyPatc
         return real(self, probes, like)
 
     monkeypatch.setattr(Estimator, "estimates", spy)
-    ir.logdet(*make("relu 6-6-6 L=.9", 3), method="roulette", standard_error=0.05, exact_traces=0)
+    ir.logdet(*make("relu 6-6-6 L=.9", 3), method=ir.Roulette(standard_error=0.05, exact_traces=0))
     pilot, run = seen
     assert pilot.stream != run.stream
     assert (pilot.count, run.seed) == (32, pilot.seed)
 
 
 def test_an_error_out_of_reach_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected a standard error within reach.*try method='exact'"):
-        ir.logdet(*make("relu 6-6-6 L=.9", 3), method="roulette", standard_error=1e-9, exact_traces=0)
+    with pytest.raises(ValueError, match=r"expected a standard error within reach.*try ir\.Exact"):
+        ir.logdet(*make("relu 6-6-6 L=.9", 3), method=ir.Roulette(standard_error=1e-9, exact_traces=0))
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("method", "message"),
     [
-        ({"method": "arnoldi"}, "terms="),
-        ({"method": "arnoldi", "terms": 7}, "at most d = 6 terms"),
-        ({"method": "exact", "standard_error": 0.1}, "for a method with probes"),
-        ({"method": "roulette", "standard_error": 0.0}, "standard_error > 0"),
-        ({"method": "series", "terms": 3, "lengths": near_optimal(0.9)}, "for method 'roulette' only"),
-        ({"method": "roulette", "lengths": near_optimal(0.9), "expected_terms": 3.0}, "got both"),
-        ({"method": "roulette", "exact_traces": 3}, "exact_traces 0, 1 or 2"),
-        ({"method": "roulette", "expected_terms": 0.5}, "E\\[N\\] ≥ 1"),
+        (lambda: ir.Arnoldi(7), "at most d = 6 terms"),
+        (lambda: ir.Arnoldi(0), "Arnoldi: expected terms ≥ 1"),
+        (lambda: ir.Roulette(standard_error=0.0), "standard_error > 0"),
+        (lambda: ir.Roulette(exact_traces=3), "exact_traces 0, 1 or 2"),
+        (lambda: ir.Roulette(0.5), "E\\[N\\] ≥ 1"),
     ],
 )
-def test_options_that_contradict_one_another(options: dict[str, Any], message: str) -> None:
+def test_options_that_no_method_has(method: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ir.logdet(*make("relu 6-6-6 L=.9", 3), **options)
+        ir.logdet(*make("relu 6-6-6 L=.9", 3), method())
+
+
+def test_a_number_for_the_lengths_is_their_mean() -> None:
+    block, x = make("relu 6-6-6 L=.9", 3)
+    one, same = (ir.logdet(block, x, ir.Roulette(lengths)) for lengths in (9, near_optimal(block.contraction(), 9.0)))
+    assert (one.value == same.value).all()
+    assert (one.evaluations == same.evaluations).all()
 
 
 def test_bad_probes() -> None:
@@ -441,7 +446,7 @@ def test_the_result_says_what_was_exact() -> None:
         assert ir.logdet(*make(name, 0), method="roulette").exact_traces == q
     conv = ir.ResidualBlock(ir.convnet((1, 4, 4), channels=2))
     assert ir.logdet(conv, np.ones((2, 1, 4, 4)), method="roulette").exact_traces == 0
-    series = ir.logdet(*make("lipswish 2-16-2 L=.9", 0), method="series", terms=2)
+    series = ir.logdet(*make("lipswish 2-16-2 L=.9", 0), method=ir.Series(2))
     assert (series.standard_error == 0.0).all()  # nothing is left to the probes
     assert (series.evaluations == 0).all()
 
@@ -451,12 +456,12 @@ def test_every_method_keeps_dtype_and_device_and_agrees_across_backends(key: str
     block, x = make("lipswish 2-16-2 L=.9", 5, key)
     reference, x64 = make("lipswish 2-16-2 L=.9", 5)
     u = unit_roundoff(x)
-    for options in (
-        {"method": "roulette", "probes": ir.Probes(count=9, kind="hadamard", block=2)},
-        {"method": "arnoldi", "terms": 2, "probes": ir.Probes(count=17)},
-        {"method": "series", "terms": 4, "probes": ir.Probes(count=9, kind="gaussian")},
+    for method in (
+        ir.Roulette(probes=ir.Probes(count=9, kind="hadamard", block=2)),
+        ir.Arnoldi(2, probes=ir.Probes(count=17)),
+        ir.Series(4, probes=ir.Probes(count=9, kind="gaussian")),
     ):
-        result, other = ir.logdet(block, x, **options), ir.logdet(reference, x64, **options)  # type: ignore[arg-type]
+        result, other = ir.logdet(block, x, method), ir.logdet(reference, x64, method)
         for field in ("value", "standard_error", "bias_bound", "skewness"):
             assert getattr(result, field).dtype == x.dtype
             assert ir.arrays.device(getattr(result, field)) == ir.arrays.device(x)
@@ -487,11 +492,11 @@ def test_an_interval_without_randomness_is_the_bias_bound() -> None:
     block, x = make("lipswish 2-16-2 L=.9", 0)
     low, high = ir.logdet(block, x, method="exact").interval()
     assert (low == high).all()
-    series = ir.logdet(block, x, method="series", terms=2)
+    series = ir.logdet(block, x, method=ir.Series(2))
     low, high = series.interval()
     truth = ir.logdet(block, x, method="exact").value
     assert ((low <= truth) & (truth <= high)).all()
-    few = ir.logdet(block, x, method="roulette", probes=ir.Probes(count=7))
+    few = ir.logdet(block, x, method=ir.Roulette(probes=ir.Probes(count=7)))
     assert np.isnan(few.interval()[0]).all()
     with pytest.raises(ValueError, match="0 < level < 1"):
         few.interval(1.0)
@@ -548,8 +553,8 @@ def test_the_constant_of_the_jacobian_is_that_of_one_sine(b: float) -> None:
 
 def test_options_reach_the_logdet_of_the_inverse() -> None:
     block, y = make("lipswish 2-16-2 L=.9", 0)
-    back = ir.logdet_of_inverse(block, y, method="roulette", probes=ir.Probes(seed=3, count=16))
-    forward = ir.logdet(block, back.inverse.x, method="roulette", probes=ir.Probes(seed=3, count=16))
+    back = ir.logdet_of_inverse(block, y, method=ir.Roulette(probes=ir.Probes(seed=3, count=16)))
+    forward = ir.logdet(block, back.inverse.x, method=ir.Roulette(probes=ir.Probes(seed=3, count=16)))
     assert (back.value == -forward.value).all()
     (low, high), (low2, high2) = back.interval(), forward.interval()
     assert np.abs(low + high2).max() <= 1e2 * U * (1 + np.abs(low2).max())

@@ -224,8 +224,8 @@ def test_infinite_variance_is_refused_and_the_remedy_named() -> None:
     lip = block.contraction()
     for lengths in (geometric(0.5), poisson(2.0), ir.roulette.LengthDistribution(lambda k: 0.81 ** (k - 1), lip**2)):
         with pytest.raises(ir.InfiniteVarianceError, match=r"not proved from L = 0\.\d+; try near_optimal"):
-            ir.logdet(block, x, method="roulette", lengths=lengths)
-        assert np.isfinite(ir.logdet(block, x, method="roulette", lengths=lengths, allow_infinite_variance=True).value).all()
+            ir.logdet(block, x, method=ir.Roulette(lengths))
+        assert np.isfinite(ir.logdet(block, x, method=ir.Roulette(lengths, allow_infinite_variance=True)).value).all()
     at_ratio = geometric(lip**2)
     assert at_ratio.has_finite_variance(lip)
     assert not at_ratio.has_finite_variance(lip, gradient=True)
@@ -265,12 +265,12 @@ def test_standard_error_covers_from_sixteen_replicates() -> None:
     truth = ir.logdet(block, x, method="exact").value[0]
     hits, trials = 0, 400
     x = np.repeat(x, trials, axis=0)  # every row has its own draws: independent trials
-    result = ir.logdet(block, x, method="roulette", probes=ir.Probes(seed=11, count=16))
+    result = ir.logdet(block, x, method=ir.Roulette(probes=ir.Probes(seed=11, count=16)))
     # Student's t with 15 degrees of freedom, 97.5 %: 2.131
     hits = int((np.abs(result.value - truth) <= 2.131 * result.standard_error).sum())
     # nominal .95; if the coverage were .90 or more, fewer than .90 − 6·.015 has probability < 1e-8
     assert hits / trials >= 0.81
-    assert np.isnan(ir.logdet(block, x[:2], method="roulette", probes=ir.Probes(count=7)).standard_error).all()
+    assert np.isnan(ir.logdet(block, x[:2], method=ir.Roulette(probes=ir.Probes(count=7))).standard_error).all()
 
 
 def test_a_law_that_is_none_is_refused() -> None:

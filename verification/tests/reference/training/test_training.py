@@ -209,7 +209,7 @@ def test_blocks_inside_a_factor_out_are_normalised_and_trained() -> None:
 
 # (seed, step) determine the probes of a step: another step draws others, unless the log-determinant is exact.
 def test_every_step_draws_its_own_probes() -> None:
-    model, roulette = start(flow(np.zeros(1))).model, ir.Options(method="roulette")
+    model, roulette = start(flow(np.zeros(1))).model, ir.Options(logdet="roulette")
     first, again, other = (maximum_likelihood(model, DATA[:8], options=roulette, step=k) for k in (1, 1, 2))
     assert first.value == again.value
     assert first.value != other.value
@@ -237,7 +237,7 @@ class Killed(Exception):  # noqa: N818 - no error: the run is stopped from outsi
 def test_a_killed_run_continues_bit_for_bit(key: str, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     like = backend(key).asarray(np.zeros(1))
-    options = ir.Options(method="roulette", probes=ir.Probes(seed=9, count=8))
+    options = ir.Options(logdet=ir.Roulette(probes=ir.Probes(seed=9, count=8)))
 
     def estimated(model: ir.Flow, step: int) -> Loss:
         rows = from_host(DATA[minibatch(len(DATA), 16, step, seed=5)], like)
@@ -280,7 +280,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 def variant(activation: str = "lipswish", order: tuple[int, int] = (0, 1), method: Any = "auto", norm: float = 2.0, wide: int = 8) -> State:
     block = ir.ResidualBlock(ir.mlp((2, wide, 2), activation=activation, norm=norm))
     steps = [ir.bijections.ActNorm.fresh((2,)), ir.bijections.Permutation((2,), order), block]
-    return start(ir.Flow(steps, options=ir.Options(method=method)).initialise(DATA))
+    return start(ir.Flow(steps, options=ir.Options(logdet=method)).initialise(DATA))
 
 
 # Shapes alone do not make a model: what else differs is named, and nothing of another model is returned.

@@ -69,7 +69,7 @@ def reference(law: ir.roulette.LengthDistribution | None, kind: Any = "rademache
 
     def log_det(x: Any, seed: int = 0) -> Any:
         probes = ir.Probes(seed=seed, kind=kind, count=2)
-        return factor * ir.logdet(F, x, method="roulette", lengths=law, probes=probes).value
+        return factor * ir.logdet(F, x, method=ir.Roulette(law, probes=probes)).value
 
     return Subject(name="reference", event_shape=(5,), forward=F, residual=F.branch, inverse=lambda y: ir.invert(F, y, rtol=1e-12).x,
                    log_det=log_det, log_det_is="unbiased", lipschitz=ir.certify(F).bound, framework="numpy")

@@ -220,7 +220,7 @@ def test_survival_functions_are_tail_sums_of_the_probabilities(draw: Any, pmf: A
 def test_the_reference_tells_its_own_distribution() -> None:
     F = ir.ResidualBlock(ir.mlp((3, 6, 3), lipschitz=0.8))
     lengths = ir.roulette.geometric(0.75, n_exact_terms=2)
-    distribution = lengths_of(lambda: ir.logdet(F, np.zeros((4, 3)), method="roulette", lengths=lengths))
+    distribution = lengths_of(lambda: ir.logdet(F, np.zeros((4, 3)), method=ir.Roulette(lengths)))
     assert distribution.start == 2
     assert distribution.survival is not None
     assert distribution.survival(5) == pytest.approx(0.75**3, rel=1e-15)

@@ -1,0 +1,64 @@
+"""The methods of inversion as values; each has a name where no option is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from iresnet_ref.errors import DTypeError
+
+
+class InverseMethod:
+    """A method of `ir.invert`."""
+
+
+@dataclass(frozen=True)
+class Automatic(InverseMethod):
+    """Iterate in the hidden space where that is narrow enough to pay; Anderson steps once ‖r‖ shrinks by less than half per step."""
+
+
+@dataclass(frozen=True)
+class Banach(InverseMethod):
+    """The plain iteration x ← y − g(x) ([B19] Algorithm 1)."""
+
+
+@dataclass(frozen=True)
+class Anderson(InverseMethod):
+    """Safeguarded Anderson acceleration with `memory` secant pairs: by default the dimension up to 16, else 10."""
+
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.memory is not None and self.memory < 1:
+            raise ValueError(f"Anderson: expected memory ≥ 1, got {self.memory}; leave it out for what suits the dimension")
+
+
+@dataclass(frozen=True)
+class Newton(InverseMethod):
+    """The safeguarded Newton iteration: dense solves up to 16 dimensions, else GCR."""
+
+
+@dataclass(frozen=True)
+class Hidden(InverseMethod):
+    """Iterate in the space of the first hidden layer, of a branch that begins and ends with dense layers."""
+
+
+Name = Literal["auto", "banach", "anderson", "newton", "hidden"]
+BY_NAME: dict[str, InverseMethod] = {
+    "auto": Automatic(), "banach": Banach(), "anderson": Anderson(), "newton": Newton(), "hidden": Hidden(),
+}  # fmt: skip
+
+
+def named(method: InverseMethod | Name) -> InverseMethod:
+    """Return the method itself. Raises ValueError for an unknown name, DTypeError for another object.
+
+    >>> named("newton"), named(Anderson(memory=5)).memory
+    (Newton(), 5)
+    """
+    if isinstance(method, str):
+        if method not in BY_NAME:
+            raise ValueError(f"invert: expected method {', '.join(BY_NAME)}, got {method!r}; try 'auto'")
+        return BY_NAME[method]
+    if not isinstance(method, InverseMethod):
+        raise DTypeError(f"invert: expected a name or ir.Banach, Anderson, Newton or Hidden, got {type(method).__name__}")
+    return method

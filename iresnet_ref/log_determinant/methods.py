@@ -1,0 +1,169 @@
+"""How a log-determinant and its gradient are computed, as values: each method carries the options that it has, and no others.
+
+All but `Exact` and `Auto` name a series Σ c_k tr Jᵏ whose terms are estimated with `probes`. The same value serves the
+log-determinant and its gradient, which takes the Neumann series of the same length ([C19] eq. 8).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
+
+from iresnet_ref.errors import DTypeError
+from iresnet_ref.log_determinant.length_distributions import (
+    LengthDistribution,
+    Table,
+    near_optimal,
+    require_finite_variance,
+    require_length_distribution,
+    table,
+)
+from iresnet_ref.probes import Probes
+
+
+class LogDetMethod:
+    """What every method can be asked for by a flow that uses it for each of its blocks."""
+
+    @property
+    def name(self) -> str:
+        """The method in one word, as results state it."""
+        return type(self).__name__.lower()
+
+    def after_streams(self, streams: int) -> Self:
+        """Return the method with the next `streams` random streams passed over."""
+        del streams
+        return self
+
+    def shared_by(self, blocks: int) -> Self:
+        """Return the method for one of so many independent blocks: their variances add up to standard_error²."""
+        del blocks
+        return self
+
+
+@dataclass(frozen=True)
+class Exact(LogDetMethod):
+    """det(I + J) at the narrowest dimension n, in n³ operations; its rounding is bounded by `ir.bounds.logdet_error_bound`."""
+
+
+@dataclass(frozen=True)
+class Estimate(LogDetMethod):
+    """What estimates have in common.
+
+    `probes` are the replicates. With `standard_error` their number is planned to meet it on every row (at least 8 and
+    `probes.count`), fixed beforehand by a variance bound or by an independent pilot. `exact_traces` (0, 1 or 2; None for as many
+    as the chain knows) limits how many terms are replaced by exact traces. The last two concern the value, not its gradient.
+    """
+
+    probes: Probes = field(default_factory=Probes, kw_only=True)
+    standard_error: float | None = field(default=None, kw_only=True)
+    exact_traces: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if not isinstance(self.probes, Probes):
+            raise DTypeError(f"{name}: expected probes of type ir.Probes, got {type(self.probes).__name__}; try ir.Probes(count=16)")
+        if self.standard_error is not None and not 0.0 < self.standard_error < math.inf:
+            raise ValueError(f"{name}: expected standard_error > 0, got {self.standard_error}; leave it out for `probes` as they are")
+        if self.exact_traces is not None and self.exact_traces not in (0, 1, 2):
+            raise ValueError(f"{name}: expected exact_traces 0, 1 or 2, got {self.exact_traces}; leave it out for as many as there are")
+
+    def after_streams(self, streams: int) -> Self:
+        """Return the estimate on later streams."""
+        return replace(self, probes=self.probes.on_stream(self.probes.stream + streams)) if streams else self
+
+    def shared_by(self, blocks: int) -> Self:
+        """Return the estimate to standard_error/√blocks."""
+        if self.standard_error is None or blocks < 2:
+            return self
+        return replace(self, standard_error=self.standard_error / math.sqrt(blocks))
+
+
+@dataclass(frozen=True)
+class Truncated(Estimate):
+    """An estimate of the first `terms` of the series."""
+
+    terms: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.terms < 1:
+            raise ValueError(f"{type(self).__name__}: expected terms ≥ 1, got {self.terms}; try {type(self).__name__}(terms=10)")
+
+
+@dataclass(frozen=True)
+class Series(Truncated):
+    """Σ_{k≤terms} (−1)^{k+1} vᵀJᵏv/k; |bias| ≤ −r(log(1 − L) + Σ_{k≤terms} Lᵏ/k) for rank J ≤ r ([B19] Thm 4)."""
+
+@dataclass(frozen=True)
+class Roulette(Estimate):
+    """The unbiased series of random length N, drawn for each sample ([C19] eq. 6).
+
+    `lengths` is the distribution of N (`ir.roulette`), or a number: E[N] of `ir.roulette.near_optimal`, whose variance is
+    finite for every L < 1; by default max(6, 1.5/(1 − L)). A distribution whose variance is not proved finite from L is refused
+    unless `allow_infinite_variance`.
+    """
+
+    lengths: LengthDistribution | float | None = None
+    allow_infinite_variance: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.lengths, bool) or not (self.lengths is None or isinstance(self.lengths, int | float)):
+            require_length_distribution(self.lengths)
+
+    def table(self, lipschitz: float, *, gradient: bool = False) -> Table:
+        """Return the distribution of N as it is drawn. Raises InfiniteVarianceError, ValueError."""
+        lengths = self.lengths
+        if not isinstance(lengths, LengthDistribution):
+            lengths = near_optimal(lipschitz, None if lengths is None else float(lengths))
+        if not self.allow_infinite_variance:
+            require_finite_variance(lengths, lipschitz, gradient=gradient)
+        return table(lengths, lipschitz)
+
+
+@dataclass(frozen=True)
+class Arnoldi(Truncated):
+    """Quadrature on the Krylov space of `terms` ≤ d products; |bias| ≤ (r + d)Σ_{k>terms} Lᵏ/k is proved, and usually far too large.
+
+    Its gradient is that of the series with as many terms.
+    """
+
+@dataclass(frozen=True)
+class Auto(LogDetMethod):
+    """`Exact` while the narrowest dimension is at most 256, else `estimate`.
+
+    With `estimate.standard_error`, whichever of the two meets it for the fewest operations.
+    """
+
+    estimate: Roulette = field(default_factory=Roulette)
+
+    def after_streams(self, streams: int) -> Auto:
+        """Return the method with the estimate on later streams."""
+        return Auto(self.estimate.after_streams(streams))
+
+    def shared_by(self, blocks: int) -> Auto:
+        """Return the method with the estimate for one of so many blocks."""
+        return Auto(self.estimate.shared_by(blocks))
+
+
+Name = Literal["auto", "exact", "roulette"]
+"""The methods that have no option which must be given, by name."""
+BY_NAME: dict[str, LogDetMethod] = {"auto": Auto(), "exact": Exact(), "roulette": Roulette()}
+
+
+def named(method: LogDetMethod | Name) -> LogDetMethod:
+    """Return the method itself. Raises ValueError for an unknown name, DTypeError for another object.
+
+    >>> named("exact"), named(Series(5)).terms
+    (Exact(), 5)
+    """
+    if isinstance(method, str):
+        if method not in BY_NAME:
+            raise ValueError(
+                f"method: expected {', '.join(map(repr, BY_NAME))}, or ir.Series(terms), ir.Arnoldi(terms), got {method!r}; try 'auto'"
+            )
+        return BY_NAME[method]
+    if not isinstance(method, LogDetMethod):
+        raise DTypeError(f"method: expected a name or ir.Exact, Series, Roulette, Arnoldi or Auto, got {type(method).__name__}")
+    return method
