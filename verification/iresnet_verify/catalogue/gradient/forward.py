@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iresnet_verify.catalogue.gradient import jax as gradient_jax
+from iresnet_verify.catalogue.shared.comparisons import warm_up
 from iresnet_verify.catalogue.shared.parameter_gradients import ROWS
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 )
 def forward_input(ctx: Context) -> Outcome:
     """One backward pass against the transposed Jacobian of the oracle, row by row."""
+    warm_up(ctx)
     x = ctx.inputs(ROWS)
     c = ctx.rng.standard_normal(x.shape)
     J = ctx.jacobian(x)
@@ -62,6 +64,7 @@ def forward_input(ctx: Context) -> Outcome:
 )
 def forward_parameters(ctx: Context) -> Outcome:
     """⟨θ̄, v⟩ against central differences along one random direction v of the parameters."""
+    warm_up(ctx)
     x = ctx.inputs(ROWS)
     c = ctx.rng.standard_normal(x.shape)
     if ctx.framework.name.startswith("jax"):
