@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import device, indices, is_short, namespace, require_full_precision, size
+from iresnet_ref.arrays import device, holds, indices, is_short, namespace, require_full_precision, size
 from iresnet_ref.block import ResidualBlock
+from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.estimator import Estimator
-from iresnet_ref.log_determinant.exact import exact_logdet
+from iresnet_ref.log_determinant.exact import exact_logdet, signed_logdet
 from iresnet_ref.log_determinant.interval import FEWEST_REPLICATES, replicates_needed, spread
 from iresnet_ref.log_determinant.length_distributions import Table
 from iresnet_ref.log_determinant.methods import (
@@ -45,9 +46,12 @@ def logdet_of_block(block: ResidualBlock, x: Any, method: LogDetMethod | Name = 
 
 def evaluate(chain: Chain, block: ResidualBlock, x: Any, method: LogDetMethod | Name) -> LogDet:
     """Return the log-determinant at x, where J is the `chain`."""
-    method, lipschitz, price = named(method), block.contraction(), math.inf
+    method, price = named(method), math.inf
     if not isinstance(method, Series):
         require_full_precision(x, f"logdet, method {method.name!r}", "method=ir.Series(terms), or")
+    if isinstance(method, Exact) and block.lipschitz is None and not block.certificate.bound < 1.0:
+        return _exact_without_contraction(chain, block, x)
+    lipschitz = block.contraction()
     rank = min(size(f.in_shape) for f in chain.factors)
     if isinstance(method, Auto):
         to_a_goal = method.estimate.standard_error is not None
@@ -82,11 +86,25 @@ def _estimator(chain: Chain, block: ResidualBlock, x: Any, method: Estimate, dra
     return Estimator(chain, block.contraction(), terms, drawn, traces_of(chain, most)[: terms or None], arnoldi, block.norm)
 
 
-def _exact(chain: Chain, x: Any) -> LogDet:
+def _exact(chain: Chain, x: Any, value: Any = None) -> LogDet:
     xp = namespace(x)
     zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))
     order = min(size(f.in_shape) for f in chain.factors)
-    return LogDet(exact_logdet(chain), zero, zero, indices(np.full(x.shape[0], order), x), "exact")
+    value = exact_logdet(chain) if value is None else value
+    return LogDet(value, zero, zero, indices(np.full(x.shape[0], order), x), "exact")
+
+
+def _exact_without_contraction(chain: Chain, block: ResidualBlock, x: Any) -> LogDet:
+    """The determinant where Lip(g) < 1 is not proved: a fact of this x, which nothing else rests on."""
+    if not (block.certificate.proved and hasattr(namespace(x), "linalg")):
+        block.contraction()  # raises, with the reason
+    sign, value = signed_logdet(chain)
+    if not holds(sign >= 0.0):  # for ‖J‖ ≤ 1 no determinant is negative
+        raise NotContractiveError(
+            f"logdet: expected det(I + J) ≥ 0, as it is for Lip(g) ≤ 1, got a negative one where the proved bound is "
+            f"{block.certificate.bound:.6g}: F is no residual flow there; try ir.spectral.normalise"
+        )
+    return _exact(chain, x, value)
 
 
 def _estimate(estimator: Estimator, probes: Probes, x: Any, rank: int, method: str, variance: float) -> LogDet:

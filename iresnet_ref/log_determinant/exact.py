@@ -28,6 +28,18 @@ def exact_logdet(chain: Chain) -> Any:
     return _joined([_of(chain.take(cut).dense()) for cut in cuts])
 
 
+def signed_logdet(chain: Chain) -> tuple[Any, Any]:
+    """Return (sign, log|det|) of I + J per row, for any J: what is left without ‖J‖₂ < 1. The namespace must have linalg."""
+    chain = chain.narrowest().merged()
+    xp = namespace(chain.like)
+    rows = max(1, CHUNK // size(chain.in_shape) ** 2)
+    found = []
+    for i in range(0, max(chain.batch, 1), rows):
+        matrix = chain.take(slice(i, min(i + rows, chain.batch))).dense()
+        found.append(xp.linalg.slogdet(xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=device(matrix)) + matrix))
+    return _joined([sign for sign, _ in found]), _joined([value for _, value in found])
+
+
 def _of_one_diagonal(d: Any, k: Any, cuts: list[slice]) -> Any:
     """Return log det(I + DK): two layers, with nothing but the factorisation done for each sample on its own.
 

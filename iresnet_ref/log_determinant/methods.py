@@ -43,7 +43,11 @@ class LogDetMethod:
 
 @dataclass(frozen=True)
 class Exact(LogDetMethod):
-    """det(I + J) at the narrowest dimension n, in n³ operations; its rounding is bounded by `ir.bounds.logdet_error_bound`."""
+    """det(I + J) at the narrowest dimension n, in n³ operations; its rounding is bounded by `ir.bounds.logdet_error_bound`.
+
+    It needs no Lip(g) < 1 where some bound is proved, as of spectrally normalised weights, whose bound is 1 and a little: the
+    determinant must not be negative (−inf where it is 0), and nothing is said of an inverse.
+    """
 
 
 @dataclass(frozen=True)

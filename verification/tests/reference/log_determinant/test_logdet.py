@@ -607,3 +607,33 @@ def test_what_the_exact_traces_cover_takes_no_products() -> None:
 def test_an_empty_batch_has_an_empty_estimate() -> None:
     F = ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.9, seed=0))
     assert ir.logdet(F, np.zeros((0, 3)), method="roulette").value.shape == (0,)
+
+
+# ‖W‖ = 1 exactly, as spectral normalisation leaves it: −1 < cos < 1 keeps every eigenvalue of I + J off zero.
+def test_a_bound_of_one_leaves_the_exact_determinant() -> None:
+    turn = np.asarray([[0.6, -0.8], [0.8, 0.6]])
+    F = ir.ResidualBlock(ir.Branch((Affine(turn, np.zeros(2)), Pointwise(activations.get("tanh")), Affine(turn, np.zeros(2))), (2,)))
+    assert F.certificate.bound >= 1.0
+    x = np.asarray([[0.3, -1.2], [0.0, 0.0]])
+    result = ir.logdet(F, x, method="exact")
+    jacobian = F.branch.linearize(x)[1].dense()
+    assert np.allclose(result.value, np.linalg.slogdet(np.eye(2) + jacobian)[1], rtol=1e-13)
+    assert result.method == "exact"
+    methods: tuple[Any, ...] = (ir.Series(4), "roulette", "auto")
+    for method in methods:
+        with pytest.raises(ir.NotContractiveError, match=r"proved Lip\(g\) < 1, got 1"):
+            ir.logdet(F, x, method=method)
+    with pytest.raises(ir.NotContractiveError, match=r"proved Lip\(g\) < 1, got 1"):
+        ir.invert(F, x)
+
+
+def test_without_contraction_a_determinant_of_zero_is_minus_infinity_and_a_negative_one_is_refused() -> None:
+    def block(scale: float) -> ir.ResidualBlock:
+        return ir.ResidualBlock(ir.Branch((Affine(np.diag([scale, 0.5]), np.zeros(2)),), (2,)))
+
+    assert ir.logdet(block(-1.0), np.ones((1, 2)), method="exact").value[0] == -np.inf
+    with pytest.raises(ir.NotContractiveError, match=r"expected det\(I \+ J\) ≥ 0.*got a negative one where the proved bound is 2"):
+        ir.logdet(block(-2.0), np.ones((1, 2)), method="exact")
+    unproved = ir.ResidualBlock(ir.Branch((Affine(np.diag([np.nan, 0.5]), np.zeros(2)),), (2,)))
+    with pytest.raises(ir.NotContractiveError, match="NaN"):
+        ir.logdet(unproved, np.ones((1, 2)), method="exact")
