@@ -63,7 +63,8 @@ gallery: $(ADAPTERS)/.installed
 	$(ADAPTERS)/bin/python examples/gallery.py --published --budget quick
 
 test-adapters: $(ADAPTERS)/.installed
-	$(ADAPTERS)/bin/python -m pytest verification/tests/verify/adapters --timeout=3600
+	$(ADAPTERS)/bin/python -m pytest verification/tests/verify/adapters verification/tests/backends/test_from_jax.py \
+		verification/tests/backends/test_published_modules.py --timeout=3600
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from iresnet_backends.backend import Backend, allocate
 from iresnet_backends.capabilities import DEFAULT_DEVICE, FAMILIES, row
 from iresnet_backends.conversion import convert
 from iresnet_backends.errors import BackendUnavailableError, FormatError, ModuleError
+from iresnet_backends.jax_modules import from_jax
 from iresnet_backends.saving import load, save
 from iresnet_backends.torch_modules import from_torch, to_torch
 from iresnet_backends.training_state import checkpoint, resume
@@ -105,6 +106,7 @@ __all__ = [
     "checkpoint",
     "convert",
     "devices",
+    "from_jax",
     "from_torch",
     "get",
     "load",

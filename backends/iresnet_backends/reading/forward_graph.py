@@ -48,10 +48,10 @@ def layers_between(start: Value, end: Value) -> tuple[Layer, ...]:
             common = end.dominators[1]
             layers.insert(0, Parallel(tuple(layers_between(common, value) for value in end.inputs)))
             end = common
-    return tuple(_joined(layers))
+    return tuple(joined(layers))
 
 
-def _joined(layers: Sequence[Layer]) -> Iterator[Layer]:
+def joined(layers: Sequence[Layer]) -> Iterator[Layer]:
     """Yield the layers, neighbouring reshapes made into one, and those that do nothing left out."""
     pending: Rearrangement | None = None
     for layer in layers:
