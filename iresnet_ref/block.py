@@ -69,10 +69,12 @@ class ResidualBlock:
         x_bar, v_bar, gradients = self.branch.pullback(x, v, y_bar, t_bar)
         return x_bar if y_bar is None else y_bar + x_bar, v_bar if t_bar is None else t_bar + v_bar, gradients
 
-    def require(self, x: Any, name: str, *, check: bool = True) -> None:
-        """Refuse a batch that is not finite, or not of the block's shape, dtype, namespace and device."""
-        require_batch(x, self.branch.event_shape, name, check=check)
+    def require(self, x: Any, name: str, *, check: bool = True, products: bool = False) -> None:
+        """Refuse a batch that is not finite, or not of the block's shape, dtype, namespace and device; see `require_finite`."""
+        require_batch(x, self.branch.event_shape, name, check=False)
         require_alike(x, self.branch.like, name)
+        if check:
+            require_finite(x if products else None, **{name: x})
 
     @property
     def norm(self) -> float:
@@ -99,7 +101,8 @@ def certify(subject: Branch | ResidualBlock) -> Certificate:
     """Return a proved bound on Lip(g): the product of proved operator norms and activation constants, rounded up.
 
     The certificate belongs to the weights as they are now: branches are values, so it is computed once per object.
-    Raises nothing; where no bound is proved, `bound` is inf and `reason` names the layer.
+    Where no bound is proved, `bound` is inf and `reason` names the layer.
+    Raises HostArithmeticError where the host flushes subnormal numbers to zero; the norms are proved in its float64.
 
     Reference: [B19] §2 (Lip of a composition); Rump 2006 for the norms.
 

@@ -23,6 +23,10 @@ class NotContractiveError(IResNetError, ValueError):
     """Lip(g) < 1 is not proved, or has been disproved by an iteration."""
 
 
+class HostArithmeticError(IResNetError, ArithmeticError):
+    """The host flushes subnormal numbers to zero: nothing is proved of weights in such arithmetic."""
+
+
 class InfiniteVarianceError(IResNetError, ValueError):
     """A distribution of the series length for which the variance is not proved finite from the Lipschitz bound."""
 

@@ -61,6 +61,11 @@ def namespace(*arrays: Array) -> Any:
     return xp
 
 
+def family(x: Array) -> str:
+    """Return the package that computes with x: "numpy", "torch", "jax", …"""
+    return str(namespace(x).__name__).removeprefix("array_api_compat.").partition(".")[0]
+
+
 def device(x: Array) -> Any:
     """Return the device of x, for `device=` of a creation function."""
     return array_api_compat.device(x)
@@ -121,6 +126,11 @@ def is_compiling(*arrays: Array) -> bool:
     """Return whether a compiler that the namespace names (torch's) traces this call: nothing may ask for values or NumPy's state."""
     compiler = getattr(namespace(*arrays), "compiler", None)
     return compiler is not None and bool(compiler.is_compiling())
+
+
+def is_traced(x: Array) -> bool:
+    """Return whether x has no value of its own: under a compiler, or where no device is named (jax.jit)."""
+    return is_compiling(x) or (hasattr(x, "device") and device(x) is None)
 
 
 def holds(*conditions: Any) -> bool:

@@ -6,21 +6,38 @@ from typing import Any
 
 import array_api_compat
 
-from iresnet_ref.arrays.namespaces import Array, device, holds, is_short, namespace, size
+from iresnet_ref.arrays.namespaces import Array, device, holds, is_short, is_traced, namespace, size
 from iresnet_ref.errors import DTypeError, NonFiniteError, ShapeError
 
+_PROBE = 32
 
-def require_finite(**arrays: Any) -> None:
+
+def require_finite(products_like: Any = None, **arrays: Any) -> None:
     """Refuse NaN and infinity, by one host synchronisation for all arrays together; None and empty ones are passed over.
 
-    Raises: NonFiniteError.
+    With `products_like` that look is also at a matrix product in its arithmetic: whoever bounds rounding refuses one that keeps
+    fewer bits than the dtype has. Under a compiler there is nothing to look at, and no product.
+    Raises: NonFiniteError, DTypeError.
     """
     finite = {name: namespace(a).isfinite(a) for name, a in arrays.items() if a is not None and size(tuple(a.shape))}
-    if finite and not holds(*finite.values()):
-        name = next(name for name, condition in finite.items() if not holds(condition))
-        raise NonFiniteError(
-            f"{name}: expected finite values, got NaN or infinity; look at the rows where isfinite is false"
-        )
+    probe = () if products_like is None or is_traced(products_like) else (keeps_products(products_like),)
+    if not (finite or probe) or holds(*finite.values(), *probe):
+        return
+    for name, condition in finite.items():
+        if not holds(condition):
+            raise NonFiniteError(f"{name}: expected finite values, got NaN or infinity; look at the rows where isfinite is false")
+    raise DTypeError(
+        f"expected matrix products in {products_like.dtype}'s own precision, on which every bound on rounding rests, got fewer bits; "
+        "leave autocast for this call, or switch TF32 off: torch.backends.cuda.matmul.allow_tf32 = False, "
+        "jax.config.update('jax_default_matmul_precision', 'highest'), CUPY_TF32=0"
+    )
+
+
+def keeps_products(x: Array) -> Any:
+    """Return a condition on the device: (1 + 2u)·1 is 1 + 2u in a product of matrices large enough for tensor cores."""
+    xp, like = namespace(x), {"dtype": x.dtype, "device": device(x)}
+    a = xp.full((_PROBE, _PROBE), 1.0 + float(xp.finfo(x.dtype).eps), **like)
+    return xp.matmul(a, xp.eye(_PROBE, **like)) == a
 
 
 def require_full_precision(x: Array, what: str, instead: str) -> None:

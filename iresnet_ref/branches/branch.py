@@ -125,12 +125,13 @@ class Branch:
         if "_certificate" not in self.__dict__:
             object.__setattr__(self, "_certificate", product_certificate(self.layers, self.norm))
 
-    def running_error(self, x: Any) -> tuple[Any, Any, float, Any]:
+    def running_error(self, x: Any, flushed: float = 0.0) -> tuple[Any, Any, float, Any]:
         """Return (ĝ, s, a, b): ĝ = fl g(x), s ≥ ‖ĝ − g(x)‖ per row, and |s(x′) − s(x)| ≤ a‖x − x′‖ + b for every x′.
 
+        `flushed` is what a flush to zero may have taken of an entry of x and of the parameters, where they were converted.
         The s returned is rounded, and widened so that it is no smaller than the s of docs/proofs.md, which moves so.
         """
-        before = nothing(x, self.norm)
+        before = nothing(x, self.norm, flushed)
         for layer in self.layers:
             y = layer(x)
             before = layer.forward_error(x, y, before)

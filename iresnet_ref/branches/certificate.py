@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iresnet_ref.arrays import all_finite, namespace, to_host
+from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,7 @@ class Certificate:
 
 def product_certificate(layers: Sequence[Layer], norm: float = 2.0) -> Certificate:
     """Return the certificate of a composition: the product of its layers' proved bounds in this norm, rounded up."""
+    require_gradual_underflow()
     bounds, whole = [(layer.name, layer.norm_bound(norm)) for layer in layers], _biases_are_finite(layers)
     for layer, (name, bound) in zip(layers, bounds, strict=True):
         if not (0.0 <= bound < math.inf and (whole or _biases_are_finite([layer]))):

@@ -58,7 +58,7 @@ def inverse_gradient(
     """
     if x_bar is None and weights is None:
         raise ValueError("inverse_gradient: expected a cotangent, x_bar or weights, got neither")
-    require(block, x, weights, x_bar, check=check, cotangent="x_bar")
+    require(block, x, weights, x_bar, check=check, cotangent="x_bar", products=True)
     wanted = require_names(block, parameters)
     rtol = float(rounding.unit_roundoff(x) ** 0.75) if rtol is None else rtol
     if not 0.0 < rtol < 1.0:

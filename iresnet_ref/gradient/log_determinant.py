@@ -116,6 +116,7 @@ def require(
     check: bool,
     cotangent: str = "y_bar",
     weighted: str = "weights",
+    products: bool = False,
 ) -> None:
     """Refuse a batch, row weights or cotangents that do not fit the block and each other."""
     block.require(x, "x", check=False)
@@ -127,7 +128,7 @@ def require(
         block.require(y_bar, cotangent, check=False)
         require_rows(y_bar, x, cotangent)
     if check:
-        require_finite(**{"x": x, weighted: weights, cotangent: y_bar})
+        require_finite(x if products else None, **{"x": x, weighted: weights, cotangent: y_bar})
 
 
 def require_rows(a: Any, x: Any, name: str) -> None:

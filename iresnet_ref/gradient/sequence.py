@@ -57,7 +57,7 @@ def sequence_gradient(
         raise ValueError(
             f"sequence_gradient: expected blocks in one norm, whose radii can be chained, got norms {norms}"
         )
-    require(blocks[-1], y, weights, y_bar, check=check)
+    require(blocks[-1], y, weights, y_bar, check=check, products=True)
     rtol = float(rounding.unit_roundoff(y) ** 0.75) if rtol is None else rtol
     method = named(method)
     parameters, reconstructions, radii = [], [], []

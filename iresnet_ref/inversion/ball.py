@@ -51,7 +51,7 @@ def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) ->
     only, not about every x′ whose rounded F(x′) equals y.
 
     Shapes: x and y (batch, *event); the radius has the dtype in which the residual was evaluated.
-    Limits: it assumes IEEE arithmetic (no TF32) and elementary functions accurate to 8u(|φ| + 1), as docs/proofs.md says;
+    Limits: it assumes IEEE arithmetic (no TF32) and elementary functions as accurate as declared, as docs/proofs.md says;
     with a stated lipschitz= it rests on that constant.
     Raises: NotContractiveError (Lip(g) < 1 neither proved nor stated), ShapeError, DTypeError, NonFiniteError.
     Reference: [B19] Thm 1 with rounding added.
@@ -67,32 +67,33 @@ def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) ->
     require_batch(x, block.branch.event_shape, "x", check=False)
     require_alike(x, y, "x")
     if check:
-        require_finite(y=y, x=x)
+        require_finite(y, y=y, x=x)
     if x.shape[0] != y.shape[0]:
         raise ShapeError(f"x: expected {y.shape[0]} rows like y, got {x.shape[0]}; pass the y that x was computed from")
     lipschitz = block.contraction()
+    flushed = rounding.smallest_normal(x)  # also by the conversion
     block, x, y = _in_float64(block, x, y)
-    size, radius = _radius(block, x, y, lipschitz)
+    size, radius = _radius(block, x, y, lipschitz, flushed)
     return Ball(radius, size, lipschitz, rounding.unit_roundoff(x))
 
 
-def _radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float) -> tuple[Any, Any]:
+def _radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float, flushed: float) -> tuple[Any, Any]:
     """Return ‖r̂‖ and (‖r̂‖ + ρ)/(1 − L) per row in the block's norm, evaluated in the arithmetic of x."""
     xp = namespace(x)
     u = rounding.unit_roundoff(x)
     event, p = x.ndim - 1, block.norm
     n = math.prod(x.shape[1:])
-    g, error, _, _ = block.branch.running_error(x)
+    g, error, _, _ = block.branch.running_error(x, flushed)
     difference = y - x
     size_r = row_norm(difference - g, event, p)
     total = size_r * (1.0 + u) + error + u * row_norm(difference, event, p)
-    total = total * (1.0 + (2 * n + 32) * u) + 4.0 * n * rounding.smallest_normal(x)
+    total = total * (1.0 + (2 * n + 32) * u) + 4.0 * n * flushed
     radius = total / down(1.0 - lipschitz, 1) * (1.0 + 8.0 * u)
     return size_r, xp.where(xp.isnan(radius), xp.full_like(radius, math.inf), radius)
 
 
 def _in_float64(block: ResidualBlock, x: Any, y: Any) -> tuple[ResidualBlock, Any, Any]:
-    """Return all three in float64 if that is finer than their dtype and the device has it, the values exactly."""
+    """Return all three in float64 if that is finer than their dtype and the device has it: the values exactly, but what it flushes."""
     xp = namespace(x)
     if rounding.unit_roundoff(x) <= rounding.FLOAT64_ROUNDOFF:
         return block, x, y

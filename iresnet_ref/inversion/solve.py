@@ -42,7 +42,7 @@ def invert_block(
         raise ValueError(f"invert: expected rtol > 0 and check_every ≥ 1, got {rtol} and {check_every}; try rtol=1e-6")
     if max_evaluations is not None and max_evaluations < 1:
         raise ValueError(f"invert: expected max_evaluations ≥ 1, got {max_evaluations}; leave it out for 20000")
-    block.require(y, "y", check=check)
+    block.require(y, "y", check=check, products=True)
     require_full_precision(y, "invert", "the block with")
     limit = MOST_EVALUATIONS if max_evaluations is None else max_evaluations
     goal = Goal(block.contraction(), rtol, check_every, limit, block.lipschitz is not None)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, is_compiling, namespace
+from iresnet_ref.arrays import Array, family, is_compiling, namespace
 
 Function = Callable[[Any], Any]
 Both = Callable[[Any], tuple[Any, Any]]
@@ -27,7 +27,8 @@ class Activation:
     """A scalar function φ, applied entry by entry.
 
     `both(z)` is (φ(z), φ′(z)) sharing the work, `second(z)` is φ″(z), `lipschitz` ≥ sup|φ′|, and `error` the constant in
-    |fl φ(z) − φ(z)| ≤ error·u·(|φ(z)| + 1), and likewise for φ′. At the kink of ReLU φ′(0) = 0. `curvature` and `jump`
+    |fl φ(z) − φ(z)| ≤ error·u·(|φ(z)| + 1), and likewise for φ′. At the kink of ReLU φ′(0) = 0. `errors` are
+    (package, constant) where a package's own function needs a larger one: `error_on`. `curvature` and `jump`
     bound |φ′(a) − φ′(b)| ≤ curvature·|a − b| + jump·(how many `kinks` lie between a and b); inf where they are not stated. `made`
     is (family, *arguments) of a member of a family, such as ("elu", 2.0): what saving and interchange need to make it again.
     """
@@ -42,6 +43,11 @@ class Activation:
     jump: float = 0.0
     made: tuple[Any, ...] | None = None
     kinks: tuple[float, ...] = (0.0,)
+    errors: tuple[tuple[str, float], ...] = ()
+
+    def error_on(self, z: Array) -> float:
+        """Return the constant `error` for the package that computes with z."""
+        return dict(self.errors).get(family(z), self.error)
 
 
 def sigmoid(z: Array) -> tuple[Any, Any]:
@@ -195,9 +201,10 @@ def leaky_relu(slope: float = 0.01) -> Activation:
     def second(z: Array) -> Any:
         return namespace(z).zeros_like(z)
 
+    error = 2.0 + 2.0**-20  # the rounding of the slope, which need not be a number of the dtype, and of the product
     name = "leaky relu" if slope == 0.01 else f"leaky relu {slope:.6g}"
     made = ("leaky relu", slope)
-    return Activation(name, lambda z: both(z)[0], both, second, max(1.0, abs(slope)), 1.0, 0.0, abs(1.0 - slope), made)
+    return Activation(name, lambda z: both(z)[0], both, second, max(1.0, abs(slope)), error, 0.0, abs(1.0 - slope), made)
 
 
 ACTIVATIONS["leaky relu"] = leaky_relu()

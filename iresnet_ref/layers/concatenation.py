@@ -136,13 +136,13 @@ class Concatenation:
         own, more = (w * (1.0 + 2.0 * c) for w in self._host_weights())
         on_top = 1.0 + (2 * m + 32) * u
         error = (combined(own * before.error, more * after.error, p) + c * row_norm(y, y.ndim - 1, p)) * on_top
-        error = error + 8.0 * m ** (1.0 / p) * rounding.smallest_normal(h)
+        error = error + 8.0 * m ** (1.0 / p) * before.flushed
         lipschitz = self.norm_bound(p) * before.lipschitz
         # ‖ŷ(x′) − ŷ(x)‖ ≤ Λ‖x − x′‖ + 2s′(x) + (s′(x′) − s′(x)): solved for the last
         solved = on_top / (1.0 - 2.0 * c)
         growth = solved * (own * before.growth + more * after.growth + c * lipschitz)
         drift = solved * (own * before.drift + more * after.drift + 2.0 * c * error)
-        return ForwardError(error, growth, drift, lipschitz, p)
+        return ForwardError(error, growth, drift, lipschitz, p, before.flushed)
 
     def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """‖F̂ − F‖_* ≤ η₂Σ‖δF_i‖_*Π_{j≠i}‖F_j‖ + cn(η₁ + η₂K) for F = [η₁I; η₂F_k⋯F₁] of n columns, c the accuracy of η."""

@@ -96,11 +96,12 @@ class DiagonalAffine:
         u, m, norm = rounding.unit_roundoff(h), size(tuple(h.shape[1:])), self.norm_bound()
         g, on_top = rounding.gamma(2, u), 1.0 + (2 * m + 32) * u
         touched = row_norm(xp.abs(h * self.scale) + xp.abs(self.bias), h.ndim - 1, p)
-        underflow = m ** (1.0 / p) * 8.0 * (1.0 + norm) * rounding.smallest_normal(h)
-        error = (norm * before.error + g * touched) * on_top + underflow
-        growth = on_top * norm * (before.growth + g * (before.lipschitz + before.growth))
-        drift = on_top * norm * (before.drift + g * (2.0 * before.error + before.drift))
-        return ForwardError(error, growth, drift, norm * before.lipschitz, p)
+        underflow = m ** (1.0 / p) * 8.0 * (1.0 + norm) * before.flushed
+        error = (norm * before.error + g * touched + before.flushed * row_norm(h, h.ndim - 1, p)) * on_top + underflow
+        change = g * norm + before.flushed  # a scale that is subnormal may be flushed whole
+        growth = on_top * (norm * before.growth + change * (before.lipschitz + before.growth))
+        drift = on_top * (norm * before.drift + change * (2.0 * before.error + before.drift))
+        return ForwardError(error, growth, drift, norm * before.lipschitz, p, before.flushed)
 
     def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """The factor is the scale itself."""

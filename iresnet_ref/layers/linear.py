@@ -126,19 +126,23 @@ class LinearLayer(ABC):
         return expand_rows(bias, len(self.operator.out_shape) - 1)
 
     def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
-        """s′ = ‖A‖s + γ_{n+1}‖|A||ĥ| + |b|‖, n products, n − 1 additions and the bias."""
+        """s′ = ‖A‖s + γ_{n+1}‖|A||ĥ| + |b|‖, n products, n − 1 additions and the bias, and what flushing loses of h and of A."""
         del y
         xp, p = namespace(h), before.norm
         u, n, m = rounding.unit_roundoff(h), self.operator.terms, size(self.operator.out_shape)
         norm, absolute = self._norms if p == 2.0 else (self._induced(p),) * 2
         g, on_top = rounding.gamma(n + 1, u), 1.0 + (2 * n + 2 * m + 32) * u
         touched = self.operator.absolute().apply(xp.abs(h)) + self._shift(xp.abs(self.bias))
-        underflow = m ** (1.0 / p) * (4 * n + 8) * (1.0 + absolute) * rounding.smallest_normal(h)
-        error = (norm * before.error + g * row_norm(touched, len(self.operator.out_shape), p)) * on_top + underflow
+        underflow = m ** (1.0 / p) * (4 * n + 8) * (1.0 + absolute) * before.flushed
+        # a weight that is subnormal may be flushed whole, however large what it is multiplied with
+        flushed = m ** (1.0 / p) * n * before.flushed
+        rounded = g * row_norm(touched, len(self.operator.out_shape), p) + flushed * row_norm(h, h.ndim - 1, p)
+        error = (norm * before.error + rounded) * on_top + underflow
         # ‖ĥ(x′) − ĥ(x)‖ ≤ Λ‖x − x′‖ + 2s(x) + (s(x′) − s(x)): what is touched changes with it
-        growth = on_top * (norm * before.growth + g * absolute * (before.lipschitz + before.growth))
-        drift = on_top * (norm * before.drift + g * absolute * (2.0 * before.error + before.drift))
-        return ForwardError(error, growth, drift, norm * before.lipschitz, p)
+        change = g * absolute + flushed
+        growth = on_top * (norm * before.growth + change * (before.lipschitz + before.growth))
+        drift = on_top * (norm * before.drift + change * (2.0 * before.error + before.drift))
+        return ForwardError(error, growth, drift, norm * before.lipschitz, p, before.flushed)
 
     def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """The factor is the weight itself."""

@@ -237,7 +237,7 @@ class CLipSwish:
         """That of φ at [h, −h], which is exact; both together have the constant of `norm_bound`."""
         del h
         inner = self.inner if isinstance(self.inner, Pointwise) else self.inner.fixed
-        return through_entries(y, before, self.norm_bound(before.norm), inner.activation.error)
+        return through_entries(y, before, self.norm_bound(before.norm), inner.activation.error_on(y))
 
     def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """‖[D; D′]‖₂ = max √(d² + d′²); the nuclear norm of the difference is at most the sum of its entries."""

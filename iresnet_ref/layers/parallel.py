@@ -129,7 +129,7 @@ class Parallel:
             drift = drift + after.drift + g * (2.0 * after.error + after.drift)
             lipschitz += after.lipschitz
         lipschitz = up(lipschitz, len(self.paths))
-        return ForwardError(error * on_top, growth * on_top, drift * on_top, lipschitz, p)
+        return ForwardError(error * on_top, growth * on_top, drift * on_top, lipschitz, p, before.flushed)
 
     def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """‖F̂ − F‖_* ≤ Σ_k of the telescoped products; the norms add up."""

@@ -67,13 +67,13 @@ class Pointwise:
     def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
         """s′ = (Lip(φ)s + c(‖φ‖ + m^(1/p)))/(1 − c), c the accuracy of the elementary functions."""
         del h
-        return through_entries(y, before, self.activation.lipschitz, self.activation.error)
+        return through_entries(y, before, self.activation.lipschitz, self.activation.error_on(y))
 
     def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """|fl φ′(ĥ) − φ′(h)| ≤ c(|φ′| + 1) + curvature·e + jump·#{k: |ĥ − k| ≤ e}, a diagonal: its nuclear norm is the sum, Σe ≤ √m s."""
         xp, phi = namespace(h), self.activation
         flat, m = flatten_events(h, h.ndim - 1), size(tuple(h.shape[1:]))
-        computed = phi.error * rounding.unit_roundoff(h) * (phi.lipschitz + 1.0)
+        computed = phi.error_on(h) * rounding.unit_roundoff(h) * (phi.lipschitz + 1.0)
         nuclear = error * (phi.curvature * math.sqrt(m)) + m * computed
         if phi.jump > 0.0:
             for kink in phi.kinks:

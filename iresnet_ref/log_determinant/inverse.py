@@ -63,7 +63,7 @@ def logdet_of_inverse(
     >>> bool(abs(back.value + ir.logdet(F, x, "exact").value)[0] <= back.displacement_bound[0] + 1e-14)
     True
     """
-    block.require(y, "y", check=check)
+    block.require(y, "y", check=check, products=True)
     rtol = float(rounding.unit_roundoff(y) ** 0.75) if rtol is None else rtol
     inverse = invert_block(block, y, rtol=rtol, throw=throw, check=False)
     forward = logdet_of_block(block, inverse.x, method, check=False)

@@ -42,7 +42,7 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     >>> bool(logdet_error_bound(F, np.ones((1, 4)))[0] < 1e-11)
     True
     """
-    block.require(x, "x", check=check)
+    block.require(x, "x", check=check, products=True)
     block.contraction()
     xp = namespace(x)
     u = rounding.unit_roundoff(x)

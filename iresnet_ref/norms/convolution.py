@@ -26,6 +26,7 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import size
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound, proves_norm_at_most, times_power_of_two
+from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
 from iresnet_ref.rounding import gamma, up
 
 Host = npt.NDArray[Any]
@@ -44,6 +45,7 @@ def convolution_norm_bound(operator: Convolution) -> float:
     Slack: that of `norm_bound` for circular padding, 1×1 kernels and small operators; else the gap between zero padding and
     wrapping around, below 1 % for multi-channel Gaussian 3×3 kernels from 16×16 on; docs/proofs.md has the table.
     """
+    require_gradual_underflow()
     kernel = np.asarray(operator.weight, dtype=np.float64)
     if not np.isfinite(kernel).all():
         return math.inf
@@ -74,6 +76,7 @@ def tightest_symbol(operator: Convolution) -> tuple[Grid, Host]:
 
 def absolute_convolution_norm_bound(operator: Convolution) -> float:
     """Return √(‖A‖₁‖A‖_∞) ≥ ‖|A|‖₂ of the operator on any image, rounded up: that of the matrix Σ_t |K_t|."""
+    require_gradual_underflow()
     kernel = np.abs(np.asarray(operator.weight, dtype=np.float64))
     return up(absolute_norm_bound(np.sum(kernel, axis=(2, 3))), kernel[0, 0].size)
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iresnet_ref import rounding
+from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
 from iresnet_ref.rounding import gamma, up
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def proves_norm_at_most(weight: Matrix, c: float) -> bool:
     >>> proves_norm_at_most(w, 0.9 * (1 + 1e-14)), proves_norm_at_most(w, 0.9 * (1 - 1e-14))
     (True, False)
     """
+    require_gradual_underflow()
     w = np.asarray(weight, dtype=np.float64)
     magnitude = largest(w)
     if magnitude == 0.0:
@@ -60,6 +62,7 @@ def norm_bound(weight: Matrix) -> float:
     >>> 0.5 <= norm_bound(np.diag([0.5, 0.1])) <= 0.5 * (1 + 1e-14)
     True
     """
+    require_gradual_underflow()
     w = np.asarray(weight, dtype=np.float64)
     magnitude = largest(w)
     if magnitude == 0.0 or not math.isfinite(magnitude):
@@ -145,6 +148,7 @@ def times_power_of_two(value: float, exponent: int) -> float:
 
 def absolute_norm_bound(weight: Matrix) -> float:
     """Return √(‖W‖₁‖W‖_∞) ≥ ‖|W|‖₂, rounded up."""
+    require_gradual_underflow()
     a = np.abs(np.asarray(weight, dtype=np.float64))
     magnitude = float(a.max(initial=0.0))
     if magnitude == 0.0 or not math.isfinite(magnitude):

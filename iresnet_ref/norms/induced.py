@@ -18,6 +18,7 @@ import numpy as np
 
 from iresnet_ref.arrays import HostArray
 from iresnet_ref.norms.dense import norm_bound
+from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
 from iresnet_ref.rounding import FLOAT64_ROUNDOFF, up
 
 CLOSED = (1.0, 2.0, math.inf)
@@ -49,6 +50,7 @@ def induced_norm_bound(weight: HostArray, p: float, q: float) -> float:
     """
     if not (p >= 1.0 and q >= 1.0):
         raise ValueError(f"induced norm: expected p ≥ 1 and q ≥ 1, got {p}→{q}; a smaller exponent gives no norm")
+    require_gradual_underflow()
     w = np.asarray(weight, dtype=np.float64)
     if p == 1.0:
         return _largest(w.T, q)

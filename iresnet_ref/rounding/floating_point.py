@@ -17,7 +17,7 @@ FLOAT64_ROUNDOFF = 2.0**-53
 SMALLEST_NORMAL = 2.0**-1022
 """Of float64."""
 ELEMENTARY = 8.0
-"""|fl φ(z) − φ(z)| ≤ ELEMENTARY·u·(|φ(z)| + 1); measured ≤ 3.2u in float32 and ≤ 1.9u in float64 on CPUs."""
+"""|fl φ(z) − φ(z)| ≤ ELEMENTARY·u·(|φ(z)| + 1); measured ≤ 3.5u on CPUs, but for the slope of tanhshrink on JAX."""
 
 
 def unit_roundoff(x: Array) -> float:

@@ -15,19 +15,24 @@ from iresnet_ref.arrays import device, expand_rows, namespace, row_norm, size
 
 
 class ForwardError(NamedTuple):
-    """Rounding at one layer: `error` s per row, `growth` a and `drift` b (per row), `lipschitz` of x ↦ h; p is `norm`."""
+    """Rounding at one layer: `error` s per row, `growth` a and `drift` b (per row), `lipschitz` of x ↦ h; p is `norm`.
+
+    `flushed` is what a flush to zero may take of a number: the smallest normal one of the arithmetic, or of that in which the
+    weights and x came.
+    """
 
     error: Any
     growth: float
     drift: Any
     lipschitz: float
     norm: float = 2.0
+    flushed: float = 0.0
 
 
-def nothing(x: Any, norm: float = 2.0) -> ForwardError:
-    """Return the rounding in front of the first layer: none."""
+def nothing(x: Any, norm: float = 2.0, flushed: float = 0.0) -> ForwardError:
+    """Return the rounding in front of the first layer: none, and x as it is."""
     zero = namespace(x).zeros(x.shape[:1], dtype=x.dtype, device=device(x))
-    return ForwardError(zero, 0.0, zero, 1.0, norm)
+    return ForwardError(zero, 0.0, zero, 1.0, norm, max(flushed, rounding.smallest_normal(x)))
 
 
 def through_entries(y: Any, before: ForwardError, lipschitz: float, accuracy: float) -> ForwardError:
@@ -37,15 +42,16 @@ def through_entries(y: Any, before: ForwardError, lipschitz: float, accuracy: fl
     sides of its inequality: ‖ŷ(x′) − ŷ(x)‖ ≤ Λ‖x − x′‖ + 2s′(x) + (s′(x′) − s′(x)).
     """
     change = lipschitz * before.lipschitz
-    if accuracy == 0.0:
-        return ForwardError(lipschitz * before.error, lipschitz * before.growth, lipschitz * before.drift, change, before.norm)
     u, m = rounding.unit_roundoff(y), size(tuple(y.shape[1:]))
+    if accuracy == 0.0:  # nothing is rounded, but a subnormal number may be flushed
+        error = lipschitz * before.error + m ** (1.0 / before.norm) * before.flushed
+        return ForwardError(error, lipschitz * before.growth, lipschitz * before.drift, change, before.norm, before.flushed)
     c, on_top = accuracy * u, 1.0 + (2 * m + 32) * u
     written = row_norm(y, y.ndim - 1, before.norm) + m ** (1.0 / before.norm)
     error = (lipschitz * before.error + c * written) * (on_top / (1.0 - c))
     solved = on_top / (1.0 - 2.0 * c)
     growth = solved * (lipschitz * before.growth + c * change)
-    return ForwardError(error, growth, solved * (lipschitz * before.drift + 2.0 * c * error), change, before.norm)
+    return ForwardError(error, growth, solved * (lipschitz * before.drift + 2.0 * c * error), change, before.norm, before.flushed)
 
 
 def one_rounding(y: Any, unit: Any) -> Any:

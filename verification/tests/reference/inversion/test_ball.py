@@ -214,8 +214,8 @@ def test_without_the_rounding_of_the_residual(monkeypatch: pytest.MonkeyPatch) -
     assert outside(block, x, y, ir.bounds.inverse_ball(block, x, y).radius) == 0
     whole = ir.Branch.running_error
 
-    def exact(self: ir.Branch, x: Any) -> Any:
-        g, error, growth, drift = whole(self, x)
+    def exact(self: ir.Branch, x: Any, flushed: float) -> Any:
+        g, error, growth, drift = whole(self, x, flushed)
         return g, 0 * error, growth, drift
 
     monkeypatch.setattr(ir.Branch, "running_error", exact)

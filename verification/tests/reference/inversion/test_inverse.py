@@ -492,6 +492,55 @@ def test_a_tolerance_below_the_floor_is_an_error_that_keeps_the_result(method: N
     assert (floor > 1e-11).all()
 
 
+@pytest.mark.parametrize("name", ["torch:cpu", "jax:cpu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1e-2, 1.0, 1e3])
+def test_bounds_hold_where_subnormal_weights_are_flushed(name: str, dtype: str, size: float) -> None:
+    """g(x) = HSx, S subnormal and H huge, ‖HS‖ = .9: flushed, g is 0 and every y its own preimage. JAX always flushes on the CPU."""
+    framework = pytest.importorskip(name.partition(":")[0])
+    b = iresnet_backends.get(name, dtype)
+    small, huge = (2e-309, 5e307) if dtype == "float64" else (1.5e-39, 6.7e37)
+    layers = tuple(Affine(b.asarray(np.full((3, 3), w)), b.asarray(np.zeros(3))) for w in (small, huge))
+    block = ir.ResidualBlock(Branch(layers, (3,)))
+    assert 0.8 < block.contraction() < 1.0  # proved before anything is flushed
+    y = size * np.ones((2, 3))
+    exact = y / (1.0 + 9.0 * small * huge)
+    if name == "torch:cpu":
+        framework.set_flush_denormal(True)
+    try:
+        found = ir.invert(block, b.asarray(y))
+        ball = ir.bounds.inverse_ball(block, found.x, b.asarray(y))
+    finally:
+        if name == "torch:cpu":
+            framework.set_flush_denormal(False)
+    distance = np.linalg.norm(to_host(found.x).astype(np.float64) - exact, axis=1)
+    assert (distance <= to_host(found.error_bound)).all()
+    assert (distance <= to_host(ball.radius)).all()
+
+
+def test_products_of_fewer_bits_than_the_dtype_has_are_refused() -> None:
+    """Autocast broke 46 of 50 error bounds; the look at them is the one that every call takes."""
+    torch = pytest.importorskip("torch")
+    b = iresnet_backends.get("torch:cpu", "float32")
+    block = ir.ResidualBlock(ir.mlp((4, 16, 4), like=b.asarray([0.0])))
+    x = b.asarray(np.ones((3, 4)))
+    y = block(x)
+    calls = [
+        lambda: ir.invert(block, y),
+        lambda: ir.bounds.inverse_ball(block, x, y),
+        lambda: ir.bounds.logdet_error_bound(block, x),
+        lambda: ir.logdet_of_inverse(block, y),
+        lambda: ir.inverse_gradient(block, x, x_bar=y),
+        lambda: ir.sequence_gradient([block], y, y),
+    ]
+    for call in calls:
+        call()
+        refused = pytest.raises(ir.DTypeError, match=r"expected matrix products in .*fewer bits; leave autocast")
+        with torch.autocast("cpu", dtype=torch.bfloat16), refused:
+            call()
+    assert ir.invert(block, y).converged.all()
+
+
 @pytest.mark.parametrize("method", get_args(Name))
 @pytest.mark.parametrize("gap", [1e-6, 1e-12])
 def test_under_the_floor_it_ends_however_near_to_one(gap: float, method: Name) -> None:
