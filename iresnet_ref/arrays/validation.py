@@ -35,9 +35,9 @@ def require_finite(products_like: Any = None, **arrays: Any) -> None:
 
 def keeps_products(x: Array) -> Any:
     """Return a condition on the device: (1 + 2u)·1 is 1 + 2u in a product of matrices large enough for tensor cores."""
-    xp, like = namespace(x), {"dtype": x.dtype, "device": device(x)}
-    a = xp.full((_PROBE, _PROBE), 1.0 + float(xp.finfo(x.dtype).eps), **like)
-    return xp.matmul(a, xp.eye(_PROBE, **like)) == a
+    xp = namespace(x)
+    a = xp.full((_PROBE, _PROBE), 1.0 + float(xp.finfo(x.dtype).eps), dtype=x.dtype, device=device(x))
+    return xp.matmul(a, xp.eye(_PROBE, dtype=x.dtype, device=device(x))) == a
 
 
 def require_full_precision(x: Array, what: str, instead: str) -> None:
