@@ -24,6 +24,7 @@ from iresnet_ref.layers.parallel import Parallel
 from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.layers.rearrangement import Rearrangement
 from iresnet_ref.layers.sorting import GroupSort
+from iresnet_ref.rounding import gamma
 
 BACKENDS = {
     "numpy-f32": ("numpy", "float32"),
@@ -178,6 +179,16 @@ def inputs(b: Backend, event: int | tuple[int, ...], seed: int, rows: int = 5) -
 def converted(g: ir.Branch, b: Backend) -> ir.Branch:
     """Return the same branch, weights converted exactly, in the arithmetic of b, which is float64 or better."""
     return g.with_parameters({k: b.asarray(ir.arrays.to_host(v).astype(np.float64)) for k, v in g.parameters().items()})
+
+
+def product_rounding(g: ir.Branch, products: int, d: int, u: float) -> float:
+    """Return γ_n for one side of a comparison of vᵀJᵏv/‖v‖², k ≤ `products`, |vᵀJᵏv| ≤ ‖v‖²Lᵏ.
+
+    A product with J adds no more terms than the branch has numbers, and the last inner product d of them; weights, survivals and
+    means over probes are eight roundings more a term. Entries of both signs may lose √d of it: ‖|J|‖ ≤ √d‖J‖.
+    """
+    numbers = sum(math.prod(p.shape) for p in g.parameters().values())
+    return math.sqrt(d) * gamma(products * (numbers + 8) + d, u)
 
 
 def at_50_digits(g: ir.Branch) -> ir.Branch:
