@@ -1,4 +1,4 @@
-"""The one exception family. Every message says what was expected, what came, and what to try."""
+"""The one exception family. Every message states what was expected, what came, and what to try."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class InfiniteVarianceError(IResNetError, ValueError):
 class ConvergenceError(IResNetError, RuntimeError):
     """An iteration ended above its tolerance.
 
-    `result` is the best `Inverse` reached (nothing is lost), `floor` the relative residual per row below which
+    `result` is the best `Inverse` reached, `floor` the relative residual per row below which
     rounding does not let any method go.
     """
 

@@ -43,12 +43,12 @@ def row_norm(x: Array, event_ndim: int, p: float = 2.0) -> Any:
     return stack_norm(flatten_events(x, event_ndim), p)
 
 
-def host_norms(*arrays: Array, p: float = 2.0, beside: int | None = None) -> HostArray:
+def host_norms(*arrays: Array, p: float = 2.0, leading: int | None = None) -> HostArray:
     """Return ‖x_b‖_p of every row of every array (batch, *event) on the host, in float64 as (arrays, batch).
 
     One synchronisation. The squares are summed as they are, and again with `row_norm` if they leave the range of the dtype,
-    but for norms whose squares all vanish beside a larger one of their row: those are 0, to an eps of the larger one. Only
-    the first `beside` arrays are what others may vanish beside (default: all); what follows may be of another size.
+    but for norms whose squares all are negligible next to a larger one of their row: those are 0, to an eps of the larger one. Only
+    the first `leading` arrays count as larger ones (default: all); what follows may be of another size.
     """
     xp = namespace(*arrays)
     flat = [flatten_events(x, x.ndim - 1) for x in arrays]
@@ -58,7 +58,7 @@ def host_norms(*arrays: Array, p: float = 2.0, beside: int | None = None) -> Hos
         squares = to_host(xp.stack([xp.vecdot(x, x) for x in flat], axis=0)).astype(np.float64)
     info = xp.finfo(flat[0].dtype)
     lost = flat[0].shape[-1] * float(info.smallest_normal) / float(info.eps) ** 2  # what underflows is below rounding
-    vanishing = (squares == 0.0) & (squares[:beside].max(axis=0) > lost)  # then the true square is below n·smallest_normal = lost·eps²
+    vanishing = (squares == 0.0) & (squares[:leading].max(axis=0) > lost)  # then the true square is below n·smallest_normal = lost·eps²
     if (((squares > lost) | vanishing) & (squares < math.inf)).all():
         return np.sqrt(squares)
     return to_host(xp.stack([stack_norm(x) for x in flat], axis=0)).astype(np.float64)

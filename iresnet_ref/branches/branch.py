@@ -20,7 +20,7 @@ from iresnet_ref.layers.layer import Layer, Pullback
 from iresnet_ref.layers.linear import LinearLayer
 from iresnet_ref.layers.tape import Tape, record
 from iresnet_ref.norms.induced import require_norm
-from iresnet_ref.rounding.forward_error import nothing
+from iresnet_ref.rounding.forward_error import no_error
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no truth of equality; jax.jit(F) hashes F
@@ -131,7 +131,7 @@ class Branch:
         `flushed` is what a flush to zero may have taken of an entry of x and of the parameters, where they were converted.
         The s returned is rounded, and widened so that it is no smaller than the s of docs/proofs.md, which moves so.
         """
-        before = nothing(x, self.norm, flushed)
+        before = no_error(x, self.norm, flushed)
         for layer in self.layers:
             y = layer(x)
             before = layer.forward_error(x, y, before)

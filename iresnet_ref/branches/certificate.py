@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Certificate:
-    """A proved upper bound on a Lipschitz constant; `bound` is inf, and `reason` says why, where nothing is proved."""
+    """A proved upper bound on a Lipschitz constant; `bound` is inf, and `reason` states why, where nothing is proved."""
 
     bound: float
     proved: bool

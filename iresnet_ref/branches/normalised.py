@@ -40,7 +40,7 @@ class NormalisedBranch:
     `branch` has every linear layer's weight multiplied by min(1, c/σ), c its share of `lipschitz`; what it stores is what
     is certified, the division included. `pullback` takes gradients with respect to its parameters to the raw ones.
     σ is the norm that the certificate bounds: of a dense layer the largest singular value, of a convolution that of its
-    operator, or of the circular one that contains it (`gradient.slopes`). It is computed in host float64, once per object.
+    operator, or of the circular one that contains it (`normalisation.norm_gradient`). It is computed in host float64, once per object.
 
     A branch in the 1-norm or the ∞-norm is divided by those operator norms.
 

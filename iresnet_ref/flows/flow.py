@@ -117,7 +117,7 @@ class Flow:
     def condition(self, context: Any, *, check: bool = True) -> Flow:
         """Return the flow of p(x | h) for the rows h of `context` (batch, k), or one for all; None takes the context away again.
 
-        It is a flow like any other, of as many rows: `log_prob(x)`, `sample(len(context))`, gradients with h̄ beside those of the
+        It is a flow like any other, of as many rows: `log_prob(x)`, `sample(len(context))`, gradients with h̄ in addition to those of the
         parameters. Raises ShapeError where no step takes a context (`ir.bijections.ContextShift`), DTypeError, NonFiniteError.
         """
         bare = self.steps.condition(None)

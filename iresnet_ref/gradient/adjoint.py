@@ -1,6 +1,6 @@
-"""The adjoint equation (I + J)ᵀz = b on a stored chain: dense at the narrowest place, or by GCR.
+"""The adjoint equation (I + J)ᵀz = b on a stored chain: dense at the narrowest dimension, or by GCR.
 
-With J = AB, cut at its narrowest place, (I + J)⁻ᵀ = I − Bᵀ(I + BA)⁻ᵀAᵀ (Woodbury). GCR with every pair kept minimises
+With J = AB, cut at its narrowest dimension, (I + J)⁻ᵀ = I − Bᵀ(I + BA)⁻ᵀAᵀ (Woodbury). GCR with every pair kept minimises
 ‖b − (I + J)ᵀz‖ over the Krylov space, which contains the Neumann sums Σ_{k<m} (−Jᵀ)ᵏb: so m products shrink the residual by
 Lᵐ at least (Eisenstat, Elman, Schultz, SINUM 1983), also from one restart to the next. Where J contracts in the 1-norm or
 the ∞-norm, Jᵀ contracts in the dual norm, ‖Jᵀ‖_q = ‖J‖_p ≤ L, and the Neumann sums themselves are taken.

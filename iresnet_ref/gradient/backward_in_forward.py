@@ -2,7 +2,7 @@
 
 What a Neumann series or a determinant keeps for its reverse pass, several times the batch, is replaced by one array for
 each parameter and one of the shape of x. The cotangents of the log-determinants are not known yet at that time: [C19]
-takes one number for the whole batch, which is wrong where a loss weights its rows. Here the forward pass is told the
+takes one number for the whole batch, which is wrong where a loss weights its rows. Here the forward pass takes the
 rows' weights up to a common factor, and the backward pass refuses cotangents that are not in that proportion.
 """
 

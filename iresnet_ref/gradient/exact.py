@@ -1,6 +1,6 @@
-"""The exact gradient ∇ log det(I + J) = tr((I + J)⁻¹∇J), at the narrowest place of the loop of layers.
+"""The exact gradient ∇ log det(I + J) = tr((I + J)⁻¹∇J), at the narrowest dimension of the cyclic product of layers.
 
-With M the loop from its narrowest place, det(I + M) = det(I + J), and tr((I + M)⁻¹∇M) = Σ_k t̄_kᵀ(∇M)e_k with the columns
+With M the cyclic product from its narrowest dimension, det(I + M) = det(I + J), and tr((I + M)⁻¹∇M) = Σ_k t̄_kᵀ(∇M)e_k with the columns
 e_k of the identity as tangents and t̄_k the k-th row of (I + M)⁻¹: one reverse pass, no second derivative of anything.
 """
 

@@ -43,7 +43,7 @@ def logdet_gradient(
     gradient of Σ ȳᵀF(x) in the same reverse pass: what a training step needs of a block. `parameters` names those that
     are wanted (default: all).
 
-    Exact()           tr((I + J)⁻¹∇J) at the narrowest place of the layers.
+    Exact()           tr((I + J)⁻¹∇J) at the narrowest dimension of the layers.
     Roulette()        the Neumann series Σ_{k≤N} (−1)ᵏ/P(N ≥ k) vᵀJᵏ(∇J)v ([C19] eq. 8), unbiased: N is drawn for each row and
                       probe from `lengths`, which is accepted if L < 1 proves the variance of the *gradient* finite.
     Series(terms)     that series truncated, biased by at most L^{terms+1}/(1 − L) ‖∂J‖_*, the result's `truncation`.

@@ -32,11 +32,11 @@ def sequence_gradient(
 
     y and ȳ are (batch, *event), `weights` (batch,) the cotangents of the summed log-determinants (default: none of
     them). Each block's input is rebuilt by `ir.invert` to `rtol` (default u^(3/4)), then one reverse pass of the block is
-    taken there; memory is that of one block, whatever their number, beside the gradients. `method` as in
+    taken there; memory is that of one block, whatever their number, in addition to the gradients. `method` as in
     `logdet_gradient`; block k draws from the k-th stream after that of its probes.
 
     Limits: an error δ of a rebuilt input moves that block's gradient by O(δ). The result's `radius` bounds δ on each row; its
-    factor 1/(1 − L) for each block makes it pessimistic for deep sequences, where `reconstructions` shows what was lost at
+    factor 1/(1 − L) for each block makes it pessimistic for deep sequences, where `reconstructions` holds the residual of
     each block.
 
     Raises: ConvergenceError where a row stays above rtol, NotContractiveError, ShapeError, DTypeError, NonFiniteError,

@@ -25,7 +25,7 @@ WINDOW = 10
 FULL = 16
 """Up to this many dimensions the window holds a pair for each."""
 DEPENDENT = 0.1
-"""A pair whose orthogonal part is below this share restarts its row: the old pairs describe another place of g."""
+"""A pair whose orthogonal part is below this share restarts its row: the old pairs were taken where J was another."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class Secants:
         old = self if self.pairs.shape[1] < self.window else self._without_oldest()
         explained, rest = old.project(pair[:, w.shape[1] :])
         after = stack_norm(rest)
-        fresh = (after > dependent * before) & (after >= smallest) & xp.isfinite(after)
-        fresh = fresh if restart is None else fresh & ~restart
-        pair = xp.where(fresh[:, None], xp.concat([pair[:, : w.shape[1]] - explained, rest], axis=1), pair)
-        scaled = pair * _inverse(xp.where(fresh, after, before), usable)[:, None]
-        kept = old.weight * xp.astype(fresh | ~usable, w.dtype)[:, None]
+        independent = (after > dependent * before) & (after >= smallest) & xp.isfinite(after)
+        independent = independent if restart is None else independent & ~restart
+        pair = xp.where(independent[:, None], xp.concat([pair[:, : w.shape[1]] - explained, rest], axis=1), pair)
+        scaled = pair * _inverse(xp.where(independent, after, before), usable)[:, None]
+        kept = old.weight * xp.astype(independent | ~usable, w.dtype)[:, None]
         return Secants(
             self.window,
             xp.concat([old.pairs, scaled[:, None, :]], axis=1),

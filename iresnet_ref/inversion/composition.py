@@ -1,11 +1,11 @@
-"""The inverse of a composition F = f_n ∘ ⋯ ∘ f_1, its error as it travels back, and how much of that the bound invents.
+"""The inverse of a composition F = f_n ∘ ⋯ ∘ f_1: how errors propagate, by a proved bound and by an estimate.
 
 Going back from y_n = y, each step returns x̂_{k−1} near the preimage of x̂_k, with a radius ε_k. With Λ_k ≥ Lip(f_k⁻¹), which is
 1/(1 − L_k) for a residual block ([B19] Thm 1 and Lemma 2), the distance E_k to the preimage of y itself grows as
 
     E_{k−1} = ε_k + Λ_k E_k,    E_n = 0,
 
-so that rounding and tolerance at y are multiplied by up to ΠΛ_k: a true bound and quickly vacuous (1.5e12 for 8 blocks at
+so that rounding and tolerance at y are multiplied by up to ΠΛ_k: proved, and quickly vacuous (1.5e12 for 8 blocks at
 L = .97). What happens along the path is Π‖(I + J_k)⁻¹‖₂, usually near 1; it is known at the computed points only, and to first
 order, so it is returned as an estimate under its own name.
 """

@@ -22,9 +22,9 @@ from iresnet_ref.inversion.rows import Rows
 from iresnet_ref.inversion.safeguard import Goal, Point, accepts, between, device_tolerance, refute, steps_wanted
 
 SLOW = 0.5
-"""Acceleration pays where the observed ‖r_{k+1}‖/‖r_k‖ exceeds this …"""
+"""Steps are accelerated where the observed ‖r_{k+1}‖/‖r_k‖ exceeds this …"""
 FEW = 2
-"""… or where so many times as many Banach steps are wanted as secants span the space; else it costs more than it saves."""
+"""… or where so many times as many Banach steps are wanted as secants span the space; else acceleration costs more than it saves."""
 Acceleration = Literal["never", "always", "observed"]
 
 

@@ -33,7 +33,7 @@ from iresnet_ref.layers.linear import Affine
 EXPECTED_STEPS = 8
 """Evaluations for which forming M must pay."""
 OVERHEAD = 2e6
-"""What setting the hidden space up costs beside M, in multiply-adds: two more evaluations and a certificate (measured)."""
+"""What setting the hidden space up costs in addition to M, in multiply-adds: two more evaluations and a certificate (measured)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def hidden_space(block: ResidualBlock) -> Hidden | None:
     return Hidden(ResidualBlock(reduced, block.certificate.bound), first, last, gain)
 
 
-def pays(branch: Branch, batch: int) -> bool:
+def is_cheaper(branch: Branch, batch: int) -> bool:
     """Return whether the hidden space is at least a quarter cheaper for this batch, forming M included."""
     first, last = branch.layers[0], branch.layers[-1]
     if len(branch.layers) < 3 or not (isinstance(first, Affine) and isinstance(last, Affine)):

@@ -27,7 +27,7 @@ from iresnet_ref.inversion.safeguard import Goal, Point
 
 
 def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tuple[Any, Any, Any]:
-    """Return (x, ‖r‖, radius) per row, from the last evaluated point and its ledger."""
+    """Return (x, ‖r‖, radius) per row, from the last evaluated point and its record."""
     xp, n = namespace(point.x), math.prod(point.x.shape[1:])
     u, underflow = rounding.unit_roundoff(point.x), 4.0 * n * rounding.smallest_normal(point.x)
     alpha, beta = block.branch.rounding

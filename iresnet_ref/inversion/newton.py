@@ -33,7 +33,7 @@ REJECTED, ACCEPTED = 1.0, 2.0
 
 
 def iterate_newton(block: ResidualBlock, y: Any, goal: Goal) -> tuple[Point, Rows]:
-    """Return (the last point of every row, its ledger).
+    """Return (the last point of every row, its record).
 
     One host synchronisation per trial, and one per `check_every` products or Banach steps.
     """

@@ -42,7 +42,7 @@ class Rows:
         ‖y‖ comes with the first. Raises NotContractiveError where ‖r‖ is not finite.
         """
         new = () if self.size_y is not None else (point.y,)
-        residual, x, g, *rest = host_norms(point.r, point.x, point.g, *new, *others, p=self.norm, beside=3)
+        residual, x, g, *rest = host_norms(point.r, point.x, point.g, *new, *others, p=self.norm, leading=3)
         size_y = self.size_y = rest.pop(0) if self.size_y is None else self.size_y
         if not np.isfinite(residual).all():
             raise NotContractiveError(

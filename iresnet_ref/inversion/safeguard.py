@@ -22,7 +22,7 @@ from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 
 MOST_EVALUATIONS = 20_000
-"""The most evaluations of a row, unless `max_evaluations` says otherwise: at L = 1 − 1e-12 the bound is 1e13 steps."""
+"""The most evaluations of a row, unless `max_evaluations` is given: at L = 1 − 1e-12 the bound is 1e13 steps."""
 SHORTEST, LONGEST = 256, 2048
 """The window in which a row must get on, in evaluations."""
 

@@ -12,7 +12,7 @@ from iresnet_ref.arrays import device, indices, namespace, require_full_precisio
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.inversion.fixed_point import Acceleration, iterate
-from iresnet_ref.inversion.hidden import hidden_space, iterate_hidden, pays
+from iresnet_ref.inversion.hidden import hidden_space, is_cheaper, iterate_hidden
 from iresnet_ref.inversion.last_step import last_step
 from iresnet_ref.inversion.methods import Anderson, Automatic, Banach, Hidden, InverseMethod, Name, Newton, named
 from iresnet_ref.inversion.newton import iterate_newton
@@ -54,7 +54,7 @@ def invert_block(
     converged = xp.asarray(rows.converged, dtype=xp.bool, device=device(y))
     result = Inverse(x, residual, bound, indices(rows.evaluations, y), converged, used)
     if throw and not rows.converged.all():
-        raise _stuck(block, y, goal, result, rows)
+        raise _not_converged(block, y, goal, result, rows)
     return result
 
 
@@ -63,7 +63,7 @@ def _solve(block: ResidualBlock, y: Any, goal: Goal, method: InverseMethod) -> t
     if isinstance(method, Newton):
         return *iterate_newton(block, y, goal), "newton"
     space = None
-    if isinstance(method, Hidden) or (isinstance(method, Automatic) and pays(block.branch, y.shape[0])):
+    if isinstance(method, Hidden) or (isinstance(method, Automatic) and is_cheaper(block.branch, y.shape[0])):
         space = hidden_space(block) if block.certificate.bound < 1.0 and goal.limit > 3 else None
     if space is not None:
         point, rows, accelerated = iterate_hidden(block, y, goal, space)
@@ -83,8 +83,8 @@ def _solve(block: ResidualBlock, y: Any, goal: Goal, method: InverseMethod) -> t
     return point, rows, "anderson" if accelerated else "banach"
 
 
-def _stuck(block: ResidualBlock, y: Any, goal: Goal, result: Inverse, rows: Rows) -> ConvergenceError:
-    """Return the error that says which row is worst, how far it came, and where its floor is."""
+def _not_converged(block: ResidualBlock, y: Any, goal: Goal, result: Inverse, rows: Rows) -> ConvergenceError:
+    """Return the error with the worst row, its residual and its rounding floor."""
     xp, event = namespace(y), y.ndim - 1
     floor = rounding_floor(block, result.x, y)
     norms = [row_norm(v, event, block.norm) for v in (result.x, y, y - result.x)]

@@ -94,7 +94,7 @@ class Chain:
         return Chain(tuple(factors), self.batch, self.like)
 
     def narrowest_index(self) -> int:
-        """Return the place of the smallest inner dimension: the factor in front of which it lies.
+        """Return the index of the factor whose input dimension is smallest.
 
         Among equals it is the one from where the fewest multiplications fall on each sample: shared factors that follow
         it directly are multiplied once for the whole batch.

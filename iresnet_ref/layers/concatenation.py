@@ -15,7 +15,7 @@ from iresnet_ref.layers.activations import get, sigmoid
 from iresnet_ref.layers.layer import Layer, Pullback
 from iresnet_ref.layers.tape import record
 from iresnet_ref.rounding import up
-from iresnet_ref.rounding.forward_error import ForwardError, combined, nothing, one_rounding
+from iresnet_ref.rounding.forward_error import ForwardError, combined, no_error, one_rounding
 from iresnet_ref.rounding.jacobian_error import JacobianError, telescoped
 
 
@@ -146,7 +146,7 @@ class Concatenation:
 
     def jacobian_error(self, h: Any, error: Any) -> JacobianError:
         """‖F̂ − F‖_* ≤ η₂Σ‖δF_i‖_*Π_{j≠i}‖F_j‖ + cn(η₁ + η₂K) for F = [η₁I; η₂F_k⋯F₁] of n columns, c the accuracy of η."""
-        before, x = nothing(h)._replace(error=error), h
+        before, x = no_error(h)._replace(error=error), h
         found: list[JacobianError] = []
         for layer in self.inner:
             found.append(layer.jacobian_error(x, before.error))

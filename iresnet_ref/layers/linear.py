@@ -1,6 +1,6 @@
 """The layers of a residual branch: affine maps and activations.
 
-A layer says which events it takes, its value, its value with its Jacobian factor, the pullback of cotangents, and how
+A layer states which events it takes, its value, its value with its Jacobian factor, the pullback of cotangents, and how
 rounding errors pass through it (`iresnet_ref.rounding.forward_error`) and into its factor (`iresnet_ref.rounding.jacobian_error`).
 """
 
@@ -148,8 +148,8 @@ class LinearLayer(ABC):
         """The factor is the weight itself."""
         del error
         norm, absolute = self._norms
-        nothing = namespace(h).zeros(h.shape[:1], dtype=h.dtype, device=device(h))
-        return JacobianError(norm, absolute, self.operator.terms, nothing)
+        no_error = namespace(h).zeros(h.shape[:1], dtype=h.dtype, device=device(h))
+        return JacobianError(norm, absolute, self.operator.terms, no_error)
 
     def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
         """Σⱼ A²ⱼ(σ²ⱼ + nu²h²ⱼ/6) + u²y²: independent roundings of the partial sums of n terms (Higham & Mary 2019)."""

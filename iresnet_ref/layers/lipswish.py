@@ -52,7 +52,7 @@ def swish(z: Array, beta: Any) -> tuple[Any, Any]:
     return z * s, s * (1.0 + w * t)
 
 
-def swish_bends(z: Array, beta: Any) -> tuple[Any, Any, Any]:
+def swish_derivatives(z: Array, beta: Any) -> tuple[Any, Any, Any]:
     """Return (∂²/∂z², ∂/∂β, ∂²/∂z∂β) of zσ(βz)."""
     w, s, t = _sides(z, beta)
     bend = s * t * (2.0 + w * (t - s))
@@ -82,7 +82,7 @@ def _activation(beta: float, scale: float) -> Activation:
         HALF if (beta, scale) == (1.0, CLIPSWISH) else f"lipswish β={beta:.6g}",
         lambda z: both(z)[0],
         both,
-        lambda z: swish_bends(z, beta)[0] / scale,
+        lambda z: swish_derivatives(z, beta)[0] / scale,
         1.0,
         swish_error(beta),
         curvature=0.5 * beta / scale * (1.0 + 2.0**-50),
@@ -152,7 +152,7 @@ class LipSwish:
         xp = namespace(x)
         beta = self.beta
         slope = swish(x, beta)[1] / self.scale
-        second, by_beta, slope_by_beta = swish_bends(x, beta)
+        second, by_beta, slope_by_beta = swish_derivatives(x, beta)
         x_bar = v_bar = None
         total = xp.zeros_like(x)
         if y_bar is not None:

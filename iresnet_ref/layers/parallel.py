@@ -15,7 +15,7 @@ from iresnet_ref.jacobian.shared_factors import Summed
 from iresnet_ref.layers.layer import Layer, Pullback
 from iresnet_ref.layers.tape import record
 from iresnet_ref.rounding import up
-from iresnet_ref.rounding.forward_error import ForwardError, nothing, one_rounding
+from iresnet_ref.rounding.forward_error import ForwardError, no_error, one_rounding
 from iresnet_ref.rounding.jacobian_error import JacobianError, telescoped
 
 Path = tuple[Layer, ...]
@@ -137,7 +137,7 @@ class Parallel:
         norm = absolute = 0.0
         terms = len(self.paths)
         for path in self.paths:
-            x, before, found = h, nothing(h)._replace(error=error), []
+            x, before, found = h, no_error(h)._replace(error=error), []
             for layer in path:
                 found.append(layer.jacobian_error(x, before.error))
                 value = layer(x)

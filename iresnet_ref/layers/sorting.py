@@ -1,7 +1,7 @@
 """GroupSort, MaxMin and FullSort: sort groups of channels (Anil, Lucas, Grosse, *Sorting Out Lipschitz Function
 Approximation*, ICML 2019, arXiv 1811.05381).
 
-The Jacobian is a permutation of each sample: ‖Jᵀu‖ = ‖u‖ in every norm, so that nothing is lost of the gradient. Sorting is
+The Jacobian is a permutation of each sample: ‖Jᵀu‖ = ‖u‖ in every norm, so that gradients keep their norm. Sorting is
 1-Lipschitz in every p-norm: of all pairings of two lists the sorted one has the least Σ|aᵢ − bᵢ|^p. *Ties* keep the order of
 the input (a stable sort, also when descending), so that the Jacobian there is one of its limits, the same on every backend.
 """

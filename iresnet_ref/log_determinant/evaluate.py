@@ -46,7 +46,7 @@ def logdet_of_block(block: ResidualBlock, x: Any, method: LogDetMethod | Name = 
 
 def evaluate(chain: Chain, block: ResidualBlock, x: Any, method: LogDetMethod | Name) -> LogDet:
     """Return the log-determinant at x, where J is the `chain`."""
-    method, price = named(method), math.inf
+    method, exact_cost = named(method), math.inf
     if not isinstance(method, Series):
         require_full_precision(x, f"logdet, method {method.name!r}", "method=ir.Series(terms), or")
     if isinstance(method, Exact) and block.lipschitz is None and not block.certificate.bound < 1.0:
@@ -55,18 +55,18 @@ def evaluate(chain: Chain, block: ResidualBlock, x: Any, method: LogDetMethod | 
     rank = min(size(f.in_shape) for f in chain.factors)
     if isinstance(method, Auto):
         to_a_goal = method.estimate.standard_error is not None
-        price = exact_in_products(chain) if to_a_goal and rank <= EXACT_AT_MOST else math.inf
+        exact_cost = exact_in_products(chain) if to_a_goal and rank <= EXACT_AT_MOST else math.inf
         method = method.estimate if to_a_goal or rank > EXACT_UP_TO else Exact()
     if not isinstance(method, Estimate):
         return _exact(chain, x)
     drawn = method.table(lipschitz) if isinstance(method, Roulette) else None
     per_replicate = method.probes.block * drawn.mean if drawn is not None else 0.0
-    if price <= FEWEST_REPLICATES * per_replicate:
+    if exact_cost <= FEWEST_REPLICATES * per_replicate:
         return _exact(chain, x)
     estimator, probes = _estimator(chain, block, x, method, drawn), method.probes
     if method.standard_error is not None:
         count = replicates_for(estimator, probes, method.standard_error, x)
-        if price <= count * per_replicate:
+        if exact_cost <= count * per_replicate:
             return _exact(chain, x)
         products = per_replicate or probes.block * max(1, estimator.terms)
         probes = probes.part(0, require_reach(count, method.standard_error, products))

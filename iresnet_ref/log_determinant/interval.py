@@ -8,7 +8,7 @@ Hall's is the one that covers where the replicates are skewed, Student's where t
 The variance of s² of replicates with excess kurtosis κ is σ⁴(κ/n + 2/(n − 1)), that of normal ones with 2/(κ/n + 2/(n − 1))
 degrees of freedom (Satterthwaite 1946): t is the quantile with n//2 of them, which stands for κ = 2.
 
-Nothing in a sample tells that a rare replicate is missing from it. What is known beforehand: a quadratic form of signs that is
+No sample shows that a rare replicate is missing from it. What is known beforehand: a quadratic form of signs that is
 not constant takes its most likely value with probability up to ¾ (a polynomial of degree 2 over signs is 0 with probability at most
 1 − 2⁻², Schwartz–Zippel; attained by the cycle of three), so that p probes are all alike with probability up to (¾)ᵖ:
 .10 for 8, .010 for 16. And replicates that agree to rounding say nothing of the variance: the proved bound stands for it then.

@@ -18,7 +18,7 @@ from iresnet_ref.log_determinant.series import divisor, event_dot, replaced_term
 
 
 def products(lengths: HostArray, exact: int) -> HostArray:
-    """Return how many products with J a sample of this length takes beside `exact` traces."""
+    """Return how many products with J a sample of this length takes after `exact` exact traces."""
     return np.where(lengths > exact, lengths, 0)
 
 

@@ -19,7 +19,7 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import device, namespace, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.rounding import down
-from iresnet_ref.rounding.forward_error import nothing
+from iresnet_ref.rounding.forward_error import no_error
 from iresnet_ref.rounding.jacobian_error import JacobianError, telescoped
 
 
@@ -29,7 +29,7 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     −log(1 − t) + ε/(1 − t), t = ‖δM‖_*/(1 − P): see the module. Measured cost: two to six forward passes, no determinant.
 
     The first term is proved, under the assumptions on the arithmetic in docs/proofs.md. The second is derived, not
-    proved: LU with partial pivoting has no useful a-priori bound; docs/proofs.md says what was measured.
+    proved: LU with partial pivoting has no useful a-priori bound; docs/proofs.md has the measurements.
     For J so small that the value is tr J − tr J²/2, ε is the proved rounding and remainder of that.
 
     It is inf where t ≥ 1 (low precision, or a kink, a tie of sorted channels, within rounding of the argument), where
@@ -46,10 +46,10 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     block.contraction()
     xp = namespace(x)
     u = rounding.unit_roundoff(x)
-    nowhere = xp.full(x.shape[:1], math.inf, dtype=x.dtype, device=device(x))
-    product = block.certificate.bound  # proved once; of another norm nothing is said below
+    unproved = xp.full(x.shape[:1], math.inf, dtype=x.dtype, device=device(x))
+    product = block.certificate.bound  # proved once; only the 2-norm is treated below
     if product >= 1.0 or block.norm != 2.0:
-        return nowhere
+        return unproved
     factors, sizes = _factors(block, x)
     n, gap = min(sizes), down(1.0 - product, 1)
     nuclear = _rounding_of_products(factors, n, x) + telescoped(factors)
@@ -58,12 +58,12 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     inside = t < 1.0
     t = xp.where(inside, t, xp.zeros_like(t))
     error = (_determinant(n, u, product, gap) / (1.0 - t) - xp.log1p(-t)) * on_top
-    return xp.where(inside, error, nowhere)
+    return xp.where(inside, error, unproved)
 
 
 def _factors(block: ResidualBlock, x: Any) -> tuple[list[JacobianError], list[int]]:
     """Return what is known of each factor at x, and the sizes of the events they take."""
-    before = nothing(x)
+    before = no_error(x)
     factors, sizes = [], []
     for layer in block.branch.layers:
         factors.append(layer.jacobian_error(x, before.error))

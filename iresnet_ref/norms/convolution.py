@@ -34,7 +34,7 @@ Grid = tuple[tuple[int, int], tuple[int, int]]
 """(N, twist) for each axis: what leaves the grid comes back on the other side, with its sign changed where twist is 1."""
 _U = rounding.FLOAT64_ROUNDOFF
 DENSE_UP_TO = 256
-"""Operators with a side up to this are certified as matrices: nothing is lost. At 512 the frequencies take a twentieth of the time."""
+"""Operators with a side up to this are certified as matrices, without slack. At 512 the frequencies take a twentieth of the time."""
 _SQUARINGS = 5
 _CLOSE = 1e-3
 

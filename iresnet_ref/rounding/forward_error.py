@@ -1,7 +1,7 @@
 """How rounding passes through the layers of a branch, row by row, in the p-norm of its events.
 
 At x a layer has the exact value h and the computed one ĥ. s ≥ ‖ĥ − h‖ is a running error bound (Higham §3.3) that carries norms
-instead of entries: what an earlier layer lost is multiplied by ‖A‖, not by ‖|A|‖, which for a wide Gaussian A is many times
+instead of entries: an earlier layer's error is multiplied by ‖A‖, not by ‖|A|‖, which for a wide Gaussian A is many times
 larger. The pair (a, b) has |s(x′) − s(x)| ≤ a‖x − x′‖ + b for every other point x′. docs/proofs.md derives each line.
 """
 
@@ -29,7 +29,7 @@ class ForwardError(NamedTuple):
     flushed: float = 0.0
 
 
-def nothing(x: Any, norm: float = 2.0, flushed: float = 0.0) -> ForwardError:
+def no_error(x: Any, norm: float = 2.0, flushed: float = 0.0) -> ForwardError:
     """Return the rounding in front of the first layer: none, and x as it is."""
     zero = namespace(x).zeros(x.shape[:1], dtype=x.dtype, device=device(x))
     return ForwardError(zero, 0.0, zero, 1.0, norm, max(flushed, rounding.smallest_normal(x)))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class JacobianError(NamedTuple):
-    """The computed Jacobian factor F̂ beside the true F.
+    """How far the computed Jacobian factor F̂ is from the true F.
 
     `norm` ≥ ‖F‖₂, ‖F̂‖₂; `absolute` ≥ ‖|F̂|‖₂; `terms` roundings in a product with F̂; `nuclear` ≥ ‖F̂ − F‖_* per row.
     """

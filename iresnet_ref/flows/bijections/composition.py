@@ -278,7 +278,7 @@ class FactorOut(Bijection):
         return self._join(a, b), log_det
 
     def preimage(self, y: Any, options: Options) -> Inverse:
-        """Return the preimage: that of the rest beside x_b, which is exact."""
+        """Return the preimage: that of the rest, joined with x_b, which is exact."""
         a, b = self._parts(y)
         found = self.rest.preimage(a, options)
         return replace(found, x=namespace(y).concat([found.x, b], axis=1))
@@ -294,7 +294,7 @@ class FactorOut(Bijection):
         return max(1.0, self.rest.inverse_lipschitz)
 
     def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
-        """The rest's pullback beside the identity."""
+        """The rest's pullback, joined with the identity."""
         a_bar, b_bar = self._parts(y_bar)
         a_bar, gradients = self.rest.pullback(self._split(x)[0], a_bar, weights, options)
         return namespace(x).concat([a_bar, b_bar], axis=1), gradients

@@ -67,7 +67,7 @@ class ContextShift(ClosedForm):
         return {"weight": self.weight} if self.context is None else {"weight": self.weight, "context": self.context}
 
     def _shift(self, x: Any, weight: Any, context: Any) -> Any:
-        """Return U h beside the pixels of x."""
+        """Return U h, broadcast over the pixels of x."""
         if context is None or context.shape[0] not in (1, x.shape[0]):
             got = "none" if context is None else f"{context.shape[0]}"
             raise ShapeError(

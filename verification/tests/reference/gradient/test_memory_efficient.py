@@ -29,7 +29,7 @@ def case(name: str, key: str = "numpy-f64") -> tuple[ir.ResidualBlock, Any, Any,
 @pytest.mark.parametrize("method", [ir.Exact(), ir.Roulette(probes=ir.Probes(seed=3, count=4))])
 @pytest.mark.parametrize("key", ["numpy-f64", "torch-f64", "strict-device1-f32"])
 @pytest.mark.parametrize("name", NAMES)
-def test_backward_in_forward_is_the_gradient_for_the_announced_weights(name: str, key: str, method: Any) -> None:
+def test_backward_in_forward_is_the_gradient_for_the_stated_weights(name: str, key: str, method: Any) -> None:
     block, x, y_bar, w = case(name, key)
     truth = ir.logdet_gradient(block, x, method, weights=-0.5 * w, y_bar=y_bar)
     y, stored = ir.backward_in_forward(block, x, w, method=method)
@@ -41,7 +41,7 @@ def test_backward_in_forward_is_the_gradient_for_the_announced_weights(name: str
     assert bool(ir.arrays.namespace(x).all(again[0] == x_bar))
 
 
-def test_backward_refuses_weights_that_were_not_announced() -> None:
+def test_backward_refuses_weights_that_were_not_stated() -> None:
     block, x, y_bar, w = case("elu 3-8-8-3 L=.5")
     unit = ir.backward_in_forward(block, x)[1]
     unit.backward(y_bar, np.full(5, -0.2))

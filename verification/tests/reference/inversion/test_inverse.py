@@ -353,14 +353,14 @@ def test_norms_on_the_host_keep_what_squares_lose() -> None:
     for dtype in ("float32", "float64"):
         tiny = float(np.finfo(dtype).smallest_normal)
         rows = np.asarray([[3.0, 4.0], [3.0 * tiny, 4.0 * tiny], [0.0, 0.0], [1.0, 0.0]]).astype(dtype)
-        beside = np.asarray([[0.0, tiny], [tiny, 0.0], [0.0, 0.0], [0.0, 1.0]]).astype(dtype)
-        found = host_norms(rows, beside)
+        other = np.asarray([[0.0, tiny], [tiny, 0.0], [0.0, 0.0], [0.0, 1.0]]).astype(dtype)
+        found = host_norms(rows, other)
         assert np.allclose(found[0], [5.0, 5.0 * tiny, 0.0, 1.0], rtol=1e-6, atol=0.0)
         assert np.allclose(found[1], [tiny, tiny, 0.0, 1.0], rtol=1e-6, atol=0.0)
-        assert host_norms(rows[:1], beside[:1]).tolist() == [[5.0], [0.0]]
+        assert host_norms(rows[:1], other[:1]).tolist() == [[5.0], [0.0]]
         # what comes along does not decide which norms vanish
         assert np.allclose(
-            host_norms(rows[1:2], np.ones((1, 1), dtype), beside=1), [[5.0 * tiny], [1.0]], rtol=1e-6, atol=0.0
+            host_norms(rows[1:2], np.ones((1, 1), dtype), leading=1), [[5.0 * tiny], [1.0]], rtol=1e-6, atol=0.0
         )
         huge = np.asarray([[3.0, 4.0]], dtype) * np.asarray(np.finfo(dtype).max / 8, dtype)
         assert np.allclose(host_norms(huge), float(np.finfo(dtype).max) / 8 * 5, rtol=1e-6)

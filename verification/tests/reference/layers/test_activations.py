@@ -17,7 +17,7 @@ from iresnet_ref.arrays import to_host
 from iresnet_ref.layers import activations, gated
 from iresnet_ref.layers.activations import ACTIVATIONS, Activation, elu, get, leaky_relu
 from iresnet_ref.layers.by_name import nonlinearity
-from iresnet_ref.layers.lipswish import CLIPSWISH, IN_THE_1_NORM, CLipSwish, LipSwish, lipswish, swish_bends
+from iresnet_ref.layers.lipswish import CLIPSWISH, IN_THE_1_NORM, CLipSwish, LipSwish, lipswish, swish_derivatives
 from iresnet_ref.layers.piecewise import hardtanh, softshrink
 from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.layers.saturating import SELU_ALPHA, SELU_SCALE, celu, softplus
@@ -157,7 +157,7 @@ def test_far_from_zero_lipswish_is_its_asymptote(beta: float, dtype: type) -> No
                 assert (np.abs(slope - right / 1.1) <= 8 * u).all()
             assert np.abs(phi.second(z)).max() <= 8 * u
         one = np.ones_like(z)
-        _, by_beta, slope_by_beta = swish_bends(z, learnt.beta)
+        _, by_beta, slope_by_beta = swish_derivatives(z, learnt.beta)
         assert np.abs(by_beta).max() == np.abs(slope_by_beta).max() == 0.0
         assert (learnt.pullback(z, one[None], one, one[None])[2]["raw"] == 0.0).all()
 
@@ -198,7 +198,7 @@ def test_derivatives_by_the_slope_agree_with_50_digits(raw: float) -> None:
     layer = LipSwish(np.asarray([raw]))
     z = np.concatenate([np.linspace(-9, 9, 37), [-60.0, 60.0]])
     x = z[:, None]
-    _, by_beta, slope_by_beta = swish_bends(x, layer.beta)
+    _, by_beta, slope_by_beta = swish_derivatives(x, layer.beta)
     with mpmath.workdps(40):
         beta = mpmath.log1p(mpmath.exp(raw))
         for i, point in enumerate(z.tolist()):
