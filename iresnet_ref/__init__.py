@@ -35,6 +35,7 @@ from iresnet_ref.branches.densely_connected import densenet as densenet
 from iresnet_ref.branches.normalised import NormalisedBranch as NormalisedBranch
 from iresnet_ref.errors import ConvergenceError as ConvergenceError
 from iresnet_ref.errors import DTypeError as DTypeError
+from iresnet_ref.errors import HostArithmeticError as HostArithmeticError
 from iresnet_ref.errors import InfiniteVarianceError as InfiniteVarianceError
 from iresnet_ref.errors import IResNetError as IResNetError
 from iresnet_ref.errors import NonFiniteError as NonFiniteError
