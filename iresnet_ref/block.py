@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from iresnet_ref.arrays import all_finite, public, require_alike, require_finite, require_real, require_rows
 from iresnet_ref.branches.certificate import Certificate
 
 if TYPE_CHECKING:
@@ -12,12 +13,13 @@ if TYPE_CHECKING:
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import require_alike, require_batch, require_finite
+from iresnet_ref.arrays import require_batch
 from iresnet_ref.branches.branch import Branch
-from iresnet_ref.errors import DTypeError, NotContractiveError, ShapeError
+from iresnet_ref.errors import DTypeError, NonFiniteError, NotContractiveError, ShapeError
 from iresnet_ref.layers.layer import Pullback
 
 
+@public
 @dataclass(frozen=True, eq=False)  # arrays have no truth of equality; jax.jit(F) hashes F
 class ResidualBlock:
     """F = id + g.
@@ -44,26 +46,41 @@ class ResidualBlock:
                 f"{self.branch.out_shape}; try a last layer with as many outputs"
             )
 
+    @public
     def __call__(self, x: Any, *, check: bool = True) -> Any:
-        """Return x + g(x) for x of shape (batch, *event). Raises ShapeError, DTypeError, NonFiniteError."""
-        self.require(x, "x", check=check)
-        return x + self.branch(x)
+        """Return x + g(x) for x of shape (batch, *event). Raises ShapeError, DTypeError, NonFiniteError.
 
+        The one look of `check` is at the result: where it is not finite, x, the weights or the range of the dtype is at fault.
+        """
+        self.require(x, "x", check=False)
+        y = x + self.branch(x)
+        if check and y.shape[0] and not all_finite(y):
+            require_finite(x=x)
+            raise NonFiniteError(
+                "block: expected a finite F(x), got NaN or infinity; look for them in the weights (ir.certify names the layer), "
+                "or try smaller x"
+            )
+        return y
+
+    @public
     def pullback(self, x: Any, v: Any = None, y_bar: Any = None, t_bar: Any = None, *, check: bool = True) -> Pullback:
         """Return (x̄, v̄, {parameter: gradient}) of Σ ȳᵀF(x) + Σ t̄ᵀJ_F(x)v, in one reverse pass; see `Branch.pullback`.
 
         Raises ShapeError, DTypeError, NonFiniteError.
         """
-        for name, a in (("x", x), ("y_bar", y_bar)):
-            if a is not None:
-                self.require(a, name, check=False)
+        self.require(x, "x", check=False)
+        if y_bar is not None:
+            self.require(y_bar, "y_bar", check=False)
+            require_rows(y_bar, x, "y_bar")
         if (v is None) != (t_bar is None):
-            raise ShapeError("pullback: expected v and t_bar, the tangent and the cotangent of J v, both or neither, got one of them")
+            raise ShapeError("pullback: expected v and t_bar, both or neither, got one of them; try both")
         for name, tangent in (("v", v), ("t_bar", t_bar)):
             if tangent is not None:
+                require_real(tangent, name)
                 require_alike(tangent, x, name)
                 if tuple(tangent.shape[-x.ndim :]) != tuple(x.shape):
-                    raise ShapeError(f"{name}: expected shape (*probes, *{tuple(x.shape)}) for this x, got {tuple(tangent.shape)}")
+                    got, wanted = tuple(tangent.shape), tuple(x.shape)
+                    raise ShapeError(f"{name}: expected shape (*probes, *{wanted}) for this x, got {got}; try one like x")
         if check:
             require_finite(x=x, y_bar=y_bar)
         x_bar, v_bar, gradients = self.branch.pullback(x, v, y_bar, t_bar)
@@ -97,6 +114,7 @@ class ResidualBlock:
         return bound
 
 
+@public
 def certify(subject: Branch | ResidualBlock) -> Certificate:
     """Return a proved bound on Lip(g): the product of proved operator norms and activation constants, rounded up.
 

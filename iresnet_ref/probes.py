@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from iresnet_ref.arrays import Array, from_host, size
+from iresnet_ref.arrays import Array, from_host, public, size
 
 ProbeKind = Literal["rademacher", "gaussian", "hadamard"]
 Words = npt.NDArray[np.uint32]
@@ -52,6 +52,7 @@ def philox(counter: tuple[Any, Any, Any, Any], key: int) -> tuple[Words, Words, 
     return c0, c1, c2, c3
 
 
+@public
 @dataclass(frozen=True)
 class Probes:
     """Random probes v with E[vvᵀ] = I, and series lengths, as pure functions of (seed, stream, row, replicate).
@@ -86,7 +87,7 @@ class Probes:
         if self.count < 1 or self.block < 1 or not 0 <= self.seed < 2**64 or not 0 <= self.stream < 2**32:
             raise ValueError(
                 "probes: expected count ≥ 1, block ≥ 1, 0 ≤ seed < 2**64 and 0 ≤ stream < 2**32, got "
-                f"{self.count}, {self.block}, {self.seed}, {self.stream}"
+                f"{self.count}, {self.block}, {self.seed}, {self.stream}; try Probes(seed=0, count=16)"
             )
         if self.first < 0 or (self.first + self.count) * self.block > 2**32:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Arrays of any backend: their namespace and device, the way to the host and back, norms of events, and validation."""
 
+from iresnet_ref.arrays.boundary import public, shown, whole_number
 from iresnet_ref.arrays.caching import lazy, outside_the_graph
 from iresnet_ref.arrays.namespaces import (
     Array,
@@ -21,10 +22,15 @@ from iresnet_ref.arrays.namespaces import (
 from iresnet_ref.arrays.norms import expand_rows, flatten_events, host_norms, row_norm, stack_norm
 from iresnet_ref.arrays.validation import (
     require_alike,
+    require_array,
     require_batch,
+    require_event,
     require_finite,
     require_full_precision,
+    require_lipschitz,
+    require_parameters,
     require_real,
+    require_rows,
 )
 
 __all__ = [
@@ -45,14 +51,22 @@ __all__ = [
     "namespace",
     "outside_the_graph",
     "product",
+    "public",
     "require_alike",
+    "require_array",
     "require_batch",
+    "require_event",
     "require_finite",
     "require_full_precision",
+    "require_lipschitz",
+    "require_parameters",
     "require_real",
+    "require_rows",
     "row_norm",
+    "shown",
     "size",
     "stack_norm",
     "to_host",
+    "whole_number",
     "widen",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import array_api_compat
+import numpy as np
 
 from iresnet_ref.arrays.namespaces import Array, device, holds, is_short, is_traced, namespace, size
-from iresnet_ref.errors import DTypeError, NonFiniteError, ShapeError
+from iresnet_ref.errors import DTypeError, NonFiniteError, NotContractiveError, ShapeError
 
 _PROBE = 32
 
@@ -53,15 +55,25 @@ def _is_array(x: Any) -> bool:
     return bool(array_api_compat.is_array_api_obj(x))  # as a bool: its own type would narrow x to less than is used
 
 
-def require_real(x: Any, name: str) -> None:
-    """Refuse anything but a real floating-point array. Raises DTypeError."""
+def require_array(x: Any, name: str) -> None:
+    """Refuse what is no array of the standard: masked arrays and matrices of NumPy mean something else. Raises DTypeError."""
+    if isinstance(x, np.ma.MaskedArray | np.matrix):
+        raise DTypeError(
+            f"{name}: expected a plain array, got {type(x).__name__}, whose operators mean something else; "
+            "try x.filled(value), rows without a mask, or numpy.asarray of a matrix"
+        )
     if not _is_array(x):
         raise DTypeError(
             f"{name}: expected an array of the Python Array API (NumPy, torch, …), got {type(x).__name__}; "
             "try numpy.asarray or your framework's asarray"
         )
+
+
+def require_real(x: Any, name: str) -> None:
+    """Refuse anything but a real floating-point array. Raises DTypeError."""
+    require_array(x, name)
     xp = namespace(x)
-    if not xp.isdtype(x.dtype, "real floating"):
+    if not xp.isdtype(x.dtype, "real floating") or getattr(x.dtype, "char", "") == "g":
         raise DTypeError(f"{name}: expected a real floating dtype, got {x.dtype}; try xp.astype(x, xp.float64)")
 
 
@@ -95,3 +107,35 @@ def require_alike(x: Any, other: Any, name: str) -> None:
         raise DTypeError(
             f"{name}: expected device {device(other)} like the weights, got {device(x)}; move one with array_api_compat.to_device"
         )
+
+
+def require_rows(x: Any, other: Any, name: str) -> None:
+    """Refuse an array of another number of rows. Raises ShapeError."""
+    if x.shape[0] != other.shape[0]:
+        raise ShapeError(f"{name}: expected one for each of {other.shape[0]} rows, got {x.shape[0]}; try as many")
+
+
+def require_event(shape: tuple[int, ...], name: str) -> None:
+    """Refuse what is no shape of an event: at least one axis, none of them empty. Raises ShapeError."""
+    if not shape or min(shape) < 1:
+        raise ShapeError(f"{name}: expected an event shape of positive sizes, (channels, …), got {shape}; try (2,)")
+
+
+def require_parameters(got: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse parameters of other names or shapes. Raises ShapeError, DTypeError."""
+    for key in sorted(got.keys() ^ wanted.keys(), key=str):
+        raise ShapeError(
+            f"parameters: expected exactly the keys {sorted(wanted)}, got {key!r} on one side only; try those of parameters()"
+        )
+    for key, old in wanted.items():
+        require_real(got[key], f"parameters[{key!r}]")
+        if tuple(got[key].shape) != tuple(old.shape):
+            raise ShapeError(
+                f"parameters[{key!r}]: expected shape {tuple(old.shape)}, got {tuple(got[key].shape)}; try an array like the old one"
+            )
+
+
+def require_lipschitz(name: str, lipschitz: float) -> None:
+    """Refuse a constant outside [0, 1), NaN too. Raises NotContractiveError."""
+    if not 0.0 <= lipschitz < 1.0:
+        raise NotContractiveError(f"{name}: expected 0 ≤ Lip(g) < 1, got {lipschitz}; try 0.9")

@@ -12,7 +12,16 @@ from functools import cached_property, reduce
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, lazy, namespace, outside_the_graph, require_alike, row_norm
+from iresnet_ref.arrays import (
+    device,
+    lazy,
+    namespace,
+    outside_the_graph,
+    public,
+    require_alike,
+    require_parameters,
+    row_norm,
+)
 from iresnet_ref.branches.certificate import Certificate, product_certificate
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.chain import Chain
@@ -23,6 +32,7 @@ from iresnet_ref.norms.induced import require_norm
 from iresnet_ref.rounding.forward_error import no_error
 
 
+@public
 @dataclass(frozen=True, eq=False)  # arrays have no truth of equality; jax.jit(F) hashes F
 class Branch:
     """g = layer_n ∘ ⋯ ∘ layer_1 on events of `event_shape`.
@@ -97,16 +107,10 @@ class Branch:
         """Return all parameters as {"0.weight": …}, in the order of the layers."""
         return {f"{i}.{name}": p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> Branch:
         """Return the branch with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
-        mine = self.parameters()
-        for key in sorted(mine.keys() ^ parameters.keys()):
-            raise ShapeError(f"parameters: expected exactly the keys {sorted(mine)}, got {key!r} on one side only")
-        for key, old in mine.items():
-            if tuple(parameters[key].shape) != tuple(old.shape):
-                raise ShapeError(
-                    f"parameters[{key!r}]: expected shape {tuple(old.shape)}, got {tuple(parameters[key].shape)}"
-                )
+        require_parameters(parameters, self.parameters())
         layers = tuple(
             layer.with_parameters({name: parameters[f"{i}.{name}"] for name in layer.parameters})
             for i, layer in enumerate(self.layers)

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, from_host, require_real, size
+from iresnet_ref.arrays import Array, from_host, public, require_real, size
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.convolution import require_convolution
@@ -21,6 +21,7 @@ from iresnet_ref.normalisation.shares import lipschitz_shares
 from iresnet_ref.probes import Probes
 
 
+@public
 def convnet(
     event_shape: Sequence[int],
     *,

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, device, from_host, namespace, require_real
+from iresnet_ref.arrays import Array, device, from_host, namespace, public, require_real
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.layers.activations import Activation
@@ -27,6 +27,7 @@ from iresnet_ref.normalisation.shares import lipschitz_shares
 from iresnet_ref.probes import Probes
 
 
+@public
 def densenet(
     d: int,
     *,

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import namespace, size
+from iresnet_ref.arrays import namespace, public, size
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.errors import NonFiniteError
 from iresnet_ref.layers.layer import Layer
@@ -33,6 +33,7 @@ class Scaling:
     slope: Any
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class NormalisedBranch:
     """A branch of raw weights that training moves, and the certified branch made of them, Lip(g) ≤ `lipschitz`.
@@ -67,6 +68,7 @@ class NormalisedBranch:
         """Return the raw parameters."""
         return self.raw.parameters()
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> NormalisedBranch:
         """Return the same normalisation of other raw parameters. Raises ShapeError."""
         return NormalisedBranch(self.raw.with_parameters(parameters), self.lipschitz)

@@ -5,9 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
-from iresnet_ref.arrays import Array, device, flatten_events, from_host, namespace, size
+from iresnet_ref.arrays import (
+    Array,
+    device,
+    flatten_events,
+    from_host,
+    namespace,
+    public,
+    require_alike,
+    require_batch,
+    require_event,
+    require_parameters,
+    size,
+    whole_number,
+)
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.log_determinant.result import LogDet
 from iresnet_ref.probes import Probes
@@ -28,7 +41,7 @@ class LogProb:
     def interval(self, level: float = 0.95) -> tuple[Any, Any]:
         """Return (low, high), meant to contain log p(x) with this probability: `LogDet.interval`, moved by log p_Z."""
         if self.log_det is None:
-            raise ValueError("interval: expected a LogProb that a flow returned, got one without log_det")
+            raise ValueError("interval: expected a LogProb that a flow returned, got one without log_det; try flow.log_prob(x)")
         low, high = self.log_det.interval(level)
         return self.value + (low - self.log_det.value), self.value + (high - self.log_det.value)
 
@@ -42,6 +55,7 @@ class BitsPerDimension:
     bias_bound: Any
 
 
+@public
 def bits_per_dimension(log_prob: LogProb, dimensions: int, *, levels: int = 1) -> BitsPerDimension:
     """Return −log₂ p(x)/d, plus log₂(levels) where the data had been divided by `levels` before the flow saw it.
 
@@ -55,13 +69,14 @@ def bits_per_dimension(log_prob: LogProb, dimensions: int, *, levels: int = 1) -
     [8.0]
     """
     if dimensions < 1 or levels < 1:
-        raise ValueError(f"bits_per_dimension: expected dimensions ≥ 1 and levels ≥ 1, got {dimensions} and {levels}")
+        raise ValueError(f"bits_per_dimension: expected dimensions ≥ 1 and levels ≥ 1, got {dimensions} and {levels}; try levels=1")
     per = 1.0 / (dimensions * math.log(2.0))
     return BitsPerDimension(
         math.log2(levels) - log_prob.value * per, log_prob.standard_error * per, log_prob.bias_bound * per
     )
 
 
+@runtime_checkable
 class Base(Protocol):
     """A density on events of `event_shape` that can be drawn from."""
 
@@ -93,6 +108,7 @@ class Base(Protocol):
         ...
 
 
+@public
 @dataclass(frozen=True)
 class StandardGaussian:
     """N(0, I) on events of `event_shape`; `like` carries namespace, dtype and device (its values do not matter).
@@ -106,15 +122,20 @@ class StandardGaussian:
     like: Array
 
     def __post_init__(self) -> None:
+        require_event(self.event_shape, "gaussian")
         xp = namespace(self.like)
         object.__setattr__(self, "like", xp.zeros((0,), dtype=self.like.dtype, device=device(self.like)))
 
+    @public
     def log_prob(self, z: Any) -> Any:
         """Return −‖z‖²/2 − (d/2) log 2π."""
+        require_events(z, self)
         return -0.5 * _sum_of_squares(z) - _log_normaliser(z)
 
+    @public
     def sample(self, n: int, *, seed: int = 0) -> Any:
         """Return n draws, the same on every backend up to the rounding to its dtype."""
+        whole_number("sample: n", n, 0)
         draws = Probes(seed=seed, kind="gaussian").gaussians(n, size(self.event_shape))[0]
         return from_host(draws.reshape(n, *self.event_shape), self.like)
 
@@ -122,6 +143,7 @@ class StandardGaussian:
         """None."""
         return {}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> StandardGaussian:
         """Return itself."""
         del parameters
@@ -132,6 +154,7 @@ class StandardGaussian:
         return -z * _wide(weights, z), {}
 
 
+@public
 @dataclass(frozen=True)
 class DiagonalGaussian:
     """N(mean, diag(e^{2·log_scale})), both parameters of the event shape, and trainable.
@@ -148,7 +171,7 @@ class DiagonalGaussian:
         if tuple(self.mean.shape) != tuple(self.log_scale.shape) or not self.mean.shape:
             raise ShapeError(
                 f"gaussian: expected mean and log_scale of one event shape, got {tuple(self.mean.shape)} and "
-                f"{tuple(self.log_scale.shape)}"
+                f"{tuple(self.log_scale.shape)}; try zeros of the event shape"
             )
 
     @property
@@ -164,12 +187,15 @@ class DiagonalGaussian:
     def _standard(self, z: Any) -> Any:
         return (z - self.mean) * namespace(z).exp(-self.log_scale)
 
+    @public
     def log_prob(self, z: Any) -> Any:
         """Return the standard density of (z − mean)e^{−log_scale}, minus Σ log_scale."""
+        require_events(z, self)
         return (
             -0.5 * _sum_of_squares(self._standard(z)) - _log_normaliser(z) - namespace(z).sum(self.log_scale)
         )
 
+    @public
     def sample(self, n: int, *, seed: int = 0) -> Any:
         """Return mean + e^{log_scale}·(standard draws)."""
         z = StandardGaussian(self.event_shape, self.mean).sample(n, seed=seed)
@@ -179,8 +205,10 @@ class DiagonalGaussian:
         """Return the mean and the log-scale."""
         return {"mean": self.mean, "log_scale": self.log_scale}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> DiagonalGaussian:
         """Return the density with these parameters."""
+        require_parameters(parameters, self.parameters())
         return replace(self, **parameters)
 
     def pullback(self, z: Any, weights: Any) -> tuple[Any, dict[str, Any]]:
@@ -189,6 +217,12 @@ class DiagonalGaussian:
         e, w = self._standard(z), _wide(weights, z)
         z_bar = -w * e * xp.exp(-self.log_scale)
         return z_bar, {"mean": -xp.sum(z_bar, axis=0), "log_scale": xp.sum(w * (e * e - 1.0), axis=0)}
+
+
+def require_events(z: Any, base: Base) -> None:
+    """Refuse what is no batch of events like the base's arrays; its values are not looked at. Raises ShapeError, DTypeError."""
+    require_batch(z, base.event_shape, "z", check=False)
+    require_alike(z, base.like, "z")
 
 
 def _sum_of_squares(z: Any) -> Any:

@@ -6,15 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iresnet_ref.arrays import namespace, require_alike, require_batch, require_finite, size
-from iresnet_ref.errors import ShapeError
-from iresnet_ref.flows.base import BitsPerDimension, LogProb, StandardGaussian, bits_per_dimension
-from iresnet_ref.flows.bijections.composition import Composition
+from iresnet_ref.arrays import (
+    device,
+    namespace,
+    public,
+    require_alike,
+    require_batch,
+    require_finite,
+    require_rows,
+    shown,
+    size,
+)
+from iresnet_ref.errors import DTypeError, ShapeError
+from iresnet_ref.flows.base import Base, BitsPerDimension, LogProb, StandardGaussian, bits_per_dimension
+from iresnet_ref.flows.bijections.composition import Composition, as_composition
 from iresnet_ref.flows.bijections.protocol import DEFAULT, Options
 from iresnet_ref.inversion.composition import PathInverse
 from iresnet_ref.log_determinant.result import LogDet
 
 
+@public
 @dataclass(frozen=True)
 class Flow:
     """z = F(x) = f_n(⋯ f_1(x)) with z ~ `base`; steps are `ir.ResidualBlock` and the bijections of `iresnet_ref.flows.bijections`.
@@ -40,9 +51,11 @@ class Flow:
     options: Options = DEFAULT
 
     def __post_init__(self) -> None:
-        steps = self.steps if isinstance(self.steps, Composition) else Composition(tuple(self.steps))
+        steps = as_composition(self.steps)
         arrays = list(steps.parameters().values())
         base = self.base
+        if not (base is None or isinstance(base, Base)):
+            raise DTypeError(f"flow: expected a base density, got {shown(base)}; try ir.StandardGaussian(event_shape, x)")
         if base is None:
             if not arrays:
                 raise ShapeError(
@@ -51,7 +64,7 @@ class Flow:
             base = StandardGaussian(steps.out_shape, arrays[0])
         if tuple(base.event_shape) != steps.out_shape:
             raise ShapeError(
-                f"flow: expected a base on events {steps.out_shape}, what the last step gives, got {tuple(base.event_shape)}"
+                f"flow: expected a base on events {steps.out_shape}, of the last step, got {tuple(base.event_shape)}; leave base= out"
             )
         if arrays:
             require_alike(base.like, arrays[0], "flow base")
@@ -73,17 +86,20 @@ class Flow:
         self.steps.require(x, "x", check=check, **others)
         require_alike(x, self.base.like, "x")
 
+    @public
     def __call__(self, x: Any, *, check: bool = True) -> Any:
         """Return F(x)."""
         self._require(x, check=check)
         return self.steps.value(x)
 
+    @public
     def forward(self, x: Any, *, options: Options | None = None, check: bool = True) -> tuple[Any, LogDet]:
         """Return (F(x), log|det dF/dx|), errors of independent blocks added in squares, bias bounds added."""
         self._require(x, check=check)
         composition: Composition = self.steps
         return composition.forward(x, options=options or self.options, check=False)
 
+    @public
     def inverse(
         self, z: Any, *, estimate: bool = False, options: Options | None = None, check: bool = True
     ) -> PathInverse:
@@ -93,6 +109,7 @@ class Flow:
         composition: Composition = self.steps
         return composition.inverse(z, options=options or self.options, estimate=estimate, check=False)
 
+    @public
     def log_prob(self, x: Any, *, options: Options | None = None, check: bool = True) -> LogProb:
         """Return log p(x) = log p_Z(F(x)) + log|det dF/dx| per row, in nats."""
         z, log_det = self.forward(x, options=options, check=check)
@@ -102,18 +119,21 @@ class Flow:
         value = self.base.log_prob(z) + log_det.value
         return LogProb(value, log_det.standard_error, log_det.bias_bound, log_det)
 
+    @public
     def sample(self, n: int, *, seed: int = 0, options: Options | None = None) -> Any:
         """Return n ≥ 0 draws x = F⁻¹(z), z ~ base; row i depends on the seed and i alone. Raises ConvergenceError, ValueError."""
         if n < 0:
-            raise ValueError(f"sample: expected n ≥ 0 draws, got {n}")
+            raise ValueError(f"sample: expected n ≥ 0 draws, got {n}; try 1")
         return self.inverse(self.base.sample(n, seed=seed), options=options, check=False).x
 
+    @public
     def bits_per_dimension(
         self, x: Any, *, levels: int = 1, options: Options | None = None, check: bool = True
     ) -> BitsPerDimension:
         """Return `ir.densities.bits_per_dimension` of log p(x), with d the numbers of one data event before padding."""
         return bits_per_dimension(self.log_prob(x, options=options, check=check), self.dimensions, levels=levels)
 
+    @public
     def condition(self, context: Any, *, check: bool = True) -> Flow:
         """Return the flow of p(x | h) for the rows h of `context` (batch, k), or one for all; None takes the context away again.
 
@@ -128,6 +148,7 @@ class Flow:
             require_finite(context=context)
         return replace(self, steps=steps)
 
+    @public
     def initialise(self, x: Any) -> Flow:
         """Return the flow with its data-dependent state set from the batch x; what was initialised stays as it is."""
         self._require(x, check=True)
@@ -138,14 +159,17 @@ class Flow:
         own = {f"base.{name}": p for name, p in self.base.parameters().items()}
         return {**self.steps.parameters(), **own}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> Flow:
         """Return the flow with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
         of_base = {k.removeprefix("base."): p for k, p in parameters.items() if k.startswith("base.")}
         if of_base.keys() != self.base.parameters().keys():
-            raise ShapeError(f"parameters: expected of the base {sorted(self.base.parameters())}, got {sorted(of_base)}")
+            wanted = sorted(self.base.parameters())
+            raise ShapeError(f"parameters: expected of the base {wanted}, got {sorted(of_base)}; try the keys of parameters()")
         steps = self.steps.with_parameters({k: p for k, p in parameters.items() if not k.startswith("base.")})
         return replace(self, steps=steps, base=self.base.with_parameters(of_base))
 
+    @public
     def log_prob_gradient(
         self, x: Any, *, weights: Any = None, options: Options | None = None, check: bool = True
     ) -> tuple[Any, dict[str, Any]]:
@@ -157,6 +181,7 @@ class Flow:
         inputs, z = self.steps.inputs(x)
         return self._back(inputs, z, weights, options or self.options)
 
+    @public
     def log_prob_and_gradient(
         self, x: Any, *, weights: Any = None, options: Options | None = None, check: bool = True
     ) -> tuple[LogProb, Any, dict[str, Any]]:
@@ -175,7 +200,8 @@ class Flow:
     def _weights(self, x: Any, weights: Any, *, check: bool) -> Any:
         self._require(x, check=check, weights=weights)
         xp = namespace(x)
-        weights = xp.ones_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) if weights is None else weights
+        weights = xp.ones((x.shape[0],), dtype=x.dtype, device=device(x)) if weights is None else weights
         require_batch(weights, (), "weights", check=False)
         require_alike(weights, x, "weights")
+        require_rows(weights, x, "weights")
         return weights

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from iresnet_ref.arrays import public
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import DTypeError
 from iresnet_ref.flows.bijections.composition import Composition
@@ -24,6 +25,7 @@ Map = ResidualBlock | Bijection | Flow
 """What is inverted; a sequence of maps stands for their composition, the first one applied first."""
 
 
+@public
 def invert(
     F: Map | Sequence[Map],
     y: Any,
@@ -81,6 +83,7 @@ def invert(
     return F.inverse(y, options=options, check=check)
 
 
+@public
 def logdet(
     F: Map | Sequence[Map], x: Any, method: LogDetMethod | LogDetName | None = None, *, check: bool = True
 ) -> LogDet:

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iresnet_ref.arrays import Array, from_host, namespace, require_alike
+from iresnet_ref.arrays import Array, from_host, namespace, public, require_alike, require_parameters, whole_number
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.flows.base import DiagonalGaussian, StandardGaussian
+from iresnet_ref.flows.base import DiagonalGaussian, StandardGaussian, require_events
 from iresnet_ref.probes import Probes
 
 
+@public
 @dataclass(frozen=True)
 class GaussianMixture:
     """Components with `means` (classes, *event), one `log_scale` (*event), and the `logits` (classes,) of their weights.
@@ -40,7 +41,7 @@ class GaussianMixture:
         if len(classes) != 1 or not event or 0 in classes or tuple(self.means.shape) != (*classes, *event):
             raise ShapeError(
                 "mixture: expected means (classes, *event), log_scale (*event) and logits (classes,), got "
-                f"{tuple(self.means.shape)}, {event} and {classes}"
+                f"{tuple(self.means.shape)}, {event} and {classes}; try a row of means for each class"
             )
         for array in (self.log_scale, self.logits):
             require_alike(array, self.means, "mixture")
@@ -55,8 +56,10 @@ class GaussianMixture:
         """The means."""
         return self.means
 
+    @public
     def component(self, y: int) -> DiagonalGaussian:
         """Return p(z | y), itself a base: that of samples of one class."""
+        whole_number("component: y", y, 0, self.logits.shape[0] - 1)
         return DiagonalGaussian(self.means[y, ...], self.log_scale)
 
     @property
@@ -68,16 +71,22 @@ class GaussianMixture:
         each = namespace(z).stack([component.log_prob(z) for component in self._components], axis=1)
         return each + log_softmax(self.logits[None, :])
 
+    @public
     def log_prob(self, z: Any) -> Any:
         """Return log Σ_y p(z, y)."""
+        require_events(z, self)
         return log_sum(self.joint(z))[:, 0]
 
+    @public
     def posterior(self, z: Any) -> Any:
         """Return p(y | z), (batch, classes)."""
+        require_events(z, self)
         return namespace(z).exp(log_softmax(self.joint(z)))
 
+    @public
     def sample(self, n: int, *, seed: int = 0) -> Any:
         """Return n draws: a class by the Gumbel trick, then its Gaussian; row i depends on the seed and i alone."""
+        whole_number("sample: n", n, 0)
         xp, classes = namespace(self.means), self.logits.shape[0]
         uniform = from_host(Probes(seed=seed, stream=1).uniforms(n, classes)[0], self.means)
         y = xp.argmax(self.logits[None, :] - xp.log(-xp.log(uniform)), axis=1)
@@ -88,8 +97,10 @@ class GaussianMixture:
         """Return means, log-scales and logits."""
         return {"means": self.means, "log_scale": self.log_scale, "logits": self.logits}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> GaussianMixture:
         """Return the density with these parameters."""
+        require_parameters(parameters, self.parameters())
         return replace(self, **parameters)
 
     def pullback(self, z: Any, weights: Any) -> tuple[Any, dict[str, Any]]:

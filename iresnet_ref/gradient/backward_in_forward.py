@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import namespace, to_host
+from iresnet_ref.arrays import device, namespace, public, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.gradient.log_determinant import logdet_gradient, require
 from iresnet_ref.gradient.result import LogDetGradient
@@ -42,6 +42,7 @@ class StoredGradient:
         return x_bar + s * self.logdet.x_bar, total
 
 
+@public
 def backward_in_forward(
     block: ResidualBlock,
     x: Any,
@@ -67,7 +68,7 @@ def backward_in_forward(
     """
     gradient = logdet_gradient(block, x, method, weights=weights, check=check)
     xp = namespace(x)
-    weights = xp.ones_like(xp.reshape(x, (x.shape[0], -1))[:, 0]) if weights is None else weights
+    weights = xp.ones((x.shape[0],), dtype=x.dtype, device=device(x)) if weights is None else weights
     return x + block.branch(x), StoredGradient(block, x, weights, gradient)
 
 

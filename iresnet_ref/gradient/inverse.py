@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import indices, namespace, row_norm, to_host
+from iresnet_ref.arrays import indices, namespace, public, row_norm, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.gradient.adjoint import dual, solve_adjoint
@@ -21,6 +21,7 @@ from iresnet_ref.gradient.result import InverseGradient
 from iresnet_ref.log_determinant.methods import LogDetMethod, Name
 
 
+@public
 def inverse_gradient(
     block: ResidualBlock,
     x: Any,
@@ -57,7 +58,7 @@ def inverse_gradient(
     True
     """
     if x_bar is None and weights is None:
-        raise ValueError("inverse_gradient: expected a cotangent, x_bar or weights, got neither")
+        raise ValueError("inverse_gradient: expected a cotangent, x_bar or weights, got neither; try x_bar=ones_like(x)")
     require(block, x, weights, x_bar, check=check, cotangent="x_bar", products=True)
     wanted = require_names(block, parameters)
     rtol = float(rounding.unit_roundoff(x) ** 0.75) if rtol is None else rtol

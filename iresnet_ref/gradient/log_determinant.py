@@ -9,9 +9,11 @@ import numpy as np
 
 from iresnet_ref.arrays import (
     HostArray,
+    device,
     expand_rows,
     indices,
     namespace,
+    public,
     require_alike,
     require_batch,
     require_finite,
@@ -27,6 +29,7 @@ from iresnet_ref.log_determinant.evaluate import EXACT_UP_TO
 from iresnet_ref.log_determinant.methods import Auto, Exact, LogDetMethod, Name, Roulette, Truncated, named
 
 
+@public
 def logdet_gradient(
     block: ResidualBlock,
     x: Any,
@@ -70,7 +73,7 @@ def logdet_gradient(
     lipschitz = block.contraction()
     xp = namespace(x)
     batch = x.shape[0]
-    weights = xp.ones_like(xp.reshape(x, (batch, -1))[:, 0]) if weights is None else weights
+    weights = xp.ones((batch,), dtype=x.dtype, device=device(x)) if weights is None else weights
     tape = block.branch.record(x)
     if isinstance(method, Auto):
         method = Exact() if min(size(f.in_shape) for f in tape.jacobian.factors) <= EXACT_UP_TO else method.estimate
@@ -134,12 +137,12 @@ def require(
 def require_rows(a: Any, x: Any, name: str) -> None:
     """Refuse an array of another number of rows than x."""
     if a.shape[0] != x.shape[0]:
-        raise ShapeError(f"{name}: expected one row for each of the {x.shape[0]} of the batch, got {a.shape[0]}")
+        raise ShapeError(f"{name}: expected one row for each of the {x.shape[0]} of the batch, got {a.shape[0]}; try as many")
 
 
 def require_names(block: ResidualBlock, names: Collection[str] | None) -> list[str]:
     """Return the parameters that are wanted, in the order of the layers; an unknown name is refused."""
     known = list(block.branch.parameters())
     for name in sorted(set(names or ()) - set(known)):
-        raise ValueError(f"parameters: expected names among {known}, got {name!r}")
+        raise ValueError(f"parameters: expected names among {known}, got {name!r}; leave it out for all")
     return known if names is None else [name for name in known if name in names]

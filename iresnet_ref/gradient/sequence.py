@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from iresnet_ref import rounding
+from iresnet_ref.arrays import public
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.gradient.log_determinant import logdet_gradient, require
 from iresnet_ref.gradient.result import SequenceGradient
@@ -18,6 +19,7 @@ from iresnet_ref.inversion.solve import invert_block
 from iresnet_ref.log_determinant.methods import LogDetMethod, Name, named
 
 
+@public
 def sequence_gradient(
     blocks: Sequence[ResidualBlock],
     y: Any,
@@ -51,11 +53,11 @@ def sequence_gradient(
     True
     """
     if not blocks:
-        raise ValueError("sequence_gradient: expected at least one block, got none")
+        raise ValueError("sequence_gradient: expected at least one block, got none; try [block]")
     norms = sorted({block.norm for block in blocks})
     if len(norms) > 1:
         raise ValueError(
-            f"sequence_gradient: expected blocks in one norm, whose radii can be chained, got norms {norms}"
+            f"sequence_gradient: expected blocks in one norm, whose radii can be chained, got norms {norms}; try the 2-norm for all"
         )
     require(blocks[-1], y, weights, y_bar, check=check, products=True)
     rtol = float(rounding.unit_roundoff(y) ** 0.75) if rtol is None else rtol

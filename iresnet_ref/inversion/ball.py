@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, require_alike, require_batch, require_finite, row_norm, to_host
+from iresnet_ref.arrays import (
+    device,
+    namespace,
+    public,
+    require_alike,
+    require_batch,
+    require_finite,
+    row_norm,
+    to_host,
+)
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.rounding import down
@@ -42,6 +51,7 @@ class Ball:
         )
 
 
+@public
 def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) -> Ball:
     """Return a ball around x, however x was found, that contains the exact preimage of y: radius (‖r̂‖ + ρ)/(1 − L) per row.
 

@@ -20,7 +20,16 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, flatten_events, from_host, host_norms, namespace, size, stack_norm, to_host
+from iresnet_ref.arrays import (
+    device,
+    flatten_events,
+    from_host,
+    host_norms,
+    namespace,
+    size,
+    stack_norm,
+    to_host,
+)
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.probes import Probes

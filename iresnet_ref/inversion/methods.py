@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from iresnet_ref.arrays import public
 from iresnet_ref.errors import DTypeError
 
 
@@ -17,11 +18,13 @@ class Automatic(InverseMethod):
     """Iterate in the hidden space where that is narrow enough to pay; Anderson steps once ‖r‖ shrinks by less than half per step."""
 
 
+@public
 @dataclass(frozen=True)
 class Banach(InverseMethod):
     """The plain iteration x ← y − g(x) ([B19] Algorithm 1)."""
 
 
+@public
 @dataclass(frozen=True)
 class Anderson(InverseMethod):
     """Safeguarded Anderson acceleration with `memory` secant pairs: by default the dimension up to 16, else 10."""
@@ -33,11 +36,13 @@ class Anderson(InverseMethod):
             raise ValueError(f"Anderson: expected memory ≥ 1, got {self.memory}; leave it out for what suits the dimension")
 
 
+@public
 @dataclass(frozen=True)
 class Newton(InverseMethod):
     """The safeguarded Newton iteration: dense solves up to 16 dimensions, else GCR."""
 
 
+@public
 @dataclass(frozen=True)
 class Hidden(InverseMethod):
     """Iterate in the space of the first hidden layer, of a branch that begins and ends with dense layers."""

@@ -46,8 +46,8 @@ class Rows:
         size_y = self.size_y = rest.pop(0) if self.size_y is None else self.size_y
         if not np.isfinite(residual).all():
             raise NotContractiveError(
-                "the iteration left the floating-point range: expected ‖r‖ to shrink by Lip(g) < 1 at every step; "
-                "check the weights, or drop lipschitz= so that the bound is proved"
+                "invert: expected ‖r‖ to shrink by Lip(g) < 1 at every step, got a residual outside the floating-point range; "
+                "check the weights, or drop lipschitz= so that the bound is proved, or try smaller y"
             )
         return residual, rtol * np.maximum(np.maximum(x, size_y[self.active]), g), x, np.asarray(rest)
 

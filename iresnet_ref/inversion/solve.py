@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, indices, namespace, require_full_precision, row_norm, to_host
+from iresnet_ref.arrays import (
+    device,
+    indices,
+    namespace,
+    public,
+    require_full_precision,
+    require_rows,
+    row_norm,
+    to_host,
+)
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.inversion.fixed_point import Acceleration, iterate
@@ -101,6 +110,7 @@ def _not_converged(block: ResidualBlock, y: Any, goal: Goal, result: Inverse, ro
     )
 
 
+@public
 def rounding_floor(block: ResidualBlock, x: Any, y: Any) -> Any:
     """Return, per row, the relative residual below which rounding lets no method go: an estimate, neither bound nor promise.
 
@@ -117,6 +127,9 @@ def rounding_floor(block: ResidualBlock, x: Any, y: Any) -> Any:
     >>> bool(1e-17 < rounding_floor(F, x, F(x))[0] < 1e-14)
     True
     """
+    block.require(x, "x")
+    block.require(y, "y")
+    require_rows(y, x, "y")
     xp = namespace(x)
     event = x.ndim - 1
     u = rounding.unit_roundoff(x)

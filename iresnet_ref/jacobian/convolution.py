@@ -157,9 +157,9 @@ def require_convolution(
 ) -> Padding:
     """Refuse what the convolution is not defined for, with ShapeError (ValueError for the padding); return the padding."""
     if len(weight_shape) != 4 or min(weight_shape, default=0) < 1:
-        raise ShapeError(f"convolution: expected a kernel of shape (out, in, kh, kw), got {tuple(weight_shape)}")
+        raise ShapeError(f"convolution: expected a kernel of shape (out, in, kh, kw), got {tuple(weight_shape)}; try odd kernel sides")
     if len(image) != 2 or min(image) < 1:
-        raise ShapeError(f"convolution: expected an image (height, width) of positive integers, got {tuple(image)}")
+        raise ShapeError(f"convolution: expected an image (height, width) of positive integers, got {tuple(image)}; try (height, width)")
     kernel = tuple(weight_shape[2:])
     if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
         raise ShapeError(
@@ -175,7 +175,7 @@ def require_convolution(
             "try a squeeze between blocks to halve the image"
         )
     if padding not in get_args(Padding):
-        raise ValueError(f"padding: expected 'zero' or 'circular', got {padding!r}")
+        raise ValueError(f"padding: expected 'zero' or 'circular', got {padding!r}; try 'zero'")
     return cast(Padding, padding)
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from iresnet_ref.arrays import Array, device, lazy, namespace, product, size
 
 
+@runtime_checkable
 class Factor(Protocol):
     """A linear map at one point x: A (shared) or D (per sample)."""
 

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, family, is_compiling, namespace
+from iresnet_ref.arrays import Array, family, is_compiling, namespace, public
 
 Function = Callable[[Any], Any]
 Both = Callable[[Any], tuple[Any, Any]]
 
 
+@public
 @dataclass(frozen=True)
 class Activation:
     """A scalar function φ, applied entry by entry.
@@ -45,6 +46,7 @@ class Activation:
     kinks: tuple[float, ...] = (0.0,)
     errors: tuple[tuple[str, float], ...] = ()
 
+    @public
     def error_on(self, z: Array) -> float:
         """Return the constant `error` for the package that computes with z."""
         return dict(self.errors).get(family(z), self.error)
@@ -161,6 +163,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+@public
 def elu(alpha: float = 1.0) -> Activation:
     """Return ELU: z for z > 0, α(e^z − 1) below; Lipschitz constant max(1, α). Raises ValueError unless 0 ≤ α < ∞.
 
@@ -185,6 +188,7 @@ def elu(alpha: float = 1.0) -> Activation:
     return Activation(name, lambda z: both(z)[0], both, second, lipschitz, rounding.ELEMENTARY, alpha, jump, ("elu", alpha))
 
 
+@public
 def leaky_relu(slope: float = 0.01) -> Activation:
     """Return z for z > 0, slope·z below; Lipschitz constant max(1, |slope|), φ′(0) = slope. Raises ValueError unless finite.
 
@@ -212,6 +216,7 @@ FAMILIES: dict[str, Callable[..., Activation]] = {"elu": elu, "leaky relu": leak
 """Constructors of activations with arguments, by the first entry of `made`."""
 
 
+@public
 def get(name: str, more: tuple[str, ...] = ()) -> Activation:
     """Return the activation of this name; ValueError names the known ones, and `more`.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from iresnet_ref.arrays import Array, device, namespace
+from iresnet_ref.arrays import Array, device, namespace, shown
+from iresnet_ref.errors import DTypeError
 from iresnet_ref.layers import activations
 from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation
 from iresnet_ref.layers.gated import GATED, silu
@@ -32,6 +33,8 @@ def nonlinearity(activation: str | Activation | Layer, like: Array) -> Layer:
     if isinstance(activation, Activation):
         return Pointwise(activation)
     if not isinstance(activation, str):
+        if not isinstance(activation, Layer):
+            raise DTypeError(f"activation: expected a name, an Activation or a layer, got {shown(activation)}; try 'elu'")
         return activation
     if activation in ("maxmin", "fullsort"):
         return GroupSort(2 if activation == "maxmin" else None)

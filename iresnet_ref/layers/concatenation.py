@@ -9,7 +9,7 @@ from functools import reduce
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, row_norm, size, to_host
+from iresnet_ref.arrays import device, namespace, public, require_parameters, row_norm, size, to_host
 from iresnet_ref.jacobian.factors import Concatenated, split
 from iresnet_ref.layers.activations import get, sigmoid
 from iresnet_ref.layers.layer import Layer, Pullback
@@ -19,6 +19,7 @@ from iresnet_ref.rounding.forward_error import ForwardError, combined, no_error,
 from iresnet_ref.rounding.jacobian_error import JacobianError, telescoped
 
 
+@public
 @dataclass(frozen=True)
 class Concatenation:
     """h ↦ [η₁h; η₂f(h)] with f = layer_k ∘ ⋯ ∘ layer_1; `raw` of shape (2,) are the learnt weights, None is η = 1/√2."""
@@ -37,8 +38,10 @@ class Concatenation:
         own = {f"{i}.{name}": p for i, layer in enumerate(self.inner) for name, p in layer.parameters.items()}
         return own if self.raw is None else {**own, "raw": self.raw}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> Concatenation:
         """Return the layer with these parameters."""
+        require_parameters(parameters, self.parameters)
         inner = (
             layer.with_parameters({name: parameters[f"{i}.{name}"] for name in layer.parameters})
             for i, layer in enumerate(self.inner)

@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, device, namespace, require_alike, require_real, row_norm, size, to_host
+from iresnet_ref.arrays import (
+    Array,
+    device,
+    namespace,
+    public,
+    require_alike,
+    require_parameters,
+    require_real,
+    row_norm,
+    size,
+    to_host,
+)
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.shared_factors import SharedDiagonal
 from iresnet_ref.layers.layer import Pullback, sum_probes
@@ -18,6 +29,7 @@ from iresnet_ref.rounding.forward_error import ForwardError, one_rounding
 from iresnet_ref.rounding.jacobian_error import JacobianError
 
 
+@public
 @dataclass(frozen=True)
 class DiagonalAffine:
     """h ↦ a∘h + b with `scale` a and `bias` b of the event's shape; ‖diag a‖_p = max|a| for every p.
@@ -36,7 +48,7 @@ class DiagonalAffine:
         require_alike(self.bias, self.scale, "bias")
         if tuple(self.bias.shape) != tuple(self.scale.shape):
             raise ShapeError(
-                f"bias: expected the shape {tuple(self.scale.shape)} of the scale, got {tuple(self.bias.shape)}"
+                f"bias: expected the shape {tuple(self.scale.shape)} of the scale, got {tuple(self.bias.shape)}; try zeros"
             )
 
     @property
@@ -49,8 +61,10 @@ class DiagonalAffine:
         """The scale and the bias."""
         return {"scale": self.scale, "bias": self.bias}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> DiagonalAffine:
         """Return the layer with these parameters."""
+        require_parameters(parameters, self.parameters)
         return DiagonalAffine(parameters["scale"], parameters["bias"])
 
     def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from iresnet_ref.arrays import Array, namespace
+from iresnet_ref.arrays import Array, namespace, public
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.lipswish import swish_error
 from iresnet_ref.layers.normal_distribution import FARTHEST, normal
@@ -90,6 +90,7 @@ def _gated(name: str, gate: Gate, lipschitz: float, curvature: float) -> Activat
     return Activation(name, lambda z: _raised(z) * gate(z)[0], both, second, lipschitz, curvature=curvature)
 
 
+@public
 def silu(beta: float = 1.0) -> Activation:
     """Return zσ(βz), of Lipschitz constant 1.0998… whatever β. Raises ValueError unless 0 < β < ∞.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from iresnet_ref.arrays import namespace
 from iresnet_ref.jacobian.factors import Factor
@@ -14,6 +14,7 @@ Pullback = tuple[Any, Any, dict[str, Any]]
 """(x̄, v̄, gradients): None for a cotangent that is zero."""
 
 
+@runtime_checkable
 class Layer(Protocol):
     """One layer of a branch."""
 

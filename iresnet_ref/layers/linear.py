@@ -19,6 +19,8 @@ from iresnet_ref.arrays import (
     device,
     expand_rows,
     namespace,
+    public,
+    require_parameters,
     require_real,
     row_norm,
     size,
@@ -47,7 +49,8 @@ class LinearLayer(ABC):
         require_real(self.bias, "bias")
         if tuple(self.bias.shape) != tuple(self.weight.shape[:1]):
             outputs = tuple(self.weight.shape[:1])
-            raise ShapeError(f"bias: expected one number for each output {outputs}, got shape {tuple(self.bias.shape)}")
+            got = tuple(self.bias.shape)
+            raise ShapeError(f"bias: expected one number for each output {outputs}, got shape {got}; try zeros of it")
 
     @property
     @abstractmethod
@@ -74,8 +77,10 @@ class LinearLayer(ABC):
         """The weight and the bias."""
         return {"weight": self.weight, "bias": self.bias}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> Self:
-        """Return the layer with these parameters."""
+        """Return the layer with these parameters. Raises ShapeError."""
+        require_parameters(parameters, self.parameters)
         return replace(self, weight=parameters["weight"], bias=parameters["bias"])
 
     def __call__(self, x: Any) -> Any:
@@ -157,6 +162,7 @@ class LinearLayer(ABC):
         return self.operator.squared().apply(variance + partial) + one_rounding(y, unit)
 
 
+@public
 @dataclass(frozen=True)
 class Affine(LinearLayer):
     """h ↦ W h + b, W of shape (out, in), b of shape (out,). Raises: ShapeError, DTypeError."""
@@ -164,7 +170,7 @@ class Affine(LinearLayer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.weight.ndim != 2:
-            raise ShapeError(f"dense layer: expected a weight of shape (out, in), got {tuple(self.weight.shape)}")
+            raise ShapeError(f"dense layer: expected a weight of shape (out, in), got {tuple(self.weight.shape)}; try Conv for kernels")
 
     @property
     def name(self) -> str:
@@ -182,6 +188,7 @@ class Affine(LinearLayer):
         return norm_bound(host), absolute_norm_bound(host)
 
 
+@public
 @dataclass(frozen=True)
 class Conv(LinearLayer):
     """h ↦ K ∗ h + b on images, K of shape (out, in, kh, kw) with odd sides, b of shape (out,), stride 1.

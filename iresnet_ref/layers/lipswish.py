@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, is_compiling, namespace, to_host
+from iresnet_ref.arrays import Array, is_compiling, namespace, public, require_parameters, to_host
 from iresnet_ref.jacobian.factors import Diagonal, Fan
 from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation, get, sigmoid
 from iresnet_ref.layers.layer import Pullback, sum_probes
@@ -59,6 +59,7 @@ def swish_derivatives(z: Array, beta: Any) -> tuple[Any, Any, Any]:
     return beta * bend, z * (z * (s * t)), z * bend
 
 
+@public
 def lipswish(beta: float = 1.0, *, scale: float = LIPSWISH) -> Activation:
     """Return φ(z) = zσ(βz)/`scale` with a fixed slope β > 0, 1-Lipschitz for scale ≥ 1.1. Raises ValueError.
 
@@ -108,6 +109,7 @@ ACTIVATIONS[HALF] = _activation(1.0, CLIPSWISH)
 FAMILIES["lipswish"] = lipswish
 
 
+@public
 @dataclass(frozen=True)
 class LipSwish:
     """h ↦ hσ(βh)/scale with a slope that is learnt, β = softplus(raw), `raw` of shape (1,); [C19] begins at raw = .5."""
@@ -125,8 +127,10 @@ class LipSwish:
         """The raw slope."""
         return {"raw": self.raw}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> LipSwish:
         """Return the layer with this raw slope."""
+        require_parameters(parameters, self.parameters)
         return LipSwish(parameters["raw"], self.scale)
 
     @property
@@ -188,6 +192,7 @@ class LipSwish:
         return self.fixed.noise(h, y, variance, unit)
 
 
+@public
 @dataclass(frozen=True)
 class CLipSwish:
     """h ↦ [φ(h), φ(−h)]/1.004 along the first event axis, channels of images; `inner` is φ/1.004, its slope fixed or learnt."""
@@ -204,6 +209,7 @@ class CLipSwish:
         """Those of φ."""
         return self.inner.parameters
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> CLipSwish:
         """Return the layer with these parameters."""
         return CLipSwish(self.inner.with_parameters(parameters))

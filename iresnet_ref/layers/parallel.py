@@ -9,7 +9,7 @@ from functools import reduce
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import namespace, row_norm, size
+from iresnet_ref.arrays import namespace, public, require_parameters, row_norm, size
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.shared_factors import Summed
 from iresnet_ref.layers.layer import Layer, Pullback
@@ -21,6 +21,7 @@ from iresnet_ref.rounding.jacobian_error import JacobianError, telescoped
 Path = tuple[Layer, ...]
 
 
+@public
 @dataclass(frozen=True)
 class Parallel:
     """h ↦ Σ_k f_k(h), f_k a sequence of layers; an empty one is the identity. ‖Σ J_k‖ ≤ Σ_k Π Lip of the layers of f_k.
@@ -57,8 +58,10 @@ class Parallel:
             for k, path in enumerate(self.paths) for i, layer in enumerate(path) for name, p in layer.parameters.items()
         }  # fmt: skip
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> Parallel:
         """Return the layer with these parameters."""
+        require_parameters(parameters, self.parameters)
         return Parallel(
             tuple(
                 tuple(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from iresnet_ref.arrays import Array, namespace
+from iresnet_ref.arrays import Array, namespace, public
 from iresnet_ref.layers.activations import Activation
 
 
@@ -31,6 +31,7 @@ def _none(z: Array) -> Any:
     return namespace(z).zeros_like(z)
 
 
+@public
 def hardtanh(low: float = -1.0, high: float = 1.0) -> Activation:
     """Return min(max(z, low), high), 1-Lipschitz; φ′ = 0 at both kinks. Raises ValueError unless low < high, both finite.
 
@@ -49,6 +50,7 @@ def hardtanh(low: float = -1.0, high: float = 1.0) -> Activation:
     )
 
 
+@public
 def softshrink(threshold: float = 0.5) -> Activation:
     """Return z − min(max(z, −λ), λ), 1-Lipschitz; φ′ = 0 at both kinks. Raises ValueError unless 0 ≤ λ < ∞.
 

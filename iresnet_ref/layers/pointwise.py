@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import flatten_events, namespace, size
+from iresnet_ref.arrays import flatten_events, namespace, public, size
 from iresnet_ref.jacobian.factors import Diagonal
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.layer import Pullback, sum_probes
@@ -16,6 +16,7 @@ from iresnet_ref.rounding.forward_error import ForwardError, one_rounding, throu
 from iresnet_ref.rounding.jacobian_error import JacobianError
 
 
+@public
 @dataclass(frozen=True)
 class Pointwise:
     """h ↦ φ(h), entry by entry."""
@@ -32,6 +33,7 @@ class Pointwise:
         """None."""
         return {}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> Pointwise:
         """Return itself."""
         del parameters

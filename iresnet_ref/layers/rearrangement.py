@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import device, namespace
+from iresnet_ref.arrays import device, namespace, public
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.shared_factors import Rearranged
 from iresnet_ref.layers.layer import Pullback
@@ -15,6 +15,7 @@ from iresnet_ref.rounding.forward_error import ForwardError
 from iresnet_ref.rounding.jacobian_error import JacobianError
 
 
+@public
 @dataclass(frozen=True)
 class Rearrangement:
     """Events of shape `event`, their axes in the order `axes`, read as events of shape `out`.
@@ -49,6 +50,7 @@ class Rearrangement:
         """None."""
         return {}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> Rearrangement:
         """Return itself."""
         del parameters

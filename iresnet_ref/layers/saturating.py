@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from iresnet_ref.arrays import Array, namespace
+from iresnet_ref.arrays import Array, namespace, public
 from iresnet_ref.layers.activations import Activation, get, sech_squared, sigmoid
 
 SELU_SCALE = 1.0507009873554804934193349852946
@@ -78,6 +78,7 @@ def _selu_second(z: Array) -> Any:
     return (SELU_SCALE * SELU_ALPHA) * namespace(z).exp(left) * (1.0 - positive)
 
 
+@public
 def celu(alpha: float = 1.0) -> Activation:
     """Return CELU: z for z > 0, α(e^{z/α} − 1) below; 1-Lipschitz. Raises ValueError unless 0 < α < ∞.
 
@@ -104,6 +105,7 @@ def celu(alpha: float = 1.0) -> Activation:
     )
 
 
+@public
 def softplus(beta: float = 1.0) -> Activation:
     """Return log(1 + e^{βz})/β, 1-Lipschitz, with φ′ = σ(βz). Raises ValueError unless 0 < β < ∞.
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import device, namespace, size
+from iresnet_ref.arrays import device, namespace, public, size
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.factors import Permutation
 from iresnet_ref.layers.layer import Pullback
@@ -20,6 +20,7 @@ from iresnet_ref.rounding.forward_error import ForwardError
 from iresnet_ref.rounding.jacobian_error import JacobianError
 
 
+@public
 @dataclass(frozen=True)
 class GroupSort:
     """Sort each `group` of neighbouring channels, the largest first; channels are the first event axis, pixels are apart.
@@ -44,6 +45,7 @@ class GroupSort:
         """None."""
         return {}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> GroupSort:
         """Return itself."""
         del parameters

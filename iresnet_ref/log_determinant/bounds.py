@@ -6,7 +6,10 @@ import math
 
 import numpy as np
 
+from iresnet_ref.arrays import public, require_lipschitz, whole_number
 
+
+@public
 def logdet_bounds(d: int, lipschitz: float) -> tuple[float, float]:
     """Return (d·log(1 − L), d·log(1 + L)), which enclose log det(I + J): every eigenvalue of J has modulus ≤ L.
 
@@ -15,9 +18,12 @@ def logdet_bounds(d: int, lipschitz: float) -> tuple[float, float]:
     >>> [round(bound, 4) for bound in logdet_bounds(3, 0.5)]
     [-2.0794, 1.2164]
     """
+    require_lipschitz("logdet_bounds", lipschitz)
+    whole_number("logdet_bounds: d", d, 0)
     return d * math.log1p(-lipschitz), d * math.log1p(lipschitz)
 
 
+@public
 def truncation_bound(d: int, lipschitz: float, n: int) -> float:
     """Return −d(log(1 − L) + Σ_{k≤n} Lᵏ/k) ≥ |Σ_{k>n} (−1)^{k+1} tr(Jᵏ)/k| ([B19] Thm 4).
 
@@ -27,7 +33,10 @@ def truncation_bound(d: int, lipschitz: float, n: int) -> float:
     >>> abs(truncation_bound(2, 0.5, 0) - 2 * math.log(2)) < 1e-15
     True
     """
-    if lipschitz <= 0.0:
+    require_lipschitz("truncation_bound", lipschitz)
+    whole_number("truncation_bound: d", d, 0)
+    whole_number("truncation_bound: n", n, 0)
+    if lipschitz == 0.0:
         return 0.0
     slope = -math.log(lipschitz)
     m = n + min(10**6, math.ceil((46.1 - math.log1p(-lipschitz)) / slope))  # the rest is below 1e-20 of the first term

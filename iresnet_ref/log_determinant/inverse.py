@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import namespace, size
+from iresnet_ref.arrays import namespace, public, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.inversion.solve import invert_block
@@ -36,6 +36,7 @@ class InverseLogDet(LogDet):
     displacement_bound: Any = None
 
 
+@public
 def logdet_of_inverse(
     block: ResidualBlock,
     y: Any,

@@ -15,12 +15,14 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from iresnet_ref.arrays import public
 from iresnet_ref.errors import DTypeError, InfiniteVarianceError
 
 LONGEST = 200_000
 """No series is drawn longer. What this leaves out is below 2⁻⁶⁴ for L ≤ .9997, and part of the result's bias bound beyond."""
 
 
+@public
 @dataclass(frozen=True)
 class LengthDistribution:
     """The distribution of N given by `survival(k)` = P(N ≥ k), decreasing from survival(1) = 1, with its tail ratio.
@@ -35,6 +37,7 @@ class LengthDistribution:
     name: str = "user distribution"
     finite_at_ratio: bool = False
 
+    @public
     def has_finite_variance(self, lipschitz: float, *, gradient: bool = False) -> bool:
         """Return whether finite variance follows from L alone, for the value or for its parameter gradient."""
         square = lipschitz * lipschitz
@@ -45,6 +48,7 @@ class LengthDistribution:
         )
 
 
+@public
 def geometric(q: float, n_exact_terms: int = 1) -> LengthDistribution:
     """Return P(N ≥ k) = q^max(k − n_exact_terms, 0), 0 < q < 1: the first `n_exact_terms` terms are always taken, with weight 1.
 
@@ -59,6 +63,7 @@ def geometric(q: float, n_exact_terms: int = 1) -> LengthDistribution:
     return LengthDistribution(lambda k: q ** max(k - n_exact_terms, 0), q, name, True)
 
 
+@public
 def poisson(mean: float, n_exact_terms: int = 1) -> LengthDistribution:
     """Return N = n_exact_terms + Poisson(mean). Its variance is infinite for every L > 0: it exists to be refused, or overridden.
 
@@ -66,7 +71,7 @@ def poisson(mean: float, n_exact_terms: int = 1) -> LengthDistribution:
     False
     """
     if not 0.0 < mean <= LONGEST or n_exact_terms < 1:
-        raise ValueError(f"poisson: expected mean > 0, at most {LONGEST}, and n_exact_terms ≥ 1, got {mean}, {n_exact_terms}")
+        raise ValueError(f"poisson: expected mean > 0, at most {LONGEST}, and n_exact_terms ≥ 1, got {mean}, {n_exact_terms}; try 4.0")
 
     # P(Poisson = n), and P(Poisson ≥ n) summed from the far end, so that small tails do not cancel; what is beyond underflows
     last = math.ceil(mean + 40.0 * math.sqrt(mean)) + 200
@@ -80,6 +85,7 @@ def poisson(mean: float, n_exact_terms: int = 1) -> LengthDistribution:
     return LengthDistribution(survival, 0.0, f"poisson({mean:g}, n_exact_terms={n_exact_terms})")
 
 
+@public
 @lru_cache(maxsize=256)
 def near_optimal(lipschitz: float, cost: float | None = None) -> LengthDistribution:
     """Return P(N ≥ k) = min(1, s·Lᵏ/k), s such that E[N] = cost (default: max(6, 1.5/(1 − L))).

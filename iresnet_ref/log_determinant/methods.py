@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
+from iresnet_ref.arrays import public
 from iresnet_ref.errors import DTypeError
 from iresnet_ref.log_determinant.length_distributions import (
     LengthDistribution,
@@ -41,6 +42,7 @@ class LogDetMethod:
         return self
 
 
+@public
 @dataclass(frozen=True)
 class Exact(LogDetMethod):
     """det(I + J) at the narrowest dimension n, in n³ operations; its rounding is bounded by `ir.bounds.logdet_error_bound`.
@@ -95,10 +97,12 @@ class Truncated(Estimate):
             raise ValueError(f"{type(self).__name__}: expected terms ≥ 1, got {self.terms}; try {type(self).__name__}(terms=10)")
 
 
+@public
 @dataclass(frozen=True)
 class Series(Truncated):
     """Σ_{k≤terms} (−1)^{k+1} vᵀJᵏv/k; |bias| ≤ −r(log(1 − L) + Σ_{k≤terms} Lᵏ/k) for rank J ≤ r ([B19] Thm 4)."""
 
+@public
 @dataclass(frozen=True)
 class Roulette(Estimate):
     """The unbiased series of random length N, drawn for each sample ([C19] eq. 6).
@@ -126,6 +130,7 @@ class Roulette(Estimate):
         return table(lengths, lipschitz)
 
 
+@public
 @dataclass(frozen=True)
 class Arnoldi(Truncated):
     """Quadrature on the Krylov space of `terms` ≤ d products; |bias| ≤ (r + d)Σ_{k>terms} Lᵏ/k is proved, and usually far too large.
@@ -133,6 +138,7 @@ class Arnoldi(Truncated):
     Its gradient is that of the series with as many terms.
     """
 
+@public
 @dataclass(frozen=True)
 class Auto(LogDetMethod):
     """`Exact` while the narrowest dimension is at most 256, else `estimate`.

@@ -16,13 +16,14 @@ import math
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, size
+from iresnet_ref.arrays import device, namespace, public, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.rounding import down
 from iresnet_ref.rounding.forward_error import no_error
 from iresnet_ref.rounding.jacobian_error import JacobianError, telescoped
 
 
+@public
 def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> Any:
     """Return, per row, a bound on |value − log det(I + J_g(x))| of `logdet(block, x, method="exact")`, in nats.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from iresnet_ref.arrays import public
 from iresnet_ref.log_determinant.length_distributions import (
     LengthDistribution,
     Table,
@@ -24,6 +25,7 @@ from iresnet_ref.log_determinant.length_distributions import (
 from iresnet_ref.probes import ProbeKind
 
 
+@public
 def roulette_variance_bound(
     lipschitz: float,
     d: int,
@@ -54,7 +56,7 @@ variance is not proved from L = 0.9; try near_optimal(0.9) or geometric(0.9), or
     if not 0.0 <= lipschitz < 1.0 or d < 1 or block < 1 or exact_traces < 0:
         raise ValueError(
             "roulette_variance_bound: expected 0 ≤ lipschitz < 1, d ≥ 1, block ≥ 1 and exact_traces ≥ 0, got "
-            f"{lipschitz}, {d}, {block}, {exact_traces}"
+            f"{lipschitz}, {d}, {block}, {exact_traces}; try roulette_variance_bound(0.9, 2)"
         )
     lengths = near_optimal(lipschitz) if lengths is None else lengths
     require_finite_variance(lengths, lipschitz)

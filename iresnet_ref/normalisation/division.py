@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import require_real, to_host
-from iresnet_ref.errors import ShapeError
+from iresnet_ref.arrays import all_finite, public, require_real, to_host
+from iresnet_ref.errors import NonFiniteError, ShapeError
 from iresnet_ref.layers.linear import LinearLayer
 from iresnet_ref.norms.induced import induced_norm_bound, require_norm
 
 Weight = TypeVar("Weight")
 
 
+@public
 def normalise(weight: Weight, c: float, *, norm: float = 2.0) -> Weight:
     """Return W if ‖W‖ ≤ c is proved, else W·c/σ̄ with σ̄ a proved bound and a margin for the rounding of the product.
 
@@ -51,9 +52,9 @@ def normalise(weight: Weight, c: float, *, norm: float = 2.0) -> Weight:
     if bound <= c:
         return weight
     if not math.isfinite(bound):
-        raise ValueError(
-            "normalise: expected finite weights, got NaN or infinity; look for the step that produced them"
-        )
+        if not all_finite(w):
+            raise NonFiniteError("normalise: expected finite weights, got NaN or infinity; look for the step that produced them")
+        raise ValueError(f"normalise: expected weights whose norm is within float64, got {bound}; scale them down first")
     # The scaled entries are rounded in the weights' own precision: a relative error u in each moves the norm by at most
     # u‖|W|‖₂ ≤ u √n ‖W‖₂, n the smaller side; the proof itself has a slack of about n²u in float64. For a kernel n is that
     # of its reshaped matrix. Too small a margin costs another proof, nothing else.

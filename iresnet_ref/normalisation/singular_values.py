@@ -11,7 +11,20 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, all_finite, device, from_host, namespace, require_real, stack_norm
+from iresnet_ref.arrays import (
+    Array,
+    all_finite,
+    device,
+    from_host,
+    namespace,
+    public,
+    require_alike,
+    require_finite,
+    require_full_precision,
+    require_real,
+    stack_norm,
+    whole_number,
+)
 from iresnet_ref.errors import ConvergenceError, NonFiniteError, ShapeError
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.jacobian.factors import Dense, Factor
@@ -31,6 +44,7 @@ class SingularTriple(NamedTuple):
     v: Any
 
 
+@public
 def spectral_norm(weight: Any) -> Any:
     """Return ‖A‖₂ as a 0-d array, exactly to rounding, of a matrix, an operator or a linear layer.
 
@@ -53,6 +67,7 @@ def spectral_norm(weight: Any) -> Any:
     return xp.linalg.svdvals(operator.matrix())[0]
 
 
+@public
 def gram_bound(weight: Any, *, squarings: int = 6) -> Any:
     """Return ‖G^(2^s)‖_F^(1/2^(s+1)) ≥ ‖A‖₂, G = AᵀA, as a 0-d array, for a matrix, an operator or a linear layer.
 
@@ -64,6 +79,7 @@ def gram_bound(weight: Any, *, squarings: int = 6) -> Any:
     >>> 4.0 <= float(gram_bound(np.diag([3.0, 4.0]), squarings=3)) < 4.0001
     True
     """
+    whole_number("gram_bound: squarings", squarings, 0, 60)
     operator = _operator(weight)
     xp = namespace(operator.weight)
     magnitude = xp.max(xp.abs(operator.weight))
@@ -93,6 +109,7 @@ def gram_bound(weight: Any, *, squarings: int = 6) -> Any:
     return unit * xp.max(xp.exp(logarithm) * (1.0 - xp.astype(zero, logarithm.dtype)))
 
 
+@public
 def power_iteration(
     operator: Factor,
     like: Array,
@@ -119,8 +136,15 @@ def power_iteration(
     >>> round(float(sigma), 6)
     4.0
     """
+    whole_number("power_iteration: steps", steps, 1)
+    if rtol is not None and not rtol > 0.0:
+        raise ValueError(f"power_iteration: expected rtol > 0, got {rtol}; leave it out for a fixed number of steps")
     xp = namespace(like)
     n = math.prod(operator.in_shape)
+    if start is not None:
+        require_real(start, "start")
+        require_alike(start, like, "start")
+        require_finite(start=start)
     if start is None:
         start = from_host(Probes(seed=seed, kind="gaussian").gaussians(1, n).reshape(1, *operator.in_shape), like)
     if tuple(start.shape) != (1, *operator.in_shape):
@@ -140,7 +164,7 @@ def power_iteration(
     v = unit(start, unit(somewhere, somewhere))
     image = operator.apply(v)
     residual = math.inf
-    for step in range(1, max(steps, 1) + 1):
+    for step in range(1, steps + 1):
         u = unit(image, xp.zeros_like(image))
         v = unit(operator.transpose(u), v)
         image = operator.apply(v)
@@ -162,6 +186,7 @@ def power_iteration(
     return triple
 
 
+@public
 def singular_triple(weight: Any, *, start: Any = None, seed: int = 0, steps: int = 10_000) -> SingularTriple:
     """Return the largest singular value of a matrix, an operator or a linear layer, with its singular vectors.
 
@@ -190,6 +215,7 @@ def _operator(weight: Any) -> Any:
     """Return the operator of a layer, an operator as it is, a matrix as Dense. Raises ShapeError, DTypeError, NonFiniteError."""
     if isinstance(weight, LinearLayer | Dense | Convolution):
         operator: Any = weight.operator if isinstance(weight, LinearLayer) else weight
+        require_full_precision(operator.weight, "spectral norm", "weights cast to float32:")
         if not all_finite(operator.weight):
             raise NonFiniteError("spectral norm: expected finite weights, got NaN or infinity; look for the step that produced them")
         return operator

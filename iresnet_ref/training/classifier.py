@@ -6,12 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iresnet_ref.arrays import Array, device, flatten_events, namespace, product, require_alike, require_batch, size
+from iresnet_ref.arrays import (
+    Array,
+    device,
+    flatten_events,
+    namespace,
+    product,
+    public,
+    require_alike,
+    require_batch,
+    size,
+)
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.flows.bijections.composition import Composition
+from iresnet_ref.flows.bijections.composition import as_composition
 from iresnet_ref.flows.bijections.protocol import DEFAULT
 
 
+@public
 @dataclass(frozen=True)
 class Classifier:
     """Logits W F(x) + b of shape (batch, classes): W = `weight` (classes, d), b = `bias` (classes,), d the features' number.
@@ -29,20 +40,24 @@ class Classifier:
     bias: Array
 
     def __post_init__(self) -> None:
-        steps = self.steps if isinstance(self.steps, Composition) else Composition(tuple(self.steps))
+        steps = as_composition(self.steps)
         object.__setattr__(self, "steps", steps)
         d, classes = size(steps.out_shape), tuple(self.bias.shape)
         if len(classes) != 1 or tuple(self.weight.shape) != (*classes, d):
             raise ShapeError(
-                f"classifier: expected weight (classes, {d}) and bias (classes,), got {tuple(self.weight.shape)} and {classes}"
+                f"classifier: expected weight (classes, {d}) and bias (classes,), got {tuple(self.weight.shape)} and {classes}; "
+                "try Classifier.fresh(steps, classes)"
             )
         for array in (*steps.parameters().values(), self.bias):
             require_alike(array, self.weight, "classifier")
 
     @classmethod
+    @public
     def fresh(cls, steps: Any, classes: int) -> Classifier:
         """Return one whose head is zero: every class is as likely, and the first step moves the head alone."""
-        composition = steps if isinstance(steps, Composition) else Composition(tuple(steps))
+        if classes < 1:
+            raise ShapeError(f"classifier: expected classes ≥ 1, got {classes}; try as many as there are labels")
+        composition = as_composition(steps)
         arrays = list(composition.parameters().values())
         if not arrays:
             raise ShapeError("classifier: expected steps with parameters, got none; try [ir.ResidualBlock(ir.mlp((2, 8, 2)))]")
@@ -51,6 +66,7 @@ class Classifier:
         weight, bias = (xp.zeros(shape, dtype=like.dtype, device=device(like)) for shape in shapes)
         return cls(composition, weight, bias)
 
+    @public
     def __call__(self, x: Any, *, check: bool = True) -> Any:
         """Return the logits of x (batch, *event). Raises ShapeError, DTypeError, NonFiniteError."""
         self.require(x, check=check)
@@ -70,21 +86,24 @@ class Classifier:
         """Return W·features + b."""
         return product(features, namespace(features).permute_dims(self.weight, (1, 0))) + self.bias
 
+    @public
     def initialise(self, x: Any) -> Classifier:
         """Return it with the steps' data-dependent state set from the batch x."""
+        self.require(x)
         return replace(self, steps=self.steps.initialise(x))
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters of the steps, "head.weight" and "head.bias"."""
         return {**self.steps.parameters(), "head.weight": self.weight, "head.bias": self.bias}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> Classifier:
         """Return it with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
         rest = dict(parameters)
         try:
             weight, bias = rest.pop("head.weight"), rest.pop("head.bias")
         except KeyError as missing:
-            raise ShapeError(f"parameters: expected head.weight and head.bias, got no {missing}") from None
+            raise ShapeError(f"parameters: expected head.weight and head.bias, got no {missing}; try the keys of parameters()") from None
         return Classifier(self.steps.with_parameters(rest), weight, bias)
 
     def pullback(self, x: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:

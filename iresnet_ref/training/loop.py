@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import all_finite, namespace, require_finite, to_host
-from iresnet_ref.errors import DivergedError, NonFiniteError, NotContractiveError, ShapeError
+from iresnet_ref.arrays import all_finite, namespace, public, require_finite, shown, to_host, whole_number
+from iresnet_ref.errors import DivergedError, DTypeError, NonFiniteError, NotContractiveError, ShapeError
+from iresnet_ref.flows.flow import Flow
 from iresnet_ref.training import optimiser
+from iresnet_ref.training.classifier import Classifier
 from iresnet_ref.training.losses import Loss
 from iresnet_ref.training.normalised_model import NormalisedModel
 from iresnet_ref.training.optimiser import Moments
@@ -19,6 +21,7 @@ from iresnet_ref.training.optimiser import Moments
 _REMEDY = "try a smaller learning_rate, clip= or warm_up="
 
 
+@public
 @dataclass(frozen=True)
 class Settings:
     """`clip` bounds the gradient's global norm, `warm_up` counts steps, `average` is the decay of the moving average (0: none)."""
@@ -37,7 +40,7 @@ class Settings:
                 and self.warm_up >= 0 and len(self.betas) == 2 and all(0.0 <= b < 1.0 for b in decays)):
             raise ValueError(
                 "settings: expected learning_rate, epsilon, clip > 0, weight_decay, warm_up ≥ 0, betas and average in [0, 1), "
-                f"got {self}"
+                f"got {self}; try Settings()"
             )
 
 
@@ -65,12 +68,15 @@ class State:
         return self.normalised.with_parameters(self.average).model if self.average else self.model
 
 
+@public
 def start(model: Any, *, lipschitz: float | None = 0.9, settings: Settings | None = None) -> State:
     """Return the state before the first step of training a flow or `Classifier`, already initialised (ActNorm).
 
     `lipschitz` bounds Lip(g) of every residual branch, by certificate, after every step; None trains the raw weights as
     they are: a standard ResNet. Raises NotContractiveError, NonFiniteError, ShapeError for a model without parameters.
     """
+    if not isinstance(model, Flow | Classifier):
+        raise DTypeError(f"start: expected a flow or a Classifier, got {shown(model)}; try ir.Flow([ir.ResidualBlock(branch)])")
     settings = Settings() if settings is None else settings
     normalised = NormalisedModel(model, lipschitz)
     parameters = normalised.parameters()
@@ -81,6 +87,7 @@ def start(model: Any, *, lipschitz: float | None = 0.9, settings: Settings | Non
     return State(normalised, settings, Moments.zero(parameters), parameters if settings.average else {})
 
 
+@public
 def fit(
     state: State,
     loss: Callable[[Any, int], Loss],
@@ -108,6 +115,7 @@ def fit(
     >>> losses[-1] < losses[0], state.step
     (True, 5)
     """
+    whole_number("fit: steps", steps, 0)
     good, before = state, None
     for _ in range(steps):
         found, value = _evaluated(state, loss, good)
@@ -124,7 +132,9 @@ def fit(
 def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> tuple[dict[str, Any], float]:
     """Return the gradient with respect to the raw parameters, clipped, and the loss. Raises DivergedError with `good`."""
     found = loss(state.model, state.step)
-    _require_fitting(found.gradients, state.model.parameters())
+    if not isinstance(found, Loss):
+        raise DTypeError(f"loss: expected a Loss, got {shown(found)}; try Loss(value, gradients)")
+    optimiser.require_fitting(found.gradients, state.model.parameters())
     gradients = state.normalised.pullback(found.gradients)
     norm = optimiser.global_norm(gradients)
     value, size = (float(v) for v in to_host(namespace(norm).stack([found.value, norm])))
@@ -163,13 +173,3 @@ def _stepped(state: State, gradients: dict[str, Any]) -> State:
         ) from error
     average = optimiser.averaged(state.average, parameters, settings.average) if settings.average else {}
     return replace(state, normalised=normalised, moments=moments, average=average, step=state.step + 1)
-
-
-def _require_fitting(gradients: dict[str, Any], parameters: dict[str, Any]) -> None:
-    """Refuse gradients that are not those of the parameters: none would be skipped, or broadcast, silently."""
-    others = sorted(k for k, p in parameters.items() if k not in gradients or tuple(gradients[k].shape) != tuple(p.shape))
-    if others:
-        raise ShapeError(
-            f"loss: expected a gradient of the shape of each parameter, got none or others at {others[:5]}; "
-            "try maximum_likelihood, classification or hybrid of the model that is passed in"
-        )

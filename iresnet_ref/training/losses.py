@@ -12,9 +12,12 @@ from iresnet_ref.arrays import (
     flatten_events,
     holds,
     namespace,
+    public,
     require_alike,
+    require_array,
     require_batch,
     require_finite,
+    require_real,
 )
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flows.bijections.protocol import Options
@@ -23,6 +26,7 @@ from iresnet_ref.flows.mixture import GaussianMixture, log_softmax, log_sum
 from iresnet_ref.training.classifier import Classifier
 
 
+@public
 @dataclass(frozen=True)
 class Loss:
     """A `value` (a 0-d array) and its `gradients`, {parameter: array}."""
@@ -31,6 +35,7 @@ class Loss:
     gradients: dict[str, Any]
 
 
+@public
 def maximum_likelihood(
     flow: Flow, x: Any, *, weights: Any = None, options: Options | None = None, step: int = 0, check: bool = True
 ) -> Loss:
@@ -50,13 +55,14 @@ def maximum_likelihood(
     require_alike(x, flow.base.like, "x")
     xp = namespace(x)
     if x.shape[0] == 0:
-        raise ShapeError(f"maximum_likelihood: expected a batch with rows, got {tuple(x.shape)}")
+        raise ShapeError(f"maximum_likelihood: expected a batch with rows, got {tuple(x.shape)}; try at least one")
     weights = _weights(x, weights)
     options = _of_step(flow, options, step)
     log_prob, _, gradients = flow.log_prob_and_gradient(x, weights=-weights, options=options, check=False)
     return Loss(-xp.sum(weights * log_prob.value), gradients)
 
 
+@public
 def cross_entropy(logits: Any, labels: Any, *, weights: Any = None, check: bool = True) -> tuple[Any, Any]:
     """Return −Σ_b w_b log softmax(logits_b)[label_b] in nats, and its gradient with respect to the logits.
 
@@ -69,8 +75,9 @@ def cross_entropy(logits: Any, labels: Any, *, weights: Any = None, check: bool 
     >>> value.round(4).tolist(), gradient.tolist()
     (0.6931, [[0.5, -0.5]])
     """
-    if logits.ndim != 2:
-        raise ShapeError(f"cross_entropy: expected logits (batch, classes), got {tuple(logits.shape)}")
+    require_real(logits, "logits")
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ShapeError(f"cross_entropy: expected logits (batch, classes), got {tuple(logits.shape)}; put the batch first")
     _require_labels(labels, logits.shape[0], logits.shape[1], check, logits=logits, weights=weights)
     return _cross_entropy(logits, labels, _weights(logits, weights))
 
@@ -87,6 +94,7 @@ def _cross_entropy(logits: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
     return value, weights[:, None] * (exponentials / total - is_label)
 
 
+@public
 def classification(
     model: Classifier, x: Any, labels: Any, *, weights: Any = None, check: bool = True
 ) -> Loss:
@@ -108,6 +116,7 @@ def classification(
     return Loss(value, model.pullback_at(inputs, y, logits_bar)[1])
 
 
+@public
 def hybrid(
     flow: Flow,
     x: Any,
@@ -140,7 +149,7 @@ def hybrid(
     flow.steps.require(x, "x", check=False, weights=weights, label_weights=label_weights)
     require_alike(x, flow.base.like, "x")
     if not isinstance(flow.base, GaussianMixture):
-        raise DTypeError(f"hybrid: expected a flow whose base is a GaussianMixture, got {type(flow.base).__name__}")
+        raise DTypeError(f"hybrid: expected a flow whose base is a GaussianMixture, got {type(flow.base).__name__}; try base=")
     if not 0.0 <= density < math.inf:
         raise ValueError(f"hybrid: expected 0 ≤ density < inf, got {density}; try 1/d, d the dimensions of an event")
     classes = flow.base.logits.shape[0]
@@ -171,13 +180,17 @@ def _of_step(flow: Flow, options: Options | None, step: int) -> Options:
 
 def _require_labels(labels: Any, batch: int, classes: int, check: bool, **arrays: Any) -> None:
     """Refuse labels that are not integers in [0, classes), and arrays that are not finite: one host synchronisation."""
+    require_array(labels, "labels")
     if tuple(labels.shape) != (batch,):
-        raise ShapeError(f"labels: expected shape ({batch},), one for each row, got {tuple(labels.shape)}")
+        raise ShapeError(f"labels: expected shape ({batch},), one for each row, got {tuple(labels.shape)}; try one integer a row")
     xp = namespace(labels)
     if not xp.isdtype(labels.dtype, "integral"):
         raise DTypeError(f"labels: expected integers, got {labels.dtype}; try xp.astype(labels, xp.int32)")
     if not check:
         return
+    for name, a in arrays.items():
+        if a is not None:
+            require_real(a, name)
     finite = [xp.isfinite(a) for a in arrays.values() if a is not None]
     if not holds((labels >= 0) & (labels < classes), *finite):
         require_finite(**arrays)
@@ -192,5 +205,5 @@ def _weights(like: Array, weights: Any) -> Any:
     require_batch(weights, (), "weights", check=False)
     require_alike(weights, like, "weights")
     if weights.shape[0] != like.shape[0]:
-        raise ShapeError(f"weights: expected one for each of {like.shape[0]} rows, got {weights.shape[0]}")
+        raise ShapeError(f"weights: expected one for each of {like.shape[0]} rows, got {weights.shape[0]}; try as many")
     return weights

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from iresnet_ref.arrays import public
 from iresnet_ref.branches.normalised import NormalisedBranch
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.flows.bijections.composition import Composition, FactorOut
 from iresnet_ref.flows.bijections.residual import Residual
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class NormalisedModel:
     """A flow or classifier of raw weights, and `model`, the same with every residual branch certified: Lip(g) ≤ `lipschitz`.
@@ -60,6 +62,7 @@ class NormalisedModel:
         parameters: dict[str, Any] = self.raw.parameters()
         return parameters
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> NormalisedModel:
         """Return the same normalisation of other raw parameters. Raises ShapeError."""
         return replace(self, raw=self.raw.with_parameters(parameters))

@@ -5,15 +5,18 @@ Loshchilov, Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019, arXiv 17
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import namespace, stack_norm
+from iresnet_ref.arrays import namespace, public, require_array, require_real, stack_norm, whole_number
+from iresnet_ref.errors import ShapeError
 
 Arrays = Mapping[str, Any]
 
 
+@public
 @dataclass(frozen=True)
 class Moments:
     """Running means of the gradient (`first`) and its square (`second`) after `step` steps."""
@@ -23,12 +26,16 @@ class Moments:
     step: int = 0
 
     @classmethod
+    @public
     def zero(cls, parameters: Arrays) -> Moments:
         """Return the moments before the first step."""
+        for key, p in parameters.items():
+            require_array(p, f"parameters[{key!r}]")
         first, second = ({k: namespace(p).zeros_like(p) for k, p in parameters.items()} for _ in range(2))
         return cls(first, second)
 
 
+@public
 def adamw(
     parameters: Arrays,
     gradients: Arrays,
@@ -42,7 +49,7 @@ def adamw(
     """Return (parameters, moments) after one step of AdamW, of Adam where `weight_decay` is 0.
 
     m ← β₁m + (1 − β₁)g, s ← β₂s + (1 − β₂)g², θ ← θ(1 − ηλ) − η m̂/(√ŝ + ε), with m̂ = m/(1 − β₁ᵗ) and ŝ = s/(1 − β₂ᵗ).
-    A parameter without a gradient raises KeyError: nothing is skipped silently.
+    Raises ShapeError for gradients or moments that are not those of the parameters: nothing is skipped or broadcast silently.
 
     >>> import numpy as np
     >>> p = {"a": np.asarray([1.0, -2.0])}
@@ -50,6 +57,17 @@ def adamw(
     >>> moved["a"].round(6).tolist()
     [0.5, -1.5]
     """
+    require_fitting(gradients, parameters)
+    for own in (moments.first, moments.second):
+        require_fitting(own, parameters)
+    if not all(0.0 <= b < 1.0 for b in betas):
+        raise ValueError(f"adamw: expected betas in [0, 1), got {betas}; try (0.9, 0.999)")
+    whole_number("adamw: moments.step", moments.step, 0)
+    if not (math.isfinite(learning_rate) and epsilon > 0.0 and 0.0 <= weight_decay < math.inf):
+        raise ValueError(
+            "adamw: expected a finite learning_rate, epsilon > 0 and 0 ≤ weight_decay < inf, got "
+            f"{learning_rate}, {epsilon} and {weight_decay}; try the defaults"
+        )
     step = moments.step + 1
     b1, b2 = betas
     first = {k: b1 * moments.first[k] + (1.0 - b1) * gradients[k] for k in parameters}
@@ -61,6 +79,7 @@ def adamw(
     return moved, Moments(first, second, step)
 
 
+@public
 def global_norm(gradients: Arrays) -> Any:
     """Return the 2-norm of all gradients together, a 0-d array; it overflows only where the norm itself does.
 
@@ -74,10 +93,15 @@ def global_norm(gradients: Arrays) -> Any:
 def flat(arrays: Iterable[Any]) -> Any:
     """Return the entries of all arrays behind each other, (n,)."""
     arrays = list(arrays)
+    if not arrays:
+        raise ShapeError("gradients: expected at least one array, got none; try those of a model with parameters")
+    for array in arrays:
+        require_array(array, "gradients")
     xp = namespace(*arrays)
     return xp.concat([xp.reshape(a, (-1,)) for a in arrays], axis=0)
 
 
+@public
 def clip(gradients: Arrays, largest: float, norm: Any = None) -> dict[str, Any]:
     """Return the gradients times min(1, largest/‖g‖), ‖g‖ = `norm`, by default `global_norm`: the direction stays.
 
@@ -85,12 +109,30 @@ def clip(gradients: Arrays, largest: float, norm: Any = None) -> dict[str, Any]:
     >>> clip({"a": np.asarray([3.0, 4.0])}, 1.0)["a"].round(3).tolist()
     [0.6, 0.8]
     """
+    if not 0.0 < largest < math.inf:
+        raise ValueError(f"clip: expected 0 < largest < inf, got {largest}; try 1.0")
+    if norm is not None:
+        require_real(norm, "norm")
+        if norm.ndim:
+            raise ShapeError(f"clip: expected norm as a 0-d array, got shape {tuple(norm.shape)}; try global_norm(gradients)")
     norm = global_norm(gradients) if norm is None else norm
     xp = namespace(norm)
     factor = largest / xp.maximum(norm, xp.full_like(norm, largest))
     return {k: factor * g for k, g in gradients.items()}
 
 
+def require_fitting(gradients: Arrays, parameters: Arrays) -> None:
+    """Refuse gradients that are not those of the parameters: none is skipped, or broadcast, silently. Raises ShapeError."""
+    shapes = [{k: tuple(getattr(a, "shape", ())) for k, a in arrays.items()} for arrays in (gradients, parameters)]
+    others = sorted((k for k in shapes[1] if shapes[0].get(k) != shapes[1][k]), key=str)
+    if others:
+        raise ShapeError(
+            f"gradients: expected a gradient of the shape of each parameter, got none or others at {others[:5]}; "
+            "try those that maximum_likelihood, classification or hybrid return"
+        )
+
+
+@public
 def warm_up(step: int, steps: int) -> float:
     """Return the factor of the learning rate at step 0, 1, …: (step + 1)/steps up to 1.
 
@@ -100,10 +142,15 @@ def warm_up(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / steps) if steps > 0 else 1.0
 
 
+@public
 def averaged(average: Arrays, parameters: Arrays, decay: float) -> dict[str, Any]:
     """Return decay·average + (1 − decay)·parameters.
 
     >>> averaged({"a": 1.0}, {"a": 3.0}, 0.75)
     {'a': 1.5}
     """
+    if not 0.0 <= decay <= 1.0:
+        raise ValueError(f"averaged: expected 0 ≤ decay ≤ 1, got {decay}; try 0.99")
+    if average.keys() != parameters.keys():
+        raise ShapeError(f"averaged: expected the keys {sorted(parameters)}, got {sorted(average)}; try the average of these parameters")
     return {k: decay * average[k] + (1.0 - decay) * p for k, p in parameters.items()}

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, device, expand_rows, namespace, row_norm, size, to_host
+from iresnet_ref.arrays import Array, device, expand_rows, namespace, public, require_event, row_norm, size, to_host
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled, zeros
 
 
+@public
 @dataclass(frozen=True)
 class ActNorm(ClosedForm):
     """y = eˢ(x + b) for events (channels, …), s = `log_scale` and b = `shift` of shape (channels,).
@@ -41,16 +42,19 @@ class ActNorm(ClosedForm):
         if not channels or any(tuple(p.shape) != channels for p in (self.log_scale, self.shift)):
             raise ShapeError(
                 f"actnorm: expected log_scale and shift of shape {channels or '(channels,)'} for events {self.event_shape}, "
-                f"got {tuple(self.log_scale.shape)} and {tuple(self.shift.shape)}"
+                f"got {tuple(self.log_scale.shape)} and {tuple(self.shift.shape)}; try ActNorm.fresh(event_shape)"
             )
 
     @classmethod
+    @public
     def fresh(cls, event_shape: tuple[int, ...], like: Array | None = None) -> ActNorm:
         """Return one that waits for `initialise`; `like` gives namespace, dtype and device (default: NumPy float64)."""
+        require_event(event_shape, "actnorm")
         like = np.zeros(1) if like is None else like
         zero = namespace(like).zeros((event_shape[0],), dtype=like.dtype, device=device(like))
         return cls(zero, zero, tuple(event_shape), initialised=False)
 
+    @public
     def initialise(self, x: Any) -> ActNorm:
         """Return it with b = −mean and eˢ = 1/standard deviation of each channel over the batch; itself if that was done.
 
@@ -59,8 +63,9 @@ class ActNorm(ClosedForm):
         if self.initialised:
             return self
         self.require(x, "x")
+        self.require(x, "x")
         if not size(tuple(x.shape)):
-            raise ShapeError(f"actnorm: expected a batch with rows to initialise from, got {tuple(x.shape)}")
+            raise ShapeError(f"actnorm: expected a batch with rows to initialise from, got {tuple(x.shape)}; try at least one")
         xp = namespace(x)
         axes = (0, *range(2, x.ndim))
         mean = xp.mean(x, axis=axes)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import flatten_events, namespace, require_alike, row_norm, size
+from iresnet_ref.arrays import flatten_events, namespace, public, require_alike, require_event, row_norm, shown, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flows.bijections.protocol import DEFAULT, Bijection, Options, Pulled, added
@@ -20,6 +20,7 @@ from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.log_determinant.result import LogDet
 
 
+@public
 @dataclass(frozen=True)
 class Composition(Bijection):
     """x ↦ f_n(⋯ f_1(x)); residual blocks among the steps are wrapped. Parameters are {"2.log_scale": …}.
@@ -50,7 +51,7 @@ class Composition(Bijection):
         for i, (a, b) in enumerate(pairwise(steps)):
             if tuple(a.out_shape) != tuple(b.in_shape):
                 raise ShapeError(
-                    f"flow: expected step {i + 1} to take events {a.out_shape} of step {i}, got {b.in_shape}"
+                    f"flow: expected step {i + 1} to take events {a.out_shape} of step {i}, got {b.in_shape}; try another order"
                 )
         object.__setattr__(self, "steps", steps)
         arrays = list(self.parameters().values())
@@ -83,14 +84,17 @@ class Composition(Bijection):
         ]
         return Composition(tuple(steps))
 
+    @public
     def initialise(self, x: Any) -> Composition:
         """Return it with every step initialised from what the steps before it make of x."""
+        self.require(x, "x")
         steps = []
         for step in self.steps:
             steps.append(step.initialise(x))
             x = steps[-1].value(x)
         return Composition(tuple(steps))
 
+    @public
     def condition(self, context: Any) -> Composition:
         """Return it with every step conditioned."""
         return Composition(tuple(step.condition(context) for step in self.steps))
@@ -136,6 +140,7 @@ class Composition(Bijection):
             x = step.value(x)
         return inputs, x
 
+    @public
     def inverse(
         self, y: Any, *, options: Options = DEFAULT, estimate: bool = False, check: bool = True
     ) -> PathInverse:
@@ -198,6 +203,16 @@ class Composition(Bijection):
         return y_bar, gradients
 
 
+def as_composition(steps: Any) -> Composition:
+    """Return a composition as it is, of a sequence of steps the composition. Raises DTypeError, ShapeError."""
+    if isinstance(steps, Composition):
+        return steps
+    if isinstance(steps, Bijection | ResidualBlock) or not isinstance(steps, Sequence):
+        raise DTypeError(f"flow: expected a sequence of steps, got {shown(steps)}; try [ir.ResidualBlock(branch)]")
+    return Composition(tuple(steps))
+
+
+@public
 @dataclass(frozen=True)
 class FactorOut(Bijection):
     """Half of the channels go to the base at once, the rest through further steps: the multi-scale architecture.
@@ -215,12 +230,13 @@ class FactorOut(Bijection):
     rest: Any
 
     def __post_init__(self) -> None:
-        rest = Composition(tuple(self.rest)) if isinstance(self.rest, Sequence) else self.rest
-        if not self.event_shape or self.event_shape[0] < 2:
-            raise ShapeError(f"factor out: expected events of at least two channels, got {self.event_shape}")
+        rest = self.rest if isinstance(self.rest, Bijection) else as_composition(self.rest)
+        require_event(self.event_shape, "factor out")
+        if self.event_shape[0] < 2:
+            raise ShapeError(f"factor out: expected events of at least two channels, got {self.event_shape}; try ir.Squeeze before")
         half = (self.event_shape[0] - self.event_shape[0] // 2, *self.event_shape[1:])
         if tuple(rest.in_shape) != half:
-            raise ShapeError(f"factor out: expected steps that take half the channels, {half}, got {rest.in_shape}")
+            raise ShapeError(f"factor out: expected steps that take half the channels, {half}, got {rest.in_shape}; try such steps")
         object.__setattr__(self, "rest", rest)
 
     @property
@@ -245,10 +261,13 @@ class FactorOut(Bijection):
     def _replaced(self, parameters: Mapping[str, Any]) -> FactorOut:
         return replace(self, rest=self.rest.with_parameters(parameters))
 
+    @public
     def initialise(self, x: Any) -> FactorOut:
         """Return it with the rest initialised."""
+        self.require(x, "x")
         return replace(self, rest=self.rest.initialise(self._split(x)[0]))
 
+    @public
     def condition(self, context: Any) -> FactorOut:
         """Return it with the rest conditioned."""
         return replace(self, rest=self.rest.condition(context))

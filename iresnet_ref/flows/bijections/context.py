@@ -14,13 +14,26 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, expand_rows, from_host, namespace, require_alike, require_batch, row_norm, size
+from iresnet_ref.arrays import (
+    Array,
+    expand_rows,
+    from_host,
+    namespace,
+    public,
+    require_alike,
+    require_batch,
+    require_event,
+    row_norm,
+    size,
+    whole_number,
+)
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled, zeros
 from iresnet_ref.jacobian.factors import outer
 from iresnet_ref.probes import Probes
 
 
+@public
 @dataclass(frozen=True)
 class ContextShift(ClosedForm):
     """y = x + U h: U of shape (channels, k) moves the channels of events (channels, …), h = `context` of shape (batch, k) or (1, k).
@@ -41,18 +54,23 @@ class ContextShift(ClosedForm):
         channels = tuple(self.event_shape)[:1]
         if not channels or tuple(self.weight.shape)[:-1] != channels:
             raise ShapeError(
-                f"context shift: expected a weight of shape (channels, k) for events {self.event_shape}, got {tuple(self.weight.shape)}"
+                f"context shift: expected a weight of shape (channels, k) for events {self.event_shape}, got {tuple(self.weight.shape)}; "
+                "try ContextShift.random(event_shape, k)"
             )
         if self.context is not None:
             require_batch(self.context, tuple(self.weight.shape[1:]), "context", check=False)
             require_alike(self.context, self.weight, "context")
 
     @classmethod
+    @public
     def random(cls, event_shape: tuple[int, ...], k: int, *, seed: int = 0, like: Array | None = None) -> ContextShift:
         """Return one with U drawn from N(0, 1/k); `like` gives namespace, dtype and device (default: NumPy float64)."""
+        require_event(event_shape, "context shift")
+        whole_number("context shift: k", k, 1)
         draw = Probes(seed=seed, kind="gaussian").gaussians(1, event_shape[0] * k).reshape(event_shape[0], k) / math.sqrt(k)
         return cls(from_host(draw, np.zeros(1) if like is None else like), tuple(event_shape))
 
+    @public
     def condition(self, context: Any) -> ContextShift:
         """Return it with this context. Raises ShapeError, DTypeError."""
         return replace(self, context=context)

@@ -15,12 +15,25 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, from_host, holds, namespace, row_norm, size, to_host
-from iresnet_ref.errors import NonFiniteError
+from iresnet_ref.arrays import (
+    device,
+    from_host,
+    holds,
+    namespace,
+    public,
+    require_array,
+    require_event,
+    require_real,
+    row_norm,
+    size,
+    to_host,
+)
+from iresnet_ref.errors import DTypeError, NonFiniteError, ShapeError
 from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled
 from iresnet_ref.probes import Probes
 
 
+@public
 @dataclass(frozen=True)
 class Logit(ClosedForm):
     """y = log(s/(1 − s)), s = α + (1 − 2α)x/levels, for 0 ≤ x ≤ levels, entry by entry; dy/dx = (1 − 2α)/(levels·s(1 − s)).
@@ -38,6 +51,7 @@ class Logit(ClosedForm):
     levels: int = 256
 
     def __post_init__(self) -> None:
+        require_event(self.event_shape, "logit")
         if not 0.0 < self.alpha < 0.5 or self.levels < 1:
             raise ValueError(
                 f"logit: expected 0 < alpha < 0.5 and levels ≥ 1, got {self.alpha} and {self.levels}; try alpha=0.05"
@@ -112,23 +126,37 @@ class Logit(ClosedForm):
         return rounding.up(0.25 / self._slope)
 
 
-def dequantise(x: Any, *, seed: int = 0, like: Any = None) -> Any:
+@public
+def dequantise(x: Any, *, seed: int = 0, like: Any = None, check: bool = True) -> Any:
     """Return x + u, u uniform on (0, 1) and independent, for integers x ≥ 0 of shape (batch, *event).
 
     u = (2k + 1)/2¹⁶ with 15 random bits k: x + u is exact in float32 for x < 256, so that floor gives x back; a row's draws
     depend on the seed and the row alone. x may have an integer or a floating dtype; the result is like `like` (default: x if
     that is floating, else the floating dtype that x's namespace makes by default, on x's device). x stays on its device.
+    Raises: ShapeError, DTypeError; NonFiniteError for x that are no integers ≥ 0, or too large for x + u < x + 1: one host
+    synchronisation, which `check` False leaves out.
 
     >>> import numpy as np
     >>> x = np.asarray([[0, 17, 255]])
     >>> bool((np.floor(dequantise(x, seed=3)) == x).all())
     True
     """
+    require_array(x, "x")
     xp = namespace(x)
+    if not xp.isdtype(x.dtype, ("integral", "real floating")):
+        raise DTypeError(f"dequantise: expected integers, got {x.dtype}; try xp.astype(x, xp.int32)")
+    if x.ndim < 1:
+        raise ShapeError("dequantise: expected shape (batch, *event), got (); put the batch first, try x[None]")
+    if like is not None:
+        require_real(like, "like")
     if like is None:
         defaults = xp.__array_namespace_info__().default_dtypes(device=device(x))
         floating = xp.isdtype(x.dtype, "real floating")
         like = x if floating else xp.zeros((0,), dtype=defaults["real floating"], device=device(x))
+    exact = 0.5 / rounding.unit_roundoff(like)  # below it x + u rounds to less than x + 1
+    whole = xp.floor(x) == x if xp.isdtype(x.dtype, "real floating") else x >= 0
+    if check and not holds(x >= 0, x < exact, whole):
+        raise NonFiniteError(f"dequantise: expected integers in [0, {exact:g}), got others; try xp.floor(x), or like= of float64")
     batch, event = x.shape[0], tuple(x.shape[1:])
     bits = Probes(seed=seed).words(batch, size(event))[0] >> np.uint32(17)
     u = (2.0 * bits.astype(np.float64) + 1.0) / 2.0**16

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import indices, namespace
+from iresnet_ref.arrays import indices, namespace, public, require_event
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import Rearrangement
 
 
+@public
 @dataclass(frozen=True)
 class Permutation(Rearrangement):
     """y_k = x_{order[k]} over the first event axis.
@@ -25,7 +26,8 @@ class Permutation(Rearrangement):
     order: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.event_shape or sorted(self.order) != list(range(self.event_shape[0])):
+        require_event(self.event_shape, "permutation")
+        if sorted(self.order) != list(range(self.event_shape[0])):
             raise ShapeError(
                 f"permutation: expected an order of the {self.event_shape[:1]} channels, got {self.order}; "
                 "try tuple(reversed(range(channels)))"

@@ -13,13 +13,26 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, HostArray, device, from_host, indices, namespace, row_norm, size, to_host
+from iresnet_ref.arrays import (
+    Array,
+    HostArray,
+    device,
+    from_host,
+    indices,
+    namespace,
+    public,
+    require_event,
+    row_norm,
+    size,
+    to_host,
+)
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled, zeros
 from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound
 from iresnet_ref.probes import Probes
 
 
+@public
 @dataclass(frozen=True)
 class PLULinear(ClosedForm):
     """y = P L U x over the channels of each pixel; events (channels,) or (channels, height, width).
@@ -41,17 +54,21 @@ class PLULinear(ClosedForm):
     signs: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        n = self.event_shape[0] if self.event_shape else 0
+        require_event(self.event_shape, "PLU linear")
+        n = self.event_shape[0]
         shapes = [tuple(p.shape) for p in (self.lower, self.upper, self.log_scale)]
-        if not n or shapes != [(n, n), (n, n), (n,)] or sorted(self.order) != list(range(n)) or len(self.signs) != n:
+        placed = sorted(self.order) == list(range(n)) and len(self.signs) == n and {*self.signs} <= {1.0, -1.0}
+        if shapes != [(n, n), (n, n), (n,)] or not placed:
             raise ShapeError(
-                f"PLU linear: expected lower and upper ({n}, {n}), log_scale ({n},), an order and signs of {n} channels, "
+                f"PLU linear: expected lower and upper ({n}, {n}), log_scale ({n},), an order of {n} channels and as many signs ±1, "
                 f"got {shapes}, {self.order}, {self.signs}; try PLULinear.rotation(event_shape)"
             )
 
     @classmethod
+    @public
     def rotation(cls, event_shape: tuple[int, ...], *, seed: int = 0, like: Array | None = None) -> PLULinear:
         """Return a random rotation: the same on every backend, for the same seed."""
+        require_event(event_shape, "PLU linear")
         n = event_shape[0]
         draw = Probes(seed=seed, kind="gaussian").gaussians(1, n * n).reshape(n, n)
         order, lower, upper = _plu(np.linalg.qr(draw)[0])

@@ -15,8 +15,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from iresnet_ref.arrays import device, indices, namespace, require_alike, require_batch, require_finite, row_norm
-from iresnet_ref.errors import ShapeError
+from iresnet_ref.arrays import (
+    device,
+    indices,
+    namespace,
+    public,
+    require_alike,
+    require_batch,
+    require_finite,
+    require_parameters,
+    row_norm,
+)
 from iresnet_ref.inversion import methods as inverse_methods
 from iresnet_ref.inversion.methods import InverseMethod
 from iresnet_ref.inversion.methods import Name as InverseName
@@ -104,26 +113,22 @@ class Bijection(ABC):
         """Return the parameters by name."""
         return {}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> Self:
         """Return the bijection with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
-        mine = self.parameters()
-        for key in sorted(mine.keys() ^ parameters.keys()):
-            raise ShapeError(f"parameters: expected exactly the keys {sorted(mine)}, got {key!r} on one side only")
-        for key, old in mine.items():
-            if tuple(parameters[key].shape) != tuple(old.shape):
-                raise ShapeError(
-                    f"parameters[{key!r}]: expected shape {tuple(old.shape)}, got {tuple(parameters[key].shape)}"
-                )
+        require_parameters(parameters, self.parameters())
         return self._replaced(parameters)
 
     def _replaced(self, parameters: Mapping[str, Any]) -> Self:
         return replace(self, **parameters) if parameters else self  # type: ignore[type-var]  # every bijection is a dataclass
 
+    @public
     def initialise(self, x: Any) -> Self:
         """Return the bijection with its data-dependent state set from the batch x; itself where it has none."""
         del x
         return self
 
+    @public
     def condition(self, context: Any) -> Self:
         """Return the bijection conditioned on a context, or with None on nothing; itself where it takes none."""
         del context
@@ -149,16 +154,19 @@ class Bijection(ABC):
         """Refuse values that are not finite, by one host synchronisation."""
         require_finite(**{name: x}, **others)
 
+    @public
     def __call__(self, x: Any, *, check: bool = True) -> Any:
         """Return y for x of shape (batch, *in_shape). Raises ShapeError, DTypeError, NonFiniteError."""
         self.require(x, "x", check=check)
         return self.value(x)
 
+    @public
     def forward(self, x: Any, *, options: Options = DEFAULT, check: bool = True) -> tuple[Any, LogDet]:
         """Return (y, log|det dy/dx|) for x of shape (batch, *in_shape)."""
         self.require(x, "x", check=check)
         return self.forward_and_log_det(x, options.shared(self.streams))
 
+    @public
     def inverse(self, y: Any, *, options: Options = DEFAULT, check: bool = True) -> Inverse:
         """Return the preimage of y of shape (batch, *out_shape) with its guarantees; `error_bound` as in `ir.invert`."""
         self.require(y, "y", self.out_shape, check=check)

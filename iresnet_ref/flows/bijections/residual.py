@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import size
+from iresnet_ref.arrays import public, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.flows.bijections.protocol import Bijection, Options, Pulled, norm_growth
 from iresnet_ref.gradient.log_determinant import logdet_gradient
@@ -18,6 +18,7 @@ from iresnet_ref.log_determinant.evaluate import evaluate
 from iresnet_ref.log_determinant.result import LogDet
 
 
+@public
 @dataclass(frozen=True)
 class Residual(Bijection):
     """F = id + g in a flow. `ir.Flow` wraps blocks in it; parameters are those of the branch.

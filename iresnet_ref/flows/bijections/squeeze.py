@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import namespace
+from iresnet_ref.arrays import namespace, public, require_event
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import Rearrangement
 
 
+@public
 @dataclass(frozen=True)
 class Squeeze(Rearrangement):
     """(channels, height, width) → (4·channels, height/2, width/2).
@@ -26,6 +27,7 @@ class Squeeze(Rearrangement):
     event_shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        require_event(self.event_shape, "squeeze")
         if len(self.event_shape) != 3 or any(side % 2 for side in self.event_shape[1:]):
             raise ShapeError(
                 f"squeeze: expected events (channels, height, width) of even height and width, got {self.event_shape}; "

@@ -11,12 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import device, namespace, row_norm
+from iresnet_ref.arrays import device, namespace, public, require_event, row_norm
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import Options, Pulled, Rearrangement, closed_form, zeros
 from iresnet_ref.inversion.result import Inverse
 
 
+@public
 @dataclass(frozen=True)
 class ZeroPad(Rearrangement):
     """x ↦ (x, 0), `channels` zeros appended to the first event axis; log-determinant 0 by convention; inverse (x, z) ↦ x.
@@ -32,9 +33,10 @@ class ZeroPad(Rearrangement):
     channels: int
 
     def __post_init__(self) -> None:
-        if self.channels < 1 or not self.event_shape:
+        require_event(self.event_shape, "zero padding")
+        if self.channels < 1:
             raise ShapeError(
-                f"zero padding: expected at least one channel for events of at least one axis, got {self.channels}, {self.event_shape}"
+                f"zero padding: expected at least one channel, got {self.channels}; try 1"
             )
 
     @property

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from places import ROOT
@@ -23,9 +25,24 @@ MODULES = sorted(
 )
 
 
+class Examples(doctest.DocTestFinder):
+    """Finds the examples of decorated functions too: they are known by the module of what is wrapped."""
+
+    def _from_module(self, module: Any, object: Any) -> bool:
+        return bool(super()._from_module(module, inspect.unwrap(object)))  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name: str) -> None:
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+    module = importlib.import_module(name)
+    found = Examples().find(module, name)
+    own = {n: thing for n, thing in vars(module).items() if getattr(thing, "__module__", "") == name}
+    public = {n for n, thing in own.items() if ">>>" in (getattr(thing, "__doc__", "") or "")}
+    assert public <= {test.name.removeprefix(f"{name}.") for test in found if test.examples}
+    runner = doctest.DocTestRunner()
+    for test in found:
+        runner.run(test)
+    assert runner.failures == 0
 
 
 def test_the_page_of_the_checks_is_the_catalogue() -> None:

@@ -182,16 +182,17 @@ def test_a_step_of_training_brings_two_numbers_and_the_weights_to_the_host() -> 
     def step(check: bool) -> tuple[int, int]:
         return waits(lambda: fit(state, lambda model, k: maximum_likelihood(model, o.x, step=k, check=check), 1))
 
-    fresh, largest = step(False)  # the weights of both blocks are certified
+    step(False)  # what is derived from the first weights is derived once
+    syncs, largest = step(False)
     assert largest < weights
-    assert step(False) == (1, 2), "the loss and the norm of its gradient"
-    assert step(True) == (2, 2)
-    assert fresh - 1 <= 4 * 6, "each of two blocks has three matrices: to divide, and to certify"
+    assert step(True)[0] == syncs + 1
+    assert syncs - 2 <= 4 * 6, "loss and gradient norm, new weights; each of two blocks has three matrices: to divide, and to certify"
 
 
 def test_dequantisation_leaves_the_picture_where_it_is() -> None:
     integers = indices(np.arange(12).reshape(2, 6), cupy.zeros(1))
-    assert waits(lambda: ir.bijections.dequantise(integers)) == (0, 0)
+    assert waits(lambda: ir.bijections.dequantise(integers, check=False)) == (0, 0)
+    assert waits(lambda: ir.bijections.dequantise(integers)) == (1, 1)
     noisy = ir.bijections.dequantise(integers)
     assert (noisy.dtype, device(noisy)) == (cupy.float64, device(integers))
 

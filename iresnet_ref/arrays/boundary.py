@@ -1,0 +1,224 @@
+"""The public boundary: arguments are what the annotations promise, and NumPy's error state changes nothing behind it.
+
+`public` stands on what users call. It reads the annotations once and refuses, with what was expected, what came and what to try,
+an argument of another kind; ranges and shapes are checked where they are known, in the function. Behind it NumPy's floating-point
+warnings are off: what overflows is found by its value, under every `numpy.errstate` alike.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import numbers
+import operator
+import types
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import array_api_compat
+import numpy as np
+
+from iresnet_ref.arrays.namespaces import Array, is_compiling
+from iresnet_ref.arrays.validation import require_real
+from iresnet_ref.errors import DTypeError, IResNetError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Rule = Callable[[str, Any], Any]
+"""(what messages call it, an argument) ↦ the argument as the function takes it. Raises DTypeError."""
+
+
+def public(function: Function) -> Function:
+    """Return the function, or class, that refuses arguments of other kinds than annotated. Raises DTypeError.
+
+    Integers and numbers of NumPy become Python's, sequences of integers tuples; `Any` is left to the function.
+
+    >>> @public
+    ... def power(x: float, n: int = 2) -> float:
+    ...     return x**n
+    >>> power(np.float32(3.0), n=np.int64(2)), power.__name__
+    (9.0, 'power')
+    >>> power(3.0, 2.5)
+    Traceback (most recent call last):
+        ...
+    iresnet_ref.errors.DTypeError: power: n: expected an integer, got 2.5; try an int
+    """
+    if isinstance(function, type):
+        function.__init__ = _guarded(function.__init__, function.__name__)  # type: ignore[misc]
+        return function
+    return _guarded(function, function.__name__)
+
+
+def _guarded(function: Any, name: str) -> Any:
+    rules = {
+        key: _rule(_resolved(p.annotation, function))
+        for key, p in inspect.signature(function).parameters.items()
+        if p.annotation is not p.empty and p.kind not in {p.VAR_KEYWORD, p.VAR_POSITIONAL}
+    }
+    places = [rules.get(key) for key in inspect.signature(function).parameters]
+    keys = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if _is_traced(args) or _is_traced(kwargs.values()):
+            return function(*args, **kwargs)
+        taken = [
+            value if rule is None else rule(f"{name}: {key}", value)
+            for key, rule, value in zip(keys, places, args, strict=False)
+        ]
+        named = {
+            key: value if rules.get(key) is None else rules[key](f"{name}: {key}", value)  # type: ignore[misc]
+            for key, value in kwargs.items()
+        }
+        with np.errstate(all="ignore"):
+            return function(*taken, *args[len(taken) :], **named)
+
+    return run
+
+
+def _is_traced(values: Iterable[Any]) -> bool:
+    """Return whether a compiler traces this call: it knows neither NumPy's error state nor what is checked here."""
+    return any(
+        _is_traced(v.values()) if isinstance(v, Mapping) else array_api_compat.is_array_api_obj(v) and is_compiling(v)
+        for v in values
+    )
+
+
+def _resolved(annotation: Any, function: Any) -> Any:
+    return eval(annotation, inspect.unwrap(function).__globals__) if isinstance(annotation, str) else annotation
+
+
+def _rule(kind: Any) -> Rule | None:
+    """Return the rule of a type, None for one that says nothing."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind in _SIMPLE or origin is None:
+        return _SIMPLE[kind] if kind in _SIMPLE else _of_class(kind)
+    if origin in {Union, types.UnionType}:
+        return _any_of([_rule(k) for k in parts if k is not types.NoneType], types.NoneType in parts)
+    if origin in {tuple, Sequence, Collection}:
+        fixed = origin is tuple and ... not in parts
+        return _sequence([_rule(part) for part in parts if part is not ...], len(parts) if fixed else None)
+    return {
+        Literal: _instance(str, f"one of {', '.join(map(repr, parts))}", repr(parts[0])),
+        dict: _instance(Mapping, "a dictionary", "parameters()"),
+        Mapping: _instance(Mapping, "a dictionary", "parameters()"),
+        Callable: _function,
+    }.get(origin)
+
+
+def _of_class(kind: Any) -> Rule | None:
+    """Return the rule of a class, or of a protocol whose parts can be looked for."""
+    if not isinstance(kind, type) or (getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False)):
+        return None
+    needed = [k for k, p in inspect.signature(kind).parameters.items() if p.default is p.empty] if not hasattr(kind, "_is_protocol") else []
+    return _instance(kind, f"an object of type {kind.__name__}", f"{kind.__name__}({', '.join(needed)})")
+
+
+def _any_of(rules: list[Rule | None], none: bool) -> Rule | None:
+    """Return the rule of a union: the first that takes the argument."""
+    known = [rule for rule in rules if rule is not None]
+    if len(known) < len(rules):
+        return None
+
+    def rule(name: str, value: Any) -> Any:
+        if none and value is None:
+            return None
+        told: list[str] = []
+        for each in known:
+            try:
+                return each(name, value)
+            except IResNetError as error:
+                told.append(str(error))
+        of_entries = [text for text in told if text.startswith(f"{name}[")]
+        if len(told) == 1 or of_entries:
+            raise DTypeError((of_entries or told)[0])
+        wanted = " or ".join(dict.fromkeys(text.partition("expected ")[2].partition(", got")[0] for text in told))
+        remedies = " or ".join(dict.fromkeys(text.partition("; try ")[2] for text in told))
+        raise DTypeError(f"{name}: expected {wanted}, got {shown(value)}; try {remedies}")
+
+    return rule
+
+
+def _integer(name: str, value: Any) -> int:
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return operator.index(value)
+    raise DTypeError(f"{name}: expected an integer, got {shown(value)}; try an int")
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, float) and type(value) is float:
+        return value
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            pass
+    raise DTypeError(f"{name}: expected a real number, got {shown(value)}; try a float")
+
+
+def _truth(name: str, value: Any) -> bool:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise DTypeError(f"{name}: expected True or False, got {shown(value)}; try a bool")
+
+
+def _array(name: str, value: Any) -> Any:
+    require_real(value, name)
+    return value
+
+
+def _function(name: str, value: Any) -> Any:
+    if not callable(value):
+        raise DTypeError(f"{name}: expected a function, got {shown(value)}; try a lambda")
+    return value
+
+
+def _instance(kind: type, wanted: str, remedy: str) -> Rule:
+    def rule(name: str, value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise DTypeError(f"{name}: expected {wanted}, got {shown(value)}; try {remedy}")
+        return value
+
+    return rule
+
+
+def _sequence(rules: list[Rule | None], length: int | None) -> Rule:
+    """Return the rule of tuple[T, ...], Sequence[T] and tuple[T, U]."""
+
+    def rule(name: str, value: Any) -> Any:
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) != 1:
+            raise DTypeError(f"{name}: expected a sequence, got {shown(value)}; try a tuple")
+        taken = tuple(value)
+        if length is not None and len(taken) != length:
+            raise DTypeError(f"{name}: expected {length} entries, got {len(taken)}; try a tuple of {length}")
+        each = rules if length is not None else [rules[0]] * len(taken)
+        return tuple(
+            entry if own is None else own(f"{name}[{i}]", entry)
+            for i, (own, entry) in enumerate(zip(each, taken, strict=True))
+        )
+
+    return rule
+
+
+def shown(value: Any) -> str:
+    """Return how messages show an argument: a number or name itself, of anything else the type.
+
+    >>> shown(2.5), shown("a"), shown([1])
+    ('2.5', "'a'", 'list')
+    """
+    if isinstance(value, bool | int | float | complex | str | bytes | type(None)):
+        text = repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "an integer of over 40 digits"
+        return text if len(text) <= 60 else f"{text[:57]}…"
+    return type(value).__name__
+
+
+_SIMPLE: dict[Any, Rule | None] = {
+    int: _integer, float: _number, bool: _truth, str: _instance(str, "a name", "a string"), Array: _array, Any: None,
+}
+
+
+def whole_number(name: str, value: int, least: int, most: float = math.inf) -> None:
+    """Refuse an integer outside [least, most]. Raises ValueError."""
+    if not least <= value <= most:
+        upper = "" if most == math.inf else f" and ≤ {most}"
+        raise ValueError(f"{name}: expected an integer ≥ {least}{upper}, got {shown(value)}; try {least}")
