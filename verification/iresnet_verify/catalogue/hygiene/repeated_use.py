@@ -14,7 +14,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.comparisons import ROUNDING, forward_deterministic, forward_tolerance, gap, warm_up
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.check.verdict import verdict
+from iresnet_verify.check.verdict import Comparison, verdict
 from iresnet_verify.subject import outputs
 from iresnet_verify.subject.module_state import is_torch_module
 
@@ -69,13 +69,17 @@ def _state_names(module: Any) -> set[str]:
 
 @check(
     "hygiene.memory",
-    claim="Memory in use does not grow with the number of calls.",
-    reference="a call leaves nothing behind but its result", kind="search", modes=False,
+    claim="Neither memory in use nor the graph behind the module's tensors grows with the number of calls.",
+    reference="a call leaves nothing behind but its result", kind="search",
     cost="20 (quick) or 100 forward calls",
-    catches="lists of activations, graphs kept alive by cached tensors, hooks added at every call",
+    catches="lists of activations, running statistics that are not detached, hooks added at every call",
 )
 def memory(ctx: Context) -> Outcome:
-    """A hundred forward passes (quick: twenty) whose results are dropped must not leave half of them behind."""
+    """A hundred forward passes (quick: twenty) whose results are dropped must not leave half of them behind.
+
+    In bytes of arrays; and, since what a graph saves is invisible to Python, in nodes of the autograd graph of torch that
+    tensors outside the calls still reach.
+    """
     calls = 20 if ctx.budget.name == "quick" else 100
     x = ctx.inputs(max(ctx.rows, 64))
     y = ctx.f.forward(x)
@@ -88,33 +92,42 @@ def memory(ctx: Context) -> Outcome:
             for _ in range(calls // 2):
                 ctx.raw_forward(ctx.native(x))
             held.append(kept())
-        grown = 2 * min(held[1] - held[0], held[2] - held[1])  # what is allocated once is no growth either
+    # what is allocated once is no growth either
+    grown = {what: 2 * min(held[1][what] - held[0][what], held[2][what] - held[1][what]) for what in held[0]}
+    limit = {"bytes": calls * y.nbytes // 2, "nodes": calls // 2}
+
+    def got(at: Comparison) -> str:
+        if at.case == "nodes":
+            return f"{at.error:.0f} more nodes of the autograd graph kept alive after {calls} calls"
+        return f"{at.error:.0f} bytes more after {calls} calls, {at.error / calls / y.nbytes:.1f} results a call"
+
     return verdict(
-        grown, calls * y.nbytes // 2,
+        grown, {what: limit[what] for what in grown},
         expected="memory not to grow",
-        got=f"{grown} bytes more after {calls} calls, {grown / calls / y.nbytes:.1f} results a call",
-        remedy="look for what is appended to or cached on the module",
-        passed=f"{grown} bytes more after {calls} calls", tolerance=f"half of the bytes that {calls} results hold",
+        got=got,
+        remedy="look for what is appended to or cached on the module, and detach what is kept of a call",
+        passed=f"{' and '.join(f'{n} {what}' for what, n in grown.items())} more after {calls} calls",
+        tolerance=f"half of the bytes that {calls} results hold, half a node a call",
         oracle="memory in use before", evidence={"compared": calls, "bytes_of_one_result": y.nbytes},
         counterexample=lambda at: Counterexample({"x": x}),
     )
 
 
 @contextmanager
-def _memory(framework: str) -> Iterator[Callable[[], int]]:
-    """A function that counts the bytes kept since: in torch's tensors, in JAX's arrays, or of what Python and NumPy allocated.
+def _memory(framework: str) -> Iterator[Callable[[], dict[str, int]]]:
+    """A function that counts what is kept since: bytes in torch's tensors, in JAX's arrays, or of what Python and NumPy allocated.
 
     Not of what Python allocated for JAX, which keeps its traces as it sees fit.
     """
     gc.freeze()  # what is there already is left out of the count, and of the collections
     try:
         if framework == "torch":
-            yield _bytes_of_new_tensors
+            yield _new_tensors
         elif framework.startswith("jax"):
-            yield _bytes_of_jax_arrays
+            yield lambda: {"bytes": _bytes_of_jax_arrays()}
         else:
             with _traced() as bytes_of_python:
-                yield bytes_of_python
+                yield lambda: {"bytes": bytes_of_python()}
     finally:
         gc.unfreeze()
 
@@ -137,10 +150,17 @@ def _bytes_of_jax_arrays() -> int:
     return sum(array.nbytes for array in jax.live_arrays())
 
 
-def _bytes_of_new_tensors() -> int:
-    """The storages of all tensors outside the frozen generation, each once."""
+def _new_tensors() -> dict[str, int]:
+    """The storages of all tensors outside the frozen generation, each once, and the nodes of the graphs behind them."""
     import torch
 
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)]
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    nodes, open_ends = set[Any](), [t.grad_fn for t in tensors if t.grad_fn is not None]
+    while open_ends:
+        node = open_ends.pop()
+        if node not in nodes:
+            nodes.add(node)
+            open_ends += [before for before, _ in node.next_functions if before is not None]
+    return {"bytes": sum(storages.values()), "nodes": len(nodes)}

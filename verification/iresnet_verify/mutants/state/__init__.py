@@ -1,0 +1,1 @@
+"""Mistakes of state: what is saved, copied, kept from one call to the next."""
