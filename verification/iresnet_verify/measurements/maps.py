@@ -120,3 +120,9 @@ def layer_stretch(calls: "Any", name: str, v: "Any", claimed: float) -> "tuple[f
     else:
         out = [np.asarray(apply(a), np.float64) for a in (v, np.zeros_like(v))]
     return float(np.linalg.norm(out[0] - out[1]) / np.linalg.norm(v)), float(claimed)
+
+
+def preimage_depends_on_others(calls: "Any", y: "Any", at: int, bound: float) -> "tuple[float, float]":
+    """How far the inverse of row `at` of y alone lies from the one within y."""
+    a, b = (np.asarray(v, np.float64).reshape(-1) for v in (calls.inverse(y)[at], calls.inverse(y[at : at + 1])[0]))
+    return float(np.nan_to_num(np.linalg.norm(a - b), nan=np.inf)), bound

@@ -72,5 +72,5 @@ def shows_violation(subject: Subject, result: CheckResult) -> None:
     assert result.id in BATCH_MATTERS or set(rows) == {1}, (result.id, rows)
 
 
-BATCH_MATTERS = {"inverse.keeps-precision"}
-"""Faults that one row cannot show: a share of entries."""
+BATCH_MATTERS = {"inverse.keeps-precision", "inverse.rows-are-independent"}
+"""Faults that one row cannot show: a share of entries, rows that decide for others."""

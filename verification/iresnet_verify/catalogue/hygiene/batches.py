@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from iresnet_verify.catalogue.shared.comparisons import (
     log_det_gap,
     warm_up,
 )
+from iresnet_verify.catalogue.shared.map_errors import promised, size
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import Comparison, verdict
@@ -34,7 +35,7 @@ RANDOM_FORWARD = "y differs between seeds in this mode, so evaluations of differ
 
 @check(
     "hygiene.batch-independence",
-    claim="Each row's y and log-det do not depend on the other rows: F(x)[i] = F(x[S])[j] where S[j] = i.",
+    claim="Each row's y, residual and log-det do not depend on the other rows: F(x)[i] = F(x[S])[j] where S[j] = i.",
     reference="F is a map of single events; a log-det per row is that of a block-diagonal Jacobian",
     kind="search",
     cost="12 batches of evaluations",
@@ -57,11 +58,14 @@ def _subsets(ctx: Context, n: int) -> list[HostArray]:
 
 def _same_rows(ctx: Context, x: HostArray, subsets: list[HostArray], with_log_det: bool) -> Outcome:
     whole = evaluate(ctx, x, log_det=with_log_det)
+    g = None if ctx.f.residual is None else ctx.f.residual(x, seed=0)
     bound = forward_tolerance(ctx, x, whole.y)
     errors, bounds = dict[Any, Any](), dict[Any, Any]()
     for k, rows in enumerate(subsets):
         part = evaluate(ctx, x[rows], log_det=with_log_det)
         errors["forward", k], bounds["forward", k] = gap(part.y, whole.y[rows]), bound[rows]
+        if g is not None and ctx.f.residual is not None:
+            errors["residual", k], bounds["residual", k] = gap(ctx.f.residual(x[rows], seed=0), g[rows]), bound[rows]
         if part.log_det is not None and whole.log_det is not None:
             errors["log_det", k], bounds["log_det", k] = log_det_gap(ctx, x[rows], part.log_det, whole.log_det[rows])
     random = {} if with_log_det or ctx.f.log_det is None else {"log_det": "not compared: it is random or has no value in this mode"}
@@ -72,7 +76,7 @@ def _same_rows(ctx: Context, x: HostArray, subsets: list[HostArray], with_log_de
 
     return verdict(
         errors, bounds,
-        expected="y and the log-det of a row to be the same in every batch",
+        expected="y, the residual and the log-det of a row to be the same in every batch",
         got=lambda at: f"a difference of {at.error:.2e} in {at.case[0]} for row {subsets[at.case[1]][at.row]} between batches of "
         f"{len(x)} and {len(subsets[at.case[1]])}",
         remedy="look for statistics over the batch axis or a sum that includes it",
@@ -87,7 +91,7 @@ def _same_rows(ctx: Context, x: HostArray, subsets: list[HostArray], with_log_de
     reference="the contract of Subject: (batch, *event) in, (batch, *event) out, for every batch",
     kind="search",
     cost="six evaluations of one row",
-    catches="squeeze() without an axis, statistics that need two rows",
+    catches="squeeze() without an axis, of y or of the log-det; statistics that need two rows",
 )
 def single_row(ctx: Context) -> Outcome:
     """Rows one at a time."""
@@ -99,9 +103,72 @@ def single_row(ctx: Context) -> Outcome:
     except Exception as error:
         return Outcome("failed", f"expected an answer for a batch of one row, got: {explain('forward', error)}",
                        {"exception": type(error).__name__}, counterexample=Counterexample({"x": x[:1]}))
+    for name, axes in _without_batch_axis(ctx, x[:1]).items():
+        return Outcome("failed", f"expected {name} to return shape (1,) at one row as it returns {axes} at more, got (); reshape with the "
+                       "batch size of the input", {"compared": 1}, "shapes are exact", "the shape at several rows",
+                       Counterexample({"x": x[:1]}))
     if not forward_deterministic(ctx, x):
         return Outcome("passed", "one row is answered with one row; values not compared: " + RANDOM_FORWARD)
     return _same_rows(ctx, x, [np.array([i]) for i in range(len(x))], with_log_det)
+
+
+def _without_batch_axis(ctx: Context, x: HostArray) -> dict[str, str]:
+    """Callables with a number for each row of a batch, (B,) or (B, 1), that have no axis at all at one row: their form at more."""
+    found = {}
+    for name in ("forward", "log_det", "log_prob"):
+        key = "forward's log-det" if name == "forward" else name
+        axes = ctx.conventions.formats.get(key, "")
+        if not axes.startswith("(B"):
+            continue
+        value = ctx.caller.invoke(name, ctx.native(x))
+        value = outputs.unpack(name, value)[1] if name == "forward" else value
+        if tuple(getattr(value, "shape", ())) == ():
+            found[key] = axes
+    return found
+
+
+@check(
+    "hygiene.context-of-each-row",
+    claim="Each row is mapped by its own conditioning event: F(x; c)[i] = F(x_i; c_i), for the inverse and the log-det too.",
+    reference="the contract of Subject: (batch, *context_shape) beside (batch, *event)", kind="search", needs=("context_shape",),
+    cost="a batch and its rows one by one, of each callable",
+    catches="the first row's context for all rows, contexts averaged over the batch or in another order than the rows",
+)
+def context_of_each_row(ctx: Context) -> Outcome:
+    """Another context for each of six rows, against the same row alone with the same context."""
+    warm_up(ctx)
+    assert ctx.subject.context_shape is not None
+    x = ctx.inputs(6)
+    c = ctx.rng.standard_normal((len(x), *ctx.subject.context_shape))
+    with_log_det = log_det_deterministic(ctx, x)
+    y = ctx.f.forward(x, seed=0, context=c)
+    together = {"forward": y}
+    if ctx.f.residual is not None:
+        together["residual"] = ctx.f.residual(x, seed=0, context=c)
+    if ctx.f.log_det is not None and with_log_det:
+        together["log_det"] = ctx.f.log_det(x, seed=0, context=c)
+    if ctx.f.inverse is not None:
+        together["inverse"] = ctx.f.inverse(y, seed=0, context=c)
+    errors, bounds = dict[Any, Any](), dict[Any, Any]()
+    for i in range(len(x)):
+        alone = replace(ctx, conventions=replace(ctx.conventions, context_row=c[i]))
+        row, image = x[i : i + 1], y[i : i + 1]
+        for name, values in together.items():
+            own = getattr(alone.f, name)(image if name == "inverse" else row, seed=0)
+            if name == "log_det":
+                errors[name, i], bounds[name, i] = log_det_gap(alone, row, own, values[i : i + 1])
+                continue
+            errors[name, i], bounds[name, i] = gap(own, values[i : i + 1]), forward_tolerance(alone, row, image)
+            if name == "inverse":
+                bounds[name, i] = bounds[name, i] + 2.0 * promised(ctx)[0] * size(row)
+    return verdict(
+        errors, bounds,
+        expected="each row to be mapped by its own context",
+        got=lambda at: f"a difference of {at.error:.2e} in {at.case[0]} for row {at.case[1]} between six contexts and its own alone",
+        remedy="give every row its own row of the context",
+        passed="six rows with six contexts are as they are alone", tolerance=ROUNDING, oracle="the same row alone",
+        counterexample=lambda at: Counterexample({"x": x, "context": c}),
+    )
 
 
 @check(
@@ -221,9 +288,9 @@ def _saturates(ctx: Context, clean: HostArray, row: int, y: HostArray, fill: flo
     if not math.isinf(fill):
         return False
     far = []
-    for size in (math.sqrt(float(np.finfo(clean.dtype).max)), min(1e30, float(np.finfo(clean.dtype).max) / 4)):
+    for magnitude in (math.sqrt(float(np.finfo(clean.dtype).max)), min(1e30, float(np.finfo(clean.dtype).max) / 4)):
         x = clean.copy()
-        x[row] = math.copysign(size, fill)
+        x[row] = math.copysign(magnitude, fill)
         far.append(ctx.f.forward(x, seed=0)[row])
     return bool((far[0] == y).all() and (far[1] == y).all())
 
