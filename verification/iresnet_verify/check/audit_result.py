@@ -29,14 +29,24 @@ class AuditResult:
     def status(self) -> Status:
         """failed > error > inconclusive > passed.
 
-        An expected failure counts as passed, an expected failure that passes as failed. *Passed* needs at least one
-        inverse check, and one log-det check where a log-det was given, to have run.
+        An expected failure counts as passed, an expected failure that passes as failed. *Passed* needs every family of
+        `required` to have compared something.
         """
         found = {c.status for c in self.checks if not (c.status == "failed" and c.expected is not None)}
         if "failed" in found or any(c.unexpected for c in self.checks):
             return "failed"
         if "error" in found:
             return "error"
-        ran = {c.family for c in self.checks if c.status in ("passed", "failed")}
-        missing = "inverse" not in ran or (bool(self.subject.get("has_log_det")) and "logdet" not in ran)
-        return "inconclusive" if missing or "inconclusive" in found else "passed"
+        return "inconclusive" if self.required or "inconclusive" in found else "passed"
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The families without which nothing is established and of which no check compared anything.
+
+        The inverse, and the log-det where one was given; of a selection those that it holds, and some comparison at least.
+        """
+        compared = {c.family for c in self.checks if c.status in ("passed", "failed") and c.evidence.get("compared", 1)}
+        planned = {c.family for c in self.checks}
+        wanted = ["inverse", *(["logdet"] if self.subject.get("has_log_det") else [])]
+        missing = [f for f in wanted if f in planned and f not in compared]
+        return tuple(missing or ([] if compared - {"hygiene"} or planned == {"hygiene"} else wanted))

@@ -38,7 +38,7 @@ def unbiased(ctx: Context) -> Outcome:
     rows = estimate_rows(ctx)
     if kind != "unbiased" and is_deterministic(ctx, ctx.inputs(rows)):
         return Outcome("passed", "no randomness: one value at every seed, which logdet.matches-determinant compares with the determinant",
-                       {"seeds": 3, "rows": rows}, "exact equality", "the values at other seeds")
+                       {"compared": 2 * rows, "seeds": 3}, "exact equality", "the values at other seeds")
     return compare_expectation(ctx, ctx.evaluate_log_det, truth_at(ctx, ctx.inputs(rows)).claim(ctx, bias, rows))
 
 
@@ -61,7 +61,7 @@ def variance(ctx: Context) -> Outcome:
                        {"measured_sd": sd, "draws": 64})
     if plan.length is None:
         return Outcome("passed", f"no series length is drawn: a {plan.kind} value of the probe has a finite variance",
-                       {"rows": len(x)}, oracle="the draws themselves")
+                       {"compared": len(plan.draws)}, oracle="the draws themselves")
     if plan.length_distribution_unknown:
         implied = implied_distribution(ctx, plan, truth_at(ctx, x).claim(ctx, 0.0, len(x)))
         status: Status = "passed" if implied.finite else "inconclusive"
@@ -111,7 +111,7 @@ def length_per_row(ctx: Context) -> Outcome:
     except NotEnumerableError as reason:
         return Outcome("skipped", f"the series lengths are not visible: {reason}")
     if plan.length is None:
-        return Outcome("passed", "no series length is drawn", {"draws": len(plan.draws)}, oracle="the draws themselves")
+        return Outcome("skipped", "no series length is drawn", {"compared": 0, "draws": len(plan.draws)}, oracle="the draws themselves")
     batch = padded(x[:1], ctx.subject.event_shape)
     shapes = [d.shape for d in plan.draws if d.distribution.family == "length"]
     evidence = {"length_shapes": str(shapes), "batch": batch, "rows_share_a_length": not plan.per_row_lengths}

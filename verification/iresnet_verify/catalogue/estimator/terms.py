@@ -52,7 +52,7 @@ def coefficients(ctx: Context) -> Outcome:
     worst, seen = _worst(claim, plan, found)
     oracle = f"enumeration of the draws ({found.method}) against traces of the powers of J"
     if not seen:
-        return Outcome("passed", "nothing to refute: every term is smaller than a thousand roundings at the tested rows", {"compared": 0},
+        return Outcome("skipped", "nothing to refute: every term is smaller than a thousand roundings at the tested rows", {"compared": 0},
                        oracle=oracle)
     decided = worst["error"] <= worst["allowed"] or confirmed_total(ctx, ctx.evaluate_log_det, plan, found, x, worst["row"])
     return verdict(
@@ -129,7 +129,7 @@ def standard_error(ctx: Context) -> Outcome:
     epsilon = 0.1 if ctx.budget.name == "quick" else 0.05
     text = f"√(ln(1/α)/(2n)), Hoeffding at α = {ctx.alpha:.1e}; ε = {epsilon:g}, both fixed beforehand"
     if not np.isfinite(errors).all():
-        return Outcome("passed", "the standard error is not finite: none is claimed (too few replicates)", {"compared": 0}, text,
+        return Outcome("skipped", "the standard error is not finite: none is claimed (too few replicates)", {"compared": 0}, text,
                        truth.source)
     decided = rate + half < FLOOR or rate - half >= FLOOR - epsilon
     return verdict(

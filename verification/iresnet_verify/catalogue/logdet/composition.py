@@ -31,7 +31,7 @@ def adds_up(ctx: Context) -> Outcome:
     refreshed(ctx)
     x = ctx.inputs(ctx.rows)
     if not is_deterministic(ctx, x[:3]):
-        return Outcome("passed", "random values: each is compared with the determinant by estimator.unbiased", {"rows": 0})
+        return Outcome("skipped", "random values: each is compared with the determinant by estimator.unbiased", {"rows": 0})
     with ctx.guard(), ctx.framework.call_context():
         y, first = ctx.raw_forward(ctx.native(x), seed=3)
         second = ctx.raw_forward(y, seed=3)[1]
