@@ -175,11 +175,18 @@ def far_away(kind: type[Residual]) -> Factory:
 
 
 BOUNDS = ("lipschitz.bounds-jacobian", "lipschitz.bounds-pairs", "lipschitz.bounds-stretch")
+def reflection(seed: int) -> Subject:
+    """x ↦ (−x₁, x₂, x₃): |det| = 1 is within every bound, but no residual block with Lip(g) < 1 has det < 0."""
+    sign = torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
+    return Subject(name="reflection", event_shape=(3,), forward=lambda x: (x * sign, 0.0 * x.sum(1)), inverse=lambda y: y * sign, lipschitz=0.5)
+
+
 MUTANTS = table("lipschitz", {
     "norm 1.2 claimed .9": ("lipschitz.bounds-jacobian", one_power_iteration),
     "norm .90001 claimed .9": ("lipschitz.bounds-jacobian", lambda s: attained(1.00001, s)),
     "steep in a small region": ("lipschitz.bounds-jacobian", small_region),
     "scaled skip": ("lipschitz.residual-of-forward", scaled_skip),
+    "reflection": ("logdet.positive-determinant", reflection),
     "jump": ("lipschitz.bounds-pairs", jump),
     "stale refresh": ("lipschitz.survives-parameters", stale),
     "normalised once, claimed always": ("lipschitz.survives-parameters", pretends),

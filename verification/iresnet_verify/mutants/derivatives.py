@@ -77,6 +77,13 @@ def forward_with(how: str) -> Any:
     return build
 
 
+def counted_twice(seed: int) -> Subject:
+    """The value and the gradient of x are right; that of one parameter is not."""
+    made = subject(seed=seed)
+    net = made.module
+    return replace(made, forward=lambda x: x + net.g(x) + 0.5 * (net.shift - net.shift.detach()).sum())
+
+
 class FrozenRaises(Net):
     """A backward pass of its own that insists on a gradient for every parameter."""
 
@@ -179,6 +186,7 @@ MUTANTS = table("gradient", {
     "Neumann without alternating sign": (
         "gradient.log-det", wrong(lambda n, x: neumann_off(n, x, 0, 1.0), "gradient-only")),
     "first row's weight in the map": ("gradient.forward-input", forward_with("first")),
+    "a parameter counted again in the backward pass": ("gradient.forward", counted_twice),
     "branch doubled in the backward pass": ("gradient.forward-input", forward_with("double")),
     "backward changes what it saved": ("gradient.repeated-backward", forgetful("changes")),
     "backward frees what it saved": ("gradient.repeated-backward", forgetful("frees")),

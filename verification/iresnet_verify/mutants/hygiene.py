@@ -95,6 +95,21 @@ class AlwaysDrops(Block):
         return nn.functional.dropout(super().g(x), 0.05, training=True)
 
 
+class DropsInTraining(Block):
+    """Dropout inside the residual branch in training mode, where an inverse and a log-det are promised as well."""
+
+    def g(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().g(x), 0.2, training=self.training)
+
+
+class InfiniteScale(Block):
+    """One component is multiplied by exp(∞), as after a step that diverged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return torch.cat([y[:, :-1], y[:, -1:] * torch.inf], dim=1)
+
+
 class Requires(Block):
     """Leaves requires_grad set on the caller's tensor."""
 
@@ -255,6 +270,8 @@ MUTANTS = table("hygiene", {
     "estimate seeds globally": ("hygiene.global-randomness-kept", lambda s: make(SeedsItsEstimate, s, log_det_is="unbiased")),
     "estimate zero under no_grad": ("hygiene.no-grad", lambda s: make(EstimateZeroWithoutAutograd, s, log_det_is="unbiased")),
     "dropout in eval": ("hygiene.forward-not-random", lambda s: make(AlwaysDrops, s)),
+    "dropout in training": ("hygiene.forward-not-random", lambda s: make(DropsInTraining, s)),
+    "infinite scale": ("hygiene.forward-finite", lambda s: make(InfiniteScale, s)),
     "requires_grad left": ("hygiene.caller-tensors-kept", lambda s: make(Requires, s)),
     ".grad left": ("hygiene.caller-tensors-kept", lambda s: make(Accumulates, s)),
     "default dtype": ("hygiene.global-settings-kept", lambda s: make(ChangesDefault, s)),

@@ -24,7 +24,9 @@ def one(made: Subject, id: str, *, seed: int = 0) -> CheckResult:
 @pytest.mark.parametrize("seed", range(3))
 def test_correct_gradients_pass(kind: str, seed: int) -> None:
     report = audit(subject(kind, d=2 + 3 * seed, seed=seed), seed=seed, budget="quick", select=["gradient"])
-    assert {c.status for c in report.checks} == {"passed"}, [(c.id, c.status, c.message) for c in report.checks]
+    wrong = [(c.id, c.status, c.message) for c in report.checks if c.status != "passed"]
+    no_graph = ("gradient.through-inverse", "skipped", "inverse(y) carries no gradient: none is claimed")
+    assert set(wrong) <= {no_graph}, wrong
 
 
 @pytest.mark.parametrize(
