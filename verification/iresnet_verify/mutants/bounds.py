@@ -178,7 +178,8 @@ BOUNDS = ("lipschitz.bounds-jacobian", "lipschitz.bounds-pairs", "lipschitz.boun
 def reflection(seed: int) -> Subject:
     """x ↦ (−x₁, x₂, x₃): |det| = 1 is within every bound, but no residual block with Lip(g) < 1 has det < 0."""
     sign = torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64)
-    return Subject(name="reflection", event_shape=(3,), forward=lambda x: (x * sign, 0.0 * x.sum(1)), inverse=lambda y: y * sign, lipschitz=0.5)
+    return Subject(name="reflection", event_shape=(3,), forward=lambda x: (x * sign, 0.0 * x.sum(1)), inverse=lambda y: y * sign,
+                   lipschitz=0.5)
 
 
 MUTANTS = table("lipschitz", {
