@@ -68,9 +68,13 @@ def read_conventions(subject: Subject, framework: Framework, seed: int) -> Conve
 
 
 def _forward_facts(caller: Caller, x: HostArray, state: ModuleState | None) -> tuple[bool, bool]:
-    """Return whether F(x) is random and whether it is not finite, each call from the same state of the module."""
+    """Return whether F(x) is random and whether it is not finite, each call from the same state of the module.
+
+    The rows are repeated to some 4,096 numbers: a mask that drops one entry in a thousand escapes four seeds with probability < 1e-7.
+    """
+    x = np.tile(x, (max(1, 4096 // max(x.size, 1)), *[1] * (x.ndim - 1)))
     outcomes = []
-    for seed in (1, 2, 1):
+    for seed in (1, 2, 3, 4, 1):
         if state is not None:
             state.restore()
         outcomes.append(caller.framework.host(caller.event("forward", caller.framework.native(x), seed=seed)[0]).astype(np.float64))
