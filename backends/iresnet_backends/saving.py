@@ -67,8 +67,9 @@ def save(path: str | Path, subject: Any) -> None:
     path = Path(path)
     partial = path.with_name(path.name + PARTIAL)
     try:
-        safetensors.save_file(arrays, partial, metadata=header)
-        with partial.open("rb+") as file:
+        with partial.open("wb") as file:  # its own `save_file` would leave files of unknown names behind a kill
+            file.write(safetensors.save(arrays, metadata=header))
+            file.flush()
             os.fsync(file.fileno())  # a name never points to data that a power cut can take away
         partial.replace(path)
     finally:

@@ -79,7 +79,7 @@ def _guarded(function: Any, name: str) -> Any:
 def _is_traced(values: Iterable[Any]) -> bool:
     """Return whether a compiler traces this call: it knows neither NumPy's error state nor what is checked here."""
     return any(
-        _is_traced(v.values()) if isinstance(v, Mapping) else array_api_compat.is_array_api_obj(v) and is_compiling(v)
+        _is_traced(v.values()) if isinstance(v, dict) else hasattr(v, "dtype") and array_api_compat.is_array_api_obj(v) and is_compiling(v)
         for v in values
     )
 

@@ -168,7 +168,7 @@ HOSTILE: dict[str, tuple[Callable[[Any, dict[str, Any]], Any], str]] = {
     "name for shape": (lambda s, _: _fields(s).update(event_shape="ab"), "actnorm: expected|valid subject"),
     "activation": (lambda s, _: _fields(s).update(shift={"activation": "evil"}), "expected an activation of .*'evil'"),
     "a distribution": (
-        lambda s, _: s["fields"]["options"]["fields"]["logdet"]["fields"].update(probes="geometric(0.9)"), "expected probes of type"
+        lambda s, _: s["fields"]["options"]["fields"]["logdet"]["fields"].update(probes="geometric(0.9)"), "object of type Probes"
     ),
     "no bfloat": (lambda s, _: _fields(s)["shift"].update(dtype="bfloat16"), "bfloat16 stored as uint16"),
 }

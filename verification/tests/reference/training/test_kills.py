@@ -16,7 +16,7 @@ from iresnet_backends import load, resume
 from iresnet_ref.training.loop import fit
 
 pytest.importorskip("safetensors")
-KILLS, STEPS = 30, 1500
+KILLS, STEPS = 30, 1200
 
 RUN = '''
 import sys
@@ -24,12 +24,13 @@ import numpy as np, iresnet_ref as ir
 from iresnet_backends import checkpoint, resume
 from iresnet_ref.training import Settings, fit, maximum_likelihood, minibatch, start
 
-DATA = np.random.default_rng(3).standard_normal((256, 2))
+WIDE = 20_000  # a state of some megabytes, whose writing takes longer than the step
+DATA = np.random.default_rng(3).standard_normal((16, WIDE))
 def loss(model, step):
-    return maximum_likelihood(model, DATA[minibatch(256, 8, step)], step=step)
+    return maximum_likelihood(model, DATA[minibatch(16, 4, step)], step=step)
 def fresh():
-    block = ir.ResidualBlock(ir.mlp((2, 64, 2)))
-    return start(ir.Flow([ir.bijections.ActNorm.fresh((2,)), block]).initialise(DATA), settings=Settings(average=0.9))
+    flow = ir.Flow([ir.bijections.ActNorm.fresh((WIDE,))]).initialise(DATA)
+    return start(flow, settings=Settings(average=0.9))
 if __name__ == "__main__":
     path, steps = sys.argv[1], int(sys.argv[2])
     state = resume(path, fresh())
