@@ -37,7 +37,7 @@ def test_the_calibration_of_the_sequences_is_what_the_docs_say() -> None:
     for name, row in table.items():
         assert f"| {name} |" in published
         assert row["FAIL"] == 0.0
-        assert np.isnan(row["eb 1e-6"]) or row["eb 1e-6"] == 0.0
+        assert np.isnan(row["bet 1e-6"]) or row["bet 1e-6"] == 0.0
     assert table["rare large values (1 in 200)"]["as 1e-6"] > 0.5  # why it may only suspect
 
 
