@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,3 +35,12 @@ def for_seeds(law: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(law)
     test.__signature__ = signature.replace(parameters=[p for p in signature.parameters.values() if p.name != "seed"])  # type: ignore[attr-defined]
     return test
+
+
+def each_with_seeds(name: str, cases: Iterable[str], count: int = 3) -> pytest.MarkDecorator:
+    """Parametrise by cases × seeds: in CI each case takes one of the seeds, in turn, in the thorough tests all of them."""
+    pairs = [
+        pytest.param(case, seed, marks=() if seed == i % count else pytest.mark.thorough)
+        for i, case in enumerate(cases) for seed in range(count)
+    ]
+    return pytest.mark.parametrize((name, "seed"), pairs)

@@ -263,8 +263,8 @@ def leaves(result: Any) -> list[np.ndarray[Any, Any]]:
     return [np.asarray(result)]
 
 
-UNDER_JIT = ["forward", "exact", "series", "gradient, exact", "gradient, series", "log p", "classification"]
-"""In CI; the others, which trace as well, in the thorough tests."""
+UNDER_JIT = ["series", "gradient, exact", "log p"]
+"""In CI: they hold most of what the others, which trace as well in the thorough tests, are made of."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in UNDER_JIT else [pytest.mark.thorough]) for n in PUBLIC])

@@ -41,11 +41,13 @@ def exact(g: Callable[[Any], Any], x: Any) -> Any:
     return jnp.linalg.slogdet(jax.vmap(jax.jacrev(g))(x) + jnp.eye(D))[1]
 
 
+@jax.jit  # compiled once for each number of rows, not operation by operation
+def right(p: Any, x: Any) -> Any:
+    return exact(lambda row: branch(p, row), x)
+
+
 def block(p: Any, log_det: Callable[[Any, Any], Any] | None = None, forward: Callable[[Any, Any], Any] | None = None) -> Subject:
     """x + g(x) with parameters p, its log-det or its map replaced by a broken one if asked."""
-
-    def right(p: Any, x: Any) -> Any:
-        return exact(lambda row: branch(p, row), x)
 
     return Subject(
         name="a function of JAX", event_shape=(D,), forward=lambda x: (forward or (lambda p, x: x + branch(p, x)))(p, x),
@@ -68,10 +70,6 @@ def _first_row_for_all(values: Any) -> Any:
 
 
 _first_row_for_all.defvjp(lambda v: (v, None), lambda _, c: (jnp.full_like(c, c[0]),))
-
-
-def right(p: Any, x: Any) -> Any:
-    return exact(lambda row: branch(p, row), x)
 
 
 BROKEN_LOG_DETS = {

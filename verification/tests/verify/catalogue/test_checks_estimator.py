@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from seeds import each_with_seeds
 from torch import Tensor
 
 import iresnet_ref as ir
@@ -27,8 +28,7 @@ def one(made: Subject, id: str = "estimator.unbiased", *, seed: int = 0, budget:
     return audit(made, seed=seed, budget=budget, select=[id]).checks[0]
 
 
-@pytest.mark.parametrize("kind", LOG_DETS)
-@pytest.mark.parametrize("seed", range(3))
+@each_with_seeds("kind", LOG_DETS)
 def test_correct_estimates_pass(kind: str, seed: int) -> None:
     report = audit(subject(kind, d=3 + 2 * seed, seed=seed), seed=seed, budget="quick", select=["estimator"])
     wrong = [(c.id, c.status, c.message) for c in report.checks if c.status != "passed"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from seeds import each_with_seeds
 from torch import Tensor
 
 from iresnet_verify import audit
@@ -20,8 +21,7 @@ def one(made: Subject, id: str, *, seed: int = 0) -> CheckResult:
     return audit(made, seed=seed, budget="quick", select=[id]).checks[0]
 
 
-@pytest.mark.parametrize("kind", LOG_DETS)
-@pytest.mark.parametrize("seed", range(3))
+@each_with_seeds("kind", LOG_DETS)
 def test_correct_gradients_pass(kind: str, seed: int) -> None:
     report = audit(subject(kind, d=2 + 3 * seed, seed=seed), seed=seed, budget="quick", select=["gradient"])
     wrong = [(c.id, c.status, c.message) for c in report.checks if c.status != "passed"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from seeds import each_with_seeds
 
 from iresnet_verify import audit
 from iresnet_verify.check.result import CheckResult
@@ -19,8 +20,7 @@ def one(made: Subject, id: str, *, seed: int = 0, budget: str = "quick") -> Chec
     return audit(made, seed=seed, budget=budget, select=[id]).checks[0]
 
 
-@pytest.mark.parametrize("kind", LOG_DETS)
-@pytest.mark.parametrize("seed", range(3))
+@each_with_seeds("kind", LOG_DETS)
 def test_correct_log_dets_pass(kind: str, seed: int) -> None:
     report = audit(subject(kind, d=3 + seed, seed=seed), seed=seed, budget="quick", select=["logdet"])
     wrong = {c.id: (c.status, c.message) for c in report.checks if c.status != "passed"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from correct_subjects import complete
+from seeds import each_with_seeds
 
 from iresnet_verify import Report, audit
 from iresnet_verify.mutants import lifetime, load
@@ -19,15 +20,14 @@ def not_passed(report: Report) -> list[tuple[str, str, str]]:
     return [(c.id, c.status, c.message) for c in report.checks if c.status != "passed" and c.id not in OF_OTHER_NETWORKS]
 
 
-@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(s, marks=pytest.mark.thorough) for s in range(8, 20))])
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(s, marks=pytest.mark.thorough) for s in range(3, 20))])
 def test_a_correct_network_passes_every_check(seed: int) -> None:
     report = audit(complete(seed), seed=seed, budget="quick")
     assert not not_passed(report)
     assert report.status == "passed"
 
 
-@pytest.mark.parametrize("id", OF_OTHER_NETWORKS)
-@pytest.mark.parametrize("seed", range(3))
+@each_with_seeds("id", OF_OTHER_NETWORKS)
 def test_a_correct_network_passes_what_only_it_can_be_asked(id: str, seed: int) -> None:
     (found,) = audit(OF_OTHER_NETWORKS[id](seed), seed=seed, budget="quick", select=[id]).checks
     assert found.status == "passed", found.message
