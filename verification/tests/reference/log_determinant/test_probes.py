@@ -162,6 +162,9 @@ def test_geometrics_survival_and_what_laws_refuse() -> None:
     for arguments in ((0.0,), (-1.0,), (2.0, 0)):
         with pytest.raises(ValueError, match=rf"poisson: expected mean > 0, at most 200000, and n_exact_terms ≥ 1, got {arguments[0]}"):
             poisson(*arguments)
+    with pytest.raises(ValueError, match="poisson: expected mean > 0, at most 200000"):
+        poisson(200_001.0)
+    assert 0.49 < poisson(200_000.0).survival(200_001) < 0.51  # the longest that is drawn: its median is its mean
     assert near_optimal(0.5, 1.0).survival(1) == 1.0
     with pytest.raises(ValueError, match=r"near_optimal: expected cost = E\[N\] ≥ 1 and at most 100000, got 0.5"):
         near_optimal(0.5, 0.5)
