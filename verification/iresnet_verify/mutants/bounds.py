@@ -49,9 +49,9 @@ def small_region(seed: int = 0) -> Subject:
 
 
 def scaled_skip(seed: int = 0) -> Subject:
-    """F(x) = 1.5x + g(x): the bound is that of a g which is not F − id."""
-    module = Residual(3, 0.9, seed, torch.float64)
-    return mlp(3, seed, forward=lambda x: 1.5 * x + module.g(x), module=module, inverse=None)
+    """F(x) = 1.5x + g(x): the bound is that of a g which is not F − id, though .9 bounds .5x + g(x) too."""
+    module = Residual(3, 0.35, seed, torch.float64)
+    return mlp(3, seed, forward=lambda x: 1.5 * x + module.g(x), module=module, lipschitz=0.9, inverse=None)
 
 
 def stale(seed: int = 0) -> Subject:
@@ -169,6 +169,76 @@ class Bends(Residual):
         return 0.5 * x + 1e-3 * torch.relu(x.abs() - 1e3).square()
 
 
+class Sine(nn.Module):
+    """√2 sin z."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return √2 sin z."""
+        return 2**0.5 * torch.sin(z)
+
+
+class SteepAt40(nn.Module):
+    """.6z, but with slope 1.4 nearer than `width` to 40."""
+
+    def __init__(self, width: float = 0.05) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return φ(z)."""
+        return 0.6 * z + 0.8 * ((z - 40.0).clamp(-self.width, self.width))
+
+
+def layered(d: int, width: int, activation: nn.Module, norm: float = 0.9, gain: float = 1.0) -> Factory:
+    """Wᵀφ(Wx + b), ‖W‖² = norm, claimed norm·gain: right where φ is gain-Lipschitz. The shifts b keep steep points of φ apart."""
+
+    def build(seed: int) -> Subject:
+        made = torch.Generator().manual_seed(seed)
+        w, b = (torch.randn(shape, generator=made, dtype=torch.float64) for shape in ((width, d), (width,)))
+        w = norm**0.5 * w / torch.linalg.matrix_norm(w, 2)
+        first, last = nn.Linear(d, width).double(), nn.Linear(width, d).double()
+        net = nn.Sequential(first, activation, last)
+        with torch.no_grad():
+            first.weight.copy_(w)
+            first.bias.copy_(b)
+            last.weight.copy_(w.T)
+        return Subject(name=f"layered {type(activation).__name__}", event_shape=(d,), forward=lambda x: x + net(x), residual=net,
+                       module=net, lipschitz=norm * gain)
+
+    return build
+
+
+def parallel(seed: int) -> Subject:
+    """Q φ(.9Qᵀx) in 40 dimensions, claimed .9, with the φ of `SteepAt40`: true but in thin slabs 44 away from the origin."""
+    made = torch.Generator().manual_seed(seed)
+    q = torch.linalg.qr(torch.randn(40, 40, generator=made, dtype=torch.float64))[0]
+    first, last = (nn.Linear(40, 40, bias=False).double() for _ in range(2))
+    net = nn.Sequential(first, SteepAt40(), last)
+    with torch.no_grad():
+        first.weight.copy_(0.9 * q.T)
+        last.weight.copy_(q)
+    return Subject(name="steep at 40", event_shape=(40,), forward=lambda x: x + net(x), residual=net, module=net, lipschitz=0.9)
+
+
+def unseen(seed: int) -> Subject:
+    """A wider one in two dimensions, without a module that shows it."""
+    made = torch.Generator().manual_seed(seed)
+    q, phi = torch.linalg.qr(torch.randn(2, 2, generator=made, dtype=torch.float64))[0], SteepAt40(0.5)
+
+    def g(x: Tensor) -> Tensor:
+        z: Tensor = phi(0.9 * x @ q)
+        return z @ q.T
+
+    return Subject(name="steep at 40, unseen", event_shape=(2,), forward=lambda x: x + g(x), residual=g, lipschitz=0.9)
+
+
+def pooling(seed: int) -> Subject:
+    """.9·max over 3 × 3 neighbourhoods at stride 1, claimed .9: a pixel that is the largest of all of them counts nine times."""
+    pool = nn.MaxPool2d(3, stride=1, padding=1)
+    return Subject(name="max-pooling", event_shape=(1, 3, 3 + seed % 2), forward=lambda x: x + 0.9 * pool(x), module=pool, lipschitz=0.9,
+                   residual=lambda x: 0.9 * pool(x))
+
+
 def far_away(kind: type[Residual]) -> Factory:
     """A residual that breaks its bound far away only."""
     return lambda seed: mlp(3, seed, module=kind(3, 0.9, seed, torch.float64), inverse=None)
@@ -198,5 +268,10 @@ MUTANTS = table("lipschitz", {
     "concatenation constant forgotten": (BOUNDS, concatenation_forgotten),
     "second layer not normalised": (BOUNDS, of_one_layer),
     "norm at a stale vector": (BOUNDS, stale_vector),
+    "sine of slope √2 between layers": (BOUNDS, layered(3, 8, Sine())),
+    "activation that is steep at 40 only": (BOUNDS, parallel),
+    "branch that is steep at 40 only": (BOUNDS, unseen),
+    "SELU taken for 1-Lipschitz": (BOUNDS, layered(3, 6, nn.SELU())),
+    "max-pooling at stride 1": (BOUNDS, pooling),
     "largest entry for the norm": (BOUNDS, largest_entry),
 })

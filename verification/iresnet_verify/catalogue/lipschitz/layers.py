@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from iresnet_verify.catalogue.shared.far_starts import steep_layers
 from iresnet_verify.catalogue.shared.map_errors import refreshed
 from iresnet_verify.catalogue.shared.stretch_search import rounding_of_claim
 from iresnet_verify.check.outcome import Counterexample, Outcome
@@ -155,7 +156,10 @@ def layers(ctx: Context) -> Outcome:
     claims = {name: layer.claimed for name, layer in shown.items() if layer.claimed is not None}
     product = math.prod(norm.value for norm in found.values())
     how = "exactly" if all(norm.exact for norm in found.values()) else "from below where a layer has over 1,024 inputs"
+    between = {f"slope of {steep.name}": steep.slope for steep in steep_layers(ctx)}
     norms = f"{len(shown)} layers, norms known {how}, their product is {product:.4g}, L = {ctx.subject.lipschitz:.4g} is claimed"
+    if max(between.values(), default=0.0) > 1.0 + 1e-3:
+        norms += f"; note: a layer without parameters has the slope {max(between.values()):.4g}"
     return verdict(
         {name: found[name].value for name in claims}, {name: claim * (1.0 + slack) for name, claim in claims.items()},
         expected=lambda at: f"an operator norm of at most {claims[at.case]:.6g} of {at.case} on {shown[at.case].shape}",
@@ -163,7 +167,7 @@ def layers(ctx: Context) -> Outcome:
         remedy="take the norm of the operator as it is applied, with enough iterations",
         passed=f"all {len(claims)} claims are kept; {norms}", nothing=f"no layer has a norm claimed for it; {norms}",
         tolerance=f"c(1 + {slack:.1e}) = c(1 + 8·max(d, 256)·u)", oracle="the layers themselves, applied",
-        evidence={**{name: norm.value for name, norm in found.items()}, "layers": len(shown), "with_a_claim": len(claims),
+        evidence={**{name: norm.value for name, norm in found.items()}, **between, "layers": len(shown), "with_a_claim": len(claims),
                   "product": product},
         counterexample=lambda at: Counterexample({"name": at.case, "v": found[at.case].direction[None], "claimed": at.bound},
                                                  measures.layer_stretch),

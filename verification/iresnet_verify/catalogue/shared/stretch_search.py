@@ -12,12 +12,14 @@ the two evaluations. Short pairs see the Jacobian, long ones have little roundin
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from iresnet_verify.catalogue.shared import singular_products as products
+from iresnet_verify.catalogue.shared.far_starts import at_steep_layers, scan
 from iresnet_verify.catalogue.shared.map_errors import Domain, Rows, distance, norms, residual, size
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.subject.errors import Undecided
@@ -126,12 +128,28 @@ def starts(ctx: Context, domain: Domain, count: int) -> HostArray:
     return np.concatenate([np.zeros_like(pool[:1]), pool, wide])
 
 
-def ascend(ctx: Context, domain: Domain, *, restarts: int, steps: int) -> Worst:
+def _pool(
+    ctx: Context, domain: Domain, count: int, top_singular: Triples, far: int
+) -> tuple[HostArray, Rows, HostArray, HostArray]:
+    """Return the pool of points with (σ, u, v) there; on all of ℝᵈ with `far` points of the scan and as many a steep layer."""
+    pool = starts(ctx, domain, count)
+    score, u, v = top_singular(ctx, pool, None)
+    if far and domain.everywhere:
+        more = np.concatenate([scan(ctx, far), at_steep_layers(ctx, far)])
+        if len(more):
+            with suppress(Undecided):  # far out the oracle may not know: the points above stand
+                found, left, right = top_singular(ctx, more, None)
+                pool, score = np.concatenate([pool, more]), np.concatenate([score, found])
+                u, v = np.concatenate([u, left]), np.concatenate([v, right])
+    return pool, score, u, v
+
+
+def ascend(ctx: Context, domain: Domain, *, restarts: int, steps: int, far: bool = False) -> Worst:
     """Return the largest ‖J_g(x)‖₂ that multi-start ascent finds.
 
     Starts: the best half of a pool of 8·restarts points by σ, and as many at random. A step proposes x + s·∇σ/‖∇σ‖ and
     a random x + s·n per start, keeps the best, and adapts s (×1.6 after a success, ×½ after a failure; a start whose s
-    has fallen below 1e-6 of its size is renewed from the pool).
+    has fallen below 1e-6 of its size is renewed from the pool). `far` adds to the pool, on all of ℝᵈ, what `far_starts` finds.
     """
     rng = ctx.rng
     by_products = products.available(ctx)
@@ -140,8 +158,7 @@ def ascend(ctx: Context, domain: Domain, *, restarts: int, steps: int) -> Worst:
     affordable = max(2, work // (4 * max(ctx.d, 1)))
     restarts = max(1, min(restarts, affordable))
     steps = max(4, min(steps, 60 * 32 * (work // WORK) // max(ctx.d, 1)))
-    pool = starts(ctx, domain, max(2, min(8 * restarts, 4 * affordable)))
-    score, pool_u, pool_v = top_singular(ctx, pool, None)
+    pool, score, pool_u, pool_v = _pool(ctx, domain, max(2, min(8 * restarts, 4 * affordable)), top_singular, restarts if far else 0)
     evaluations = len(pool)
     order = np.argsort(-score)
     half = max(1, restarts // 2)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import correct_maps as maps
 import numpy as np
 import pytest
-from map_cases import OF_BOUND, accepted, rejected, results
+from map_cases import OF_BOUND, accepted, rejected, results, shows_violation
 
 from iresnet_verify import Subject
 from iresnet_verify.mutants import bounds
@@ -121,3 +121,61 @@ def test_the_iteration_is_followed_where_the_claim_is_made() -> None:
     point = maps.mlp(3, inputs=lambda n, rng: np.full((n, 3), 5.0))
     found = results(point, ["convergence.banach-rate"])["convergence.banach-rate"]
     assert found.status == "skipped", found.message
+
+
+FAR = {
+    "sine": "lipschitz/sine-of-slope-2-between-layers", "a layer at 40": "lipschitz/activation-that-is-steep-at-40-only",
+    "at 40, unseen": "lipschitz/branch-that-is-steep-at-40-only", "SELU": "lipschitz/selu-taken-for-1-lipschitz",
+    "pooling": "lipschitz/max-pooling-at-stride-1",
+}
+
+
+@pytest.mark.parametrize("name", FAR)
+@pytest.mark.parametrize("seed", range(3))
+def test_layers_that_are_steeper_than_assumed_are_found_wherever_they_are(name: str, seed: int) -> None:
+    subject = bounds.MUTANTS[FAR[name]].make(seed)
+    for found in results(subject, ["lipschitz.bounds-jacobian", "lipschitz.bounds-pairs"], seed).values():
+        if found.id != "hygiene.readable":
+            assert found.status == "failed", found.message
+            shows_violation(subject, found)
+
+
+def sine_between_random_layers() -> Subject:
+    """W₂ √2 sin(W₁x + b), ‖W₁‖‖W₂‖ = .9: ‖J_g‖ is at most .8992 near the origin, above .9 in rare places from ‖x‖ ~ 10 on."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first, last = torch.nn.Linear(4, 16), torch.nn.Linear(16, 4)
+    for layer in (first, last):
+        layer.double()
+        with torch.no_grad():
+            layer.weight.mul_(0.9**0.5 / torch.linalg.matrix_norm(layer.weight, 2))
+    net = torch.nn.Sequential(first, bounds.Sine(), last)
+    return Subject(name="sine", event_shape=(4,), forward=lambda x: x + net(x), residual=net, module=net, lipschitz=0.9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_bound_that_breaks_far_out_only_is_refuted_there(seed: int) -> None:
+    subject = sine_between_random_layers()
+    found = results(subject, ["lipschitz.bounds-jacobian", "lipschitz.bounds-pairs"], seed)
+    failed = [c for c in found.values() if c.status == "failed"]
+    assert failed, {i: c.message for i, c in found.items()}
+    for result in failed:
+        shows_violation(subject, result)
+    near = replace(subject, inputs=lambda n, rng: rng.standard_normal((n, 4)))  # promised there alone, it holds
+    found = results(near, ["lipschitz.bounds-jacobian", "lipschitz.bounds-pairs"], seed)
+    assert {c.status for i, c in found.items() if i != "hygiene.readable"} == {"passed"}
+
+
+def test_a_bound_that_counts_the_slope_of_its_activation_is_right() -> None:
+    import torch
+
+    for activation, slope in ((bounds.Sine(), 2**0.5), (bounds.SteepAt40(), 1.4), (torch.nn.SELU(), 1.7580993408473766)):
+        for seed in range(2):
+            subject = bounds.layered(3, 8, activation, 0.5, slope)(seed)
+            found = results(subject, ["lipschitz.bounds-jacobian", "lipschitz.bounds-pairs", "lipschitz.layers"], seed)
+            assert not [c.message for c in found.values() if c.status in ("failed", "error", "inconclusive")]
+            shown = found["lipschitz.layers"].evidence["slope of 1"]
+            assert shown == pytest.approx(slope, rel=1e-4)  # differences over 1e-5 at points .001 apart
+            assert f"slope {slope:.4g}" in found["lipschitz.layers"].message
