@@ -86,7 +86,8 @@ def test_norms_keep_their_scale_to_the_ends_of_the_range(dtype: Any) -> None:
             ir.spectral.power_iteration(Dense(w), w, steps=80).sigma, ir.spectral.power_iteration(Dense(w), w, steps=80, rtol=u**0.5).sigma,
             ir.spectral.singular_triple(w).sigma, ir.spectral.gram_bound(w, squarings=8),
         ):  # fmt: skip
-            assert abs(float(norm) / float(w[1, 1]) - 1.0) <= 64 * u, scale
+            # sums of 3 squares, a root, a scaling and its undoing, twice; squaring G doubles its relative error, the root halves it
+            assert abs(float(norm) / float(w[1, 1]) - 1.0) <= 2 * (3 + 3) * u, scale
 
 
 def test_a_zero_operator_does_not_end_the_iteration_for_ever() -> None:
