@@ -130,8 +130,10 @@ def test_what_torch_compiled_for_one_block_is_not_taken_for_another() -> None:
     parameters = F.branch.parameters()
     half = ir.ResidualBlock(F.branch.with_parameters({k: v / 2 for k, v in parameters.items()}))
     assert np.abs(to_host(f(half, x)) - to_host(ir.logdet(half, x, method="exact").value)).max() <= 1e-15
+    scaled = compile_for(b, "eager")(lambda F, x: ir.logdet(F, x, method="exact").value * F.contraction())  # which needs Lip(g) < 1
+    assert np.array_equal(to_host(scaled(F, x)), to_host(f(F, x)) * F.contraction())
     with pytest.raises(Exception):  # noqa: B017, PT011 - torch's own, for the NotContractiveError it meets while tracing
-        f(ir.ResidualBlock(F.branch.with_parameters({k: 9 * v for k, v in parameters.items()})), x)
+        scaled(ir.ResidualBlock(F.branch.with_parameters({k: 9 * v for k, v in parameters.items()})), x)
 
 
 @pytest.mark.thorough
