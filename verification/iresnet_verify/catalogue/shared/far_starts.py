@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iresnet_verify.catalogue.shared.map_errors import Rows, norms, residual, size
-from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.subject.module_state import is_torch_module
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from iresnet_verify.subject.subject import HostArray
 
 FARTHEST = 300.0
+DIMENSIONS = 32
+"""Above, no scan: too few points of each magnitude would be affordable."""
 WORK = 2**19
 """Differences of a scan × d, at most."""
 LINE = np.concatenate([np.linspace(-100.0, 100.0, 20_001), np.linspace(-2.0, 2.0, 4_001), [-2e-5, 2e-5]])
@@ -36,9 +37,9 @@ NEWTON = 12
 
 
 def scan(ctx: Context, count: int) -> HostArray:
-    """Return the `count` steepest points (or fewer) of up to 4,096 of every magnitude, climbed from; none above d = LARGE."""
-    n = min(4096, WORK // (2 * ctx.d**2)) if ctx.d <= singular.LARGE else 0
-    if n < 4 * count:
+    """Return the `count` steepest points (or fewer) of up to 4,096 of every magnitude, climbed from; none above d = 32."""
+    n = min(4096, WORK // (2 * ctx.d**2)) if ctx.d <= DIMENSIONS else 0
+    if n < 16 * BANDS:
         return ctx.inputs(1)[:0]
     rng, column = ctx.rng, (-1, *[1] * len(ctx.subject.event_shape))
     magnitude = np.sort(FARTHEST ** rng.uniform(size=n))

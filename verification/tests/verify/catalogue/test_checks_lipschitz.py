@@ -11,7 +11,10 @@ import pytest
 from map_cases import OF_BOUND, accepted, rejected, results, shows_violation
 
 from iresnet_verify import Subject
+from iresnet_verify.check.budget import BUDGETS
+from iresnet_verify.check.context import Context
 from iresnet_verify.mutants import bounds
+from iresnet_verify.running.run import Prepared
 
 ALL = ("lipschitz.bounds-jacobian", "lipschitz.bounds-pairs", "lipschitz.bounds-stretch", "convergence.banach-rate")
 WRONG: dict[str, tuple[Callable[[int], Subject], str, tuple[str, ...]]] = {
@@ -91,10 +94,6 @@ def test_the_norm_of_a_large_layer_is_a_lower_bound_that_power_iteration_reaches
     import torch
 
     from iresnet_verify.catalogue.lipschitz.layers import DENSE, Layer, operator_norm
-    from iresnet_verify.check.budget import BUDGETS
-    from iresnet_verify.check.context import Context
-    from iresnet_verify.running.run import Prepared
-
     n = DENSE + 76
     diagonal = torch.linspace(1.0, 3.0, n, dtype=torch.float64)
     diagonal[5] = 4.0
@@ -179,3 +178,13 @@ def test_a_bound_that_counts_the_slope_of_its_activation_is_right() -> None:
             shown = found["lipschitz.layers"].evidence["slope of 1"]
             assert shown == pytest.approx(slope, rel=1e-4)  # differences over 1e-5 at points .001 apart
             assert f"slope {slope:.4g}" in found["lipschitz.layers"].message
+
+
+@pytest.mark.parametrize("d", [1, 9, 16, 32, 33, 64])
+def test_far_starts_are_found_in_every_dimension_that_is_scanned(d: int) -> None:
+    from iresnet_verify.catalogue.shared.far_starts import scan
+
+    prepared = Prepared(maps.mlp(d), 0)
+    ctx = Context(prepared.subject, "lipschitz.bounds-jacobian", "eval", 0, BUDGETS["quick"], 0.0, prepared.framework,
+                  prepared.conventions("eval"))
+    assert scan(ctx, 4).shape == ((4 if d <= 32 else 0), d)
