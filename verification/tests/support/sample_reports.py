@@ -119,7 +119,7 @@ def passing(name: str = "RealNVP (nflows)") -> AuditResult:
 
 
 def undecided() -> AuditResult:
-    """Nothing about the inverse came to a result."""
+    """Nothing about the log-det came to a result."""
     checks = [result("hygiene.dtype-kept", "passed"), result("logdet.sign", "inconclusive", message="too close to 0")]
     return replace(passing("Nur vorwärts 'quoted' & \"more\""), checks=checks)
 
