@@ -176,3 +176,9 @@ def test_an_import_turned_round_is_seen(importer: str, imported: str) -> None:
 def test_a_circle_inside_a_room_is_seen() -> None:
     edges = {"p.a.x": [("p.a.y", 1)], "p.a.y": [("p.a.z", 1)], "p.a.z": [("p.a.x", 1)]}
     assert circle(edges) == "p.a.x -> p.a.y -> p.a.z -> p.a.x"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_the_design_page_lists_the_rooms_in_their_order(package: str) -> None:
+    page = (ROOT / "docs/design.md").read_text("utf-8").split(f"## {package}")[1].split("## ")[0]
+    assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == ROOMS[package].split()
