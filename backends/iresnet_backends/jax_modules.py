@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import iresnet_ref as ir
 from iresnet_backends.errors import BackendUnavailableError, ModuleError
@@ -91,10 +91,9 @@ def _event_shape(parts: Any, weights: list[Any]) -> tuple[int, ...]:
     while True:
         if isinstance(first, tuple) and len(first) == 3 and getattr(first[0], "ndim", 0) == 2:
             return (first[0].shape[1],)
-        if eqx is not None and type(first) is eqx.nn.Linear:
-            return (first.in_features,)
-        if nnx is not None and type(first) is nnx.Linear:
-            return (first.in_features,)
+        layer = cast("Any", first)
+        if (eqx is not None and type(layer) is eqx.nn.Linear) or (nnx is not None and type(layer) is nnx.Linear):
+            return (layer.in_features,)
         inner = first if isinstance(first, list | tuple) else getattr(first, "layers", None)
         if not inner:
             raise ShapeError(f"from_jax: expected event_shape= for {type(parts).__name__}, which has no width of its own, got None")
@@ -130,7 +129,8 @@ def _computed(parts: Any, variables: Mapping[str, Any]) -> Callable[[Any], Any]:
     if linen is not None and isinstance(parts, linen.Module):
         return lambda x: parts.apply(variables, x)
     activation = activation_of(parts)
-    return activation.value if isinstance(parts, str) and activation is not None else parts
+    named: Any = activation.value if isinstance(parts, str) and activation is not None else parts
+    return named
 
 
 __all__ = ["from_jax"]

@@ -14,7 +14,7 @@ import numbers
 import operator
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import array_api_compat
 import numpy as np
@@ -43,10 +43,11 @@ def public(function: Function) -> Function:
         ...
     iresnet_ref.errors.DTypeError: power: n: expected an integer, got 2.5; try an int
     """
-    if isinstance(function, type):
-        function.__init__ = _guarded(function.__init__, function.__name__)  # type: ignore[misc]
-        return function
-    return _guarded(function, function.__name__)
+    target: Any = function
+    if not isinstance(target, type):
+        return _guarded(function, target.__name__)
+    target.__init__ = _guarded(target.__init__, target.__name__)  # type: ignore[misc]
+    return cast("Function", target)
 
 
 def _guarded(function: Any, name: str) -> Any:
@@ -79,7 +80,9 @@ def _guarded(function: Any, name: str) -> Any:
 def _is_traced(values: Iterable[Any]) -> bool:
     """Return whether a compiler traces this call: it knows neither NumPy's error state nor what is checked here."""
     return any(
-        _is_traced(v.values()) if isinstance(v, dict) else hasattr(v, "dtype") and array_api_compat.is_array_api_obj(v) and is_compiling(v)
+        _is_traced(v.values())
+        if isinstance(v, dict)
+        else hasattr(v, "dtype") and array_api_compat.is_array_api_obj(v) and is_compiling(cast("Any", v))
         for v in values
     )
 

@@ -28,8 +28,9 @@ def require_finite(products_like: Any = None, **arrays: Any) -> None:
     for name, condition in finite.items():
         if not holds(condition):
             raise NonFiniteError(f"{name}: expected finite values, got NaN or infinity; look at the rows where isfinite is false")
+    dtype = getattr(products_like, "dtype", None)
     raise DTypeError(
-        f"expected matrix products in {products_like.dtype}'s own precision, on which every bound on rounding rests, got fewer bits; "
+        f"expected matrix products in {dtype}'s own precision, on which every bound on rounding rests, got fewer bits; "
         "leave autocast for this call, or switch TF32 off: torch.backends.cuda.matmul.allow_tf32 = False, "
         "jax.config.update('jax_default_matmul_precision', 'highest'), CUPY_TF32=0"
     )

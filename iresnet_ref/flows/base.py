@@ -219,7 +219,7 @@ class DiagonalGaussian:
         return z_bar, {"mean": -xp.sum(z_bar, axis=0), "log_scale": xp.sum(w * (e * e - 1.0), axis=0)}
 
 
-def require_events(z: Any, base: Base) -> None:
+def require_events(z: Any, base: Any) -> None:
     """Refuse what is no batch of events like the base's arrays; its values are not looked at. Raises ShapeError, DTypeError."""
     require_batch(z, base.event_shape, "z", check=False)
     require_alike(z, base.like, "z")

@@ -198,7 +198,7 @@ def errors(b: Backend, truth: Truth) -> dict[str, float]:
 
     Where the reference refuses the backend's products, as keeping fewer bits than their dtype, what was not measured yet is infinite.
     """
-    found = dict.fromkeys(QUANTITIES, math.inf)
+    found: dict[str, float] = {quantity: math.inf for quantity in QUANTITIES}  # noqa: C420 - whose keys are strings, not these literals
     with suppress(DTypeError):
         _measure(b, truth, found)
     return found

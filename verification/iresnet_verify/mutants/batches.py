@@ -79,9 +79,9 @@ class FirstSize(Images):
         self.norm: Tensor | None = None
 
     def g(self, x: Tensor) -> Tensor:
-        if self.norm is None:
-            self.norm = torch.linalg.matrix_norm(self.matrix(x.shape[2], self.kernel.detach()), 2)
-        return nn.functional.conv2d(x, 0.7 * self.kernel / self.norm, padding=1)
+        norm = torch.linalg.matrix_norm(self.matrix(x.shape[2], self.kernel.detach()), 2) if self.norm is None else self.norm
+        self.norm = norm
+        return nn.functional.conv2d(x, 0.7 * self.kernel / norm, padding=1)
 
 
 def first_size(seed: int) -> Subject:
