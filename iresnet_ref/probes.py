@@ -32,7 +32,7 @@ _COLUMNS_ROW = 0xFFFFFFFF
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: int) -> tuple[Words, Words, Words, Words]:
-    """Return the four 32-bit words of Philox 4x32-10 at each counter (four broadcastable uint32 arrays), 64-bit key.
+    """Return the four 32-bit words of Philox 4x32-10 at each counter (four broadcastable arrays below 2³²), 64-bit key.
 
     >>> [hex(int(w)) for w in philox((0, 0, 0, 0), 0)]
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
@@ -116,10 +116,10 @@ class Probes:
         """Return n random 32-bit words for each (probe, row), shape (count·block, batch, n)."""
         first, probes, blocks = self.first * self.block, self.count * self.block, -(-n // 4)
         counter = (
-            np.arange(batch, dtype=np.uint32)[None, :, None],
-            np.arange(first, first + probes, dtype=np.uint32)[:, None, None],
+            np.arange(batch)[None, :, None],
+            np.arange(first, first + probes)[:, None, None],
             np.uint32(self.stream),
-            np.arange(blocks, dtype=np.uint32)[None, None, :],
+            np.arange(blocks)[None, None, :],
         )
         return np.stack(philox(counter, self.seed), axis=-1).reshape(probes, batch, 4 * blocks)[..., :n]
 
@@ -139,7 +139,7 @@ class Probes:
             )
         columns = self.columns(order)
         parity = np.bitwise_count(np.arange(n, dtype=np.uint32) & columns[..., None].astype(np.uint32)) & np.uint8(1)
-        hadamard = 1.0 - 2.0 * parity.astype(np.float64)  # (count, block, n)
+        hadamard = 1.0 - 2.0 * parity  # (count, block, n)
         signs = replace(self, block=1).signs(batch, n)  # (count, batch, n)
         return (hadamard[:, :, None, :] * signs[:, None, :, :]).reshape(self.count * self.block, batch, n)
 
@@ -147,9 +147,9 @@ class Probes:
         """Return `block` different columns below `order` for each replicate, shape (count, block), all sets alike."""
         counter = (
             np.uint32(_COLUMNS_ROW),
-            np.arange(self.first, self.first + self.count, dtype=np.uint32)[:, None],
+            np.arange(self.first, self.first + self.count)[:, None],
             np.uint32(self.stream),
-            np.arange(-(-order // 2), dtype=np.uint32)[None, :],
+            np.arange(-(-order // 2))[None, :],
         )
         w = [word.astype(np.uint64) for word in philox(counter, self.seed)]
         keys = np.stack((w[0] << np.uint64(32) | w[1], w[2] << np.uint64(32) | w[3]), axis=-1)
@@ -174,8 +174,8 @@ class Probes:
         So P(N ≥ n_exact_terms + 1 + i) = thresholds[i]/2⁶⁴ exactly, for decreasing thresholds.
         """
         counter = (
-            np.arange(batch, dtype=np.uint32)[None, :],
-            np.arange(self.first, self.first + self.count, dtype=np.uint32)[:, None],
+            np.arange(batch)[None, :],
+            np.arange(self.first, self.first + self.count)[:, None],
             np.uint32(self.stream),
             np.uint32(_LENGTH_BLOCK),
         )

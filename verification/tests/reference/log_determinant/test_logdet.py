@@ -27,7 +27,7 @@ from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.arnoldi import arnoldi_logdet, graded_rule, log_first_entry
 from iresnet_ref.log_determinant.estimator import Estimator
-from iresnet_ref.log_determinant.exact import exact_logdet
+from iresnet_ref.log_determinant.exact import exact_logdet, log_determinant, signed_logdet
 from iresnet_ref.log_determinant.inverse import jacobian_lipschitz
 from iresnet_ref.log_determinant.length_distributions import geometric, near_optimal
 from iresnet_ref.log_determinant.replicates import exact_in_products
@@ -593,6 +593,29 @@ def test_a_batch_that_no_chunk_divides_gives_each_row_its_value(key: str, rows: 
     alone = [float(to_host(ir.logdet(block, x[i : i + 1, :], method="exact").value)[0]) for i in range(8)]
     # Matrices of one row or three: the same products in another order, 8·d·u/(1 − L) each.
     assert np.abs(whole - np.asarray(alone)).max() <= 2 * logdet_rounding(4, 2.0**-53, 0.9)
+
+
+def test_the_sign_and_the_modulus_are_lapacks_in_whatever_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    w, slopes = rng.standard_normal((2, 4, 4)), rng.standard_normal((8, 4))
+    chain = Chain((Dense(w[0]), Diagonal(slopes), Dense(w[1])), 8, slopes)
+    matrices = np.eye(4) + chain.dense()
+    truth = np.linalg.slogdet(matrices)
+    assert set(truth[0]) == {-1.0, 1.0}
+    for rows in (1, 3, 8):
+        monkeypatch.setattr(sys.modules["iresnet_ref.log_determinant.exact"], "CHUNK", rows * 4 * 4)
+        sign, value = signed_logdet(chain)
+        assert (sign == truth[0]).all()
+        # log|det| moves by d·cond times the roundings of the entries, sums of 4 with two products each
+        assert (np.abs(value - truth[1]) <= 4 * np.linalg.cond(matrices) * gamma(4 * 4, U)).all()
+    assert (log_determinant(chain.dense()) == truth[1]).all()
+
+
+def test_one_large_entry_of_a_tiny_product_does_not_end_the_series() -> None:
+    """DK = [[0, .9e-9], [.5e-9, 0]]: ‖DK‖_F is tiny, rows of D with columns of K would not be; log det is −4.5e-19."""
+    d, k = np.array([[1e-9, 0.5]]), np.array([[0.0, 0.9], [1e-9, 0.0]])
+    chain = Chain((Dense(k), Diagonal(d)), 1, np.ones((1, 2)))
+    assert abs(float(exact_logdet(chain)[0]) / -4.5e-19 - 1.0) <= 8 * U
 
 
 @pytest.mark.parametrize("pairs", [1, 2], ids=["one diagonal", "several"])
