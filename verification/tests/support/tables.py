@@ -127,9 +127,15 @@ def backend(key: str) -> Backend:
 
 
 @cache
-def digits50() -> Backend:
-    """Return the 50-digit oracle; mpmath's precision is a process-wide setting and stays at 50."""
+def _digits50() -> Backend:
     return iresnet_backends.get("precision:50")
+
+
+def digits50() -> Backend:
+    """Return the 50-digit oracle; mpmath's precision is a setting of the process, put back to 50 where a test has moved it."""
+    b = _digits50()
+    b.xp.mp.dps = 50
+    return b
 
 
 def mixture(sizes: tuple[int, ...], activations: list[Any], lipschitz: float, seed: int, like: Any) -> ir.Branch:

@@ -109,7 +109,7 @@ def everywhere(dtype: str, many: int) -> Any:
 
 def errors_on(name: str, phi: Activation, dtype: str, many: int) -> float:
     """The largest |fl φ − φ|/(u(|φ| + 1)) and |fl φ′ − φ′|/(u(|φ′| + 1)) of this backend, beside forty digits."""
-    b, exact = iresnet_backends.get(name, dtype), iresnet_backends.get("precision:40")
+    b, exact = iresnet_backends.get(name, dtype), iresnet_backends.get("precision:50")
     z = everywhere(dtype, many)
     z = z[np.abs(z) < 1e6] if phi.name == "sine" else z  # arguments are not reduced for more
     at = exact.asarray(z.astype(np.float64))
