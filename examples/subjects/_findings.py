@@ -35,7 +35,7 @@ class Finding:
 FINDINGS = (
     Finding("normflows 1.7.3", BLOCKS, "`_inverse_fixed_point` names atol = rtol = 1e-5",
             "it stops when the *square* of its step is below them, silently: errors over 100 times as large",
-            (*INVERSE, "inverse.odd-inputs"), "normflows_inverse_tolerance"),
+            (*INVERSE, "inverse.odd-inputs", "inverse.rows-are-independent"), "normflows_inverse_tolerance"),
     Finding("normflows 1.7.3", (*BLOCKS, FLOW), "`_logdetgrad`: logdet|d(x+g(x))/dx|, by \"unbiased estimation\"",
             "in training it returns an estimate of tr(J(I+J)⁻¹), biased as log-det",
             ("logdet.matches-determinant", "logdet.of-the-inverse", "estimator.unbiased", "estimator.coefficients",
@@ -145,7 +145,8 @@ FINDINGS = (
 
 UNNORMALISED = dict.fromkeys(
     (*INVERSE, *NORM, *VOLUME, "inverse.is-injective", "inverse.odd-inputs", "convergence.banach-rate", "lipschitz.all-magnitudes",
-     "logdet.within-bounds", "logdet.positive-determinant", "logdet.all-magnitudes", "gradient.through-inverse"),
+     "logdet.within-bounds", "logdet.positive-determinant", "logdet.all-magnitudes", "gradient.through-inverse",
+     "inverse.rows-are-independent"),
     "negative control: Lip(g) is above 4, so x + g(x) is not injective, and neither the iteration nor the series converges",
 )
 
