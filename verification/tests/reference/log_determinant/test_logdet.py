@@ -667,6 +667,21 @@ def test_a_bound_of_one_leaves_the_exact_determinant() -> None:
         ir.invert(F, x)
 
 
+@each_backend
+def test_without_contraction_dtype_and_device_are_kept(key: str) -> None:
+    b = backend(key)
+    weight, x = b.asarray([[0.0, -2.0], [2.0, 0.0]]), b.asarray([[0.3, -1.2], [0.0, 0.0]])  # det(I + J) = 5
+    block = ir.ResidualBlock(ir.Branch((Affine(weight, b.asarray([0.0, 1.0])),), (2,)))
+    if not hasattr(b.xp, "linalg"):
+        with pytest.raises(ir.NotContractiveError, match=r"proved Lip\(g\) < 1, got 2"):
+            ir.logdet(block, x, method="exact")
+        return
+    found = ir.logdet(block, x, method="exact").value
+    assert (found.dtype, ir.arrays.device(found)) == (x.dtype, ir.arrays.device(x))
+    # one elimination of order 2: a product, a quotient, a sum; two logarithms, added
+    assert np.abs(to_host(found) - math.log(5.0)).max() <= gamma(3 + 2 * 2 + 1, unit_roundoff(x)) * math.log(5.0)
+
+
 def test_without_contraction_a_determinant_of_zero_is_minus_infinity_and_a_negative_one_is_refused() -> None:
     def block(scale: float) -> ir.ResidualBlock:
         return ir.ResidualBlock(ir.Branch((Affine(np.diag([scale, 0.5]), np.zeros(2)),), (2,)))
