@@ -121,7 +121,8 @@ FINDINGS = (
         for layer, promise, found, checks, file in (
             ("iResBlock", "`_inverse_fixed_point` of iResBlock names atol = rtol = 1e-5",
              "it stops when the *square* of its step is below them",
-             ("inverse.keeps-tolerance", "inverse.odd-inputs", "convergence.worst-input"), "inverse_tolerance"),
+             ("inverse.keeps-tolerance", "inverse.odd-inputs", "inverse.rows-are-independent", "convergence.worst-input"),
+             "inverse_tolerance"),
             ("iResBlock", "`iResBlock`: \"an unbiased estimator for the logdet\"", "in training it returns an estimate of tr(J(I+J)⁻¹)",
              ("estimator.coefficients",), "training_log_det"),
             ("iResBlock", "name: the forward of iResBlock is a map", "in evaluation it sets requires_grad on the tensor of its caller",
@@ -136,7 +137,7 @@ FINDINGS = (
     ),
     Finding("enflows 0.0.1", ("enflows DenseNet, csin",), "`DenseNet`: \"a fixed lipschitz constant\"",
             "its activation \"csin\" stretches by √2: norms above 1, a block that is not injective",
-            (*NORM, "inverse.is-injective"), "enflows_csin"),
+            (*NORM, "inverse.is-injective", "inverse.rows-are-independent"), "enflows_csin"),
     Finding("pyro-ppl 1.9.2", ("pyro Sylvester",), "`log_abs_det_jacobian(x, y)`",
             "its formula needs a triangular product that is not triangular; hidden by the initialisation", VOLUME, "pyro_sylvester"),
     Finding("deel-torchlip 1.0.5", ("torchlip SpectralConv2d, padding_mode='reflect'",), "\"k_coef_lip: Lipschitz constant to ensure\"",
