@@ -29,18 +29,18 @@ class AuditResult:
     def status(self) -> Status:
         """failed > error > inconclusive > passed.
 
-        An expected failure counts as passed, an expected failure that passes as failed. *Passed* needs every family of
-        `required` to have compared something.
+        An expected failure counts as passed, an expected failure that passes as failed. *Passed* needs a check of the
+        inverse, and one of the log-det where one was given, to have compared something (`missing_families`).
         """
         found = {c.status for c in self.checks if not (c.status == "failed" and c.expected is not None)}
         if "failed" in found or any(c.unexpected for c in self.checks):
             return "failed"
         if "error" in found:
             return "error"
-        return "inconclusive" if self.required or "inconclusive" in found else "passed"
+        return "inconclusive" if self.missing_families or "inconclusive" in found else "passed"
 
     @property
-    def required(self) -> tuple[str, ...]:
+    def missing_families(self) -> tuple[str, ...]:
         """The families without which nothing is established and of which no check compared anything.
 
         The inverse, and the log-det where one was given; of a selection those that it holds, and some comparison at least.

@@ -108,7 +108,7 @@ def _undecided(report: AuditResult) -> list[str]:
     """What `AuditResult.status` misses before it can say *passed*."""
     if report.status not in ("inconclusive", "error"):
         return []
-    missing = report.required
+    missing = report.missing_families
     parts = []
     if "inverse" in missing:
         parts.append("No check of the inverse compared anything.")

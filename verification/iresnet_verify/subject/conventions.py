@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +61,10 @@ def read_conventions(subject: Subject, framework: Framework, seed: int) -> Conve
             return Conventions(broken=broken, context_row=row)
         _call_all(caller, x, formats, broken)
         changed = tuple(sorted(set(state.changes()))) if state is not None else ()
-        random, infinite = _forward_facts(caller, x, state) if "forward" not in broken else (False, False)
+        random, infinite = False, False
+        if "forward" not in broken:
+            with suppress(Exception):  # a map may refuse so many rows: then nothing is known of it here, and the checks decide
+                random, infinite = _forward_facts(caller, x, state)
     finally:
         if state is not None:
             state.restore()

@@ -87,3 +87,13 @@ def test_a_norm_barely_above_its_claim_is_one_finding_that_says_by_how_much() ->
 @pytest.mark.parametrize("ids", SAME_CLAIM)
 def test_the_checks_of_one_claim_exist(ids: tuple[str, ...]) -> None:
     assert set(ids) <= {c.id for c in selected()}
+
+
+def test_a_map_that_refuses_many_rows_is_audited_all_the_same() -> None:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 64:
+            raise ValueError("at most 64 rows")
+        return 2.0 * x
+
+    (result,) = audit(Subject(name="few rows", event_shape=(3,), forward=forward), 0, "quick", select=["hygiene.forward-finite"]).checks
+    assert result.status == "passed", result.message
