@@ -115,9 +115,9 @@ def memory(ctx: Context) -> Outcome:
 
 @contextmanager
 def _memory(framework: str) -> Iterator[Callable[[], dict[str, int]]]:
-    """A function that counts what is kept since: bytes in torch's tensors, in JAX's arrays, or of what Python and NumPy allocated.
+    """A function that counts what is kept since: bytes in torch's tensors, in JAX's arrays or in NumPy's.
 
-    Not of what Python allocated for JAX, which keeps its traces as it sees fit.
+    Not of what Python allocates besides: other threads and the interpreter's own caches add some kilobytes as they see fit.
     """
     gc.freeze()  # what is there already is left out of the count, and of the collections
     try:
@@ -126,21 +126,27 @@ def _memory(framework: str) -> Iterator[Callable[[], dict[str, int]]]:
         elif framework.startswith("jax"):
             yield lambda: {"bytes": _bytes_of_jax_arrays()}
         else:
-            with _traced() as bytes_of_python:
-                yield lambda: {"bytes": bytes_of_python()}
+            with _traced():
+                yield lambda: {"bytes": _bytes_of_numpy_arrays()}
     finally:
         gc.unfreeze()
 
 
 @contextmanager
-def _traced() -> Iterator[Callable[[], int]]:
+def _traced() -> Iterator[None]:
     tracing = tracemalloc.is_tracing()  # somebody else's, to be left on
     tracemalloc.start()
     try:
-        yield lambda: (gc.collect(), tracemalloc.get_traced_memory()[0])[1]
+        yield
     finally:
         if not tracing:
             tracemalloc.stop()
+
+
+def _bytes_of_numpy_arrays() -> int:
+    gc.collect()
+    arrays = tracemalloc.take_snapshot().filter_traces([tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)])
+    return sum(trace.size for trace in arrays.traces)
 
 
 def _bytes_of_jax_arrays() -> int:

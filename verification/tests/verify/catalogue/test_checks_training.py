@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -134,3 +135,17 @@ def test_what_is_kept_once_is_no_growth() -> None:
 
     net = KeepsLast(0)
     assert found(Subject(name="keeps the last", event_shape=(4,), forward=net, module=net))["hygiene.memory"].status == "passed"
+
+
+@pytest.mark.parametrize("keeps", ["arrays", "notes"])
+def test_numpy_memory_is_counted_in_arrays(keeps: str) -> None:
+    """A result kept at every call is growth; some kilobytes of Python's own, which other threads add as well, are not."""
+    kept: list[object] = []
+
+    def forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y = x + 0.5 * np.tanh(x)
+        kept.append(y if keeps == "arrays" else [str(i) * 40 for i in range(30)])
+        return y, np.sum(np.log1p(0.5 / np.cosh(x) ** 2), axis=1)
+
+    answer = found(Subject(name=keeps, event_shape=(2,), forward=forward, framework="numpy", dtype="float32"))["hygiene.memory"]
+    assert answer.status == ("failed" if keeps == "arrays" else "passed"), answer.message
