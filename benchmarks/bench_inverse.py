@@ -1,6 +1,6 @@
 """What an inverse costs: `python benchmarks/bench_inverse.py` prints evaluations, convergence and method for each family.
 
-Every family of verification/tests/support/contractive_families.py to 1e-12 in float64 and 1e-6 in float32 with default settings. A
+Every family of verification/tests/support/laws/contractive_families.py to 1e-12 in float64 and 1e-6 in float32 with default settings. A
 row whose rounding floor is not below the tolerance is counted, but nothing is asked of it. `limit` is the mean number of
 evaluations that is promised. The trained network is fitted here, to two moons, by exact maximum likelihood.
 """
@@ -25,7 +25,7 @@ from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.normalisation.division import normalise
 from iresnet_ref.normalisation.shares import lipschitz_shares
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "verification/tests/support"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "verification/tests/support/laws"))
 from contractive_families import FAMILIES, LARGE, MEAN_EVALUATIONS
 
 TRAINED = "moons, trained"

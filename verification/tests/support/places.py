@@ -9,7 +9,7 @@ ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml"
 
 EXAMPLES = ROOT / "examples"
 BENCHMARKS = ROOT / "benchmarks"
-HOSTILE = Path(__file__).parent / "hostile_subjects.py"
+HOSTILE = Path(__file__).parent / "subjects/hostile_subjects.py"
 """A file of subjects that crash, hang and flood, for whatever loads subjects by the name of a file."""
 
 CUPY_CONTRACT = Path(__file__).parent / "cupy_contract"

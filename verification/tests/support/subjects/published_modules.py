@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -600,9 +601,7 @@ REASONS = {
 """Why, in the words of the docs."""
 
 if __name__ == "__main__":
-    from places import ROOT
-
-    page = ROOT / "docs" / "modules.md"
+    page = Path(__file__).parents[4] / "docs" / "modules.md"
     before, _, rest = page.read_text("utf-8").partition("<!-- generated: modules -->\n")
     page.write_text(
         before + "<!-- generated: modules -->\n" + table() + "<!-- end -->" + rest.partition("<!-- end -->")[2], "utf-8"
