@@ -18,6 +18,8 @@ import numpy as np
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, family, is_compiling, namespace, public
 
+LIPSWISH_SLOPES = (-0.0907630182989700, 0.9998539273898792)
+"""Of zσ(βz)/1.1, whatever β, with 11/10 and with its float64."""
 Function = Callable[[Any], Any]
 Both = Callable[[Any], tuple[Any, Any]]
 
@@ -32,6 +34,7 @@ class Activation:
     (package, constant) where a package's own function needs a larger one: `error_on`. `curvature` and `jump`
     bound |φ′(a) − φ′(b)| ≤ curvature·|a − b| + jump·(how many `kinks` lie between a and b); inf where they are not stated. `made`
     is (family, *arguments) of a member of a family, such as ("elu", 2.0): what saving and interchange need to make it again.
+    `slopes` (inf φ′, sup φ′), rounded outwards, says more than `lipschitz` does: tight certificates live on it.
     """
 
     name: str
@@ -45,6 +48,12 @@ class Activation:
     made: tuple[Any, ...] | None = None
     kinks: tuple[float, ...] = (0.0,)
     errors: tuple[tuple[str, float], ...] = ()
+    slopes: tuple[float, float] | None = None
+
+    @property
+    def slope_interval(self) -> tuple[float, float]:
+        """(α, β) with α ≤ (φ(a) − φ(b))/(a − b) ≤ β for all a ≠ b: `slopes`, or ±`lipschitz` where they are not stated."""
+        return (-self.lipschitz, self.lipschitz) if self.slopes is None else self.slopes
 
     @public
     def error_on(self, z: Array) -> float:
@@ -143,11 +152,14 @@ ACTIVATIONS: dict[str, Activation] = {
             1.0,
             0.0,
             curvature=0.0,
+            slopes=(1.0, 1.0),
         ),
-        Activation("lipswish", _lipswish, _lipswish_both, _lipswish_second, 1.0, curvature=0.4546),
-        Activation("elu", _elu, _elu_both, _elu_second, 1.0, curvature=1.0),
-        Activation("tanh", lambda z: namespace(z).tanh(z), _tanh_both, _tanh_second, 1.0, curvature=0.77),
-        Activation("softplus", _softplus, lambda z: (_softplus(z), sigmoid(z)[0]), _softplus_second, 1.0, curvature=0.25),
+        Activation("lipswish", _lipswish, _lipswish_both, _lipswish_second, 1.0, curvature=0.4546, slopes=LIPSWISH_SLOPES),
+        Activation("elu", _elu, _elu_both, _elu_second, 1.0, curvature=1.0, slopes=(0.0, 1.0)),
+        Activation("tanh", lambda z: namespace(z).tanh(z), _tanh_both, _tanh_second, 1.0, curvature=0.77, slopes=(0.0, 1.0)),
+        Activation(
+            "softplus", _softplus, lambda z: (_softplus(z), sigmoid(z)[0]), _softplus_second, 1.0, curvature=0.25, slopes=(0.0, 1.0)
+        ),
         Activation(
             "sine",
             lambda z: namespace(z).sin(z),
@@ -157,7 +169,8 @@ ACTIVATIONS: dict[str, Activation] = {
             curvature=1.0,
         ),
         Activation(
-            "relu", _relu, lambda z: (_relu(z), _indicator(z > 0.0, z)), lambda z: namespace(z).zeros_like(z), 1.0, 0.0, 0.0, 1.0
+            "relu", _relu, lambda z: (_relu(z), _indicator(z > 0.0, z)), lambda z: namespace(z).zeros_like(z), 1.0, 0.0, 0.0, 1.0,
+            slopes=(0.0, 1.0),
         ),
     )
 }
@@ -185,7 +198,9 @@ def elu(alpha: float = 1.0) -> Activation:
         return alpha * _elu_second(z)
 
     name, lipschitz, jump = f"elu α={alpha:.6g}", max(1.0, alpha), abs(1.0 - alpha)
-    return Activation(name, lambda z: both(z)[0], both, second, lipschitz, rounding.ELEMENTARY, alpha, jump, ("elu", alpha))
+    return Activation(
+        name, lambda z: both(z)[0], both, second, lipschitz, rounding.ELEMENTARY, alpha, jump, ("elu", alpha), slopes=(0.0, lipschitz)
+    )
 
 
 @public
@@ -208,7 +223,10 @@ def leaky_relu(slope: float = 0.01) -> Activation:
     error = 2.0 + 2.0**-20  # the rounding of the slope, which need not be a number of the dtype, and of the product
     name = "leaky relu" if slope == 0.01 else f"leaky relu {slope:.6g}"
     made = ("leaky relu", slope)
-    return Activation(name, lambda z: both(z)[0], both, second, max(1.0, abs(slope)), error, 0.0, abs(1.0 - slope), made)
+    slopes = (min(slope, 1.0), max(slope, 1.0))
+    return Activation(
+        name, lambda z: both(z)[0], both, second, max(1.0, abs(slope)), error, 0.0, abs(1.0 - slope), made, slopes=slopes
+    )
 
 
 ACTIVATIONS["leaky relu"] = leaky_relu()

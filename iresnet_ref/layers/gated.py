@@ -77,7 +77,7 @@ def _mish(z: Array) -> tuple[Any, Any, Any]:
     )
 
 
-def _gated(name: str, gate: Gate, lipschitz: float, curvature: float) -> Activation:
+def _gated(name: str, gate: Gate, lipschitz: float, curvature: float, least: float) -> Activation:
     def both(z: Array) -> tuple[Any, Any]:
         value, first, _ = gate(z)
         raised = _raised(z)
@@ -87,7 +87,7 @@ def _gated(name: str, gate: Gate, lipschitz: float, curvature: float) -> Activat
         _, first, bent = gate(z)
         return 2.0 * first + _near(z) * bent
 
-    return Activation(name, lambda z: _raised(z) * gate(z)[0], both, second, lipschitz, curvature=curvature)
+    return Activation(name, lambda z: _raised(z) * gate(z)[0], both, second, lipschitz, curvature=curvature, slopes=(least, lipschitz))
 
 
 @public
@@ -127,12 +127,13 @@ def silu(beta: float = 1.0) -> Activation:
         swish_error(beta),
         curvature,
         made=made,
+        slopes=plain.slopes,
     )
 
 
 GATED: tuple[Activation, ...] = (
-    _gated("silu", _logistic, 1.0998393201288672, 0.5),
-    _gated("gelu", _normal, 1.1289041451851550, 0.7978845608028656),
-    _gated("gelu tanh", _cubic, 1.1289930686587721, 0.7978845608028656),
-    _gated("mish", _mish, 1.0884981612517281, 0.6442046372369727),
+    _gated("silu", _logistic, 1.0998393201288672, 0.5, -0.0998393201288672),
+    _gated("gelu", _normal, 1.1289041451851550, 0.7978845608028656, -0.1289041451851550),
+    _gated("gelu tanh", _cubic, 1.1289930686587721, 0.7978845608028656, -0.1289930686587720),
+    _gated("mish", _mish, 1.0884981612517281, 0.6442046372369727, -0.1125261223894626),
 )

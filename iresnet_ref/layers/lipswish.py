@@ -21,9 +21,10 @@ import numpy as np
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, is_compiling, namespace, public, require_parameters, to_host
 from iresnet_ref.jacobian.factors import Diagonal, Fan
-from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation, get, sigmoid
+from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, LIPSWISH_SLOPES, Activation, get, sigmoid
 from iresnet_ref.layers.layer import Pullback, sum_probes
 from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_ref.rounding import up
 from iresnet_ref.rounding.forward_error import ForwardError, through_entries
 from iresnet_ref.rounding.jacobian_error import JacobianError
 
@@ -88,7 +89,19 @@ def _activation(beta: float, scale: float) -> Activation:
         swish_error(beta),
         curvature=0.5 * beta / scale * (1.0 + 2.0**-50),
         made=("lipswish", beta) if scale == LIPSWISH else None,
+        slopes=slopes_of(scale),
     )
+
+
+def slopes_of(scale: float) -> tuple[float, float]:
+    """Return (inf φ′, sup φ′) of zσ(βz)/`scale`, whatever β, rounded outwards: sup swish′ = 1.0998393201288669…, and inf = 1 − sup.
+
+    >>> slopes_of(1.0)
+    (-0.09983932012886704, 1.0998393201288676)
+    """
+    if scale == LIPSWISH:
+        return LIPSWISH_SLOPES
+    return -up(0.0998393201288670 / scale, 1), up(1.0998393201288671 / scale, 1)
 
 
 def swish_error(beta: float) -> float:

@@ -46,7 +46,7 @@ def hardtanh(low: float = -1.0, high: float = 1.0) -> Activation:
 
     name = "hardtanh" if (low, high) == (-1.0, 1.0) else f"hardtanh {low:.6g} {high:.6g}"
     return Activation(
-        name, lambda z: _clipped(z, low, high), both, _none, 1.0, 1.0, 0.0, 1.0, ("hardtanh", low, high), (low, high)
+        name, lambda z: _clipped(z, low, high), both, _none, 1.0, 1.0, 0.0, 1.0, ("hardtanh", low, high), (low, high), slopes=(0.0, 1.0)
     )
 
 
@@ -70,7 +70,7 @@ def softshrink(threshold: float = 0.5) -> Activation:
     error = 1.0 + threshold  # the rounding of the difference, and of λ
     name = "softshrink" if threshold == 0.5 else f"softshrink {threshold:.6g}"
     return Activation(
-        name, value, both, _none, 1.0, error, 0.0, 1.0, ("softshrink", threshold), (-threshold, threshold)
+        name, value, both, _none, 1.0, error, 0.0, 1.0, ("softshrink", threshold), (-threshold, threshold), slopes=(0.0, 1.0)
     )
 
 
@@ -92,10 +92,11 @@ PIECEWISE: tuple[Activation, ...] = (
     hardtanh(),
     softshrink(),
     Activation(
-        "hard sigmoid", _hardsigmoid, _hardsigmoid_both, _none, 1.0 / 6.0, curvature=0.0, jump=0.16666666666666669, kinks=(-3.0, 3.0)
+        "hard sigmoid", _hardsigmoid, _hardsigmoid_both, _none, 0.16666666666666669, curvature=0.0, jump=0.16666666666666669,
+        kinks=(-3.0, 3.0), slopes=(0.0, 0.16666666666666669),
     ),
     Activation(
         "hardswish", lambda z: _hardswish_both(z)[0], _hardswish_both, lambda z: _between(z, -3.0, 3.0) / 3.0, 1.5,
-        curvature=0.33333333333333337, jump=0.5, kinks=(-3.0, 3.0),
+        curvature=0.33333333333333337, jump=0.5, kinks=(-3.0, 3.0), slopes=(-0.5, 1.5),
     ),
 )  # fmt: skip

@@ -101,7 +101,7 @@ def celu(alpha: float = 1.0) -> Activation:
 
     curvature = 1.0 / alpha * (1.0 + 2.0**-50)
     return Activation(
-        f"celu α={alpha:.6g}", lambda z: both(z)[0], both, second, 1.0, curvature=curvature, made=("celu", alpha)
+        f"celu α={alpha:.6g}", lambda z: both(z)[0], both, second, 1.0, curvature=curvature, made=("celu", alpha), slopes=(0.0, 1.0)
     )
 
 
@@ -135,19 +135,21 @@ def softplus(beta: float = 1.0) -> Activation:
         return beta * (s * t)
 
     curvature = 0.25 * beta * (1.0 + 2.0**-50)
-    return Activation(f"softplus β={beta:.6g}", value, both, second, 1.0, curvature=curvature, made=("softplus", beta))
+    return Activation(
+        f"softplus β={beta:.6g}", value, both, second, 1.0, curvature=curvature, made=("softplus", beta), slopes=(0.0, 1.0)
+    )
 
 
 SATURATING: tuple[Activation, ...] = (
-    Activation("sigmoid", lambda z: sigmoid(z)[0], _sigmoid_both, _sigmoid_second, 0.25, curvature=0.09622504486493764),
-    Activation("log sigmoid", _logsigmoid, _logsigmoid_both, lambda z: -_sigmoid_both(z)[1], 1.0, curvature=0.25),
-    Activation("softsign", lambda z: _softsign_both(z)[0], _softsign_both, _softsign_second, 1.0, curvature=2.0),
+    Activation("sigmoid", lambda z: sigmoid(z)[0], _sigmoid_both, _sigmoid_second, 0.25, curvature=0.09622504486493764, slopes=(0.0, 0.25)),
+    Activation("log sigmoid", _logsigmoid, _logsigmoid_both, lambda z: -_sigmoid_both(z)[1], 1.0, curvature=0.25, slopes=(0.0, 1.0)),
+    Activation("softsign", lambda z: _softsign_both(z)[0], _softsign_both, _softsign_second, 1.0, curvature=2.0, slopes=(0.0, 1.0)),
     Activation(
         "tanhshrink", lambda z: _tanhshrink_both(z)[0], _tanhshrink_both, _tanhshrink_second, 1.0, curvature=0.77,
-        errors=(("jax", 14.0),),  # φ′ is the square of a tanh that errs by 3.5u: 6.9u measured, twice that
+        slopes=(0.0, 1.0), errors=(("jax", 14.0),),  # φ′ is the square of a tanh that errs by 3.5u: 6.9u measured, twice that
     ),
     Activation(
         "selu", lambda z: _selu_both(z)[0], _selu_both, _selu_second, 1.7580993408473773, curvature=1.7580993408473773,
-        jump=0.7073983534918968,
+        jump=0.7073983534918968, slopes=(0.0, 1.7580993408473773),
     ),
 )  # fmt: skip

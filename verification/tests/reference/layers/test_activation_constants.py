@@ -13,8 +13,9 @@ import pytest
 from ball_arithmetic import bits
 from flint import arb, arb_series
 
-from iresnet_ref.layers import gated, saturating
-from iresnet_ref.layers.activations import get
+from iresnet_ref.layers import gated, lipswish, saturating
+from iresnet_ref.layers.activations import ACTIVATIONS, get
+from iresnet_ref.layers.by_name import LAYERS  # noqa: F401 - registers all activations
 
 WIDE = 25
 """Beyond ±25 every |φ′| − 1 and |φ″| of gates is below 1e-8: z e^{−z} and z² e^{−z} decrease there."""
@@ -54,7 +55,7 @@ def derivative(phi: Callable[[Any], Any], order: int, at: Any) -> Any:
         return arb("nan")
 
 
-def never_exceeds(phi: Callable[[Any], Any], order: int, bound: float) -> float:
+def never_exceeds(phi: Callable[[Any], Any], order: int, bound: Any) -> float:
     """Prove |φ^(order)| ≤ bound + 10⁻⁴⁰ on [−25, 25] by halving; return the largest value that was seen.
 
     On a ball of centre m and radius r, |f| ≤ |f(m)| + |f′(m)|r + sup|f″|r²/2. Around the maximum, where no halving ends, f is concave
@@ -89,6 +90,37 @@ def test_the_lipschitz_constant_is_proved_and_no_larger_than_the_supremum(name: 
     bound = get(name).lipschitz
     largest = never_exceeds(SMOOTH[name], 1, bound)
     assert largest >= bound * (1 - (1e-9 if name in ("log sigmoid", "tanhshrink", "softplus") else 2.0**-50))
+
+
+@pytest.mark.parametrize("name", [*SMOOTH, "lipswish", lipswish.HALF])
+def test_the_slopes_are_proved_and_attained(name: str) -> None:
+    """|φ′ − (α + β)/2| ≤ (β − α)/2: the interval holds, and neither end can be moved in by 1e-14."""
+    low, high = get(name).slope_interval
+    scale = {"lipswish": arb(11) / 10, lipswish.HALF: arb(11) / 10 * arb(1004) / 1000}.get(name, arb(1))
+    phi = SMOOTH["silu" if name not in SMOOTH else name]
+    middle, radius = (arb(low) + arb(high)) / 2, (arb(high) - arb(low)) / 2
+    never_exceeds(lambda z: phi(z) / scale - middle * z, 1, radius)
+    if low < 0.0:
+        for inner_low, inner_high in ((low + 1e-14, high), (low, high - 1e-14)):
+            middle, radius = (arb(inner_low) + arb(inner_high)) / 2, (arb(inner_high) - arb(inner_low)) / 2
+            with pytest.raises(AssertionError):
+                never_exceeds(lambda z, m=middle: phi(z) / scale - m * z, 1, radius)
+
+
+def test_every_activation_states_its_slopes_and_keeps_them() -> None:
+    """Difference quotients of every φ on close and on distant pairs lie in its interval, up to their rounding; sine alone has ±1."""
+    z = np.concatenate([np.linspace(-30, 30, 4001), np.linspace(-4, 4, 4001)])
+    for name, phi in ACTIVATIONS.items():
+        low, high = phi.slope_interval
+        assert (phi.slopes is None) == (name == "sine")
+        assert -phi.lipschitz <= low <= high <= phi.lipschitz
+        for other in (z + 1e-3, z[::-1], z + 1.0):
+            step = other - z
+            apart = step != 0.0
+            quotient = (phi.value(other[apart]) - phi.value(z[apart])) / step[apart]
+            slack = 2 * phi.error_on(z) * 2.0**-53 * 62 / np.abs(step[apart])
+            assert (quotient >= low - slack).all(), name
+            assert (quotient <= high + slack).all(), name
 
 
 @pytest.mark.parametrize("name", SMOOTH)
