@@ -30,7 +30,7 @@ from iresnet_verify.workers.worker import Failure, Job
 
 GRACE = 20.0
 """Seconds after the worker's own time limit at which the parent ends it."""
-STARTING = 10.0
+STARTING = 60.0
 """Seconds within which a worker has opened its log."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -219,6 +219,7 @@ def test_doctor_names_what_works_and_what_is_missing(
 ) -> None:
     monkeypatch.setattr("iresnet_backends.FAMILIES", ("numpy", "abacus"))
     monkeypatch.setattr(doctor, "_requirements", lambda: {"verify": ["rich"], "dreams": ["no-such-package"]})
+    monkeypatch.setattr(doctor, "time_limit", lambda: 120.0)  # how long a trial may take is not what is asked here
     doctor.examine(Console(width=160))
     out = capfd.readouterr().out
     assert "numpy:cpu" in out

@@ -259,7 +259,7 @@ def browse(chromium: str, path: Path, profile: Path) -> tuple[str, str]:
             "--disable-dev-shm-usage", "--virtual-time-budget=3000", "--enable-logging=stderr",
             f"--user-data-dir={profile}", "--dump-dom", path.as_uri(),
         ],
-        capture_output=True, text=True, encoding="utf-8", timeout=20, check=True,
+        capture_output=True, text=True, encoding="utf-8", check=True,
     )
     console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
     return done.stdout, console
