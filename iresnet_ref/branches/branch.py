@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any
 
 from iresnet_ref import rounding
@@ -23,13 +23,15 @@ from iresnet_ref.arrays import (
     row_norm,
 )
 from iresnet_ref.branches.certificate import Certificate, product_certificate
+from iresnet_ref.error_analysis.forward import no_error, running_error
+from iresnet_ref.error_analysis.variance import variance_along
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.layers import sequence
 from iresnet_ref.layers.layer import Layer, Pullback
 from iresnet_ref.layers.linear import LinearLayer
 from iresnet_ref.layers.tape import Tape, record
 from iresnet_ref.norms.induced import require_norm
-from iresnet_ref.rounding.forward_error import no_error
 
 
 @public
@@ -58,7 +60,7 @@ class Branch:
     @lazy
     def out_shape(self) -> tuple[int, ...]:
         """The event shape of g(x). Raises ShapeError where a layer does not fit the one before."""
-        return reduce(lambda event, layer: layer.out_shape(event), self.layers, self.event_shape)
+        return sequence.out_shape(self.layers, self.event_shape)
 
     @property
     def like(self) -> Any:
@@ -67,27 +69,18 @@ class Branch:
 
     def __call__(self, x: Any) -> Any:
         """Return g(x)."""
-        for layer in self.layers:
-            x = layer(x)
-        return x
+        return sequence.value(self.layers, x)
 
     def linearize(self, x: Any) -> tuple[Any, Chain]:
         """Return g(x) and the chain of J_g(x); products with J repeat no forward pass."""
-        batch = x.shape[0]
-        factors = []
-        for layer in self.layers:
-            x, factor = layer.linearize(x)
-            factors.append(factor)
-        return x, Chain(tuple(factors), batch, x)
+        y, factors = sequence.linearized(self.layers, x)
+        return y, Chain(factors, x.shape[0], y)
 
     def jacobian(self, x: Any) -> Chain:
         """Return the chain of J_g(x) alone: what a last linear layer makes of its input is not computed."""
-        factors, batch, last = [], x.shape[0], self.layers[-1]
-        for layer in self.layers[:-1]:
-            x, factor = layer.linearize(x)
-            factors.append(factor)
-        factors.append(last.operator if isinstance(last, LinearLayer) else last.linearize(x)[1])
-        return Chain(tuple(factors), batch, x)
+        batch, last = x.shape[0], self.layers[-1]
+        x, factors = sequence.linearized(self.layers[:-1], x)
+        return Chain((*factors, last.operator if isinstance(last, LinearLayer) else last.linearize(x)[1]), batch, x)
 
     def pullback(self, x: Any, v: Any = None, y_bar: Any = None, t_bar: Any = None) -> Pullback:
         """Return (x̄, v̄, {parameter: gradient}): one reverse pass over the pairs (x, v) of every layer.
@@ -105,17 +98,13 @@ class Branch:
 
     def parameters(self) -> dict[str, Any]:
         """Return all parameters as {"0.weight": …}, in the order of the layers."""
-        return {f"{i}.{name}": p for i, layer in enumerate(self.layers) for name, p in layer.parameters.items()}
+        return sequence.parameters(self.layers)
 
     @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> Branch:
         """Return the branch with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
         require_parameters(parameters, self.parameters())
-        layers = tuple(
-            layer.with_parameters({name: parameters[f"{i}.{name}"] for name in layer.parameters})
-            for i, layer in enumerate(self.layers)
-        )
-        return Branch(layers, self.event_shape, self.norm)
+        return Branch(sequence.with_parameters(self.layers, parameters), self.event_shape, self.norm)
 
     @property
     def certificate(self) -> Certificate:
@@ -135,12 +124,10 @@ class Branch:
         `flushed` is what a flush to zero may have taken of an entry of x and of the parameters, where they were converted.
         The s returned is rounded, and widened so that it is no smaller than the s of docs/proofs.md, which moves so.
         """
-        before = no_error(x, self.norm, flushed)
-        for layer in self.layers:
-            y = layer(x)
-            before = layer.forward_error(x, y, before)
-            x = y
-        return x, before.error, before.growth, before.drift
+        y, after = running_error(self.layers, x, no_error(x, self.norm, flushed))
+        xp = namespace(x)
+        error, drift = (xp.where(xp.isnan(s), xp.full_like(s, math.inf), s) for s in (after.error, after.drift))  # 0·∞ is not 0
+        return y, error, after.growth, drift
 
     @cached_property
     def rounding(self) -> tuple[float, float]:
@@ -152,12 +139,8 @@ class Branch:
 
     def rounding_noise(self, x: Any) -> Any:
         """Return the estimated norm, per row, of the rounding error of g(x): a typical size, no bound."""
-        xp, values = namespace(x), [x]
-        for layer in self.layers:
-            values.append(layer(values[-1]))
+        xp, values = namespace(x), [x, *(y for _, _, y in sequence.steps(self.layers, x))]
         sizes = xp.max(xp.stack([row_norm(v, v.ndim - 1, math.inf) for v in values], axis=0), axis=0)
         unit = xp.where(sizes > 0.0, sizes, xp.ones_like(sizes))
-        variance = xp.zeros_like(x)
-        for layer, h, y in zip(self.layers, values, values[1:], strict=False):
-            variance = layer.noise(h, y, variance, unit)
+        variance = variance_along(self.layers, x, xp.zeros_like(x), unit)
         return unit * row_norm(xp.sqrt(variance), x.ndim - 1, self.norm)

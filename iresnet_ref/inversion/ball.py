@@ -1,7 +1,7 @@
 """The ball around a computed inverse that contains the true preimage, rounding included.
 
 r(x) = y − x − g(x) has ‖x − x*‖ ≤ ‖r(x)‖/(1 − L) for the exact preimage x* of y ([B19] Thm 1). Known is r̂ = fl r(x), with
-‖r̂ − r(x)‖ ≤ ρ = s(x) + u‖fl(y − x)‖ + u‖r̂‖, s the running error bound of g (`rounding.forward_error`). docs/proofs.md derives each
+‖r̂ − r(x)‖ ≤ ρ = s(x) + u‖fl(y − x)‖ + u‖r̂‖, s the running error bound of g (`error_analysis.forward`). docs/proofs.md derives each
 line, and names what is assumed of the arithmetic.
 """
 

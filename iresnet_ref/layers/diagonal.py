@@ -10,28 +10,15 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    device,
-    namespace,
-    public,
-    require_alike,
-    require_parameters,
-    require_real,
-    row_norm,
-    size,
-    to_host,
-)
+from iresnet_ref.arrays import Array, namespace, public, require_alike, require_real, to_host
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.shared_factors import SharedDiagonal
-from iresnet_ref.layers.layer import Pullback, sum_probes
-from iresnet_ref.rounding.forward_error import ForwardError, one_rounding
-from iresnet_ref.rounding.jacobian_error import JacobianError
+from iresnet_ref.layers.layer import Layer, Pullback, sum_probes
 
 
 @public
 @dataclass(frozen=True)
-class DiagonalAffine:
+class DiagonalAffine(Layer):
     """h ↦ a∘h + b with `scale` a and `bias` b of the event's shape; ‖diag a‖_p = max|a| for every p.
 
     Raises: ShapeError where the two shapes differ, DTypeError.
@@ -60,12 +47,6 @@ class DiagonalAffine:
     def parameters(self) -> Mapping[str, Any]:
         """The scale and the bias."""
         return {"scale": self.scale, "bias": self.bias}
-
-    @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> DiagonalAffine:
-        """Return the layer with these parameters."""
-        require_parameters(parameters, self.parameters)
-        return DiagonalAffine(parameters["scale"], parameters["bias"])
 
     def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
         """Return the same shape."""
@@ -102,28 +83,3 @@ class DiagonalAffine:
         if rounding.unit_roundoff(self.scale) < rounding.FLOAT64_ROUNDOFF:  # the host holds rounded entries
             norm = rounding.up(norm, 1) + rounding.SMALLEST_NORMAL
         return norm if math.isfinite(norm) else math.inf
-
-    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
-        """s′ = max|a| s + γ₂‖|a∘ĥ| + |b|‖, as for an affine layer of one term."""
-        del y
-        xp, p = namespace(h), before.norm
-        u, m, norm = rounding.unit_roundoff(h), size(tuple(h.shape[1:])), self.norm_bound()
-        g, on_top = rounding.gamma(2, u), 1.0 + (2 * m + 32) * u
-        touched = row_norm(xp.abs(h * self.scale) + xp.abs(self.bias), h.ndim - 1, p)
-        underflow = m ** (1.0 / p) * 8.0 * (1.0 + norm) * before.flushed
-        error = (norm * before.error + g * touched + before.flushed * row_norm(h, h.ndim - 1, p)) * on_top + underflow
-        change = g * norm + before.flushed  # a scale that is subnormal may be flushed whole
-        growth = on_top * (norm * before.growth + change * (before.lipschitz + before.growth))
-        drift = on_top * (norm * before.drift + change * (2.0 * before.error + before.drift))
-        return ForwardError(error, growth, drift, norm * before.lipschitz, p, before.flushed)
-
-    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
-        """The factor is the scale itself."""
-        del error
-        norm = self.norm_bound()
-        return JacobianError(norm, norm, 1, namespace(h).zeros(h.shape[:1], dtype=h.dtype, device=device(h)))
-
-    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
-        """a²σ² + u²y²."""
-        del h
-        return self.scale * self.scale * variance + one_rounding(y, unit)

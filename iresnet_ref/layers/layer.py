@@ -1,35 +1,42 @@
-"""What a layer is: a value, a Jacobian factor, a pullback, a Lipschitz bound and its rounding."""
+"""What a layer is: the shape of its value, its value, its Jacobian factor, a pullback and a Lipschitz bound; and its parameters.
+
+What rounding does to a layer is a function beside it (`iresnet_ref.error_analysis`), which knows nothing of a new one.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Any, Self, cast
 
-from iresnet_ref.arrays import namespace
+from iresnet_ref.arrays import namespace, public, require_parameters
 from iresnet_ref.jacobian.factors import Factor
-from iresnet_ref.rounding.forward_error import ForwardError
-from iresnet_ref.rounding.jacobian_error import JacobianError
 
 Pullback = tuple[Any, Any, dict[str, Any]]
 """(x̄, v̄, gradients): None for a cotangent that is zero."""
 
 
-@runtime_checkable
-class Layer(Protocol):
-    """One layer of a branch."""
+class Layer(ABC):
+    """One layer of a branch: a frozen dataclass with five methods, and with `parameters` where it has fields that are learnt.
 
+    docs/layers.md makes one. Errors of rounding are proved of the layers of this package; of another one nothing is
+    (`error_analysis`): what rests on them is inf, and all else is as for any layer.
+    """
+
+    @abstractmethod
     def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of its value for events of this shape. Raises ShapeError for events that it does not take."""
-        ...
 
+    @abstractmethod
     def __call__(self, x: Any) -> Any:
         """Return the value."""
-        ...
 
+    @abstractmethod
     def linearize(self, x: Any) -> tuple[Any, Factor]:
         """Return the value and the Jacobian factor at x."""
-        ...
 
+    @abstractmethod
     def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
         """Return (x̄, v̄, {parameter: gradient}) for the cotangents ȳ of y = layer(x) and t̄ of the tangent t = J(x) v.
 
@@ -38,37 +45,37 @@ class Layer(Protocol):
         batch; v̄ may then have the length of either. Gradients are summed over batch and probes: weights of rows are in
         the cotangents already.
         """
-        ...
 
-    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
-        """Return the rounding of y = layer(h), given that of h."""
-        ...
-
-    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
-        """Return what is known of the factor computed at ĥ, ‖ĥ − h‖₂ ≤ error per row."""
-        ...
-
-    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
-        """Return the estimated variance of the rounding of y = layer(h), in `unit`² of its row: an estimate, no bound."""
-        ...
-
+    @abstractmethod
     def norm_bound(self, p: float = 2.0) -> float:
         """Return a proved Lipschitz constant from p-norm to p-norm (p = 1, 2 or ∞), inf where none is proved."""
-        ...
 
     @property
     def name(self) -> str:
         """What messages call it."""
-        ...
+        return type(self).__name__
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The parameters by name."""
-        ...
+        """The parameters by name: fields, unless `with_parameters` is another one."""
+        return {}
 
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Any:
-        """Return the layer with these parameters."""
-        ...
+    @public
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Self:
+        """Return the layer with these parameters. Raises ShapeError."""
+        require_parameters(parameters, self.parameters)
+        return cast("Self", replace(cast("Any", self), **parameters)) if parameters else self
+
+
+def transposed(factor: Factor, y_bar: Any, t_bar: Any) -> tuple[Any, Any]:
+    """Return (Fᵀȳ, Fᵀt̄): what a layer pulls back whose factor F does not turn with x."""
+    x_bar, v_bar = (None if bar is None else factor.transpose(bar) for bar in (y_bar, t_bar))
+    return x_bar, v_bar
+
+
+def over_rows(v_bar: Any, v: Any, ndim: int) -> Any:
+    """Return the cotangent v̄, summed over its rows where v is one tangent for all rows of an x of `ndim` axes."""
+    return v_bar if v_bar.shape == v.shape else namespace(v_bar).sum(v_bar, axis=v.ndim - ndim, keepdims=True)
 
 
 def sum_probes(v: Any, ndim: int) -> Any:

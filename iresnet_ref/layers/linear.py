@@ -1,44 +1,26 @@
-"""The layers of a residual branch: affine maps and activations.
-
-A layer states which events it takes, its value, its value with its Jacobian factor, the pullback of cotangents, and how
-rounding errors pass through it (`iresnet_ref.rounding.forward_error`) and into its factor (`iresnet_ref.rounding.jacobian_error`).
-"""
+"""Affine maps h ↦ A h + b: a dense matrix, or a convolution on images of one size."""
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    device,
-    expand_rows,
-    namespace,
-    public,
-    require_parameters,
-    require_real,
-    row_norm,
-    size,
-    to_host,
-)
+from iresnet_ref.arrays import Array, expand_rows, namespace, public, require_real, size, to_host
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.convolution import Convolution, Padding, require_convolution
 from iresnet_ref.jacobian.factors import Dense, Factor, Linear
-from iresnet_ref.layers.layer import Pullback
+from iresnet_ref.layers.layer import Layer, Pullback, transposed
 from iresnet_ref.norms.convolution import absolute_convolution_norm_bound, convolution_norm_bound
 from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound
-from iresnet_ref.norms.induced import induced_norm_bound
-from iresnet_ref.rounding.forward_error import ForwardError, one_rounding
-from iresnet_ref.rounding.jacobian_error import JacobianError
+from iresnet_ref.norms.induced import sum_norm_bound
 
 
 @dataclass(frozen=True)
-class LinearLayer(ABC):
+class LinearLayer(Layer):
     """h ↦ A h + b with a shared operator A of `weight`, and a number of `bias` for each output channel."""
 
     weight: Array
@@ -51,11 +33,6 @@ class LinearLayer(ABC):
             outputs = tuple(self.weight.shape[:1])
             got = tuple(self.bias.shape)
             raise ShapeError(f"bias: expected one number for each output {outputs}, got shape {got}; try zeros of it")
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """What messages call it."""
 
     @property
     @abstractmethod
@@ -77,15 +54,9 @@ class LinearLayer(ABC):
         """The weight and the bias."""
         return {"weight": self.weight, "bias": self.bias}
 
-    @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Self:
-        """Return the layer with these parameters. Raises ShapeError."""
-        require_parameters(parameters, self.parameters)
-        return replace(self, weight=parameters["weight"], bias=parameters["bias"])
-
     def __call__(self, x: Any) -> Any:
         """Return A x + b."""
-        return self.operator.apply(x) + self._shift(self.bias)
+        return self.operator.apply(x) + self.along_channels(self.bias)
 
     def linearize(self, x: Any) -> tuple[Any, Factor]:
         """Return A x + b and the factor A."""
@@ -95,71 +66,36 @@ class LinearLayer(ABC):
         """x̄ = Aᵀȳ, v̄ = Aᵀt̄, W̄ = ∂(ȳᵀAx + t̄ᵀAv)/∂W, b̄ = ȳ summed over rows and pixels."""
         xp = namespace(x)
         weight, bias = xp.zeros_like(self.weight), xp.zeros_like(self.bias)
-        x_bar = v_bar = None
         if y_bar is not None:
-            x_bar, weight = self.operator.transpose(y_bar), self.operator.weight_gradient(y_bar, x)
-            bias = xp.sum(y_bar, axis=(0, *range(2, y_bar.ndim)))
+            weight, bias = self.operator.weight_gradient(y_bar, x), xp.sum(y_bar, axis=(0, *range(2, y_bar.ndim)))
         if t_bar is not None:
-            v_bar, weight = self.operator.transpose(t_bar), weight + self.operator.weight_gradient(t_bar, v)
-        return x_bar, v_bar, {"weight": weight, "bias": bias}
+            weight = weight + self.operator.weight_gradient(t_bar, v)
+        return *transposed(self.operator, y_bar, t_bar), {"weight": weight, "bias": bias}
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return a proved bound on ‖A‖_p."""
-        return self._norms[0] if p == 2.0 else self._induced(p)
+        return self.norms(p)[0]
 
-    def _induced(self, p: float) -> float:
-        """A proved bound on ‖A‖_p and ‖|A|‖_p for p = 1 or ∞: an input, or output, meets every entry of its channel once at most."""
-        host = to_host(self.weight)
-        rows = host if p == math.inf else host.swapaxes(0, 1)
-        norm = induced_norm_bound(rows.reshape(rows.shape[0], -1), math.inf, math.inf)
-        if rounding.unit_roundoff(self.weight) < rounding.FLOAT64_ROUNDOFF:  # the host holds rounded weights
-            norm = rounding.up(norm) + size(tuple(self.weight.shape)) * rounding.SMALLEST_NORMAL
-        return norm
+    def norms(self, p: float) -> tuple[float, float]:
+        """Return proved bounds on ‖A‖_p and ‖|A|‖_p; proved once for p = 2, which is dear."""
+        return self._norms if p == 2.0 else self._widened(*[sum_norm_bound(to_host(self.weight), p)] * 2)
 
     @cached_property
     def _norms(self) -> tuple[float, float]:
-        """Proved bounds on ‖A‖₂ and ‖|A|‖₂."""
-        norm, absolute = self.host_norms()
-        if rounding.unit_roundoff(self.weight) < rounding.FLOAT64_ROUNDOFF:  # the host holds rounded weights
-            # an entry that is rounded to zero may stand once for every output
-            lost = size(self.operator.out_shape) * size(tuple(self.weight.shape)) * rounding.SMALLEST_NORMAL
-            lost = 2.0 * rounding.FLOAT64_ROUNDOFF * absolute + lost
-            norm, absolute = rounding.up(norm + lost), rounding.up(absolute + lost)
-        return norm, absolute
+        return self._widened(*self.host_norms())
 
-    def _shift(self, bias: Any) -> Any:
+    def _widened(self, norm: float, absolute: float) -> tuple[float, float]:
+        """The bounds as they are, or rounded up by what the host has rounded of a weight that has more digits."""
+        if rounding.unit_roundoff(self.weight) >= rounding.FLOAT64_ROUNDOFF:
+            return norm, absolute
+        # an entry that is rounded to zero may stand once for every output
+        lost = size(self.operator.out_shape) * size(tuple(self.weight.shape)) * rounding.SMALLEST_NORMAL
+        lost = 2.0 * rounding.FLOAT64_ROUNDOFF * absolute + lost
+        return rounding.up(norm + lost), rounding.up(absolute + lost)
+
+    def along_channels(self, bias: Any) -> Any:
+        """Return one number for each output channel as an array that broadcasts over rows and pixels."""
         return expand_rows(bias, len(self.operator.out_shape) - 1)
-
-    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
-        """s′ = ‖A‖s + γ_{n+1}‖|A||ĥ| + |b|‖, n products, n − 1 additions and the bias, and what flushing loses of h and of A."""
-        del y
-        xp, p = namespace(h), before.norm
-        u, n, m = rounding.unit_roundoff(h), self.operator.terms, size(self.operator.out_shape)
-        norm, absolute = self._norms if p == 2.0 else (self._induced(p),) * 2
-        g, on_top = rounding.gamma(n + 1, u), 1.0 + (2 * n + 2 * m + 32) * u
-        touched = self.operator.absolute().apply(xp.abs(h)) + self._shift(xp.abs(self.bias))
-        underflow = m ** (1.0 / p) * (4 * n + 8) * (1.0 + absolute) * before.flushed
-        # a weight that is subnormal may be flushed whole, however large what it is multiplied with
-        flushed = m ** (1.0 / p) * n * before.flushed
-        rounded = g * row_norm(touched, len(self.operator.out_shape), p) + flushed * row_norm(h, h.ndim - 1, p)
-        error = (norm * before.error + rounded) * on_top + underflow
-        # ‖ĥ(x′) − ĥ(x)‖ ≤ Λ‖x − x′‖ + 2s(x) + (s(x′) − s(x)): what is touched changes with it
-        change = g * absolute + flushed
-        growth = on_top * (norm * before.growth + change * (before.lipschitz + before.growth))
-        drift = on_top * (norm * before.drift + change * (2.0 * before.error + before.drift))
-        return ForwardError(error, growth, drift, norm * before.lipschitz, p, before.flushed)
-
-    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
-        """The factor is the weight itself."""
-        del error
-        norm, absolute = self._norms
-        no_error = namespace(h).zeros(h.shape[:1], dtype=h.dtype, device=device(h))
-        return JacobianError(norm, absolute, self.operator.terms, no_error)
-
-    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
-        """Σⱼ A²ⱼ(σ²ⱼ + nu²h²ⱼ/6) + u²y²: independent roundings of the partial sums of n terms (Higham & Mary 2019)."""
-        partial = self.operator.terms / 6.0 * one_rounding(h, unit)
-        return self.operator.squared().apply(variance + partial) + one_rounding(y, unit)
 
 
 @public

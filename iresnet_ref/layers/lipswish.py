@@ -19,14 +19,12 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, is_compiling, namespace, public, require_parameters, to_host
-from iresnet_ref.jacobian.factors import Diagonal, Fan
+from iresnet_ref.arrays import Array, is_compiling, namespace, public, to_host
+from iresnet_ref.jacobian.factors import Diagonal, Fan, split
 from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, LIPSWISH_SLOPES, Activation, get, sigmoid
-from iresnet_ref.layers.layer import Pullback, sum_probes
+from iresnet_ref.layers.layer import Layer, Pullback, sum_probes
 from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.rounding import up
-from iresnet_ref.rounding.forward_error import ForwardError, through_entries
-from iresnet_ref.rounding.jacobian_error import JacobianError
 
 LIPSWISH = 1.1
 CLIPSWISH = 1.1 * 1.004
@@ -124,7 +122,7 @@ FAMILIES["lipswish"] = lipswish
 
 @public
 @dataclass(frozen=True)
-class LipSwish:
+class LipSwish(Layer):
     """h ↦ hσ(βh)/scale with a slope that is learnt, β = softplus(raw), `raw` of shape (1,); [C19] begins at raw = .5."""
 
     raw: Array
@@ -139,12 +137,6 @@ class LipSwish:
     def parameters(self) -> Mapping[str, Any]:
         """The raw slope."""
         return {"raw": self.raw}
-
-    @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> LipSwish:
-        """Return the layer with this raw slope."""
-        require_parameters(parameters, self.parameters)
-        return LipSwish(parameters["raw"], self.scale)
 
     @property
     def beta(self) -> Any:
@@ -192,22 +184,10 @@ class LipSwish:
         raw = float(to_host(self.raw)[0])
         return Pointwise(_activation(max(raw, 0.0) + math.log1p(math.exp(-abs(raw))), self.scale))
 
-    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
-        """That of the activation with β fixed; the rounding of β is in its constant."""
-        return self.fixed.forward_error(h, y, before)
-
-    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
-        """That of the activation with β fixed."""
-        return self.fixed.jacobian_error(h, error)
-
-    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
-        """That of the activation with β fixed."""
-        return self.fixed.noise(h, y, variance, unit)
-
 
 @public
 @dataclass(frozen=True)
-class CLipSwish:
+class CLipSwish(Layer):
     """h ↦ [φ(h), φ(−h)]/1.004 along the first event axis, channels of images; `inner` is φ/1.004, its slope fixed or learnt."""
 
     inner: Pointwise | LipSwish = field(default_factory=lambda: Pointwise(lipswish(scale=CLIPSWISH)))
@@ -238,7 +218,7 @@ class CLipSwish:
     def linearize(self, x: Any) -> tuple[Any, Fan]:
         """Return the value and [diag φ′(x); −diag φ′(−x)]/1.004."""
         y, factor = self.inner.linearize(_mirror(x, 1, -x))
-        top, bottom = _halves(factor.entries, 1)
+        top, bottom = split(factor.entries, x.shape[1], 1)
         return y, Fan(_mirror(top, 1, -bottom))
 
     def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
@@ -252,35 +232,13 @@ class CLipSwish:
         """Return 1 ≥ sup √(φ′(z)² + φ′(−z)²)/1.004, 1.0863 in the 1-norm; inf for a slope that is not finite."""
         return self.inner.norm_bound(p) * (IN_THE_1_NORM if p == 1.0 else 1.0)
 
-    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
-        """That of φ at [h, −h], which is exact; both together have the constant of `norm_bound`."""
-        del h
-        inner = self.inner if isinstance(self.inner, Pointwise) else self.inner.fixed
-        return through_entries(y, before, self.norm_bound(before.norm), inner.activation.error_on(y))
-
-    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
-        """‖[D; D′]‖₂ = max √(d² + d′²); the nuclear norm of the difference is at most the sum of its entries."""
-        inner = self.inner.jacobian_error(_mirror(h, 1, -h), math.sqrt(2.0) * error)
-        norm = 1.0 + 2.0 * (inner.norm - self.inner.norm_bound())
-        return JacobianError(norm, norm, 2, inner.nuclear)
-
-    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
-        """That of φ at [h, −h]."""
-        return self.inner.noise(_mirror(h, 1, -h), y, _mirror(variance, 1, variance), unit)
-
 
 def _mirror(top: Any, axis: int | None, bottom: Any) -> Any:
     return namespace(top).concat([top, bottom], axis=axis)
 
 
-def _halves(x: Any, axis: int) -> tuple[Any, Any]:
-    n = x.shape[axis] // 2
-    rest = (slice(None),) * (x.ndim - axis - 1)
-    return x[(..., slice(0, n), *rest)], x[(..., slice(n, 2 * n), *rest)]
-
-
 def _fold(x: Any, axis: int | None) -> Any:
     if x is None or axis is None:
         return None
-    top, bottom = _halves(x, axis)
+    top, bottom = split(x, x.shape[axis] // 2, axis)
     return top - bottom

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import device, namespace, public
+from iresnet_ref.arrays import public
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.shared_factors import Rearranged
-from iresnet_ref.layers.layer import Pullback
-from iresnet_ref.rounding.forward_error import ForwardError
-from iresnet_ref.rounding.jacobian_error import JacobianError
+from iresnet_ref.layers.layer import Layer, Pullback, transposed
 
 
 @public
 @dataclass(frozen=True)
-class Rearrangement:
+class Rearrangement(Layer):
     """Events of shape `event`, their axes in the order `axes`, read as events of shape `out`.
 
     Raises: ShapeError where `axes` is no order of the axes, or `out` has another number of entries.
@@ -45,17 +42,6 @@ class Rearrangement:
         """E.g. "rearrangement (2, 3)→(6,)"."""
         return f"rearrangement {self.event}→{self.out}"
 
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """None."""
-        return {}
-
-    @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Rearrangement:
-        """Return itself."""
-        del parameters
-        return self
-
     def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
         """Return the new shape."""
         if event != self.event:
@@ -79,25 +65,9 @@ class Rearrangement:
     def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
         """x̄ and v̄ are ȳ and t̄ put back."""
         del x, v
-        back = [None if bar is None else self._factor.transpose(bar) for bar in (y_bar, t_bar)]
-        return back[0], back[1], {}
+        return *transposed(self._factor, y_bar, t_bar), {}
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return 1, whatever p."""
         del p
         return 1.0
-
-    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
-        """The same: nothing rounds."""
-        del h, y
-        return before
-
-    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
-        """None: the factor is exact."""
-        del error
-        return JacobianError(1.0, 1.0, 0, namespace(h).zeros(h.shape[:1], dtype=h.dtype, device=device(h)))
-
-    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
-        """The variances in their new places."""
-        del h, y, unit
-        return self(variance)

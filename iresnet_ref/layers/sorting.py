@@ -8,21 +8,18 @@ the input (a stable sort, also when descending), so that the Jacobian there is o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from iresnet_ref.arrays import device, namespace, public, size
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.factors import Permutation
-from iresnet_ref.layers.layer import Pullback
-from iresnet_ref.rounding.forward_error import ForwardError
-from iresnet_ref.rounding.jacobian_error import JacobianError
+from iresnet_ref.layers.layer import Layer, Pullback, transposed
 
 
 @public
 @dataclass(frozen=True)
-class GroupSort:
+class GroupSort(Layer):
     """Sort each `group` of neighbouring channels, the largest first; channels are the first event axis, pixels are apart.
 
     GroupSort(2) is MaxMin; GroupSort(None) sorts all channels (FullSort).
@@ -39,17 +36,6 @@ class GroupSort:
     def name(self) -> str:
         """What messages call it."""
         return "fullsort" if self.group is None else "maxmin" if self.group == 2 else f"groupsort {self.group}"
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """None."""
-        return {}
-
-    @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> GroupSort:
-        """Return itself."""
-        del parameters
-        return self
 
     def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
         """Return the same shape; the channels must fill the groups."""
@@ -68,34 +54,14 @@ class GroupSort:
     def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
         """x̄ = Pᵀȳ, v̄ = Pᵀt̄."""
         del v
-        order = self._order(x)
-        back = (None if bar is None else order.transpose(bar) for bar in (y_bar, t_bar))
-        return next(back), next(back), {}
+        return *transposed(self._order(x), y_bar, t_bar), {}
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return 1, whatever p."""
         del p
         return 1.0
 
-    def forward_error(self, h: Any, y: Any, before: ForwardError) -> ForwardError:
-        """The same: sorting is 1-Lipschitz in every p-norm, and rounds nothing."""
-        del h, y
-        return before
-
-    def jacobian_error(self, h: Any, error: Any) -> JacobianError:
-        """The permutation is that of h in groups whose neighbours are further apart than 2e; in others ‖P̂ − P‖_* ≤ 2k, k their size."""
-        xp, groups = namespace(h), self._groups(self(h))
-        gaps = xp.abs(groups[:, :, 1:, :] - groups[:, :, :-1, :])
-        doubtful = xp.any(gaps <= 2.0 * xp.reshape(error, (-1, 1, 1, 1)), axis=2)
-        count = xp.sum(xp.astype(doubtful, h.dtype), axis=(1, 2))
-        return JacobianError(1.0, 1.0, 0, 2.0 * groups.shape[2] * count)
-
-    def noise(self, h: Any, y: Any, variance: Any, unit: Any) -> Any:
-        """The variances in their new places."""
-        del y, unit
-        return self._order(h).apply(variance)
-
-    def _groups(self, x: Any) -> Any:
+    def groups(self, x: Any) -> Any:
         """Return x as (batch, groups, group, pixels)."""
         group = self._group_of(x.shape[1])
         return namespace(x).reshape(x, (x.shape[0], x.shape[1] // group, group, size(tuple(x.shape[2:]))))
@@ -109,7 +75,7 @@ class GroupSort:
 
     def _order(self, x: Any) -> Permutation:
         xp = namespace(x)
-        groups = self._groups(x)
+        groups = self.groups(x)
         batch, count, group, pixels = groups.shape
         if group == 2:
             first, second = groups[:, :, 0, :], groups[:, :, 1, :]

@@ -13,7 +13,7 @@ from typing import Any
 
 from iresnet_ref.arrays import namespace
 from iresnet_ref.jacobian.chain import Chain
-from iresnet_ref.layers.layer import Layer, Pullback
+from iresnet_ref.layers.layer import Layer, Pullback, over_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +63,7 @@ class Tape:
             for name, gradient in own.items():
                 key = f"{i}.{name}"
                 gradients[key] = gradients[key] + gradient if key in gradients else gradient
-            if v_bar is not None and v_bar.shape != v.shape:  # v is one tangent for all rows
-                v_bar = namespace(v_bar).sum(v_bar, axis=v.ndim - x.ndim, keepdims=True)
-            return x_bar, v_bar
+            return x_bar, None if v_bar is None else over_rows(v_bar, v, x.ndim)
 
         for i in reversed(range(start)):
             bent[i], t_bar = back(i, None, t_bar)

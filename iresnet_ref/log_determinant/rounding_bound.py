@@ -6,21 +6,22 @@ dimension n. With t = ‖δM‖_*/(1 − P) < 1 the eigenvalues λ of (I + M)⁻
     |log det(I + M̂) − log det(I + M)| = |Σ log|1 + λ|| ≤ −log(1 − t).
 
 ‖δM‖_* ≤ Σ_i ‖δD_i‖_* Π_{j≠i}‖F_j‖ + nγ_K Π‖|F_i|‖: the activations' derivatives are off by their own rounding and by that of
-their arguments (`rounding.jacobian_error`), and the factors are multiplied in any association with K roundings a term. The
+their arguments (`error_analysis.jacobian`), and the factors are multiplied in any association with K roundings a term. The
 determinant of M̂ adds ε/(1 − t), ε = 8nu/(1 − P) − n²u·log(1 − P): the factorisation, and n logarithms summed one by one.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import Any
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import device, namespace, public, size
 from iresnet_ref.block import ResidualBlock
+from iresnet_ref.error_analysis.forward import no_error
+from iresnet_ref.error_analysis.jacobian import JacobianError, jacobian_errors, telescoped
 from iresnet_ref.rounding import down
-from iresnet_ref.rounding.forward_error import no_error
-from iresnet_ref.rounding.jacobian_error import JacobianError, telescoped
 
 
 @public
@@ -51,7 +52,9 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     product = block.certificate.bound  # proved once; only the 2-norm is treated below
     if product >= 1.0 or block.norm != 2.0:
         return unproved
-    factors, sizes = _factors(block, x)
+    layers = block.branch.layers
+    events = accumulate(layers[:-1], lambda event, layer: layer.out_shape(event), initial=block.branch.event_shape)
+    factors, sizes = jacobian_errors(layers, x, no_error(x)), [size(event) for event in events]
     n, gap = min(sizes), down(1.0 - product, 1)
     nuclear = _rounding_of_products(factors, n, x) + telescoped(factors)
     on_top = 1.0 + (2 * max(sizes) + 64) * u
@@ -60,19 +63,6 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     t = xp.where(inside, t, xp.zeros_like(t))
     error = (_determinant(n, u, product, gap) / (1.0 - t) - xp.log1p(-t)) * on_top
     return xp.where(inside, error, unproved)
-
-
-def _factors(block: ResidualBlock, x: Any) -> tuple[list[JacobianError], list[int]]:
-    """Return what is known of each factor at x, and the sizes of the events they take."""
-    before = no_error(x)
-    factors, sizes = [], []
-    for layer in block.branch.layers:
-        factors.append(layer.jacobian_error(x, before.error))
-        sizes.append(size(tuple(x.shape[1:])))
-        y = layer(x)
-        before = layer.forward_error(x, y, before)
-        x = y
-    return factors, sizes
 
 
 def _rounding_of_products(factors: list[JacobianError], n: int, x: Any) -> float:

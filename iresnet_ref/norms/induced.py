@@ -64,6 +64,18 @@ def induced_norm_bound(weight: HostArray, p: float, q: float) -> float:
     )
 
 
+def sum_norm_bound(weight: HostArray, p: float) -> float:
+    """Return a proved bound on ‖A‖_p and ‖|A|‖_p, p = 1 or ∞, of a matrix or of the convolution with a kernel (out, in, kh, kw).
+
+    An input (p = 1), or an output (p = ∞), meets every entry of its channel at most once.
+
+    >>> [round(sum_norm_bound(np.ones((2, 3)), p), 12) for p in (1.0, math.inf)]
+    [2.0, 3.0]
+    """
+    rows = weight if p == math.inf else weight.swapaxes(0, 1)
+    return induced_norm_bound(rows.reshape(rows.shape[0], -1), math.inf, math.inf)
+
+
 def _dual(p: float) -> float:
     """Return at most p/(p − 1): of two exponents the smaller has the larger norm."""
     return 1.0 if p == math.inf else max(1.0, p / (p - 1.0) * (1.0 - 4.0 * FLOAT64_ROUNDOFF))

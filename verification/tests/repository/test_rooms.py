@@ -15,8 +15,8 @@ import pytest
 from places import ROOT
 
 ROOMS = {
-    "iresnet_ref": """errors arrays rounding probes jacobian norms layers normalisation branches block inversion log_determinant
-                      gradient flows training""",
+    "iresnet_ref": """errors arrays rounding probes jacobian norms layers error_analysis normalisation branches block
+                      inversion log_determinant gradient flows training""",
     "iresnet_verify": """statistics measurements subject adapters machine oracle randomness check expectation report catalogue
                          running reproduction workers api pytest_plugin mutants cli __main__""",
 }
@@ -163,7 +163,7 @@ def test_the_engine_imports_no_check_and_no_report_runs_anything() -> None:
 
 @pytest.mark.parametrize(
     ("importer", "imported"),
-    [("iresnet_ref.rounding.floating_point", "iresnet_ref.inversion.solve"), ("iresnet_verify.report.json", "iresnet_verify.api"),
+    [("iresnet_ref.rounding", "iresnet_ref.inversion.solve"), ("iresnet_verify.report.json", "iresnet_verify.api"),
      ("iresnet_verify.check.registry", "iresnet_verify.catalogue.inverse.round_trips")],
 )
 def test_an_import_turned_round_is_seen(importer: str, imported: str) -> None:
