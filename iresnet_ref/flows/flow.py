@@ -20,7 +20,7 @@ from iresnet_ref.arrays import (
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flows.base import Base, BitsPerDimension, LogProb, StandardGaussian, bits_per_dimension
 from iresnet_ref.flows.bijections.composition import Composition, as_composition
-from iresnet_ref.flows.bijections.protocol import DEFAULT, Options
+from iresnet_ref.flows.bijections.protocol import DEFAULT, Options, Record
 from iresnet_ref.inversion.composition import PathInverse
 from iresnet_ref.log_determinant.result import LogDet
 
@@ -178,8 +178,7 @@ class Flow:
         For a mean negative log-likelihood give −1/batch. Exact, or unbiased, as `ir.logdet_gradient` of each block.
         """
         weights = self._weights(x, weights, check=check)
-        inputs, z = self.steps.inputs(x)
-        return self._back(inputs, z, weights, options or self.options)
+        return self._back(self.steps.record(x, options or self.options), weights)
 
     @public
     def log_prob_and_gradient(
@@ -187,14 +186,13 @@ class Flow:
     ) -> tuple[LogProb, Any, dict[str, Any]]:
         """Return `log_prob(x)` and `log_prob_gradient(x, weights=weights)`, from one forward pass."""
         weights = self._weights(x, weights, check=check)
-        options = options or self.options
-        inputs, z, log_det = self.steps.record(x, options.shared(self.steps.streams))
-        return self._log_prob(z, log_det), *self._back(inputs, z, weights, options)
+        record = self.steps.record(x, (options or self.options).shared(self.steps.streams))
+        return self._log_prob(record.value, record.log_det()), *self._back(record, weights)
 
-    def _back(self, inputs: Any, z: Any, weights: Any, options: Options) -> tuple[Any, dict[str, Any]]:
-        """Return (x̄, gradients) at the inputs of the steps and z behind them."""
-        z_bar, of_base = self.base.pullback(z, weights)
-        x_bar, gradients = self.steps.pullback_at(inputs, z_bar, weights, options)
+    def _back(self, record: Record, weights: Any) -> tuple[Any, dict[str, Any]]:
+        """Return (x̄, gradients) of Σ_b w_b log p(x_b) from the record of the steps."""
+        z_bar, of_base = self.base.pullback(record.value, weights)
+        x_bar, gradients = record.pullback(z_bar, weights)
         return x_bar, {**gradients, **{f"base.{name}": g for name, g in of_base.items()}}
 
     def _weights(self, x: Any, weights: Any, *, check: bool) -> Any:

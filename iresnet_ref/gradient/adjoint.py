@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 from iresnet_ref.arrays import flatten_events, namespace, row_norm, size, stack_norm
-from iresnet_ref.gradient.exact import inverse_of_identity_plus
 from iresnet_ref.inversion.anderson import Secants
 from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.log_determinant.exact import inverse_of_identity_plus
 
 DENSE = 32
 """Up to this narrowest dimension the equation is solved densely."""

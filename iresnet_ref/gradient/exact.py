@@ -1,4 +1,4 @@
-"""The exact gradient ∇ log det(I + J) = tr((I + J)⁻¹∇J), at the narrowest dimension of the cyclic product of layers.
+"""log det(I + J) and its gradient tr((I + J)⁻¹∇J) from one matrix, at the narrowest dimension of the cyclic product of layers.
 
 With M the cyclic product from its narrowest dimension, det(I + M) = det(I + J), and tr((I + M)⁻¹∇M) = Σ_k t̄_kᵀ(∇M)e_k with the columns
 e_k of the identity as tangents and t̄_k the k-th row of (I + M)⁻¹: one reverse pass, no second derivative of anything.
@@ -6,30 +6,78 @@ e_k of the identity as tangents and t̄_k the k-th row of (I + M)⁻¹: one reve
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import device, expand_rows, namespace, size
+from iresnet_ref.arrays import Array, device, expand_rows, namespace, size
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.layers.tape import Tape
+from iresnet_ref.log_determinant.exact import inverse_of_identity_plus, logdet_of
 
 CHUNK = 2**18
 """About how many numbers the tangents behind one layer hold: rows are taken in pieces that stay in the cache."""
 
 
-def exact_gradient(tape: Tape, weights: Any, y_bar: Any) -> tuple[Any, dict[str, Any], int]:
-    """Return (x̄, gradients, size of the matrix) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x), `tape` the record of g at x."""
-    xp, batch = namespace(tape.value), tape.value.shape[0]
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Rows of a batch: M (rows, n, n), and the tangents that made it where they are kept."""
+
+    tape: Tape
+    matrix: Any
+    tangents: tuple[Any, ...] | None
+
+    def gradient(self, start: int, weights: Array, y_bar: Any) -> tuple[Any, dict[str, Any]]:
+        """Return (x̄, gradients) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x) over these rows."""
+        xp, (batch, n, _) = namespace(self.matrix), self.matrix.shape
+        event = self.tape.jacobian.factors[start].in_shape
+        tangents = _pushed(self.tape, start) if self.tangents is None else self.tangents
+        inverse = inverse_of_identity_plus(self.matrix)
+        t_bar = xp.permute_dims(inverse * expand_rows(weights, 2), (1, 0, 2))  # row k of each sample is t̄_k
+        x_bar, _, gradients = self.tape.pullback(y_bar, tangents, xp.reshape(t_bar, (n, batch, *event)), start)
+        return x_bar, gradients
+
+
+@dataclass(frozen=True, eq=False)
+class Determinant:
+    """det(I + J_g(x)) for its value and its gradient: `order` is that of M, which begins in front of layer `start`.
+
+    M is kept, `order`² numbers a row; the tangents only of a batch that is one piece, else they are pushed again. Value and gradient
+    are an LU each, of the same M: the standard hands out no LU factors, and QR, with R⁻¹ by `solve`, takes 1 to 4.5 times as long as
+    both (orders 2 to 256 on NumPy, torch and JAX), elimination without pivots up to 60 times.
+    """
+
+    start: int
+    order: int
+    pieces: tuple[Piece, ...]
+
+    @property
+    def logdet(self) -> Any:
+        """log det(I + J_g(x)) per row."""
+        return _joined([logdet_of(piece.matrix) for piece in self.pieces])
+
+    def gradient(self, weights: Array, y_bar: Any) -> tuple[Any, dict[str, Any]]:
+        """Return (x̄, gradients) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x)."""
+        parts, total, first = [], dict[str, Any](), 0
+        for piece in self.pieces:
+            rows = slice(first, first + piece.matrix.shape[0])
+            first = rows.stop
+            whole = len(self.pieces) == 1
+            x_bar, gradients = piece.gradient(
+                self.start, weights if whole else weights[rows], y_bar if whole or y_bar is None else y_bar[rows, ...]
+            )
+            parts.append(x_bar)
+            total = {k: total[k] + gradient if k in total else gradient for k, gradient in gradients.items()}
+        return _joined(parts), total
+
+
+def determinant(tape: Tape) -> Determinant:
+    """Return det(I + J_g(x)) of the record of g at x."""
     start, n, width = narrowest(tape.jacobian)
-    rows = max(1, CHUNK // (n * width))
+    batch, rows = tape.value.shape[0], max(1, CHUNK // (n * width))
     if rows >= batch:
-        return *_of_rows(tape, start, weights, y_bar), n
-    pieces, total = [], dict[str, Any]()
-    for first in range(0, batch, rows):
-        cut = slice(first, min(first + rows, batch))
-        piece, gradients = _of_rows(tape.take(cut), start, weights[cut], None if y_bar is None else y_bar[cut, ...])
-        pieces.append(piece)
-        total = {k: total[k] + gradient if k in total else gradient for k, gradient in gradients.items()}
-    return xp.concat(pieces, axis=0), total, n
+        return Determinant(start, n, (_piece(tape, start, keep=True),))
+    cuts = [slice(first, min(first + rows, batch)) for first in range(0, batch, rows)]
+    return Determinant(start, n, tuple(_piece(tape.take(cut), start, keep=False) for cut in cuts))
 
 
 def narrowest(chain: Chain) -> tuple[int, int, int]:
@@ -43,34 +91,20 @@ def narrowest(chain: Chain) -> tuple[int, int, int]:
     return start, size(factors[0].in_shape), max(size(f.out_shape) for f in factors[own[0] if own else -1 :])
 
 
-def _of_rows(tape: Tape, start: int, weights: Any, y_bar: Any) -> tuple[Any, dict[str, Any]]:
-    """Return (x̄, gradients) of these rows."""
-    xp = namespace(tape.value)
-    event, batch = tape.jacobian.factors[start].in_shape, tape.value.shape[0]
-    n = size(event)
-    identity = xp.eye(n, dtype=tape.value.dtype, device=device(tape.value))
-    tangents = tape.push(xp.reshape(identity, (n, 1, *event)), start)
-    columns = xp.broadcast_to(xp.reshape(tangents[-1], (n, tangents[-1].shape[1], n)), (n, batch, n))
-    inverse = inverse_of_identity_plus(xp.permute_dims(columns, (1, 2, 0)))  # row k of each sample is t̄_k
-    t_bar = xp.reshape(xp.permute_dims(inverse * expand_rows(weights, 2), (1, 0, 2)), (n, batch, *event))
-    x_bar, _, gradients = tape.pullback(y_bar, tangents, t_bar, start)
-    return x_bar, gradients
+def _piece(tape: Tape, start: int, *, keep: bool) -> Piece:
+    tangents = _pushed(tape, start)
+    n, batch, last = tangents[0].shape[0], tape.value.shape[0], tangents[-1]
+    xp = namespace(last)
+    columns = xp.broadcast_to(xp.reshape(last, (n, last.shape[1], n)), (n, batch, n))
+    return Piece(tape, xp.permute_dims(columns, (1, 2, 0)), tangents if keep else None)
 
 
-def inverse_of_identity_plus(matrix: Any) -> Any:
-    """Return (I + M)⁻¹ of (batch, n, n), by LU, or by elimination where the namespace has no linalg."""
-    xp = namespace(matrix)
-    identity = xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=device(matrix))
-    return xp.linalg.inv(identity + matrix) if hasattr(xp, "linalg") else solve_by_elimination(matrix, identity)
+def _pushed(tape: Tape, start: int) -> tuple[Any, ...]:
+    """Return the columns of the identity in front of layer `start`, and what every layer makes of them."""
+    xp, event = namespace(tape.value), tape.jacobian.factors[start].in_shape
+    identity = xp.eye(size(event), dtype=tape.value.dtype, device=device(tape.value))
+    return tape.push(xp.reshape(identity, (size(event), 1, *event)), start)
 
 
-def solve_by_elimination(matrix: Any, right: Any) -> Any:
-    """Return (I + M)⁻¹R by Gauss–Jordan without pivoting: for ‖M‖₂ < 1 every pivot has a positive real part."""
-    xp = namespace(matrix)
-    n = matrix.shape[-1]
-    identity = xp.eye(n, dtype=matrix.dtype, device=device(matrix))
-    a = xp.concat([identity + matrix, xp.broadcast_to(right, (*matrix.shape[:-1], right.shape[-1]))], axis=-1)
-    for i in range(n):
-        row = a[..., i : i + 1, :] / a[..., i : i + 1, i : i + 1]
-        a = a - (a[..., :, i : i + 1] - identity[:, i : i + 1]) * row
-    return a[..., :, n:]
+def _joined(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(parts, axis=0)

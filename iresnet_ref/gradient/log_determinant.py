@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from iresnet_ref.arrays import (
-    HostArray,
-    device,
-    expand_rows,
-    indices,
-    namespace,
-    public,
-    require_alike,
-    require_batch,
-    require_finite,
-    size,
-)
+from iresnet_ref.arrays import device, namespace, public, require_alike, require_batch, require_finite
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.gradient.exact import exact_gradient
-from iresnet_ref.gradient.neumann import neumann_cotangent, truncation_factor
+from iresnet_ref.gradient.record import record
 from iresnet_ref.gradient.result import LogDetGradient
-from iresnet_ref.layers.tape import Tape
-from iresnet_ref.log_determinant.evaluate import EXACT_UP_TO
-from iresnet_ref.log_determinant.methods import Auto, Exact, LogDetMethod, Name, Roulette, Truncated, named
+from iresnet_ref.log_determinant.methods import LogDetMethod, Name, named
 
 
 @public
@@ -70,44 +55,11 @@ def logdet_gradient(
     method = named(method)
     require(block, x, weights, y_bar, check=check)
     wanted = require_names(block, parameters)
-    lipschitz = block.contraction()
-    xp = namespace(x)
-    batch = x.shape[0]
-    weights = xp.ones((batch,), dtype=x.dtype, device=device(x)) if weights is None else weights
-    tape = block.branch.record(x)
-    if isinstance(method, Auto):
-        method = Exact() if min(size(f.in_shape) for f in tape.jacobian.factors) <= EXACT_UP_TO else method.estimate
-    if isinstance(method, Roulette | Truncated):
-        sampled, survival, truncation = _lengths(method, batch, lipschitz)
-        x_bar, gradients = _neumann(tape, method.probes.draw(x), weights, y_bar, sampled, survival)
-        evaluations, used = sampled.sum(axis=0), "neumann"
-    else:
-        x_bar, gradients, n = exact_gradient(tape, weights, y_bar)
-        evaluations, truncation, used = np.full(batch, n), 0.0, "exact"
-    if y_bar is not None:
-        x_bar = y_bar + x_bar
-    return LogDetGradient({k: gradients[k] for k in wanted}, x_bar, truncation, indices(evaluations, x), used)
-
-
-def _lengths(method: Roulette | Truncated, batch: int, lipschitz: float) -> tuple[HostArray, Callable[[int], float], float]:
-    """Return N for each (probe, row), its survival function and the bound L^{n+1}/(1 − L) of what a truncation leaves out."""
-    probes = method.probes
-    if isinstance(method, Truncated):
-        fixed = np.full((probes.count * probes.block, batch), method.terms)
-        return fixed, lambda _: 1.0, truncation_factor(lipschitz, method.terms)
-    drawn = method.table(lipschitz, gradient=True)
-    sampled = np.repeat(probes.lengths(batch, drawn.thresholds, drawn.n_exact_terms), probes.block, axis=0)
-    return sampled, drawn.survival, truncation_factor(lipschitz, drawn.last)
-
-
-def _neumann(
-    tape: Tape, v: Any, weights: Any, y_bar: Any, sampled: HostArray, survival: Any
-) -> tuple[Any, dict[str, Any]]:
-    """Return (x̄, gradients) of the estimate's mean over the probes."""
-    weights = expand_rows(weights / v.shape[0], tape.value.ndim - 1)
-    t_bar = neumann_cotangent(tape.jacobian, v, sampled, survival) * weights
-    x_bar, _, gradients = tape.pullback(y_bar, tape.push(v), t_bar)
-    return x_bar, gradients
+    block.contraction()  # raises where Lip(g) < 1 is not known
+    if weights is None:
+        weights = namespace(x).ones((x.shape[0],), dtype=x.dtype, device=device(x))
+    found = record(block, x).gradient(method, weights, y_bar)
+    return replace(found, parameters={k: found.parameters[k] for k in wanted})
 
 
 def require(

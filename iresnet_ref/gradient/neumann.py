@@ -11,35 +11,38 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, expand_rows, indices, namespace
+from iresnet_ref.arrays import Array, HostArray, expand_rows
 from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.layers.tape import Tape
+from iresnet_ref.log_determinant.methods import Roulette, Truncated
+from iresnet_ref.log_determinant.ragged import ragged_series
 
 
-def neumann_cotangent(chain: Chain, v: Any, lengths: HostArray, survival: Callable[[int], float]) -> Any:
-    """Return t̄ = Σ_{k≤N} (−1)ᵏ/P(N ≥ k) (Jᵀ)ᵏv for v (count, batch, *event) and `lengths` N of shape (count, batch).
+def neumann_cotangent(chain: Chain, v: Array, lengths: HostArray, survival: Callable[[int], float]) -> Any:
+    """Return t̄ = Σ_{k≤N} (−1)ᵏ/P(N ≥ k) (Jᵀ)ᵏv for v (count, batch, *event) and `lengths` N of shape (count, batch)."""
+    return v + ragged_series(chain, v, lengths, lambda w, _: w, lambda k: (-1.0) ** k * survival(k))
 
-    Samples are sorted by N on the host, so that finished ones drop out without a synchronisation.
-    """
-    xp = namespace(v)
-    count, batch = lengths.shape
-    event_ndim = v.ndim - 2
-    order = np.argsort(-lengths.reshape(-1), kind="stable")
-    sorted_n = lengths.reshape(-1)[order]
-    w = total = xp.take(xp.reshape(v, (count * batch, *v.shape[2:])), indices(order, v), axis=0)
-    chain = chain.take(indices(order % batch, v))
-    n = expand_rows(indices(sorted_n, v), event_ndim)
-    active, finished = sorted_n.size, []
-    for k in range(1, int(sorted_n.max(initial=0)) + 1):
-        alive = int(np.searchsorted(-sorted_n, -k, side="right"))
-        if alive <= 0.8 * active:
-            finished.append(total[alive:, ...])
-            active, keep = alive, slice(0, alive)
-            chain, w, n, total = chain.take(keep), w[keep, ...], n[keep, ...], total[keep, ...]
-        w = chain.rmatvec(w)
-        total = total + xp.astype(n >= k, w.dtype) / ((-1.0) ** k * survival(k)) * w
-    total = xp.concat([total, *reversed(finished)], axis=0)
-    back = indices(np.argsort(order, kind="stable"), total)
-    return xp.reshape(xp.take(total, back, axis=0), v.shape)
+
+def neumann_gradient(
+    tape: Tape, x: Array, method: Roulette | Truncated, lipschitz: float, weights: Array, y_bar: Any
+) -> tuple[Any, dict[str, Any], HostArray, float]:
+    """Return (x̄, gradients, products per row, truncation) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x), a mean over the probes."""
+    v = method.probes.draw(x)
+    lengths, survival, truncation = _lengths(method, x.shape[0], lipschitz)
+    t_bar = neumann_cotangent(tape.jacobian, v, lengths, survival) * expand_rows(weights / v.shape[0], x.ndim - 1)
+    x_bar, _, gradients = tape.pullback(y_bar, tape.push(v), t_bar)
+    return x_bar, gradients, lengths.sum(axis=0), truncation
+
+
+def _lengths(method: Roulette | Truncated, batch: int, lipschitz: float) -> tuple[HostArray, Callable[[int], float], float]:
+    """Return N for each (probe, row), its survival function and the bound L^{n+1}/(1 − L) of what a truncation leaves out."""
+    probes = method.probes
+    if isinstance(method, Truncated):
+        fixed = np.full((probes.count * probes.block, batch), method.terms)
+        return fixed, lambda _: 1.0, truncation_factor(lipschitz, method.terms)
+    drawn = method.table(lipschitz, gradient=True)
+    sampled = np.repeat(probes.lengths(batch, drawn.thresholds, drawn.n_exact_terms), probes.block, axis=0)
+    return sampled, drawn.survival, truncation_factor(lipschitz, drawn.last)
 
 
 def truncation_factor(lipschitz: float, terms: int) -> float:

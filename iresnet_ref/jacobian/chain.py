@@ -100,14 +100,19 @@ class Chain:
         it directly are multiplied once for the whole batch.
         """
 
-        def cost(k: int) -> tuple[int, int]:
+        def work(k: int) -> int:
             factors = self.rotated(k).factors
             first = next((i for i, f in enumerate(factors) if not f.shared), len(factors))
-            work = sum(size(f.in_shape) * size(f.out_shape) for f in factors[first:] if f.shared)
-            return size(factors[0].in_shape), work
+            return sum(size(f.in_shape) * size(f.out_shape) for f in factors[first:] if f.shared)
 
-        costs = [cost(k) for k in range(len(self.factors))]
-        return costs.index(min(costs))
+        sizes = [size(f.in_shape) for f in self.factors]
+        places = [k for k, n in enumerate(sizes) if n == min(sizes)]
+        return places[0] if len(places) == 1 else min(places, key=work)
+
+    @property
+    def rank(self) -> int:
+        """The smallest inner dimension: a bound on the rank of J."""
+        return min(size(f.in_shape) for f in self.factors)
 
     def trace(self) -> Any | None:
         """Return tr J per row, exactly and without forming J, for chains with one or two diagonals between dense factors.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -44,30 +45,32 @@ def logdet_of_block(block: ResidualBlock, x: Any, method: LogDetMethod | Name = 
     return evaluate(block.branch.jacobian(x), block, x, method)
 
 
-def evaluate(chain: Chain, block: ResidualBlock, x: Any, method: LogDetMethod | Name) -> LogDet:
-    """Return the log-determinant at x, where J is the `chain`."""
+def evaluate(
+    chain: Chain, block: ResidualBlock, x: Any, method: LogDetMethod | Name, determinant: Callable[[], Any] | None = None
+) -> LogDet:
+    """Return the log-determinant at x, where J is the `chain`; `determinant` gives the exact one where J has been formed already."""
     method, exact_cost = named(method), math.inf
     if not isinstance(method, Series):
         require_full_precision(x, f"logdet, method {method.name!r}", "method=ir.Series(terms), or")
     if isinstance(method, Exact) and block.lipschitz is None and not block.certificate.bound < 1.0:
         return _exact_without_contraction(chain, block, x)
     lipschitz = block.contraction()
-    rank = min(size(f.in_shape) for f in chain.factors)
+    rank = chain.rank
     if isinstance(method, Auto):
         to_a_goal = method.estimate.standard_error is not None
         exact_cost = exact_in_products(chain) if to_a_goal and rank <= EXACT_AT_MOST else math.inf
         method = method.estimate if to_a_goal or rank > EXACT_UP_TO else Exact()
     if not isinstance(method, Estimate):
-        return _exact(chain, x)
+        return _exact(chain, x, determinant)
     drawn = method.table(lipschitz) if isinstance(method, Roulette) else None
     per_replicate = method.probes.block * drawn.mean if drawn is not None else 0.0
     if exact_cost <= FEWEST_REPLICATES * per_replicate:
-        return _exact(chain, x)
+        return _exact(chain, x, determinant)
     estimator, probes = _estimator(chain, block, x, method, drawn), method.probes
     if method.standard_error is not None:
         count = replicates_for(estimator, probes, method.standard_error, x)
         if exact_cost <= count * per_replicate:
-            return _exact(chain, x)
+            return _exact(chain, x, determinant)
         products = per_replicate or probes.block * max(1, estimator.terms)
         probes = probes.part(0, require_reach(count, method.standard_error, products))
     planned = math.inf if method.standard_error is None else probes.count * method.standard_error**2
@@ -86,12 +89,11 @@ def _estimator(chain: Chain, block: ResidualBlock, x: Any, method: Estimate, dra
     return Estimator(chain, block.contraction(), terms, drawn, traces_of(chain, most)[: terms or None], arnoldi, block.norm)
 
 
-def _exact(chain: Chain, x: Any, value: Any = None) -> LogDet:
+def _exact(chain: Chain, x: Any, determinant: Callable[[], Any] | None) -> LogDet:
     xp = namespace(x)
     zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))
-    order = min(size(f.in_shape) for f in chain.factors)
-    value = exact_logdet(chain) if value is None else value
-    return LogDet(value, zero, zero, indices(np.full(x.shape[0], order), x), "exact")
+    value = exact_logdet(chain) if determinant is None else determinant()
+    return LogDet(value, zero, zero, indices(np.full(x.shape[0], chain.rank), x), "exact")
 
 
 def _exact_without_contraction(chain: Chain, block: ResidualBlock, x: Any) -> LogDet:
@@ -104,7 +106,7 @@ def _exact_without_contraction(chain: Chain, block: ResidualBlock, x: Any) -> Lo
             f"logdet: expected det(I + J) ≥ 0, as it is for Lip(g) ≤ 1, got a negative one where the proved bound is "
             f"{block.certificate.bound:.6g}: F is no residual flow there; try ir.spectral.normalise"
         )
-    return _exact(chain, x, value)
+    return _exact(chain, x, lambda: value)
 
 
 def _estimate(estimator: Estimator, probes: Probes, x: Any, rank: int, method: str, variance: float) -> LogDet:

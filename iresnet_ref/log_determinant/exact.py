@@ -25,7 +25,7 @@ def exact_logdet(chain: Chain) -> Any:
     match chain.factors:
         case Dense(k), Diagonal(d) if hasattr(namespace(d), "linalg"):
             return _of_one_diagonal(d, k, cuts)
-    return _joined([_of(chain.take(cut).dense()) for cut in cuts])
+    return _joined([logdet_of(chain.take(cut).dense()) for cut in cuts])
 
 
 def signed_logdet(chain: Chain) -> tuple[Any, Any]:
@@ -56,8 +56,8 @@ def _of_one_diagonal(d: Any, k: Any, cuts: list[slice]) -> Any:
     return _series_where_tiny(square, first, second, value)
 
 
-def _of(matrix: Any) -> Any:
-    """Return log det(I + J) of matrices (batch, n, n)."""
+def logdet_of(matrix: Any) -> Any:
+    """Return log det(I + J) of matrices (batch, n, n), ‖J‖₂ < 1."""
     xp = namespace(matrix)
     batch, n = matrix.shape[0], matrix.shape[-1]
     entries = xp.reshape(matrix, (batch, n * n))
@@ -83,6 +83,25 @@ def log_determinant(matrix: Any) -> Any:
         return _by_elimination(matrix)
     identity = xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=device(matrix))
     return xp.linalg.slogdet(identity + matrix)[1]
+
+
+def inverse_of_identity_plus(matrix: Any) -> Any:
+    """Return (I + M)⁻¹ of (batch, n, n), by LU, or by elimination where the namespace has no linalg."""
+    xp = namespace(matrix)
+    identity = xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=device(matrix))
+    return xp.linalg.inv(identity + matrix) if hasattr(xp, "linalg") else solve_by_elimination(matrix, identity)
+
+
+def solve_by_elimination(matrix: Any, right: Any) -> Any:
+    """Return (I + M)⁻¹R by Gauss–Jordan without pivoting: for ‖M‖₂ < 1 every pivot has a positive real part."""
+    xp = namespace(matrix)
+    n = matrix.shape[-1]
+    identity = xp.eye(n, dtype=matrix.dtype, device=device(matrix))
+    a = xp.concat([identity + matrix, xp.broadcast_to(right, (*matrix.shape[:-1], right.shape[-1]))], axis=-1)
+    for i in range(n):
+        row = a[..., i : i + 1, :] / a[..., i : i + 1, i : i + 1]
+        a = a - (a[..., :, i : i + 1] - identity[:, i : i + 1]) * row
+    return a[..., :, n:]
 
 
 def _by_elimination(matrix: Any) -> Any:

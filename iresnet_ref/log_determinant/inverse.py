@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import namespace, public, size
+from iresnet_ref.arrays import namespace, public
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.inversion.solve import invert_block
@@ -78,7 +78,7 @@ def _displacement(block: ResidualBlock, inverse: Inverse) -> Any:
     """Return min(r S ε/(1 − L), r log((1 + L)/(1 − L))) per row; the first in the 2-norm only."""
     xp, lipschitz = namespace(inverse.x), block.contraction()
     _, chain = block.branch.linearize(inverse.x[:1, ...])
-    rank = min(size(f.in_shape) for f in chain.factors)
+    rank = chain.rank
     epsilon = inverse.error_bound
     anywhere = xp.full_like(epsilon, rank * (math.log1p(lipschitz) - math.log1p(-lipschitz)))
     slope = rounding.up(rank * jacobian_lipschitz(block, chain) / (1.0 - lipschitz), 8)

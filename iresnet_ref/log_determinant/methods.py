@@ -154,7 +154,8 @@ class Auto(LogDetMethod):
 
     def shared_by(self, blocks: int) -> Auto:
         """Return the method with the estimate for one of so many blocks."""
-        return Auto(self.estimate.shared_by(blocks))
+        shared = self.estimate.shared_by(blocks)
+        return self if shared is self.estimate else Auto(shared)
 
 
 Name = Literal["auto", "exact", "roulette"]

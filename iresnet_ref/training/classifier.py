@@ -19,7 +19,7 @@ from iresnet_ref.arrays import (
 )
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.composition import as_composition
-from iresnet_ref.flows.bijections.protocol import DEFAULT
+from iresnet_ref.flows.bijections.protocol import Record
 
 
 @public
@@ -108,14 +108,12 @@ class Classifier:
 
     def pullback(self, x: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
         """Return (x̄, gradients) of Σ ⟨logits_bar, logits(x)⟩."""
-        inputs, y = self.steps.inputs(x)
-        return self.pullback_at(inputs, y, logits_bar)
+        return self.pullback_from(self.steps.record(x, None), logits_bar)
 
-    def pullback_at(self, inputs: Any, y: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
-        """Return `pullback` at the inputs of the steps and y behind them."""
-        xp = namespace(y)
-        features = flatten_events(y, y.ndim - 1)
+    def pullback_from(self, record: Record, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
+        """Return `pullback` from the record of the steps."""
+        xp, y = namespace(record.value), record.value
         y_bar = xp.reshape(product(logits_bar, self.weight), y.shape)
-        x_bar, gradients = self.steps.pullback_at(inputs, y_bar, None, DEFAULT)
-        weight = product(xp.permute_dims(logits_bar, (1, 0)), features)
+        x_bar, gradients = record.pullback(y_bar)
+        weight = product(xp.permute_dims(logits_bar, (1, 0)), flatten_events(y, y.ndim - 1))
         return x_bar, {**gradients, "head.weight": weight, "head.bias": xp.sum(logits_bar, axis=0)}

@@ -110,10 +110,10 @@ def classification(
     """
     model.require(x, check=False)
     _require_labels(labels, x.shape[0], model.bias.shape[0], check, x=x, weights=weights)
-    inputs, y = model.steps.inputs(x)
-    logits = model.logits(flatten_events(y, y.ndim - 1))
+    record = model.steps.record(x, None)
+    logits = model.logits(flatten_events(record.value, x.ndim - 1))
     value, logits_bar = _cross_entropy(logits, labels, _weights(x, weights))
-    return Loss(value, model.pullback_at(inputs, y, logits_bar)[1])
+    return Loss(value, model.pullback_from(record, logits_bar)[1])
 
 
 @public
@@ -156,19 +156,14 @@ def hybrid(
     _require_labels(labels, x.shape[0], classes, check, x=x, weights=weights, label_weights=label_weights)
     xp = namespace(x)
     options = _of_step(flow, options, step)
-    if density == 0.0:
-        inputs, z = flow.steps.inputs(x)
-        log_det = a = None
-    else:
-        inputs, z, log_det = flow.steps.record(x, options.shared(flow.steps.streams))
-        a = density * _weights(x, weights)
-    joint = flow.base.joint(z)
+    record = flow.steps.record(x, options.shared(flow.steps.streams) if density > 0.0 else None)
+    joint, a = flow.base.joint(record.value), density * _weights(x, weights)
     value, joint_bar = _cross_entropy(joint, labels, _weights(x, label_weights))
-    if a is not None and log_det is not None:
-        value = value - xp.sum(a * (log_sum(joint)[:, 0] + log_det.value))
+    if density > 0.0:
+        value = value - xp.sum(a * (log_sum(joint)[:, 0] + record.log_det().value))
         joint_bar = joint_bar - a[:, None] * xp.exp(log_softmax(joint))
-    z_bar, of_base = flow.base.joint_pullback(z, joint_bar)
-    gradients = flow.steps.pullback_at(inputs, z_bar, None if a is None else -a, options)[1]
+    z_bar, of_base = flow.base.joint_pullback(record.value, joint_bar)
+    gradients = record.pullback(z_bar, -a if density > 0.0 else None)[1]
     return Loss(value, {**gradients, **{f"base.{name}": g for name, g in of_base.items()}})
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import flatten_events, namespace, public, require_alike, require_event, row_norm, shown, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import DTypeError, ShapeError
-from iresnet_ref.flows.bijections.protocol import DEFAULT, Bijection, Options, Pulled, added
+from iresnet_ref.flows.bijections.protocol import DEFAULT, Bijection, Options, Pulled, Record, added
 from iresnet_ref.flows.bijections.residual import Residual
 from iresnet_ref.inversion.composition import PathInverse, propagated
 from iresnet_ref.inversion.result import Inverse
@@ -106,13 +107,6 @@ class Composition(Bijection):
         else:
             super().require_values(x, name, **others)
 
-    def _with_options(self, options: Options) -> Iterator[tuple[Bijection, Options]]:
-        """Yield each step with options whose streams no other step uses."""
-        used = 0
-        for step in self.steps:
-            yield step, options.after(used)
-            used += step.streams
-
     def value(self, x: Any) -> Any:
         """Return f_n(⋯ f_1(x))."""
         for step in self.steps:
@@ -121,24 +115,19 @@ class Composition(Bijection):
 
     def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
         """Return the value and the sum of the log-determinants."""
-        return self.record(x, options)[1:]
-
-    def record(self, x: Any, options: Options) -> tuple[list[Any], Any, LogDet]:
-        """Return the input of every step, the value and the sum of the log-determinants."""
-        inputs, parts = [], []
-        for step, own in self._with_options(options):
-            inputs.append(x)
+        parts = []
+        for step, own in zip(self.steps, own_options(self.steps, options), strict=True):
             x, log_det = step.forward_and_log_det(x, own)
             parts.append(log_det)
-        return inputs, x, functools.reduce(added, parts)
+        return x, functools.reduce(added, parts)
 
-    def inputs(self, x: Any) -> tuple[list[Any], Any]:
-        """Return the input of every step, and the value."""
-        inputs = []
-        for step in self.steps:
-            inputs.append(x)
-            x = step.value(x)
-        return inputs, x
+    def record(self, x: Any, options: Options | None) -> CompositionRecord:
+        """Return the records of the steps."""
+        records, value = list[Record](), x
+        for step, own in zip(self.steps, own_options(self.steps, options), strict=True):
+            records.append(step.record(value, own))
+            value = records[-1].value
+        return CompositionRecord(self, x, value, options, tuple(records))
 
     @public
     def inverse(
@@ -156,7 +145,7 @@ class Composition(Bijection):
     def preimage(self, y: Any, options: Options) -> PathInverse:
         """Return the preimage; its residual is that of the whole composition."""
         results, constants, x = [], [], y
-        for step, own in reversed(list(self._with_options(options))):
+        for step, own in zip(reversed(self.steps), reversed(own_options(self.steps, options)), strict=True):
             results.append(step.preimage(x, own))
             constants.append(step.inverse_lipschitz)
             x = results[-1].x
@@ -190,17 +179,35 @@ class Composition(Bijection):
 
     def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
         """The steps' pullbacks, last to first."""
-        return self.pullback_at(self.inputs(x)[0], y_bar, weights, options)
+        return self.record(x, None if weights is None else options).pullback(y_bar, weights)
 
-    def pullback_at(self, inputs: Sequence[Any], y_bar: Any, weights: Any, options: Options) -> Pulled:
-        """Return `pullback` at the inputs of the steps."""
-        steps = list(self._with_options(options))
+
+@dataclass(frozen=True, eq=False)
+class CompositionRecord(Record):
+    """The records of the steps."""
+
+    records: tuple[Record, ...]
+
+    def log_det(self) -> LogDet:
+        """Return the sum of the steps' log-determinants."""
+        return functools.reduce(added, [record.log_det() for record in self.records])
+
+    def pullback(self, y_bar: Any, weights: Any = None) -> Pulled:
+        """The steps' pullbacks, last to first."""
         gradients: dict[str, Any] = {}
-        for i in reversed(range(len(steps))):
-            step, own = steps[i]
-            y_bar, mine = step.pullback(inputs[i], y_bar, weights, own)
+        for i in reversed(range(len(self.records))):
+            y_bar, mine = self.records[i].pullback(y_bar, weights)
             gradients = {**{f"{i}.{name}": g for name, g in mine.items()}, **gradients}
         return y_bar, gradients
+
+
+Own = TypeVar("Own", Options, Options | None)
+
+
+def own_options(steps: Sequence[Bijection], options: Own) -> list[Own]:
+    """Return options for each step whose random streams no other step uses."""
+    before = itertools.accumulate((step.streams for step in steps[:-1]), initial=0)
+    return [options if options is None else options.after(streams) for streams in before]
 
 
 def as_composition(steps: Any) -> Composition:
@@ -279,7 +286,8 @@ class FactorOut(Bijection):
     def _join(self, a: Any, b: Any) -> Any:
         return namespace(a).concat([flatten_events(a, a.ndim - 1), flatten_events(b, b.ndim - 1)], axis=-1)
 
-    def _parts(self, y: Any) -> tuple[Any, Any]:
+    def parts(self, y: Any) -> tuple[Any, Any]:
+        """Return the rest's part of a value, and what passed by."""
         xp, n = namespace(y), size(self.rest.out_shape)
         other = (self.event_shape[0] - self.rest.in_shape[0], *self.event_shape[1:])
         a = xp.reshape(y[:, :n], (y.shape[0], *self.rest.out_shape))
@@ -298,7 +306,7 @@ class FactorOut(Bijection):
 
     def preimage(self, y: Any, options: Options) -> Inverse:
         """Return the preimage: that of the rest, joined with x_b, which is exact."""
-        a, b = self._parts(y)
+        a, b = self.parts(y)
         found = self.rest.preimage(a, options)
         return replace(found, x=namespace(y).concat([found.x, b], axis=1))
 
@@ -312,8 +320,30 @@ class FactorOut(Bijection):
         """That of the rest, at least 1."""
         return max(1.0, self.rest.inverse_lipschitz)
 
+    def record(self, x: Any, options: Options | None) -> FactorOutRecord:
+        """Return the record of the rest."""
+        a, b = self._split(x)
+        rest = self.rest.record(a, options)
+        return FactorOutRecord(self, x, self._join(rest.value, b), options, rest)
+
     def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
         """The rest's pullback, joined with the identity."""
-        a_bar, b_bar = self._parts(y_bar)
-        a_bar, gradients = self.rest.pullback(self._split(x)[0], a_bar, weights, options)
-        return namespace(x).concat([a_bar, b_bar], axis=1), gradients
+        return self.record(x, None if weights is None else options).pullback(y_bar, weights)
+
+
+@dataclass(frozen=True, eq=False)
+class FactorOutRecord(Record):
+    """The record of the rest: what passes by has neither a log-determinant nor parameters."""
+
+    bijection: FactorOut
+    rest: Record
+
+    def log_det(self) -> LogDet:
+        """Return the log-determinant of the rest."""
+        return self.rest.log_det()
+
+    def pullback(self, y_bar: Any, weights: Any = None) -> Pulled:
+        """The rest's pullback, joined with the identity."""
+        a_bar, b_bar = self.bijection.parts(y_bar)
+        a_bar, gradients = self.rest.pullback(a_bar, weights)
+        return namespace(b_bar).concat([a_bar, b_bar], axis=1), gradients

@@ -58,11 +58,13 @@ class Options:
 
     def after(self, streams: int) -> Options:
         """Return the options with the next `streams` streams passed over."""
-        return replace(self, logdet=logdet_methods.named(self.logdet).after_streams(streams))
+        return replace(self, logdet=logdet_methods.named(self.logdet).after_streams(streams)) if streams else self
 
     def shared(self, blocks: int) -> Options:
         """Return the options for one of so many blocks: variances add up to standard_error²."""
-        return replace(self, logdet=logdet_methods.named(self.logdet).shared_by(blocks))
+        method = logdet_methods.named(self.logdet)
+        shared = method.shared_by(blocks)
+        return self if shared is method else replace(self, logdet=shared)
 
 
 DEFAULT = Options()
@@ -91,6 +93,10 @@ class Bijection(ABC):
     @abstractmethod
     def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
         """Return (y, log|det dy/dx|), without validation."""
+
+    def record(self, x: Any, options: Options | None) -> Record:
+        """Return the forward pass at x, kept; without options nothing will be asked about the log-determinant."""
+        return Record(self, x, self.value(x), options)
 
     @abstractmethod
     def preimage(self, y: Any, options: Options) -> Inverse:
@@ -173,6 +179,24 @@ class Bijection(ABC):
         return self.preimage(y, options)
 
 
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A forward pass of a bijection at x, kept for what is asked of it afterwards: `value`, the log-determinant, the reverse pass."""
+
+    bijection: Bijection
+    x: Any
+    value: Any
+    options: Options | None
+
+    def log_det(self) -> LogDet:
+        """Return log|det dy/dx|."""
+        return self.bijection.forward_and_log_det(self.x, self.options or DEFAULT)[1]
+
+    def pullback(self, y_bar: Any, weights: Any = None) -> Pulled:
+        """Return (x̄, gradients) of Σ ȳᵀy(x) + Σ_b w_b log|det dy/dx|_b."""
+        return self.bijection.pullback(self.x, y_bar, weights, self.options or DEFAULT)
+
+
 class ClosedForm(Bijection):
     """A bijection whose inverse and log-determinant are formulas."""
 
@@ -194,11 +218,26 @@ class ClosedForm(Bijection):
         y = self.value(x)
         return y, exactly(self.log_abs_det(x, y), x)
 
+    def record(self, x: Any, options: Options | None) -> ClosedFormRecord:
+        """Return the forward pass at x, kept."""
+        return ClosedFormRecord(self, x, self.value(x), options)
+
     def preimage(self, y: Any, options: Options) -> Inverse:
         """Return the preimage of y."""
         del options
         x = self.inverse_value(y)
         return closed_form(x, row_norm(y - self.value(x), y.ndim - 1), self.rounding(x, y))
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedFormRecord(Record):
+    """The formula reads x and y."""
+
+    bijection: ClosedForm
+
+    def log_det(self) -> LogDet:
+        """Return log|det dy/dx|."""
+        return exactly(self.bijection.log_abs_det(self.x, self.value), self.x)
 
 
 class Rearrangement(ClosedForm):

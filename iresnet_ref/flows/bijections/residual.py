@@ -9,12 +9,14 @@ from typing import Any
 from iresnet_ref import rounding
 from iresnet_ref.arrays import public, size
 from iresnet_ref.block import ResidualBlock
-from iresnet_ref.flows.bijections.protocol import Bijection, Options, Pulled, norm_growth
-from iresnet_ref.gradient.log_determinant import logdet_gradient
+from iresnet_ref.flows.bijections.protocol import DEFAULT, Bijection, Options, Pulled, Record, norm_growth
+from iresnet_ref.gradient.record import BlockRecord
+from iresnet_ref.gradient.record import record as block_record
 from iresnet_ref.inversion.composition import amplification
 from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.inversion.solve import invert_block
 from iresnet_ref.log_determinant.evaluate import evaluate
+from iresnet_ref.log_determinant.methods import LogDetMethod, Name
 from iresnet_ref.log_determinant.result import LogDet
 
 
@@ -72,10 +74,33 @@ class Residual(Bijection):
         a, b = self._growth
         return rounding.up(a * b / rounding.down(1.0 - self.block.contraction(), 1), 4)
 
+    def record(self, x: Any, options: Options | None) -> ResidualRecord:
+        """Return the tape of F at x."""
+        tape = block_record(self.block, x, linearize=options is not None)
+        return ResidualRecord(self, x, tape.value, options, tape)
+
     def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
         """x̄ = ȳ + J_gᵀȳ + ∇ Σ w log det(I + J_g)."""
+        return self.record(x, None if weights is None else options).pullback(y_bar, weights)
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualRecord(Record):
+    """One tape for value, log-determinant and gradient."""
+
+    tape: BlockRecord
+
+    @property
+    def _method(self) -> LogDetMethod | Name:
+        return (self.options or DEFAULT).logdet
+
+    def log_det(self) -> LogDet:
+        """Return log det(I + J_g(x))."""
+        return self.tape.log_det(self._method)
+
+    def pullback(self, y_bar: Any, weights: Any = None) -> Pulled:
+        """x̄ = ȳ + J_gᵀȳ + ∇ Σ w log det(I + J_g)."""
         if weights is None:
-            x_bar, _, gradients = self.block.branch.pullback(x, None, y_bar, None)
-            return y_bar + x_bar, gradients
-        found = logdet_gradient(self.block, x, options.logdet, weights=weights, y_bar=y_bar, check=False)
+            return self.tape.pullback(y_bar)
+        found = self.tape.gradient(self._method, weights, y_bar)
         return found.x_bar, found.parameters

@@ -1,0 +1,71 @@
+"""One forward pass of a block, kept for what is asked of it afterwards: log det(I + J) and the reverse pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref.arrays import Array, indices, lazy
+from iresnet_ref.block import ResidualBlock
+from iresnet_ref.gradient.exact import Determinant, determinant
+from iresnet_ref.gradient.neumann import neumann_gradient
+from iresnet_ref.gradient.result import LogDetGradient
+from iresnet_ref.layers.tape import Tape
+from iresnet_ref.log_determinant.evaluate import EXACT_UP_TO, evaluate
+from iresnet_ref.log_determinant.methods import Auto, LogDetMethod, Name, Roulette, Truncated, named
+from iresnet_ref.log_determinant.result import LogDet
+
+
+@dataclass(frozen=True, eq=False)
+class BlockRecord:
+    """F at x: the tape of g, which serves value, log-determinant and gradient, and J formed once for both where they are exact."""
+
+    block: ResidualBlock
+    x: Array
+    tape: Tape
+
+    @property
+    def value(self) -> Any:
+        """x + g(x)."""
+        return self.x + self.tape.value
+
+    @lazy
+    def determinant(self) -> Determinant:
+        """det(I + J_g(x)), for its value and its gradient."""
+        return determinant(self.tape)
+
+    def log_det(self, method: LogDetMethod | Name) -> LogDet:
+        """Return log det(I + J_g(x))."""
+        exact = self._estimated(method) is None
+        return evaluate(self.tape.jacobian, self.block, self.x, method, (lambda: self.determinant.logdet) if exact else None)
+
+    def gradient(self, method: LogDetMethod | Name, weights: Any, y_bar: Any) -> LogDetGradient:
+        """Return the gradient of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀF(x)."""
+        estimated, batch, lipschitz = self._estimated(method), self.x.shape[0], self.block.contraction()
+        if estimated is None:
+            x_bar, gradients = self.determinant.gradient(weights, y_bar)
+            evaluations, truncation, used = np.full(batch, self.determinant.order), 0.0, "exact"
+        else:
+            x_bar, gradients, evaluations, truncation = neumann_gradient(self.tape, self.x, estimated, lipschitz, weights, y_bar)
+            used = "neumann"
+        x_bar = x_bar if y_bar is None else y_bar + x_bar
+        return LogDetGradient(gradients, x_bar, truncation, indices(evaluations, self.x), used)
+
+    def pullback(self, y_bar: Any) -> tuple[Any, dict[str, Any]]:
+        """Return (x̄, gradients) of Σ ȳᵀF(x)."""
+        x_bar, _, gradients = self.tape.pullback(y_bar)
+        return y_bar + x_bar, gradients
+
+    def _estimated(self, method: LogDetMethod | Name) -> Roulette | Truncated | None:
+        """Return the estimate that the gradient takes, None for the exact one."""
+        method = named(method)
+        if isinstance(method, Auto):
+            return None if self.tape.jacobian.rank <= EXACT_UP_TO else method.estimate
+        return method if isinstance(method, Roulette | Truncated) else None
+
+
+def record(block: ResidualBlock, x: Any, *, linearize: bool = True) -> BlockRecord:
+    """Return the forward pass at x; without `linearize` it serves `pullback` only."""
+    return BlockRecord(block, x, block.branch.record(x, linearize=linearize))
