@@ -1,8 +1,8 @@
 """The adjoint equation (I + J)ᵀz = b on a stored chain: dense at the narrowest dimension, or by GCR.
 
-With J = AB, cut at its narrowest dimension, (I + J)⁻ᵀ = I − Bᵀ(I + BA)⁻ᵀAᵀ (Woodbury). GCR with every pair kept minimises
+With J = AB, cut at its narrowest dimension, (I + J)⁻ᵀ = I − Bᵀ(I + BA)⁻ᵀAᵀ (Woodbury). GCR (`inversion.krylov`) minimises
 ‖b − (I + J)ᵀz‖ over the Krylov space, which contains the Neumann sums Σ_{k<m} (−Jᵀ)ᵏb: so m products shrink the residual by
-Lᵐ at least (Eisenstat, Elman, Schultz, SINUM 1983), also from one restart to the next. Where J contracts in the 1-norm or
+Lᵐ at least, also from one restart to the next. Where J contracts in the 1-norm or
 the ∞-norm, Jᵀ contracts in the dual norm, ‖Jᵀ‖_q = ‖J‖_p ≤ L, and the Neumann sums themselves are taken.
 """
 
@@ -12,8 +12,8 @@ import math
 from functools import partial
 from typing import Any
 
-from iresnet_ref.arrays import flatten_events, namespace, row_norm, size, stack_norm
-from iresnet_ref.inversion.anderson import Secants
+from iresnet_ref.arrays import namespace, row_norm, size
+from iresnet_ref.inversion.krylov import gcr
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.exact import inverse_of_identity_plus
 
@@ -66,17 +66,8 @@ def _densely(chain: Chain, inverse: Any, r: Any) -> tuple[Any, int]:
 
 def _krylov(chain: Chain, r: Any, goal: Any) -> tuple[Any, int]:
     """Return (z, products) with ‖r − (I + J)ᵀz‖ ≤ goal on every row, or CYCLE products used."""
-    xp = namespace(r)
-    rest = flatten_events(r, r.ndim - 1)
-    pairs, z = Secants(CYCLE), xp.zeros_like(rest)
-    for k in range(1, CYCLE + 1):
-        image = rest + flatten_events(chain.rmatvec(xp.reshape(rest, r.shape)), r.ndim - 1)
-        pairs = pairs.add(rest, image, dependent=0.0)
-        explained, rest = pairs.project(rest)
-        z = z + explained
-        if k == CYCLE or (k % CHECK_EVERY == 0 and not bool(xp.any(stack_norm(rest) > goal))):
-            break
-    return xp.reshape(z, r.shape), k
+    z, _, products = gcr(chain.rmatvec, r, goal, CYCLE, CHECK_EVERY)
+    return z, products
 
 
 def _neumann(chain: Chain, r: Any, goal: Any, q: float) -> tuple[Any, int]:

@@ -1,9 +1,8 @@
 """The Banach iteration x₀ = y, x_{k+1} = y − g(x_k), stopped on the residual, and its safeguarded acceleration.
 
 ‖r_{k+1}‖ ≤ L‖r_k‖, and ‖x_k − x*‖ ≤ ‖r_k‖/(1 − L) in exact arithmetic ([B19] Thm 1, Algorithm 1). It never stops on the
-step or its square. All rows step together, and the host looks at ‖r‖ at most once per `check_every` evaluations. With
-`Secants` a step may be an Anderson trial, accepted by the rule of `safeguard` (m = 1); then a row that has met its
-tolerance stays where it is until it is dropped.
+step or its square. With `Secants` a step may be an Anderson trial, accepted by the rule of `safeguard` (m = 1); then a row
+that has met its tolerance stays where it is until it is dropped.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from iresnet_ref.arrays import HostArray, expand_rows, flatten_events, indices, 
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inversion.anderson import Secants
 from iresnet_ref.inversion.backoff import Backoff
-from iresnet_ref.inversion.rows import Rows
-from iresnet_ref.inversion.safeguard import Goal, Point, accepts, between, device_tolerance, refute, steps_wanted
+from iresnet_ref.inversion.iteration import Look, Steps
+from iresnet_ref.inversion.safeguard import Goal, Point, accepts, device_tolerance, steps_wanted
 
 SLOW = 0.5
 """Steps are accelerated where the observed ‖r_{k+1}‖/‖r_k‖ exceeds this …"""
@@ -28,81 +27,79 @@ FEW = 2
 Acceleration = Literal["never", "always", "observed"]
 
 
-def iterate(
-    block: ResidualBlock,
-    y: Any,
-    goal: Goal,
-    *,
-    acceleration: Acceleration = "never",
-    memory: int | None = None,
-    start: Any = None,
-    absolute: HostArray | None = None,
-) -> tuple[Point, Rows, bool]:
-    """Return (the last point of every row, its record, whether a step was accelerated).
+def banach(block: ResidualBlock, now: Point, steps: int) -> tuple[Point, Point]:
+    """[B19] Algorithm 1: x ← y − g(x), `steps` times. Return the last two points."""
+    last = now
+    for _ in range(steps):
+        x = now.y - now.g
+        last, now = now, Point(x, block.branch(x), now.y, norm=block.norm)
+    return last, now
 
-    It starts at y, or at `start`, where it may end; `absolute` per row replaces the tolerance of the goal. The host looks after
-    the first two evaluations (one from `start`), and then when half of the rows should be there, `check_every` evaluations
-    later at most, but never more than 1 + evaluations/check_every times in all.
+
+class FixedPoint(Steps):
+    """Banach steps, and Anderson's where `acceleration` says so; `accelerated` tells whether there was one.
+
+    It starts at y, with two evaluations before the first look, or at `start`, where it may end. The host looks again when half of
+    the rows should be there, `check_every` evaluations later at most, but never more than 1 + evaluations/check_every times in all.
     """
-    rows = Rows(y.shape[0], block.norm)
-    events = size(tuple(y.shape[1:]))
-    secants = Secants.of(events, memory) if acceleration == "always" else None
-    x = y if start is None else start
-    last = Point(x, block.branch(x), y, norm=block.norm)
-    twice = start is None and goal.left(1) > 0
-    seen = now = _banach(block, last) if twice else last  # a rejected trial is seen and not kept
-    rows.spend(1 + twice)
-    if secants is not None and twice:
-        secants = _remember(secants, last, now)
-    backoff, first, previous, steps, looks = Backoff.none(now.size), np.zeros(0), np.zeros(0), 1, 0
-    while True:
-        pair = between(last, seen) if goal.stated else ()
-        residual, target, reach, others = rows.look(now, goal.rtol, last.r, *pair)
-        looks += 1
-        target = target if absolute is None else absolute
-        if looks == 1:
-            first = previous = others[0]
-        if goal.stated:
-            refute(block, others[1:], goal.lipschitz, y)
-        met = residual <= target
-        done = met | rows.stand_still(residual, goal) | (rows.evaluations[rows.active] >= goal.budget(first, target, 1))
-        if done.any():
-            rows.settle(done, met, residual, reach, now)
-            if not rows.active.size:
-                return rows.assemble(), rows, secants is not None
-            stay = np.flatnonzero(~done)
-            keep = partial(_take, at=indices(stay, y))
-            now, last = now.take(stay), last.take(stay)
-            backoff, secants = backoff.map(keep), secants if secants is None else secants.map(keep)
-            first, previous, residual, target = first[stay], previous[stay], residual[stay], target[stay]
-            absolute = absolute if absolute is None else target
+
+    most = 1
+
+    def __init__(
+        self, block: ResidualBlock, y: Any, goal: Goal, acceleration: Acceleration, memory: int | None = None, start: Any = None
+    ) -> None:
+        self.block, self.goal, self.acceleration, self.events = block, goal, acceleration, size(tuple(y.shape[1:]))
+        x = y if start is None else start
+        twice = start is None and goal.left(1) > 0
+        self.last, self.now = banach(block, Point(x, block.branch(x), y, norm=block.norm), int(twice))
+        self.pair, self.spent = (self.last, self.now), 1 + twice
+        self.secants = Secants.of(self.events, memory) if acceleration == "always" else None
+        if self.secants is not None and twice:
+            self.secants = _remember(self.secants, *self.pair)
+        self.backoff, self.before, self.count = Backoff.none(self.now.size), np.zeros(0), 1
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether secants were in use."""
+        return self.secants is not None
+
+    @property
+    def watched(self) -> Any:
+        """r of the point before."""
+        return self.last.r
+
+    def keep(self, rows: HostArray) -> None:
+        """Go on with these rows only."""
+        take = partial(_take, at=indices(rows, self.now.x))
+        self.now, self.last, self.backoff = self.now.take(rows), self.last.take(rows), self.backoff.map(take)
+        self.secants = None if self.secants is None else self.secants.map(take)
+        self.before = self.before if not self.before.size else self.before[rows]
+
+    def go_on(self, look: Look) -> int:
+        """Take steps until the host should look again."""
+        before = self.before if self.before.size else look.watched
         with np.errstate(divide="ignore", invalid="ignore"):
-            rate = (residual / previous) ** (1.0 / steps)
-        wanted = steps_wanted(residual, target, rate)
-        slow = ((rate > SLOW) | (wanted > FEW * (events + 1))).any()
-        if last is not now and acceleration == "observed" and secants is None and slow:
-            secants = _remember(Secants.of(events), last, now)
-        previous = residual
-        soon = math.ceil(np.sort(np.minimum(wanted, goal.check_every))[wanted.size // 2])
-        steps = min(max(soon, goal.check_every * looks - rows.spent()), goal.left(rows.spent()))
-        if secants is None:
-            for _ in range(steps):
-                last = now
-                seen = now = _banach(block, now)
-        else:
-            allowed = device_tolerance(target, y)
-            for _ in range(steps):
-                last = now
-                seen, now, secants, backoff = step(block, now, secants, backoff, goal.lipschitz, allowed)
-        rows.spend(steps)
+            rate = (look.residual / before) ** (1.0 / self.count)
+        wanted = steps_wanted(look.residual, look.target, rate)
+        slow = ((rate > SLOW) | (wanted > FEW * (self.events + 1))).any()
+        if self.last is not self.now and self.acceleration == "observed" and self.secants is None and slow:
+            self.secants = _remember(Secants.of(self.events), self.last, self.now)
+        soon = math.ceil(np.sort(np.minimum(wanted, self.goal.check_every))[wanted.size // 2])
+        self.before, self.count = look.residual, min(max(soon, self.goal.check_every * look.number - look.spent), look.left)
+        if self.secants is None:
+            self.last, self.now = self.pair = banach(self.block, self.now, self.count)
+            return self.count
+        allowed = device_tolerance(look.target, self.now.x)
+        for _ in range(self.count):
+            self.last = self.now
+            seen, self.now, self.secants, self.backoff = anderson(
+                self.block, self.now, self.secants, self.backoff, self.goal.lipschitz, allowed
+            )
+            self.pair = (self.last, seen)
+        return self.count
 
 
-def _banach(block: ResidualBlock, now: Point) -> Point:
-    x = now.y - now.g
-    return Point(x, block.branch(x), now.y, norm=block.norm)
-
-
-def step(
+def anderson(
     block: ResidualBlock, now: Point, memory: Secants, backoff: Backoff, lipschitz: float, target: Any
 ) -> tuple[Point, Point, Secants, Backoff]:
     """Return (the point evaluated, the point kept, memory, backoff): one evaluation, of a trial or of a Banach step."""

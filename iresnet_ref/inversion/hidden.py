@@ -25,7 +25,8 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import host_norms, namespace, row_norm
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.branches.branch import Branch
-from iresnet_ref.inversion.fixed_point import iterate
+from iresnet_ref.inversion.fixed_point import FixedPoint
+from iresnet_ref.inversion.iteration import iterate
 from iresnet_ref.inversion.rows import Rows
 from iresnet_ref.inversion.safeguard import Goal, Point
 from iresnet_ref.layers.linear import Affine
@@ -100,9 +101,11 @@ def iterate_hidden(block: ResidualBlock, y: Any, goal: Goal, space: Hidden) -> t
     size_y, floor = host_norms(y, noise[:, None], p=block.norm)
     tolerance = np.maximum(goal.rtol * size_y / space.gain, 2.0 * floor)
     inner = Goal(space.block.contraction(), goal.rtol, goal.check_every, goal.limit - 2)
-    u, narrow, accelerated = iterate(space.block, v, inner, acceleration="observed", absolute=tolerance)
+    steps = FixedPoint(space.block, v, inner, "observed")
+    u, narrow = iterate(space.block, steps, inner, tolerance)
     narrow.evaluations += 1  # x = y − g, below
     outer = replace(goal, limit=goal.limit - int(narrow.evaluations.max()))
-    point, rows, again = iterate(block, y, outer, acceleration="observed", start=y - space.value(u.x))
+    again = FixedPoint(block, y, outer, "observed", start=y - space.value(u.x))
+    point, rows = iterate(block, again, outer)
     rows.evaluations += narrow.evaluations
-    return point, rows, accelerated or again
+    return point, rows, steps.accelerated or again.accelerated

@@ -10,6 +10,7 @@ floor needs more than `step_bound` evaluations: twice the *a-priori* Banach coun
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -125,7 +126,7 @@ def between(a: Point, b: Point) -> tuple[Any, Any, Any, Any]:
     return b.x - a.x, b.g - a.g, a.x, b.x
 
 
-def refute(block: ResidualBlock, norms: HostArray, lipschitz: float, like: Any) -> None:
+def refute(block: ResidualBlock, norms: Sequence[HostArray], lipschitz: float, like: Any) -> None:
     """Raise NotContractiveError if two evaluations disprove the stated Lip(g) ≤ L beyond all rounding, by the norms of `between`.
 
     ‖ĝ(a) − ĝ(b)‖ ≤ L‖a − b‖ + e(a) + e(b) whenever Lip(g) ≤ L, with e(x) = α + β‖x‖ ≥ ‖ĝ − g‖ (`Branch.rounding`). For a Banach

@@ -20,11 +20,12 @@ from iresnet_ref.arrays import (
 )
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
-from iresnet_ref.inversion.fixed_point import Acceleration, iterate
+from iresnet_ref.inversion.fixed_point import Acceleration, FixedPoint
 from iresnet_ref.inversion.hidden import hidden_space, is_cheaper, iterate_hidden
+from iresnet_ref.inversion.iteration import iterate
 from iresnet_ref.inversion.last_step import last_step
 from iresnet_ref.inversion.methods import Anderson, Automatic, Banach, Hidden, InverseMethod, Name, Newton, named
-from iresnet_ref.inversion.newton import iterate_newton
+from iresnet_ref.inversion.newton import NewtonSteps
 from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.inversion.rows import Rows
 from iresnet_ref.inversion.safeguard import MOST_EVALUATIONS, Goal, Point
@@ -70,7 +71,7 @@ def invert_block(
 def _solve(block: ResidualBlock, y: Any, goal: Goal, method: InverseMethod) -> tuple[Point, Rows, str]:
     """Return (the last point of every row, its record, what was used)."""
     if isinstance(method, Newton):
-        return *iterate_newton(block, y, goal), "newton"
+        return *iterate(block, NewtonSteps(block, y, goal), goal), "newton"
     space = None
     if isinstance(method, Hidden) or (isinstance(method, Automatic) and is_cheaper(block.branch, y.shape[0])):
         space = hidden_space(block) if block.certificate.bound < 1.0 and goal.limit > 3 else None
@@ -88,8 +89,8 @@ def _solve(block: ResidualBlock, y: Any, goal: Goal, method: InverseMethod) -> t
         accelerate = "never"
     elif isinstance(method, Anderson):
         accelerate, memory = "always", method.memory
-    point, rows, accelerated = iterate(block, y, goal, acceleration=accelerate, memory=memory)
-    return point, rows, "anderson" if accelerated else "banach"
+    steps = FixedPoint(block, y, goal, accelerate, memory)
+    return *iterate(block, steps, goal), "anderson" if steps.accelerated else "banach"
 
 
 def _not_converged(block: ResidualBlock, y: Any, goal: Goal, result: Inverse, rows: Rows) -> ConvergenceError:

@@ -18,7 +18,7 @@ import iresnet_ref as ir
 from iresnet_ref.arrays import host_norms, row_norm, to_host
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.inversion import fixed_point as banach
-from iresnet_ref.inversion import newton, safeguard
+from iresnet_ref.inversion import iteration, newton, safeguard
 from iresnet_ref.inversion.anderson import Secants
 from iresnet_ref.inversion.backoff import Backoff
 from iresnet_ref.inversion.hidden import hidden_space
@@ -409,7 +409,7 @@ def test_the_floor_is_neither_vacuous_nor_optimistic(name: str, dtype: str) -> N
 
     def reached(share: float) -> float:
         goal = Goal(block.contraction(), 1.0, 4, 400)
-        _, rows, _ = banach.iterate(block, y, goal, acceleration="observed", absolute=share * floor)
+        _, rows = iteration.iterate(block, banach.FixedPoint(block, y, goal, "observed"), goal, share * floor)
         return float(rows.converged.mean())
 
     assert reached(1.0) == 1.0
@@ -600,7 +600,7 @@ def test_a_rejected_trial_is_evidence_too(monkeypatch: pytest.MonkeyPatch) -> No
         tested[0] += int(working.sum())
         return safeguard.between(a, b)
 
-    monkeypatch.setattr(banach, "between", watched)
+    monkeypatch.setattr(iteration, "between", watched)
     ir.invert(block, y, method="anderson", rtol=1e-12, check_every=1)
     assert tested[0] > 100
     lying = ir.ResidualBlock(block.branch, 0.9)
