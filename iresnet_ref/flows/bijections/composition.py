@@ -286,8 +286,7 @@ class FactorOut(Bijection):
     def _join(self, a: Any, b: Any) -> Any:
         return namespace(a).concat([flatten_events(a, a.ndim - 1), flatten_events(b, b.ndim - 1)], axis=-1)
 
-    def parts(self, y: Any) -> tuple[Any, Any]:
-        """Return the rest's part of a value, and what passed by."""
+    def _parts(self, y: Any) -> tuple[Any, Any]:
         xp, n = namespace(y), size(self.rest.out_shape)
         other = (self.event_shape[0] - self.rest.in_shape[0], *self.event_shape[1:])
         a = xp.reshape(y[:, :n], (y.shape[0], *self.rest.out_shape))
@@ -306,7 +305,7 @@ class FactorOut(Bijection):
 
     def preimage(self, y: Any, options: Options) -> Inverse:
         """Return the preimage: that of the rest, joined with x_b, which is exact."""
-        a, b = self.parts(y)
+        a, b = self._parts(y)
         found = self.rest.preimage(a, options)
         return replace(found, x=namespace(y).concat([found.x, b], axis=1))
 
@@ -344,6 +343,6 @@ class FactorOutRecord(Record):
 
     def pullback(self, y_bar: Any, weights: Any = None) -> Pulled:
         """The rest's pullback, joined with the identity."""
-        a_bar, b_bar = self.bijection.parts(y_bar)
+        a_bar, b_bar = self.bijection._parts(y_bar)
         a_bar, gradients = self.rest.pullback(a_bar, weights)
         return namespace(b_bar).concat([a_bar, b_bar], axis=1), gradients
