@@ -56,6 +56,7 @@ class RandomEstimate:
     event: tuple[int, ...]
     roundoff: float
     seconds: float = 30.0
+    """Processor time of the calling thread: waiting for a busy machine costs none, so that load decides nothing."""
 
     @property
     def d(self) -> int:
@@ -95,7 +96,7 @@ class Enumerator:
         self.last: list[Draw] = []
         self.kind = "constant"
         self.per_row_lengths = True
-        self.started = time.monotonic()
+        self.started = time.thread_time()
         self.draws = self._discover(x[:1])
         batch = padded(x[:1], estimate.event)
         self.probe_distributions, lengths = distributions_of(self.draws, batch, estimate.event)

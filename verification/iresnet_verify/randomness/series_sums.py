@@ -52,7 +52,7 @@ def accumulate(
         elif len(increments) >= 4:
             guess = np.full_like(value, extrapolated([float(np.abs(e).max()) for e in increments.values()], radius))
             remainder = guess if tail is None else tail(n - plan.start)
-        spent = time.monotonic() - plan.started
+        spent = time.thread_time() - plan.started
         if (remainder <= np.maximum(target, rounding * 1e-2)).all() or n - plan.start >= longest or spent > plan.estimate.seconds:
             break
         n += 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -101,6 +102,18 @@ def on_sphere(v: np.ndarray) -> np.ndarray:
 def test_expectation_of_an_unbiased_estimate_is_the_log_det(name: str, d: int) -> None:
     # rounding of some 60 chained terms: a few hundred u
     assert expectation(estimate(CORRECT[name], d), d) == pytest.approx(log_det(d), abs=1e-12)
+
+
+def test_a_wait_for_the_machine_ends_no_enumeration() -> None:
+    def slow(x: np.ndarray) -> np.ndarray:
+        time.sleep(0.03)
+        return CORRECT["randn"](x)
+
+    made = estimate(slow, 3)
+    made.seconds = 1.5  # a tenth of it is spent; the eighty calls wait for 2.4
+    started = time.monotonic()
+    assert expectation(made, 3) == pytest.approx(log_det(3), abs=1e-12)
+    assert time.monotonic() - started > made.seconds
 
 
 @pytest.mark.parametrize("d", [1, 2, 10, 33, 64])
