@@ -34,8 +34,8 @@ def checkpoint(path: str | Path, every: int = 1) -> Callable[[State, float], Non
     if every < 1:
         raise ValueError(f"checkpoint: expected every ≥ 1, got {every}")
     path = Path(path)
-    written = _beside(path, ".next")
-    for leftover in (written, _beside(written, PARTIAL), _beside(path, PARTIAL)):
+    written = _sibling(path, ".next")
+    for leftover in (written, _sibling(written, PARTIAL), _sibling(path, PARTIAL)):
         leftover.unlink(missing_ok=True)
 
     def callback(state: State, loss: float) -> None:
@@ -43,35 +43,35 @@ def checkpoint(path: str | Path, every: int = 1) -> Callable[[State, float], Non
         if state.step % every == 0:
             save(written, state)
             if path.exists():
-                path.replace(_beside(path, PREVIOUS))
+                path.replace(_sibling(path, PREVIOUS))
             written.replace(path)
 
     return callback
 
 
-def _beside(path: Path, ending: str) -> Path:
+def _sibling(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def resume(path: str | Path, fresh: State) -> State:
-    """Return the state saved at `path`, on the backend and in the dtype of `fresh`; `fresh` where there is no file yet.
+def resume(path: str | Path, initial: State) -> State:
+    """Return the state saved at `path`, on the backend and in the dtype of `initial`; `initial` where there is no file yet.
 
     A run killed between two renamings has left its previous checkpoint alone: that one is returned. Whether an ActNorm
-    is initialised may differ from `fresh`; everything else that is no weight, moment or step has to be equal: types, shapes,
+    is initialised may differ from `initial`; everything else that is no weight, moment or step has to be equal: types, shapes,
     activations, permutations, options, norms, Lipschitz constants, settings.
     Raises: FormatError for a file that is damaged, or holds anything but a training of the same model, naming the differences.
     """
-    path, previous = Path(path), _beside(Path(path), PREVIOUS)
+    path, previous = Path(path), _sibling(Path(path), PREVIOUS)
     if not path.exists() and not previous.exists():
-        return fresh
+        return initial
     path = path if path.exists() else previous
     try:
-        state: Any = load(path, like=next(iter(fresh.normalised.parameters().values())))
+        state: Any = load(path, like=next(iter(initial.normalised.parameters().values())))
     except FormatError as error:
         raise FormatError(f"resume: {error}; the checkpoint before it is kept at {previous}") from error
     if not isinstance(state, State):
         raise FormatError(f"resume {path}: expected the state of a training, got {type(state).__name__}; try load")
-    others = [d for d in differences(fresh, state) if d[0].rpartition(".")[2] not in {"step", "initialised"}]
+    others = [d for d in differences(initial, state) if d[0].rpartition(".")[2] not in {"step", "initialised"}]
     if others:
         told = "; ".join(f"{where}: expected {wanted}, got {got}" for where, wanted, got in others[:5])
         raise FormatError(f"resume {path}: expected a training of the same model and settings, got {len(others)} differences: {told}; "

@@ -1,4 +1,4 @@
-"""Audit anybody's invertible network: `audit(Subject(...))` reports, with a known error rate, which claims do not hold."""
+"""Audit any invertible network: `audit(Subject(...))` reports, with a known error rate, which claims do not hold."""
 
 from __future__ import annotations
 

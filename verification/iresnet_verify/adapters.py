@@ -1,4 +1,4 @@
-"""One-liners that turn an object of somebody's package into a `Subject`: one function for each way of being called.
+"""One-liners that turn an object of a published package into a `Subject`: one function for each way of being called.
 
     pair          forward(x), inverse(y) -> (out, log_det)           nflows, normflows, torchflows, enflows, distrax
     event_pair    the same on a single event, without a batch (JAX)  flowjax
@@ -34,7 +34,7 @@ from iresnet_verify.subject.subject import EventShape, Subject
 __all__ = ["density_pair", "event_pair", "inn", "ode", "pair", "recognise", "reversible", "transform"]
 
 Object = Any
-"""An object of somebody's package."""
+"""An object of a published package."""
 
 
 def pair(

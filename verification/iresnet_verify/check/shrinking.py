@@ -1,7 +1,7 @@
 """Hypothesis: a counterexample shrunk to the simplest that still refutes, and a search for inputs of odd structure.
 
 Both are one call of `hypothesis.find`, seeded, without a database. Hypothesis keeps a cache of constants in its home; it is
-given a temporary one for the length of the call, so that nothing is written into anybody's folders. Where Hypothesis is not
+given a temporary one for the length of the call, so that nothing is written into the user's folders. Where Hypothesis is not
 installed the counterexample stays as it was found, and no odd input is looked for.
 """
 

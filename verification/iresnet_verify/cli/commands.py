@@ -60,7 +60,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 @click.version_option(package_name="iresnet-ref")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Audit anybody's invertible network."""
+    """Audit any invertible network."""
     options = {o[2:]: p.name for p in audit.params if isinstance(p, click.Option) for o in p.opts if o.startswith("--")}
     given = configuration.defaults(Path.cwd(), options.keys() - {"list", "write-baseline"})
     context.default_map = {"audit": {options[key]: value for key, value in given.items()}}

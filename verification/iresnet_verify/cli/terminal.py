@@ -32,7 +32,7 @@ COLOURS = {
     "declared": "cyan", "skipped": "dim", "passed": "green",
 }
 WIDE = 120
-SHORT_NAMES: dict[str, str] = dict(zip(FAMILIES, ("inv", "conv", "lip", "logd", "est", "grad", "dens", "hyg", "st", "par"), strict=True))
+FAMILY_LABELS: dict[str, str] = dict(zip(FAMILIES, ("inv", "conv", "lip", "logd", "est", "grad", "dens", "hyg", "st", "par"), strict=True))
 
 
 def show(reports: Sequence[AuditResult], console: Console | None = None) -> None:
@@ -151,7 +151,7 @@ def _families(reports: Sequence[AuditResult], width: int, per_family: bool) -> T
         table.add_column("", no_wrap=True)
     table.add_column("subject", overflow="fold", min_width=12)
     for family in present:
-        table.add_column(family if width >= WIDE else SHORT_NAMES[family], min_width=3)
+        table.add_column(family if width >= WIDE else FAMILY_LABELS[family], min_width=3)
     if width >= WIDE:
         table.add_column("status", no_wrap=True)
     for report in reports:

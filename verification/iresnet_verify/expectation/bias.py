@@ -102,7 +102,7 @@ def _confirmed(
     many = np.repeat(row, padded(row, ctx.subject.event_shape), axis=0)
     if not agree or not replayed(ctx, evaluate, many, modelled_only=True):
         return Outcome("inconclusive", f"enumeration gives E[{claim.what}] = {expected:.6g}, real draws give {means.mean():.6g} "
-                       f"± {error:.2g}: some randomness is not enumerated, so neither is believed",
+                       f"± {error:.2g}: some randomness is not enumerated, so neither is used",
                        evidence, failed.tolerance, failed.oracle)
     gap = expected - truth
     diagnosis = _diagnosis(ctx, claim, plan, found, worst)

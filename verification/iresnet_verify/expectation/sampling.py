@@ -186,7 +186,8 @@ def almost_sure_bound(ctx: Context, draws: list[Draw], rows: int) -> float | Non
     event = ctx.subject.event_shape
     probes = [d for d in draws if d.distribution.family in PROBES and probe_place(d.shape, rows, event) is not None]
     lengths = [d for d in draws if d.distribution.family == "length"]
-    signs = all(d.distribution.family == "two-point" and (d.distribution.mean, abs(d.distribution.spread)) == (0.0, 1.0) for d in probes)
+    drawn = [d.distribution for d in probes]
+    signs = all(p.family == "two-point" and (p.mean, abs(p.standard_deviation)) == (0.0, 1.0) for p in drawn)
     if L is None or not 0 < L < 1 or not probes or not signs or len(lengths) != 1 or rows not in lengths[0].shape:
         return None
     survival = lengths[0].distribution.survival

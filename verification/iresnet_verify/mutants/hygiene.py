@@ -144,7 +144,7 @@ class SwitchesMode(Block):
 
 
 class ZeroUnderInference(Block):
-    """Needs autograd for its log-det, and says 0 where it is off."""
+    """Needs autograd for its log-det, and returns 0 where it is off."""
 
     def log_det(self, x: Tensor) -> Tensor:
         value = super().log_det(x)

@@ -1,7 +1,7 @@
-"""The methods that give the rows of a Jacobian of somebody's callable, in the order in which they are tried.
+"""The methods that give the rows of a Jacobian of a subject's callable, in the order in which they are tried.
 
 torch: autograd on g, autograd on F, `.backward()` on F with a fresh forward for each row. JAX: `jax.vjp` and `jax.jvp` on g and
-on F. Other frameworks: none. Nothing here is believed: `jacobian` compares each with a directional difference.
+on F. Other frameworks: none. None is trusted: `jacobian` compares each with a directional difference.
 """
 
 from __future__ import annotations

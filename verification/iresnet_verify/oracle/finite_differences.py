@@ -10,7 +10,7 @@ more than the error reached in every row.
 
 Numerical limits: the truncation part is an estimate, as it must be for a black box; it is reliable for F smooth on
 the scale of the first steps that count and grows visibly at a kink. Steps at which F raises or is not finite are left out.
-Far out in float32 rounding leaves nothing of so small steps: then the error says so.
+Far out in float32 rounding leaves nothing of so small steps: which the error then shows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Jacobian oracle: dF/dx of somebody's F, in float64 on the host, with its source named and its error bounded.
+"""The Jacobian oracle: dF/dx of the subject's F, in float64 on the host, with its source named and its error bounded.
 
 The first of these that works *and* agrees with a directional difference of F in a random direction:
 rows of g by autograd (J_F = I + J_g) · rows of F by autograd · rows of F by `.backward()`, one fresh forward each ·

@@ -1,7 +1,7 @@
 """Rows of the Jacobian of a torch subject's callable by reverse passes: all at once where that works, else one by one.
 
 All at once means `torch.autograd.grad(..., is_grads_batched=True)`: the recorded graph is walked once with a batch of
-cotangents, the subject itself is called as ever. What a layer's own backward makes of batched cotangents is not taken
+cotangents, the subject itself is called as usual. What a layer's own backward makes of batched cotangents is not taken
 on trust: one ordinary reverse pass with random signs w must give the same wᵀJ, each row to K·u·d of its size. A layer that
 raises or disagrees, or whose graph can be used only once, is differentiated row by row on a new graph (`batched_or_single`).
 """

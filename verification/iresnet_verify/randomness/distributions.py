@@ -16,13 +16,13 @@ Family = Literal["normal", "uniform", "two-point", "length", "other"]
 class Distribution:
     """The distribution of each entry of one draw.
 
-    Probe families are affine: entry = mean + spread·z with E[z] = 0, E[z²] = 1; for "two-point" z is ±1. A "length" has
-    `survival(k)` = P(N ≥ k) and its smallest value `start`. "other" is anything that cannot be enumerated.
+    Probe families are affine: entry = mean + s·z, s the standard deviation, with E[z] = 0, E[z²] = 1; for "two-point" z is ±1.
+    A "length" has `survival(k)` = P(N ≥ k) and its smallest value `start`. "other" is anything that cannot be enumerated.
     """
 
     family: Family
     mean: float = 0.0
-    spread: float = 1.0
+    standard_deviation: float = 1.0
     start: int = 0
     survival: Callable[[int], float] | None = None
     label: str = ""
@@ -38,9 +38,9 @@ class Distribution:
 OTHER = Distribution("other")
 
 
-def normal(mean: Any = 0.0, spread: Any = 1.0) -> Distribution:
-    """N(mean, spread²) with one mean and one spread for all entries; else other."""
-    m, s = _constant(mean), _constant(spread)
+def normal(mean: Any = 0.0, standard_deviation: Any = 1.0) -> Distribution:
+    """The normal distribution if all entries have one mean and one standard deviation; else other."""
+    m, s = _constant(mean), _constant(standard_deviation)
     return OTHER if m is None or s is None else Distribution("normal", m, s)
 
 

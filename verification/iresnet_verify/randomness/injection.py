@@ -133,7 +133,7 @@ class InjectedDraws:
             if place is None:
                 return None
             z = self._slots(draw, place, self.probes, self.other)
-            return draw.distribution.mean + draw.distribution.spread * z
+            return draw.distribution.mean + draw.distribution.standard_deviation * z
         if draw.distribution.family == "length" and self.lengths is not None:
             place = length_place(draw.shape, batch)
             if place is not None:

@@ -79,7 +79,7 @@ def _class(base: type) -> type:
     return type(f"Recorded{base.__name__}", (base,), {n: method(n) for n in _NAMES if hasattr(base, n)})
 
 
-def _exchange(recorder: DrawRecorder, generator: Any) -> Any:
+def _recording(recorder: DrawRecorder, generator: Any) -> Any:
     """A recording generator on the same bit generator."""
     if isinstance(generator, np.random.Generator):
         new = _class(np.random.Generator)(generator.bit_generator)
@@ -107,31 +107,33 @@ def install(recorder: DrawRecorder, stack: ExitStack) -> None:
     make = random.default_rng
 
     def default_rng(seed: Any = None) -> Any:
-        return _exchange(recorder, make(seed))
+        return _recording(recorder, make(seed))
 
     patch(stack, random, "default_rng", default_rng)
     if recorder.subject is not None:
-        _exchange_held(recorder, stack, shared, exchanged, {id(make): default_rng})
+        _replace_held_generators(recorder, stack, shared, exchanged, {id(make): default_rng})
 
 
-def _exchange_held(recorder: DrawRecorder, stack: ExitStack, shared: Any, functions: dict[str, Any], makers: dict[int, Any]) -> None:
-    """Exchange generators and names bound at import, wherever the subject's modules, objects and closures hold them."""
+def _replace_held_generators(
+    recorder: DrawRecorder, stack: ExitStack, shared: Any, functions: dict[str, Any], makers: dict[int, Any]
+) -> None:
+    """Replace generators and names bound at import, wherever the subject's modules, objects and closures hold them."""
     plain = (np.random.Generator, np.random.RandomState)
 
     def new(value: Any) -> Any:
         if isinstance(value, plain) and not hasattr(value, "recorder"):
-            return _exchange(recorder, value)
+            return _recording(recorder, value)
         if isinstance(value, BuiltinFunctionType | MethodType):
             owner, name = getattr(value, "__self__", None), getattr(value, "__name__", "")
             if owner is shared and name in functions:
                 return functions[name]
             if isinstance(owner, plain) and not hasattr(owner, "recorder") and name in _NAMES and owner is not shared:
-                return getattr(_exchange(recorder, owner), name)
+                return getattr(_recording(recorder, owner), name)
             if isinstance(owner, _python_random.Random) and hasattr(_python_random, name):
                 return getattr(_python_random, name)
         return makers.get(id(value))
 
-    for put, get in list(_slots(recorder.subject)):  # all of them first: what is exchanged must not be walked into
+    for put, get in list(_slots(recorder.subject)):  # all of them first: what is replaced must not be walked into
         value = get()
         replacement = new(value)
         if replacement is not None:

@@ -19,8 +19,8 @@ def lines(reports: Sequence[AuditResult]) -> Iterator[str]:
         for c in report.checks:
             level = LEVELS.get(state(c).key)
             if level is not None and c.because_of is None:
-                said = c.message or c.claim if c.status != "passed" else f"declared to fail ({c.expected}), but passed"
-                yield f"::{level} title={_property(str(report.subject.get('name', '')) + ' ' + c.id)}::{_data(said)}"
+                text = c.message or c.claim if c.status != "passed" else f"declared to fail ({c.expected}), but passed"
+                yield f"::{level} title={_property(str(report.subject.get('name', '')) + ' ' + c.id)}::{_data(text)}"
 
 
 def _data(text: str) -> str:

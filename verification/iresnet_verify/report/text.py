@@ -105,7 +105,7 @@ def verdict(report: AuditResult) -> str:
 
 
 def _undecided(report: AuditResult) -> list[str]:
-    """What `AuditResult.status` misses before it can say *passed*."""
+    """What `AuditResult.status` needs before it is *passed*."""
     if report.status not in ("inconclusive", "error"):
         return []
     missing = report.missing_families

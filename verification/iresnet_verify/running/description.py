@@ -16,7 +16,7 @@ from iresnet_verify.check.result import CheckResult
 from iresnet_verify.subject.calls import LOG_DETS
 from iresnet_verify.subject.subject import Subject
 
-GIVES = ("inverse", *LOG_DETS, "residual", "standard_error", "log_prob", "base_log_prob", "sample", "module", "fresh", "refresh",
+PROVIDED = ("inverse", *LOG_DETS, "residual", "standard_error", "log_prob", "base_log_prob", "sample", "module", "fresh", "refresh",
          "linear_maps", "randomness")
 
 
@@ -32,7 +32,7 @@ def describe_subject(subject: Subject, results: Iterable[CheckResult] = ()) -> d
             "inverse_tolerance": subject.inverse_tolerance, "accuracy": subject.accuracy,
         },
         "has_log_det": subject.log_det is not None,
-        "gives": [n for n in GIVES if getattr(subject, n) is not None],
+        "gives": [n for n in PROVIDED if getattr(subject, n) is not None],
         "origin": origin(subject), "conventions": {},
     }
     return add_conventions(description, results)

@@ -51,7 +51,7 @@ class Framework(Protocol):
         ...
 
     def is_array(self, a: object) -> bool:
-        """Say whether `a` is an array of the framework."""
+        """Return whether `a` is an array of the framework."""
         ...
 
     def seed(self, n: int) -> None:

@@ -70,7 +70,7 @@ def load(origin: Origin | str, seed: int = 0) -> list[Subject]:
 def seed_everything(seed: int) -> None:
     """Seed `random`, NumPy's global generator and, where it is loaded, torch."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  the *global* generator is what other people's code draws from
+    np.random.seed(seed % 2**32)  # noqa: NPY002  audited code draws from the *global* generator
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(seed)

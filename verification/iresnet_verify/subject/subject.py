@@ -1,4 +1,4 @@
-"""What is audited: somebody's callables, what they claim, and where they live."""
+"""What is audited: a network's callables, what is claimed of them, and their framework, dtype and device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Subject:
     inverse: Callable[..., Any] | None = None
     """y -> x, or (x, log_det of the inverse)."""
     log_det: Callable[..., Any] | None = None
-    """x -> log|det dF/dx|, in any of the shapes met in the wild."""
+    """x -> log|det dF/dx|, in any of the shapes that packages return."""
     inverse_log_det: Callable[..., Any] | None = None
     """y -> log|det dF⁻¹/dy|."""
     residual: Callable[..., Any] | None = None
@@ -50,7 +50,7 @@ class Subject:
     accuracy: float | None = None
     """Relative accuracy of forward and log_det themselves; None: rounding."""
 
-    # -- where it lives
+    # -- its inputs, framework and device
     inputs: Callable[[int, np.random.Generator], HostArray] | None = None
     """(n, rng) -> NumPy array (n, *event_shape); default normal at scales .1, 1, 3."""
     other_shapes: tuple[EventShape, ...] = ()
@@ -63,7 +63,7 @@ class Subject:
     base_log_prob: Callable[..., Any] | None = None
     """Density of forward's output."""
 
-    # -- what is behind it
+    # -- what the callables are made of
     module: Any = None
     """torch.nn.Module: enables gradient, state and mode checks."""
     from_parameters: Callable[[Any], Subject] | None = None

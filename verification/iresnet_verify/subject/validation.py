@@ -14,7 +14,7 @@ from iresnet_verify.subject.subject import Subject
 CALLABLES = ("forward", "inverse", "log_det", "inverse_log_det", "residual", "inputs", "log_prob", "sample", "standard_error",
              "base_log_prob", "from_parameters", "fresh", "refresh", "linear_maps", "randomness")
 CLAIMS = ("exact", "unbiased", "gradient-only")
-HOLDS = ("now", "after-refresh", "always")
+LIPSCHITZ_HOLDS = ("now", "after-refresh", "always")
 
 
 def validate(subject: object) -> None:
@@ -63,8 +63,8 @@ def _numbers(subject: Subject) -> None:
     if L is not None and not (_real(L) and 0 <= L < 1):
         raise _fault("lipschitz", "a bound on Lip(g) in [0, 1), without which x + g(x) need not be invertible", L,
                      "lipschitz=0.97, or None where nothing is claimed")
-    if subject.lipschitz_holds not in HOLDS:
-        raise _fault("lipschitz_holds", f"one of {HOLDS}", subject.lipschitz_holds, "'now'")
+    if subject.lipschitz_holds not in LIPSCHITZ_HOLDS:
+        raise _fault("lipschitz_holds", f"one of {LIPSCHITZ_HOLDS}", subject.lipschitz_holds, "'now'")
     if subject.lipschitz_holds == "after-refresh" and subject.refresh is None:
         raise _fault("refresh", "a callable, as lipschitz_holds='after-refresh' needs it", None,
                      "refresh=lambda: update_lipschitz(model, 50)")

@@ -6,7 +6,7 @@ renamed at the end, so that one that exists is whole. The name of a file holds a
 subject's file, the arguments, the version of this package. What is there already is not run again; a campaign that was
 interrupted, or a second one with more seeds, goes on where the first stopped.
 
-On a cluster the subject's file must lie at the same path on every machine, and this package be installed there.
+On a cluster the subject's file must be at the same path on every machine, and this package be installed there.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class WorkerPool:
             return Failure(f"the result of the worker could not be read: {type(error).__name__}: {error}")
 
     def _ended_silently(self) -> str | None:
-        """What a worker was calling that is gone although nobody noticed: it ended with exit code 0."""
+        """What a worker that ended unreported, with exit code 0, was calling."""
         for log in Path(self.logs.name).glob("*.txt"):
             called = last_call(log.read_text("utf-8", "replace"))
             if called and not _alive(int(log.stem)):

@@ -34,7 +34,7 @@ from iresnet_verify.subject.subject import Subject
 from iresnet_verify.workers.call_log import CallLogged, with_calls_disabled
 
 EXIT_CALLED = 77
-"""Exit code of a worker in which somebody called `os._exit`."""
+"""Exit code of a worker in which `os._exit` was called."""
 LIBRARIES = 8 * 2**30
 """Address space left to the imports of a subject file, in addition to its allowance."""
 

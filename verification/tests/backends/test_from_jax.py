@@ -58,7 +58,7 @@ ACTIVATIONS = {
 
 # Four activations behind one another: compiling is what these tests cost.
 @pytest.mark.parametrize("first", range(0, len(ACTIVATIONS), 4))
-def test_a_list_of_weights_biases_and_activations(first: int) -> None:
+def test_a_list_of_weights_biases_and_activations_is_read(first: int) -> None:
     chosen = list(ACTIVATIONS.values())[first : first + 4]
     parts = [(w, b, phi) for (w, b, _), phi in zip(weights(3, 6, 5, 6, 3), chosen, strict=True)]
 
@@ -70,7 +70,7 @@ def test_a_list_of_weights_biases_and_activations(first: int) -> None:
     agree(from_jax(parts), compute)
 
 
-def test_missing_biases_and_names() -> None:
+def test_missing_biases_and_other_names_are_read() -> None:
     (w, b, _), *_ = weights(3, 3)
     g = from_jax([(w, None, "elu"), (w, b, None)])
     assert [layer.name for layer in g.layers] == ["dense 3→3", "elu", "dense 3→3", "identity"]
@@ -137,7 +137,7 @@ def equinox(name: str) -> tuple[Any, tuple[int, ...]]:
     ["MLP", "MLP, no biases", "Sequential", "one layer at two places", "Conv2d", "Conv2d, grouped, dilated", "Conv2d, circular",
      "Conv2d, even, circular", "Conv1d", "Conv1d, causal", "Conv3d", "AvgPool2d"],
 )  # fmt: skip
-def test_equinox(name: str) -> None:
+def test_equinox_layers_are_read(name: str) -> None:
     eqx = pytest.importorskip("equinox")
     net, event = equinox(name)
     agree(from_jax(net, event_shape=event), jax.vmap(eqx.nn.inference_mode(net)))
@@ -185,7 +185,7 @@ def nnx_net(name: str) -> tuple[Any, tuple[int, ...]]:
 @pytest.mark.parametrize(
     "name", ["dense", "dense, normalised", "on the last axis", "convolutions", "grouped, dilated", "circular", "even", "one axis"]
 )
-def test_flax_nnx(name: str) -> None:
+def test_flax_nnx_layers_are_read(name: str) -> None:
     pytest.importorskip("flax.nnx")
     net, event = nnx_net(name)
     g = from_jax(net, event_shape=event)
@@ -212,7 +212,7 @@ def test_flax_modules_of_ones_own_are_given_as_their_layers() -> None:
 
 
 @pytest.mark.parametrize("kind", ["dense", "convolutions"])
-def test_flax_linen(kind: str) -> None:
+def test_flax_linen_layers_are_read(kind: str) -> None:
     linen = pytest.importorskip("flax.linen")
     event: tuple[int, ...]
     if kind == "dense":

@@ -80,7 +80,9 @@ def test_without_a_gpu_the_page_says_so_and_why(capfd: pytest.CaptureFixture[str
     assert cli.run(["doctor", "--json", "x.json"]) == cli.UNUSABLE
 
 
-def test_the_page_and_its_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_page_of_a_gpu_is_printed_and_stored_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(gpu, "BATCH", 64)
     monkeypatch.setattr(gpu, "SIZES", (8, 16, 8))
     monkeypatch.setattr(gpu, "REPEATS", 2)

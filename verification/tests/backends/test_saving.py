@@ -184,7 +184,7 @@ def test_a_hostile_structure_is_one_clear_error(name: str, tmp_path: Path) -> No
         load(path)
 
 
-def test_truncated_files_and_other_files(tmp_path: Path) -> None:
+def test_truncated_files_and_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "f"
     save(path, flow(np.zeros(1)))
     whole = path.read_bytes()

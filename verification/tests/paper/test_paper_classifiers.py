@@ -45,7 +45,7 @@ def test_paired_differences_look_at_the_rows_that_differ(intervals: ModuleType) 
 
 
 # P(X > Y) + P(X = Y)/2 by counting; at 1 the interval is no point; 95 % intervals cover 183 or more of 200 times (P < 2e-2 under .95).
-def test_areas_under_the_curve_and_their_intervals(intervals: ModuleType) -> None:
+def test_areas_under_the_curve_are_exact_and_their_intervals_cover(intervals: ModuleType) -> None:
     rng = np.random.default_rng(1)
     a, b = rng.integers(6, size=31).astype(float) + 1.0, rng.integers(6, size=17).astype(float)
     truth = np.mean((a[:, None] > b) + 0.5 * (a[:, None] == b))
@@ -83,7 +83,7 @@ def test_shifts_are_scipys() -> None:
 
 
 @pytest.mark.thorough
-def test_a_short_classification(tmp_path: Path) -> None:
+def test_a_short_classification_learns_and_only_ours_inverts(tmp_path: Path) -> None:
     example = paper("classification")
     common = [*SMALL, "--only", "digits", "--folds", "1", "--constants", "0.9", "--folder", str(tmp_path)]
     rows = example.main([*common, "--steps", "40"])
@@ -119,7 +119,7 @@ def test_the_twin_and_the_backends_start_alike() -> None:
 
 
 @pytest.mark.thorough
-def test_a_short_hybrid(tmp_path: Path) -> None:
+def test_a_short_hybrid_learns_the_density_it_is_weighted_for(tmp_path: Path) -> None:
     example = paper("hybrid")
     rows, strangers = example.main([*SMALL, "--folder", str(tmp_path), "--weights", "0,1", "--steps", "25", "--learning-rate", "0.02"])
     assert [row["λ"] for row in rows] == [0.0, 1.0]
@@ -139,7 +139,7 @@ def test_a_short_hybrid(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_a_short_run_with_few_labels(tmp_path: Path) -> None:
+def test_a_short_run_with_few_labels_continues_and_reports(tmp_path: Path) -> None:
     example = paper("semi_supervised")
     rows = example.main([*SMALL, "--labels", "2,6", "--draws", "2", "--steps", "12", "--folder", str(tmp_path)])
     found = json.loads((tmp_path / "semi_supervised.json").read_text("utf-8"))["accuracies"]

@@ -23,7 +23,7 @@ def data() -> ModuleType:
     return paper("_data")
 
 
-def test_digits_and_their_splits(data: ModuleType) -> None:
+def test_the_digits_are_whole_and_their_splits_disjoint(data: ModuleType) -> None:
     digits = data.digits()
     assert digits.x.shape == (1797, 1, 8, 8)
     assert digits.x.min() == 0.0

@@ -138,7 +138,7 @@ def test_rows_of_different_parts_draw_different_noise_and_probes(images: ModuleT
     assert len(np.unique(quiet.rows)) == 8
 
 
-def test_errors_over_images_of_noise_and_of_the_estimator() -> None:
+def test_errors_over_images_noise_and_estimator_are_told_apart() -> None:
     found = paper("_image_measures").Bits(np.asarray([[1.0, 3.0], [2.0, 6.0]]), 0.25)
     assert found.mean == 3.0
     assert found.standard_error == pytest.approx(1.5)  # of the images' means 1.5 and 4.5

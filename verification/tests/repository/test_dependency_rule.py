@@ -114,5 +114,5 @@ def _room(path: Path) -> str:
         ("import importlib\nimportlib.import_module('cupy.cuda')", "cupy"), ("from . import chain", "iresnet_ref"),
     ],
 )
-def test_the_reader_of_imports_sees(source: str, name: str) -> None:
+def test_every_form_of_import_is_read(source: str, name: str) -> None:
     assert name in imports(ast.parse(source), "iresnet_ref")

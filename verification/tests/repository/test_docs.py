@@ -33,7 +33,7 @@ class Examples(doctest.DocTestFinder):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_docstring_examples(name: str) -> None:
+def test_docstring_examples_run(name: str) -> None:
     module = importlib.import_module(name)
     found = Examples().find(module, name)
     own = {n: thing for n, thing in vars(module).items() if getattr(thing, "__module__", "") == name}

@@ -119,7 +119,7 @@ def test_no_circle_of_modules(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", ROOMS)
-def test_the_house_is_not_too_deep(package: str) -> None:
+def test_no_path_of_imports_is_too_long(package: str) -> None:
     below = {name: {room(t) for n, found in graph(package).items() if room(n) == name for t, _ in found} - {name, ""}
              for name in ROOMS[package].split()}
     level: dict[str, int] = {}

@@ -4,7 +4,7 @@
 an Equinox module, the state of a Flax module. Its leaves that are floating arrays are differentiated; what else it holds
 (functions, integers, strings) is passed through.
 
-Oracle: `jax.grad` of Σ w_i log|det J_i| with J by `jax.jacrev` of g (or F) on single rows, believed only if it agrees with a
+Oracle: `jax.grad` of Σ w_i log|det J_i| with J by `jax.jacrev` of g (or F) on single rows, used only if it agrees with a
 central difference of the same number, evaluated without tracing, along a random direction. Tolerance per leaf:
 K·u·√d·κ(J)·Σ|w_i|‖G_i‖ over the leaf, plus K·u times the sum over all leaves and 1, plus eight times the largest change when x
 moves by a few roundings, K = 64.

@@ -18,8 +18,8 @@ from iresnet_verify.catalogue.shared.parameter_gradients import (
     Oracle,
     Sketch,
     oracle,
-    own,
     sketch,
+    subject_gradient,
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
@@ -76,7 +76,7 @@ def _log_det(ctx: Context, of_input: bool) -> Outcome:
     x = ctx.inputs(ROWS if ctx.d <= singular.LARGE else FEW_ROWS)
     weights, chosen = _weights(ctx, len(x)), sketch(ctx, x)
     seed = ctx.caller.next_seed()
-    mine = own(ctx, x, weights, chosen, seed)
+    mine = subject_gradient(ctx, x, weights, chosen, seed)
     which = (chosen.owner == len(chosen.names) - 1) == of_input
     if not which.any():
         return Outcome("skipped", "the module has no trainable parameters")
@@ -162,7 +162,7 @@ def _averaged(
         return Outcome("inconclusive", f"the true gradient is 0 and the draws are not enumerable: {reason}")
     copies = replicates(ctx)
     many, w = np.repeat(x, copies, axis=0), np.repeat(weights / copies, copies)
-    ratios = np.array([own(ctx, many, w, chosen, int(ctx.rng.integers(2**31))).numbers @ target / norm2 for _ in range(CALLS)])
+    ratios = np.array([subject_gradient(ctx, many, w, chosen, int(ctx.rng.integers(2**31))).numbers @ target / norm2 for _ in range(CALLS)])
     band = sequences.asymptotic(ratios, ctx.alpha)
     low, high = band.last
     epsilon = 5.0 * ctx.budget.epsilon_per_dim
@@ -180,7 +180,7 @@ def _averaged(
 
 def _self_consistent(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, which: Any, seed: int) -> Outcome:
     """A log-det that claims a bias b promises no rate for its gradient: it must be the derivative of the value returned."""
-    mine = own(ctx, x, weights, chosen, seed)
+    mine = subject_gradient(ctx, x, weights, chosen, seed)
     got, slope, error = measures_along(ctx, x, weights, chosen, seed, of_input=bool(which[-1]))
     some = mine.attached and np.abs(mine.numbers[which]).max() > 0
     decided = abs(got - slope) <= 4.0 * error or not some or is_deterministic(ctx, x)

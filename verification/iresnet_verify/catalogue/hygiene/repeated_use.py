@@ -134,7 +134,7 @@ def _memory(framework: str) -> Iterator[Callable[[], dict[str, int]]]:
 
 @contextmanager
 def _traced() -> Iterator[None]:
-    tracing = tracemalloc.is_tracing()  # somebody else's, to be left on
+    tracing = tracemalloc.is_tracing()  # begun by the caller, to be left on
     tracemalloc.start()
     try:
         yield

@@ -127,7 +127,7 @@ def collapsed(ctx: Context, domain: Domain, a: HostArray) -> tuple[Collapse, int
             far[singular[alike]] = b[alike]
             found[singular] |= alike
         back = brought_back(ctx, rows, far[singular])
-        # that the map is as flat as its log-det says excuses the map, but no inverse: that one has promised to come back
+        # a map may be as flat as its log-det states, an inverse may not: its promise is to come back
         excused = accounted_for(ctx, rows, far[singular], _rows_of(oracle, singular)) if ctx.f.inverse is None else back
         resolved[singular] = back | excused
     return Collapse(far, found, resolved), len(singular)

@@ -5,7 +5,7 @@ volume is at most (2δ)^d. A log-det of at least ℓ on B makes it at least e^�
 
     ℓ + Σ log|b_i − a_i| > d·log(2δ).
 
-Softplus, sigmoid and tanh are honest there: their log-det falls with the derivative. A clamp inside a squashing function, or a
+Softplus, sigmoid and tanh are right there: their log-det falls with the derivative. A clamp inside a squashing function, or a
 log-det that forgets it, is not.
 """
 

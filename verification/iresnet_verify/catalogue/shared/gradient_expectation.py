@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iresnet_verify.catalogue.shared.log_det_truth import moduli
-from iresnet_verify.catalogue.shared.parameter_gradients import Sketch, own
+from iresnet_verify.catalogue.shared.parameter_gradients import Sketch, subject_gradient
 from iresnet_verify.expectation.bias import prepare
 from iresnet_verify.randomness.enumeration import Enumerator, NotEnumerableError
 from iresnet_verify.randomness.injection import InjectedDraws
@@ -66,7 +66,7 @@ def _gradient(ctx: Context, plan: Enumerator, x: HostArray, z: Vector, n: int, w
     draws = InjectedDraws(probes=z, lengths=np.full(batch, n, dtype=np.int64), row_major=plan.row_major, variant=plan.variant)
     with plan.estimate.inject(lambda draw: draws(draw, batch, ctx.subject.event_shape)):
         plan.rows += batch
-        return own(ctx, x, weights, chosen, plan.seed).numbers
+        return subject_gradient(ctx, x, weights, chosen, plan.seed).numbers
 
 
 def _scales(ctx: Context, plan: Enumerator, x: HostArray, weights: Vector, chosen: Sketch) -> None:

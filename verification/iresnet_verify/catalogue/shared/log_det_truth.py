@@ -3,9 +3,9 @@
 An exact log-det computed in the subject's own arithmetic from its own Jacobian errs as the oracle's does: each entry of
 δJ ~ K·u·(‖J‖ + 1) moves log|det J| by tr(J⁻¹δJ) ≤ Σ_i 1/σ_i · ‖δJ‖₂, and a sum of logarithms by K·u·Σ|log σ_i|. So
 
-    own = max(error of the oracle, K·u·√d·(‖J‖ + 1)·Σ 1/σ_i) + K·u·(Σ|log σ_i| + d),   K = 64,
+    rounding = max(error of the oracle, K·u·√d·(‖J‖ + 1)·Σ 1/σ_i) + K·u·(Σ|log σ_i| + d),   K = 64,
 
-and `slack` = error of the oracle + own. The oracle's error holds the conditioning of J at x (see `jacobian`).
+and `slack` = error of the oracle + rounding. The oracle's error holds the conditioning of J at x (see `jacobian`).
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def truth_at(ctx: Context, x: HostArray) -> Truth:
     sigma = singular.values(J.matrix)
     value, error, source = log_det_truth(J, ctx.u, sigma)
     with np.errstate(divide="ignore", invalid="ignore"):
-        own = OPERATIONS * ctx.u * np.sqrt(ctx.d) * (sigma[:, 0] + 1.0) * (1.0 / sigma).sum(1)
+        entries = OPERATIONS * ctx.u * np.sqrt(ctx.d) * (sigma[:, 0] + 1.0) * (1.0 / sigma).sum(1)
         logs = OPERATIONS * ctx.u * (np.abs(np.log(sigma)).sum(1) + ctx.d)
-    return Truth(x, value, error, error + np.maximum(error, own) + logs, source, J)
+    return Truth(x, value, error, error + np.maximum(error, entries) + logs, source, J)
 
 
 def estimate_rows(ctx: Context) -> int:

@@ -2,8 +2,8 @@
 
 Oracle: rows of J by autograd with a graph (from g where it is given), float64 `slogdet`, and a backward pass through both.
 Above d = LARGE, where that graph is expensive, tr(J⁻¹ dJ) is differentiated at constant J⁻¹, some rows of J at a time, each by an
-ordinary backward pass through its own copy of x. Memory-efficient layers answer a double backward with nonsense, so it is
-believed only if one of several central differences of the exact log-det along random directions agrees with it to 2 %.
+ordinary backward pass through its own copy of x. Memory-efficient layers give wrong second derivatives, so it is
+used only if one of several central differences of the exact log-det along random directions agrees with it to 2 %.
 
 Tolerance, per block of parameters: K·u·√d·κ(J)·Σ|w_i|‖G_i‖ over the block, plus K·u times the same over all blocks, plus
 eight times the largest change of the oracle in the block when x moves by one rounding while the loss is scaled by 1/3
@@ -109,8 +109,8 @@ def oracle(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch) -> Oracl
     size = np.array([(np.abs(weights) * np.linalg.norm(rows[:, chosen.owner == b], axis=1)).sum() for b in range(blocks)])
     change = np.abs(weights) @ np.abs(moved - rows)
     worst = np.array([change[chosen.owner == b].max(initial=0.0) for b in range(blocks)])
-    own = OPERATIONS * ctx.u * (np.sqrt(ctx.d) * kappa * size + size.sum()) + ctx.accuracy * size * kappa
-    tolerance = (own + 8.0 * worst)[chosen.owner]
+    rounding = OPERATIONS * ctx.u * (np.sqrt(ctx.d) * kappa * size + size.sum()) + ctx.accuracy * size * kappa
+    tolerance = (rounding + 8.0 * worst)[chosen.owner]
     return Oracle(rows, tolerance, "double backward through the float64 slogdet of the autograd Jacobian")
 
 
@@ -205,7 +205,7 @@ def _agrees(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, gradien
 
 
 @dataclass(frozen=True)
-class Own:
+class SubjectGradient:
     """The subject's gradient of Σ w_i log_det(x_i), as numbers of the sketch."""
 
     numbers: Vector
@@ -214,7 +214,7 @@ class Own:
     values: Vector
 
 
-def own(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, seed: int) -> Own:
+def subject_gradient(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, seed: int) -> SubjectGradient:
     """One backward pass through the subject's log-det; gradients of rows with equal x are summed."""
     import torch
 
@@ -225,11 +225,11 @@ def own(ctx: Context, x: HostArray, weights: Vector, chosen: Sketch, seed: int) 
         log_det = ctx.raw_log_det(leaf.clone(), seed=seed)
         values = np.asarray(ctx.host(log_det), dtype=np.float64)
         if not log_det.requires_grad:
-            return Own(np.zeros(chosen.owner.size), False, values)
+            return SubjectGradient(np.zeros(chosen.owner.size), False, values)
         upstream = torch.tensor(weights, dtype=log_det.dtype, device=log_det.device)
         log_det.backward(upstream)
         x_gradient = leaf.grad
         groups = chosen.signs[-1].shape[1] // (x[0].size or 1)
         if x_gradient is not None and len(x) != groups:  # rows repeated for the columns of an enumeration
             x_gradient = x_gradient.reshape(groups, len(x) // groups, *leaf.shape[1:]).sum(1)
-        return Own(chosen([p.grad for p in chosen.tensors], x_gradient), True, values)
+        return SubjectGradient(chosen([p.grad for p in chosen.tensors], x_gradient), True, values)

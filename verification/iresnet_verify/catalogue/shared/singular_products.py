@@ -38,7 +38,7 @@ def available(ctx: Context) -> bool:
     w, v = (a / norms(a)[:, None] for a in np.random.default_rng(0).standard_normal((2, PROBES, ctx.d)))
     try:
         Jv, Jw = _times(ctx, x, v, seed), _transposed(ctx, x, w, seed)
-    except Exception:  # whatever somebody's backward pass raises
+    except Exception:  # whatever a subject's backward pass raises
         return False
     gap = np.abs((w * Jv).sum(1) - (Jw * v).sum(1))
     return bool((gap <= AGREE * (norms(Jv) + norms(Jw)) / np.sqrt(ctx.d)).all())

@@ -159,7 +159,7 @@ def test_padding_appends_zeros_and_projects_back() -> None:
     assert np.allclose(found.residual_norm, math.sqrt(6.0))  # how far y + 1 was from the image
 
 
-def test_logit_of_bytes_and_their_density() -> None:
+def test_the_density_of_bytes_follows_the_logit() -> None:
     f = ir.bijections.Logit((1,), alpha=0.05)
     # Σ over the line of density 1/256 of v, moved through the logit: ∫ |dx/dy| dy over the image of [0, 256] is 256.
     x = np.linspace(0.0, 256.0, 4001)[:, None]
@@ -199,7 +199,7 @@ def test_dequantised_bytes_are_given_back_by_floor(key: str) -> None:
         (lambda: ir.bijections.ActNorm.fresh((2,)).initialise(np.zeros((0, 2))), ir.ShapeError, "a batch with rows"),
     ],
 )
-def test_bad_input(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+def test_bad_input_is_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
 

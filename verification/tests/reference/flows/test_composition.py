@@ -156,7 +156,7 @@ def test_the_estimate_where_the_krylov_space_ends_at_once(c: float) -> None:
 
 
 @each_backend
-def test_a_composition_on_every_backend(key: str) -> None:
+def test_a_composition_keeps_dtype_and_device_on_every_backend(key: str) -> None:
     backend = iresnet_backends.get(*BACKENDS[key])
     block, y = FAMILIES["rand d=20 c=.9"].build(backend)
     found = inverted([block, block], block(y), 1e-5)
@@ -170,7 +170,7 @@ def test_a_composition_on_every_backend(key: str) -> None:
     assert empty.vacuous.shape == empty.amplification_estimate.shape == (0,)
 
 
-def test_bad_compositions() -> None:
+def test_bad_compositions_are_refused() -> None:
     with pytest.raises(ir.ShapeError, match="expected at least one step, got none"):
         ir.invert([], np.ones((1, 2)))
     rng = np.random.default_rng(0)

@@ -108,7 +108,7 @@ def test_samples_come_back_to_the_base_given_their_context_alone() -> None:
 
 # ∫ p(x | h) dx = 1 for each h, in one dimension.
 @pytest.mark.parametrize("h", [-2.0, 0.0, 5.0])
-def test_a_density_for_each_context(h: float) -> None:
+def test_a_conditional_density_integrates_to_one_in_each_context(h: float) -> None:
     f = ir.ResidualBlock(ir.mlp((1, 16, 1), lipschitz=0.9, seed=1))
     shifts = [ir.bijections.ContextShift(np.asarray([[w]]), (1,)) for w in (1.5, -0.5)]
     x = np.linspace(-40.0, 40.0, 40001)[:, None]
@@ -152,7 +152,7 @@ def test_a_context_moves_no_guarantee_and_is_taken_away_again() -> None:
         (lambda f, x, h: ir.bijections.ContextShift(np.zeros((2, 2)), (3,)), ir.ShapeError, r"weight of shape \(channels, k\)"),
     ],
 )
-def test_bad_input(call: Callable[..., Any], error: type[Exception], message: str) -> None:
+def test_bad_input_is_refused(call: Callable[..., Any], error: type[Exception], message: str) -> None:
     x, h = draws(np.zeros(1))
     with pytest.raises(error, match=message):
         call(conditional(x), x, h)

@@ -79,7 +79,7 @@ def test_samples_follow_log_prob() -> None:
 
 
 @pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f64", "strict-device1-f32", "strict-device2-f64"])
-def test_the_same_flow_on_every_backend(key: str) -> None:
+def test_a_flow_is_the_same_on_every_backend(key: str) -> None:
     b, tolerance = backend(key), 1e-4 if "f32" in key else 1e-10
     truth = flow2d(np.zeros(1), True)
     ours = flow2d(b.asarray(np.zeros(1)), True)
@@ -275,7 +275,7 @@ def test_initialise_sets_every_actnorm_once() -> None:
 
 
 # Uniform bytes have 8 bits: by hand for a flow of density 256^{-d} on [0, 256]^d, written as logit and its own density.
-def test_bits_per_dimension_by_hand() -> None:
+def test_bits_per_dimension_are_those_computed_by_hand() -> None:
     d, rows = 5, 7
     rng = np.random.default_rng(12)
     x = rng.uniform(0.0, 256.0, (rows, d))
@@ -329,7 +329,7 @@ def test_a_padded_flow_is_no_density_on_its_data() -> None:
         ),
     ],
 )
-def test_bad_input(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+def test_bad_input_is_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
 

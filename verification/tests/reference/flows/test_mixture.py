@@ -128,7 +128,7 @@ def test_gradient_of_the_hybrid_is_autograds(case: str) -> None:
     assert_gradients((X, found.gradients), (X, truth))
 
 
-def test_the_hybrid_between_its_ends() -> None:
+def test_the_hybrid_loss_goes_from_the_likelihood_to_that_of_the_joint() -> None:
     model, nobody = flow(), np.zeros(9)
     alone, likelihood = hybrid(model, X, LABELS, label_weights=nobody), maximum_likelihood(model, X)
     assert math.isclose(float(alone.value), float(likelihood.value), rel_tol=1e-13)
@@ -141,7 +141,7 @@ def test_the_hybrid_between_its_ends() -> None:
 
 
 @pytest.mark.parametrize("key", ["torch-f64", "strict-device2-f64", "cupy-contract-1-f64"])
-def test_the_same_on_every_backend(key: str) -> None:
+def test_losses_and_gradients_are_the_same_on_every_backend(key: str) -> None:
     like = backend(key).asarray(np.zeros(1))
     xp = ir.arrays.namespace(like)
     labels = xp.asarray(LABELS.tolist(), device=ir.arrays.device(like))

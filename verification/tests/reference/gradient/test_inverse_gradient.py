@@ -177,7 +177,7 @@ def test_frozen_parameters_and_repeated_calls() -> None:
     assert_close(again.parameters["0.weight"], whole.parameters["0.weight"], "0.weight", 1e-13)
 
 
-def test_bad_input() -> None:
+def test_bad_input_is_refused() -> None:
     block, y, x_bar, _ = case("elu 3-8-8-3 L=.5")
     with pytest.raises(ValueError, match="expected a cotangent, x_bar or weights, got neither"):
         ir.inverse_gradient(block, y)

@@ -289,7 +289,7 @@ def test_a_length_distribution_needs_finite_variance_of_the_gradient_not_of_the_
     assert allowed.truncation <= 2.0**-64
 
 
-def test_bad_input() -> None:
+def test_bad_input_is_refused() -> None:
     block, x, w = case("lipswish 2-16-2 L=.9")
     with pytest.raises(ValueError, match=r"expected 'auto', 'exact', 'roulette', or ir\.Series"):
         ir.logdet_gradient(block, x, "series")  # type: ignore[arg-type]

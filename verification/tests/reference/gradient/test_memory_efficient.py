@@ -151,7 +151,7 @@ def test_memory_is_that_of_one_block() -> None:
     assert peak(16) - peak(4) < 12 * 6 * x[:, 0].nbytes < 12 * x.nbytes
 
 
-def test_bad_input() -> None:
+def test_bad_input_is_refused() -> None:
     block, x, y_bar, w = case("elu 3-8-8-3 L=.5")
     with pytest.raises(ValueError, match="expected at least one block, got none"):
         ir.sequence_gradient([], x, y_bar)

@@ -74,7 +74,7 @@ def test_x_may_come_from_anywhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("activation", ["lipswish", "elu", "tanh", "softplus", "sine", "relu"])
-def test_every_activation(activation: str) -> None:
+def test_the_ball_contains_the_preimage_with_every_activation(activation: str) -> None:
     for dtype, rtol in DTYPES.items():
         backend = iresnet_backends.get("numpy", dtype=dtype)
         g = ir.mlp((3, 8, 5, 3), activation=activation, lipschitz=0.9, like=backend.asarray(np.zeros(1)))
@@ -85,7 +85,7 @@ def test_every_activation(activation: str) -> None:
 
 @pytest.mark.parametrize("padding", ["zero", "circular"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_convolutions(dtype: str, padding: str) -> None:
+def test_the_ball_contains_the_preimage_of_convolutions(dtype: str, padding: str) -> None:
     backend = iresnet_backends.get("numpy", dtype=dtype)
     like = backend.asarray(np.zeros(1))
     block = ir.ResidualBlock(ir.convnet((2, 5, 4), channels=3, activation="elu", padding=padding, like=like))
@@ -95,7 +95,7 @@ def test_convolutions(dtype: str, padding: str) -> None:
 
 
 @pytest.mark.thorough
-def test_no_violation_in_ten_thousand_rows() -> None:
+def test_the_bound_holds_in_ten_thousand_rows() -> None:
     rows = 0
     for seed in range(8):
         for name, family in FAMILIES.items():
@@ -118,7 +118,7 @@ def test_no_violation_in_ten_thousand_rows() -> None:
 
 
 @pytest.mark.thorough
-def test_wide_and_narrow_at_784() -> None:
+def test_the_ball_contains_the_preimage_in_784_dimensions() -> None:
     family = Family(lambda rng: symmetric(784, 64, 0.99, rng), "elu", 0.99, 2)
     block, y = family.build(iresnet_backends.get("numpy", dtype="float64"))
     inverse = ir.invert(block, y, rtol=1e-12)
@@ -131,7 +131,7 @@ def test_wide_and_narrow_at_784() -> None:
 
 
 @each_backend
-def test_the_ball_on_every_backend(key: str) -> None:
+def test_the_ball_holds_on_every_backend(key: str) -> None:
     b = table_backend(key)
     block, y = FAMILIES["rand d=20 c=.9"].build(b)
     inverse = ir.invert(block, y, rtol=DTYPES[BACKENDS[key][1]])
@@ -182,7 +182,7 @@ def test_what_has_no_radius_says_why() -> None:
     assert "smaller inputs" in found.reason
 
 
-def test_bad_input() -> None:
+def test_rows_that_do_not_fit_are_refused() -> None:
     block = ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.9))
     y = np.ones((4, 3))
     with pytest.raises(ir.ShapeError, match="x: expected 4 rows like y, got 2"):
@@ -207,7 +207,7 @@ def rejected(law: Callable[..., None], *arguments: Any) -> None:
         law(*arguments)
 
 
-def test_without_the_rounding_of_the_residual(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_radius_without_the_rounding_of_the_residual_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """r̂ is often exactly 0 at convergence: ‖r̂‖/(1 − L) is then no radius."""
     block, y, _ = solved("zigzag d=2 c=.9", "float64", 64)
     x = ir.invert(block, y, rtol=1e-17, throw=False).x
@@ -222,12 +222,12 @@ def test_without_the_rounding_of_the_residual(monkeypatch: pytest.MonkeyPatch) -
     assert outside(block, x, y, ir.bounds.inverse_ball(block, x, y).radius) > 0
 
 
-def test_without_the_contraction(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_radius_not_divided_by_the_contraction_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ball, "down", lambda value, steps: 1.0)
     rejected(test_x_may_come_from_anywhere, "ortho d=2 c=.99")
 
 
-def test_in_float32_with_the_roundoff_of_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_radius_in_float32_with_the_roundoff_of_float64_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """r̂ and ρ in float32, with u = 2⁻⁵³: no ball."""
     monkeypatch.setattr(ball, "_in_float64", lambda *all_three: all_three)
     monkeypatch.setattr(rounding, "unit_roundoff", lambda x: 2.0**-53)

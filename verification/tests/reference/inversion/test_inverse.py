@@ -312,7 +312,7 @@ def count_evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["zigzag d=6 c=.97", "fold d=24 c=.9", "rand d=20 c=.9"])
-def test_evaluations_are_counted_honestly(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_evaluations_are_counted_exactly(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     block, y = FAMILIES[name].build(host())
     spent = count_evaluations(monkeypatch)
     for method in [m for m in get_args(Name) if m != "hidden" or not FAMILIES[name].stated]:
@@ -377,7 +377,7 @@ def test_rows_do_not_disturb_each_other() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MEAN_EVALUATIONS if name in FAMILIES | LARGE])
-def test_mean_evaluations(name: str) -> None:
+def test_mean_evaluations_are_those_published(name: str) -> None:
     block, y = (FAMILIES | LARGE)[name].build(host())
     assert ir.invert(block, y, rtol=1e-12).evaluations.mean() <= MEAN_EVALUATIONS[name]
 
@@ -434,7 +434,7 @@ def test_every_method_runs_on_every_backend(key: str, method: Name) -> None:
 # ── bad input and hard rows ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_cannot_be_asked() -> None:
+def test_options_that_mean_nothing_are_refused() -> None:
     block, y = affine(3)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"method": "broyden"}, r"expected method auto, .* got 'broyden'; try 'auto'"),
@@ -693,7 +693,7 @@ def test_converged_and_radius_are_true_at_every_scale(
 
 
 @pytest.mark.parametrize("method", get_args(Name))
-def test_empty_single_zero_and_far_away(method: Name) -> None:
+def test_empty_single_zero_and_far_batches_are_inverted(method: Name) -> None:
     for dtype, far in (("float64", 1e200), ("float32", 1e25)):
         block, y = FAMILIES["rand d=20 c=.9"].build(host(dtype))
         empty = ir.invert(block, y[:0], method=method)

@@ -34,12 +34,12 @@ X = np.ones((2, 3))
         (np.array([[1.0, -math.inf, 0.0]]), ir.NonFiniteError, "expected finite values"),
     ],
 )
-def test_bad_batches(call: Any, bad: Any, error: type[Exception], message: str) -> None:
+def test_bad_batches_are_refused(call: Any, bad: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call(bad)
 
 
-def test_arrays_of_another_namespace_or_device() -> None:
+def test_arrays_of_another_namespace_or_device_are_refused_everywhere() -> None:
     torch = iresnet_backends.get("torch:cpu")
     with pytest.raises(ir.DTypeError, match=r"expected an array of .*numpy like the weights, got .*torch"):
         F(torch.asarray(X))
@@ -55,7 +55,7 @@ def test_branches_that_are_not_contractive(lipschitz: float) -> None:
         ir.mlp((3, 5, 3), lipschitz=lipschitz)
 
 
-def test_weights_that_are_not_contractive() -> None:
+def test_weights_that_are_not_contractive_are_refused() -> None:
     loud = ir.ResidualBlock(G.with_parameters({k: 3.0 * v for k, v in G.parameters().items()}))
     for call in (ir.invert, ir.logdet):
         with pytest.raises(ir.NotContractiveError, match=r"proved Lip\(g\) < 1, got \d.*normalise"):
@@ -70,7 +70,7 @@ def test_a_stated_lipschitz_constant_that_is_false_is_refuted() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(3,), (3, 0, 3), (3, 4), ()])
-def test_sizes(sizes: tuple[int, ...]) -> None:
+def test_sizes_that_do_not_end_where_they_begin_are_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(ir.ShapeError, match=r"expected sizes \(d, h₁, …, d\)"):
         ir.mlp(sizes)
 
@@ -95,7 +95,7 @@ def test_weights_that_are_not_real_floating(dtype: Any) -> None:
         Affine(np.eye(2), [0.0, 0.0])
 
 
-def test_layers_that_do_not_fit() -> None:
+def test_layers_that_do_not_fit_are_refused() -> None:
     """A last layer of one output would broadcast over x, with a Lipschitz constant √d times what is proved."""
     with pytest.raises(ir.ShapeError, match=r"weight of shape \(out, in\), got \(2, 2, 1\)"):
         Affine(np.ones((2, 2, 1)), np.zeros(2))
@@ -127,13 +127,13 @@ def test_parameters_that_are_not_finite_prove_nothing() -> None:
                 call(broken, X)
 
 
-def test_a_stated_constant_that_is_none() -> None:
+def test_a_stated_constant_of_one_or_more_is_refused() -> None:
     for stated in (1.0, -0.1, math.nan):
         with pytest.raises(ir.NotContractiveError, match=r"expected a residual branch with stated Lip\(g\) < 1, got"):
             ir.invert(ir.ResidualBlock(G, stated), X)
 
 
-def test_cotangents_and_tangents() -> None:
+def test_cotangents_and_tangents_come_together_and_fit() -> None:
     one = np.ones((4, 2, 3))
     assert F.pullback(X, one, X, one)[0].shape == X.shape
     for options in ({"v": X}, {"t_bar": X}):
@@ -165,7 +165,7 @@ def test_methods_maps_and_counts_of_another_kind() -> None:
         ir.Flow([F]).sample(-1)
 
 
-def test_options_of_invert_and_logdet() -> None:
+def test_wrong_options_of_invert_and_logdet_are_refused() -> None:
     for call, message in (
         (lambda: ir.invert(F, X, method="secant"), "expected method"),  # type: ignore[arg-type]
         (lambda: ir.invert(F, X, rtol=0.0), "rtol > 0"),

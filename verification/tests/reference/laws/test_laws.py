@@ -327,7 +327,7 @@ def test_roulette_gives_each_sample_its_own_length() -> None:
 
 @each_backend
 @for_seeds
-def test_same_bits_on_every_backend(key: str, seed: int) -> None:
+def test_the_bits_are_the_same_on_every_backend(key: str, seed: int) -> None:
     b, reference = backend(key), backend("numpy-f64")
     for kind in ("rademacher", "gaussian", "hadamard"):
         probes = ir.Probes(seed=seed, stream=3, kind=kind, count=2, block=3)  # type: ignore[arg-type]

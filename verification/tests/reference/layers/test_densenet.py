@@ -116,7 +116,7 @@ def test_the_certificate_holds_whatever_the_concatenation_is(case: str) -> None:
 
 @pytest.mark.parametrize("key", ["numpy-f64", "torch-f32", "strict-device2-f64"])
 @pytest.mark.parametrize("case", CASES)
-def test_inverse_running_error_and_logdet(case: str, key: str) -> None:
+def test_the_errors_of_inverse_value_and_logdet_are_within_their_bounds(case: str, key: str) -> None:
     b = backend(key)
     g = build(case, 2, b.asarray(np.zeros(1)))
     block, x = ir.ResidualBlock(g), inputs(b, 3, 4)

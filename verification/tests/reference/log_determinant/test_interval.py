@@ -195,7 +195,7 @@ def test_intervals_cover_where_estimates_are_skewed_and_wrong_ones_do_not() -> N
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("options", [{}, {"exact_traces": 0}, {"probes": ir.Probes(seed=22, count=16, kind="hadamard", block=4)}])
-def test_published_coverage(options: dict[str, Any]) -> None:
+def test_intervals_cover_as_often_as_published(options: dict[str, Any]) -> None:
 
     sys.path.insert(0, str(BENCHMARKS))
     from estimator_tables import COVERED, coverage

@@ -437,7 +437,7 @@ def test_an_error_out_of_reach_is_refused() -> None:
         (lambda: ir.Roulette(0.5), "E\\[N\\] ≥ 1"),
     ],
 )
-def test_options_that_no_method_has(method: Callable[[], Any], message: str) -> None:
+def test_options_that_no_method_has_are_refused(method: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ir.logdet(*make("relu 6-6-6 L=.9", 3), method())
 
@@ -449,7 +449,7 @@ def test_a_number_for_the_lengths_is_their_mean() -> None:
     assert (one.evaluations == same.evaluations).all()
 
 
-def test_bad_probes() -> None:
+def test_bad_probes_are_refused() -> None:
     for options in ({"block": 0}, {"first": -1}, {"count": 2**31, "block": 4}):
         with pytest.raises(ValueError, match="probes: expected"):
             ir.Probes(**options)  # type: ignore[arg-type]

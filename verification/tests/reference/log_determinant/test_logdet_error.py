@@ -75,7 +75,7 @@ def test_the_bound_holds_where_ball_arithmetic_has_no_layer(name: str, key: str,
 
 @pytest.mark.parametrize("padding", ["zero", "circular"])
 @pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64"])
-def test_convolutions(key: str, padding: str) -> None:
+def test_the_bound_holds_for_convolutions(key: str, padding: str) -> None:
     b = backend(key)
     like = b.asarray(np.zeros(1))
     block = ir.ResidualBlock(ir.convnet((2, 4, 3), channels=2, activation="tanh", padding=padding, like=like))
@@ -96,7 +96,7 @@ def test_a_tiny_jacobian_keeps_relative_accuracy(lipschitz: float, hidden: int) 
         assert (bound <= 1e4 * 2.0**-53 * lipschitz).all()
 
 
-def test_log_determinants_near_zero() -> None:
+def test_the_bound_holds_where_the_log_determinant_is_near_zero() -> None:
     """J of opposite eigenvalues: log det = log(1 − L²)·d/2, and a rotation by 90° gives log(1 + L²)·d/2; their mixture is near 0."""
     quarter = np.array([[0.0, -1.0], [1.0, 0.0]])
     mirror = np.array([[0.0, 1.0], [1.0, 0.0]])
@@ -137,7 +137,7 @@ def test_equal_logarithms_round_alike(L: float) -> None:
 
 
 @pytest.mark.thorough
-def test_no_violation_in_ten_thousand_rows() -> None:
+def test_the_bound_holds_in_ten_thousand_rows() -> None:
     rows = 0
     for seed in range(120):
         for name in POINTWISE:
@@ -175,7 +175,7 @@ def test_a_kink_within_rounding_costs_the_jump(shift: float) -> None:
 
 
 @each_backend
-def test_on_every_backend(key: str) -> None:
+def test_the_bound_keeps_shape_dtype_and_device_on_every_backend(key: str) -> None:
     block, x = make("lipswish 2-16-2 L=.9", key, 0)
     bound = ir.bounds.logdet_error_bound(block, x)
     assert (bound.shape, bound.dtype, device(bound)) == (x.shape[:1], x.dtype, device(x))
@@ -195,7 +195,7 @@ def test_a_tie_within_rounding_has_no_bound() -> None:
     assert np.isinf(bound).tolist() == [True, True, False, False]
 
 
-def test_bad_input() -> None:
+def test_bad_input_is_refused() -> None:
     block, x = make("elu 3-8-8-3 L=.5", "numpy-f64", 0)
     with pytest.raises(ir.NonFiniteError, match="x: expected finite"):
         ir.bounds.logdet_error_bound(block, x * math.nan)
@@ -294,7 +294,7 @@ def test_the_jump_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         test_a_kink_within_rounding_costs_the_jump(1e-17)
 
 
-def test_a_branch_contractive_in_another_norm() -> None:
+def test_another_norm_gives_a_bound_only_where_the_2_norm_contracts() -> None:
     """The bound needs the 2-norm: it is given where that is below 1 as well, and inf where it is not."""
     for norm in (1.0, math.inf):
         block = ir.ResidualBlock(ir.mlp((3, 5, 3), activation="tanh", lipschitz=0.9, norm=norm))

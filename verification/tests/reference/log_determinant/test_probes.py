@@ -276,7 +276,7 @@ def test_standard_error_covers_from_sixteen_replicates() -> None:
     assert np.isnan(ir.logdet(block, x[:2], method=ir.Roulette(probes=ir.Probes(count=7))).standard_error).all()
 
 
-def test_a_law_that_is_none_is_refused() -> None:
+def test_what_is_no_length_distribution_is_refused() -> None:
     with pytest.raises(ValueError, match="P\\(N ≥ 1\\) = 1"):
         length_distributions.table(LengthDistribution(lambda k: 0.5**k, 0.5), 0.5)
     with pytest.raises(ValueError, match="decrease"):

@@ -121,7 +121,7 @@ def test_nothing_false_is_proved(kind: str, seed: int, shape: tuple[int, int], e
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_known_norms(name: str) -> None:
+def test_norms_known_in_closed_form_are_reached(name: str) -> None:
     w, norm = KNOWN[name]
     for v in (w, w.T):
         assert norm <= norm_bound(v) <= norm * (1 + allowed_slack(v.shape)) + 2 * 5e-324
@@ -132,7 +132,7 @@ def test_known_norms(name: str) -> None:
 
 
 @pytest.mark.thorough
-def test_never_below_the_norm_of_two_thousand_operators() -> None:
+def test_the_bound_is_never_below_the_norm_of_two_thousand_operators() -> None:
     rng = np.random.default_rng(0)
     for seed in range(2000):
         w = weight(KINDS[seed % len(KINDS)], (int(rng.integers(1, 25)), int(rng.integers(1, 25))), seed)
@@ -141,7 +141,7 @@ def test_never_below_the_norm_of_two_thousand_operators() -> None:
 
 @pytest.mark.parametrize("n", [64, 256])
 @pytest.mark.parametrize("m", [64, 256, 4096])
-def test_slack_at_size(m: int, n: int) -> None:
+def test_the_slack_of_a_proved_norm_grows_with_the_size_as_stated(m: int, n: int) -> None:
     """‖W‖₂ by an SVD, which is far more accurate than the slack: p(n)·u against n²u."""
     rng = np.random.default_rng(0)
     gaussian = rng.standard_normal((m, n))
@@ -300,7 +300,7 @@ def test_an_expansion_is_certified_and_named() -> None:
             use(block, np.zeros((1, 2)))  # type: ignore[operator]
 
 
-def test_trivial_norms() -> None:
+def test_norms_of_zero_empty_and_nan_matrices_are_exact() -> None:
     assert norm_bound(np.array([[math.nan]])) == math.inf
     assert norm_bound(np.zeros((3, 2))) == norm_bound(np.zeros((0, 4))) == 0.0
     assert proves_norm_at_most(np.zeros((3, 2)), 0.0)
@@ -326,7 +326,7 @@ def test_weights_beyond_float64_get_a_bound_that_covers_their_digits() -> None:
 
 
 @given(seed=st.integers(0, 2**20), shape=st.sampled_from(SHAPES))
-def test_absolute_norm_bound(seed: int, shape: tuple[int, int]) -> None:
+def test_the_bound_on_the_norm_of_moduli_is_never_below_it(seed: int, shape: tuple[int, int]) -> None:
     w = weight("gaussian", shape, seed)
     assert absolute_norm_bound(w) >= true_norm(np.abs(w)) * (1 - mpmath.mpf(10) ** -40)
 

@@ -91,12 +91,12 @@ def never_below(seeds: range, monkeypatch: pytest.MonkeyPatch) -> int:
     return checked
 
 
-def test_never_below_the_norm_of_seventy_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bound_is_never_below_the_norm_of_seventy_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     assert never_below(range(2), monkeypatch) == 72
 
 
 @pytest.mark.thorough
-def test_never_below_the_norm_of_a_thousand_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bound_is_never_below_the_norm_of_a_thousand_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     assert never_below(range(100, 130), monkeypatch) == 1080
 
 

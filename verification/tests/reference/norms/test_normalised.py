@@ -206,7 +206,7 @@ def test_raw_weights_within_their_share_are_used_as_they_are() -> None:
     assert all((normalised.pullback(gradient)[k] == v).all() for k, v in gradient.items())
 
 
-def test_frozen_parameters_and_new_values() -> None:
+def test_frozen_parameters_are_left_out_and_scaled_ones_divided_anew() -> None:
     raw = raw_branch("all divided", np.zeros(1))
     normalised = ir.NormalisedBranch(raw, lipschitz=0.5)
     whole = normalised.pullback({k: np.ones_like(v) for k, v in raw.parameters().items()})
@@ -221,7 +221,7 @@ def test_frozen_parameters_and_new_values() -> None:
     assert np.array_equal(2.0 * again["2.weight"], whole["2.weight"])
 
 
-def test_bad_input() -> None:
+def test_constants_of_one_and_weights_of_nan_are_refused() -> None:
     raw = raw_branch("all divided", np.zeros(1))
     with pytest.raises(NotContractiveError, match=r"expected 0 < Lip\(g\) < 1"):
         _ = ir.NormalisedBranch(raw, lipschitz=1.0).branch

@@ -17,7 +17,7 @@ def matrices(d: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("d", [5, singular.SMALL + 1, 64, singular.LARGE + 20])
-def test_against_the_svd(d: int) -> None:
+def test_singular_values_are_those_of_the_svd(d: int) -> None:
     A = matrices(d)
     sigma = np.linalg.svd(A, compute_uv=False)
     assert np.allclose(singular.values(A), sigma, rtol=1e-9, atol=1e-15)
@@ -36,7 +36,7 @@ def test_against_the_svd(d: int) -> None:
     assert (singular.norm_bound(A) <= d**0.5 * sigma[:, 0]).all()
 
 
-def test_a_singular_matrix_and_an_empty_batch() -> None:
+def test_a_singular_matrix_and_an_empty_batch_have_values() -> None:
     for d in (singular.SMALL + 1, singular.LARGE + 1):
         one_of_two = np.stack([np.zeros((d, d)), 2.0 * np.eye(d)])
         small, low, _, _ = singular.smallest(one_of_two)

@@ -47,7 +47,7 @@ def test_every_way_to_the_norm_agrees(shape: tuple[int, ...], padding: Any, key:
 
 
 @each_backend
-def test_norms_on_every_backend(key: str) -> None:
+def test_norms_agree_on_every_backend(key: str) -> None:
     operator, truth = make((2, 1, 3, 1, 4, 3), "circular", key)
     u, n = unit_roundoff(operator.weight), 12
     assert abs(float(ir.spectral.spectral_norm(operator)) - truth) <= 16 * n * u * truth
@@ -102,7 +102,7 @@ def test_a_zero_operator_does_not_end_the_iteration_for_ever() -> None:
         ir.spectral.power_iteration(w, w.weight, start=np.ones(4))
 
 
-def test_what_has_no_norm() -> None:
+def test_what_has_no_norm_is_refused() -> None:
     calls = (ir.spectral.spectral_norm, ir.spectral.gram_bound, ir.spectral.singular_triple, lambda w: ir.spectral.normalise(w, 0.9))
     for call in calls:
         with pytest.raises(ir.DTypeError, match="expected a real floating dtype, got int64"):

@@ -30,7 +30,7 @@ def test_correct_densities_pass(kind: str, d: int) -> None:
 
 @pytest.mark.parametrize("kind", ["exact", "roulette, gaussian"])
 @pytest.mark.parametrize(("mistake", "hint"), [("sign", "wrong sign"), ("missing", "missing"), ("constant", "off by a constant")])
-def test_change_of_variables_rejects(kind: str, mistake: str, hint: str) -> None:
+def test_change_of_variables_rejects_wrong_densities(kind: str, mistake: str, hint: str) -> None:
     found = one(subject(kind, density=mistake), "density.change-of-variables")
     assert found.status == "failed", found.message
     if kind == "exact":
@@ -39,7 +39,7 @@ def test_change_of_variables_rejects(kind: str, mistake: str, hint: str) -> None
 
 @pytest.mark.parametrize("d", [1, 2])
 @pytest.mark.parametrize("mistake", ["sign", "missing", "constant"])
-def test_total_probability_rejects(mistake: str, d: int) -> None:
+def test_total_probability_rejects_wrong_densities(mistake: str, d: int) -> None:
     found = one(subject(d=d, density=mistake, seed=3), "density.integrates-to-one", budget="standard")
     assert found.status == "failed", found.message
     assert found.counterexample is not None

@@ -164,7 +164,7 @@ SQUASHED = {
 
 @pytest.mark.parametrize("name", SQUASHED)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_an_honest_log_det_accounts_for_saturation(name: str, dtype: str) -> None:
+def test_a_correct_log_det_accounts_for_saturation(name: str, dtype: str) -> None:
     f, slope = SQUASHED[name]
     made = Subject(name=name, event_shape=(3,), forward=lambda x: (f(x), slope(x).sum(1)), dtype=dtype)
     result = results(made, ["logdet.accounts-for-saturation"])["logdet.accounts-for-saturation"]

@@ -46,7 +46,7 @@ def files(folder: Path) -> set[str]:
         (("failed", "error", "inconclusive"), cli.FAILED),
     ],
 )
-def test_exit_codes(statuses: tuple[Any, ...], code: int) -> None:
+def test_exit_codes_follow_the_worst_status(statuses: tuple[Any, ...], code: int) -> None:
     checks = [result("logdet.always")] + [result(f"inverse.{i}", s) for i, s in enumerate(statuses)]
     report = replace(REPORT, checks=checks)
     good = replace(REPORT, checks=[result("logdet.a"), result("inverse.a")])
@@ -127,7 +127,7 @@ def test_what_cannot_be_loaded_is_one_sentence_each_and_the_rest_is_audited(
         ((f"{FILE.parent}:good",), "is a folder"),
     ],
 )
-def test_bad_usage(arguments: tuple[str, ...], sentence: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_usage_is_refused_with_a_sentence(arguments: tuple[str, ...], sentence: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["audit", *arguments]) == cli.UNUSABLE
     assert sentence in capfd.readouterr().err
 

@@ -246,7 +246,7 @@ def test_hadamard_columns_have_the_identity_as_second_moment(d: int) -> None:
     assert len(h) == 2 ** int(np.ceil(np.log2(d)))
 
 
-def test_places() -> None:
+def test_the_batch_axis_of_a_draw_is_found() -> None:
     assert probe_place((7, 3), 7, (3,)) is not None
     assert probe_place((2, 7, 3), 7, (3,)) is not None
     assert probe_place((3,), 7, (3,)) is None          # a power iteration's vector

@@ -25,7 +25,7 @@ X = torch.zeros(3, 2, dtype=torch.float64)
 GENERATOR = np.random.default_rng(5)
 DISTRIBUTIONS: Any = torch.distributions
 
-# name -> (what draws, family, mean, spread of its law)
+# name -> (what draws, family, mean, standard deviation of its distribution)
 DRAWS: dict[str, tuple[Any, str, float, float]] = {
     "torch.randn": (lambda: torch.randn(3, 2), "normal", 0, 1),
     "randn bound at import": (lambda: randn(3, 2, dtype=torch.float64), "normal", 0, 1),
@@ -65,13 +65,13 @@ DRAWS: dict[str, tuple[Any, str, float, float]] = {
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_a_draw_is_seen_once_with_its_law(name: str) -> None:
-    draw, family, mean, spread = DRAWS[name]
+def test_a_draw_is_seen_once_with_its_distribution(name: str) -> None:
+    draw, family, mean, standard_deviation = DRAWS[name]
     with Interception(keep_draw, SimpleNamespace(f=draw)) as watch:
         draw()
     assert [d.distribution.family for d in watch.draws] == [family]
     distribution = watch.draws[0].distribution
-    assert (distribution.mean, distribution.spread) == pytest.approx((mean, spread), rel=1e-15)
+    assert (distribution.mean, distribution.standard_deviation) == pytest.approx((mean, standard_deviation), rel=1e-15)
 
 
 @pytest.mark.parametrize("name", [n for n, d in DRAWS.items() if d[1] in ("normal", "uniform", "two-point", "length")])
@@ -139,7 +139,7 @@ def test_generators_that_a_subject_holds_are_exchanged_and_put_back(name: str) -
     assert getattr(held, name)() != 1.0 or name == "length_bound_at_import"
 
 
-def test_generators_in_closures_and_partials() -> None:
+def test_generators_in_closures_and_partials_are_recorded() -> None:
     rng = np.random.default_rng(2)
 
     def draw(scale: float) -> float:

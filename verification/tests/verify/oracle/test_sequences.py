@@ -98,7 +98,7 @@ def test_asymptotic_sequence_covers_normal_draws_and_may_not_refute_below_a_thou
         (math.nan, math.nan, 0.0, 1.0, "INCONCLUSIVE"), (0.25, 0.35, 0.2, 0.2, "FAIL"),
     ],
 )
-def test_verdict(low: float, high: float, tau: float, epsilon: float, expected: str) -> None:
+def test_the_verdict_follows_from_the_band(low: float, high: float, tau: float, epsilon: float, expected: str) -> None:
     assert sequences.verdict(low, high, tau, epsilon) == expected
 
 

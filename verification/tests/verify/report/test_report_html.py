@@ -212,7 +212,7 @@ def test_an_integer_too_long_for_python_to_print_has_a_size() -> None:
     assert value_text(10**5000) == "about 2¹⁶⁶¹⁰"
 
 
-def test_durations() -> None:
+def test_durations_read_as_people_write_them() -> None:
     assert [seconds_text(s) for s in (0, 0.0312, 0.9999, 59.96, 3725)] == ["< 1 ms", "31 ms", "1.0 s", "1 min 0 s", "62 min 5 s"]
     assert number(12345678.0) == "1.235×10⁷"
 

@@ -68,7 +68,7 @@ def test_the_worst_mode_decides_and_all_modes_are_named():
     (("passed", "skipped"), "passed"), (("inconclusive", "passed"), "inconclusive"),
     (("inconclusive", "error"), "error"), (("failed", "error"), "failed"), (("skipped", "skipped"), "skipped"),
 ])
-def test_severity_of_modes(statuses, worst):
+def test_the_worse_of_two_modes_is_reported(statuses, worst):
     by_mode = dict(zip(("train", "eval"), statuses, strict=True))
     assert run_check(with_module(), a_check(lambda ctx: Outcome(by_mode[ctx.mode]))).status == worst
 
@@ -193,7 +193,7 @@ def test_results_do_not_depend_on_the_order_of_checks_or_modes():
     ("torch", make(lambda x: 2 * x, framework="numpy"), "needs autograd; framework numpy has none"),
     ("lipschitz", make(lipschitz=0.0), None),
 ])
-def test_needs(needs, subject, reason):
+def test_a_check_is_skipped_where_what_it_needs_is_missing(needs, subject, reason):
     result = run_check(subject, a_check(passed, needs=(needs,)))
     assert result.status == ("passed" if reason is None else "skipped")
     assert result.message.startswith(reason or "")
