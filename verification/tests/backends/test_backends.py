@@ -29,8 +29,7 @@ from iresnet_backends.capabilities import FEATURES, TABLE
 from iresnet_backends.errors import BackendUnavailableError
 from iresnet_ref.arrays import device, namespace, to_host
 from iresnet_ref.log_determinant.series import series_logdet
-from iresnet_ref.rounding import gamma, logdet_rounding, unit_roundoff
-from iresnet_ref.rounding.floating_point import ELEMENTARY
+from iresnet_ref.rounding import ELEMENTARY, gamma, logdet_rounding, unit_roundoff
 
 HERE = iresnet_backends.available()
 NEEDS_HARDWARE = {"torch:cuda", "torch:mps", "jax:gpu", "cupy"}
