@@ -1,10 +1,9 @@
 """Activations φ with their first two derivatives and their constants; `mlp` and `convnet` also take them by name."""
 
 from iresnet_ref.layers.activations import ACTIVATIONS, Activation, elu, get, leaky_relu
-from iresnet_ref.layers.gated import silu
-from iresnet_ref.layers.lipswish import lipswish
 from iresnet_ref.layers.piecewise import hardtanh, softshrink
 from iresnet_ref.layers.saturating import celu, softplus
+from iresnet_ref.layers.swish import lipswish, silu
 
 __all__ = [
     "ACTIVATIONS",

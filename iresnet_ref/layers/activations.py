@@ -1,25 +1,19 @@
 """Activations φ with φ′, φ″ and a Lipschitz constant.
 
 Every formula is written so that it neither overflows nor cancels, with one exponential: E = exp(−z), z raised to where E is
-finite, σ(z) = 1/(1 + E), and 1 − σ(z) = E σ(z), never a difference. Constants: sup|swish′| = 1.0998393…, hence
-LipSwish(z) = z·σ(z)/1.1 [C19, §3.4].
+finite, σ(z) = 1/(1 + E), and 1 − σ(z) = E σ(z), never a difference.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, family, is_compiling, namespace, public
+from iresnet_ref.arrays import Array, family, namespace, public
 
-LIPSWISH_SLOPES = (-0.0907630182989700, 0.9998539273898792)
-"""Of zσ(βz)/1.1, whatever β, with 11/10 and with its float64."""
 Function = Callable[[Any], Any]
 Both = Callable[[Any], tuple[Any, Any]]
 
@@ -76,24 +70,6 @@ def _raised(z: Array) -> Any:
 
 def _indicator(condition: Any, z: Array) -> Any:
     return namespace(z).astype(condition, z.dtype)
-
-
-def _lipswish(z: Array) -> Any:
-    with nullcontext() if is_compiling(z) else np.errstate(over="ignore"):  # z/∞ is 0 to rounding
-        return z / (1.1 + 1.1 * namespace(z).exp(-z))
-
-
-def _lipswish_both(z: Array) -> tuple[Any, Any]:
-    z = _raised(z)
-    e = namespace(z).exp(-z)
-    s = 1.0 / (1.0 + e)
-    return z / (1.1 + 1.1 * e), s * (1.0 + z * (e * s)) / 1.1
-
-
-def _lipswish_second(z: Array) -> Any:
-    z = _raised(z)
-    s, t = sigmoid(z)
-    return s * t * (2.0 + z * (t - s)) / 1.1
 
 
 def _elu(z: Array) -> Any:
@@ -154,7 +130,6 @@ ACTIVATIONS: dict[str, Activation] = {
             curvature=0.0,
             slopes=(1.0, 1.0),
         ),
-        Activation("lipswish", _lipswish, _lipswish_both, _lipswish_second, 1.0, curvature=0.4546, slopes=LIPSWISH_SLOPES),
         Activation("elu", _elu, _elu_both, _elu_second, 1.0, curvature=1.0, slopes=(0.0, 1.0)),
         Activation("tanh", lambda z: namespace(z).tanh(z), _tanh_both, _tanh_second, 1.0, curvature=0.77, slopes=(0.0, 1.0)),
         Activation(

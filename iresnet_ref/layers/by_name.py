@@ -6,16 +6,17 @@ from iresnet_ref.arrays import Array, device, namespace, shown
 from iresnet_ref.errors import DTypeError
 from iresnet_ref.layers import activations
 from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation
-from iresnet_ref.layers.gated import GATED, silu
+from iresnet_ref.layers.gated import GATED
 from iresnet_ref.layers.layer import Layer
-from iresnet_ref.layers.lipswish import CLIPSWISH, CLipSwish, LipSwish
+from iresnet_ref.layers.lipswish import CLipSwish, LipSwish
 from iresnet_ref.layers.piecewise import PIECEWISE, hardtanh, softshrink
 from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.layers.saturating import SATURATING, celu, softplus
 from iresnet_ref.layers.sorting import GroupSort
+from iresnet_ref.layers.swish import CLIPSWISH
 
 ACTIVATIONS |= {phi.name: phi for phi in (*GATED, *SATURATING, *PIECEWISE)}
-FAMILIES |= {"celu": celu, "hardtanh": hardtanh, "silu": silu, "softplus": softplus, "softshrink": softshrink}
+FAMILIES |= {"celu": celu, "hardtanh": hardtanh, "softplus": softplus, "softshrink": softshrink}
 START = 0.5
 """The raw slope that a learnable LipSwish begins at ([C19]): β = softplus(.5) = .974."""
 LAYERS = ("clipswish", "fullsort", "learnable clipswish", "learnable lipswish", "maxmin")

@@ -1,9 +1,9 @@
-"""Gated activations φ(z) = z·γ(z) with a gate γ from 0 to 1: SiLU, GELU and its tanh form, Mish.
+"""Gated activations φ(z) = z·γ(z) with a gate γ from 0 to 1: GELU and its tanh form, Mish; SiLU is in `swish`.
 
-    SiLU  γ = σ(z),    GELU  γ = Φ(z),    GELU (tanh)  γ = σ(2√(2/π)(z + .044715z³)),    Mish  γ = tanh log(1 + eᶻ),
+    GELU  γ = Φ(z),    GELU (tanh)  γ = σ(2√(2/π)(z + .044715z³)),    Mish  γ = tanh log(1 + eᶻ),
 
 φ′ = γ + zγ′ and φ″ = 2γ′ + zγ″. Every exponential is of −|·|, so that none overflows. docs/proofs.md encloses sup|φ′| and sup|φ″|.
-References: Hendrycks, Gimpel, arXiv 1606.08415 (GELU, SiLU); Misra, arXiv 1908.08681 (Mish).
+References: Hendrycks, Gimpel, arXiv 1606.08415 (GELU); Misra, arXiv 1908.08681 (Mish).
 """
 
 from __future__ import annotations
@@ -12,23 +12,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from iresnet_ref.arrays import Array, namespace, public
-from iresnet_ref.layers.activations import Activation
-from iresnet_ref.layers.lipswish import swish_error
+from iresnet_ref.arrays import Array, namespace
+from iresnet_ref.layers.activations import Activation, sigmoid
 from iresnet_ref.layers.normal_distribution import FARTHEST, normal
 
 Gate = Callable[[Any], tuple[Any, Any, Any]]
 CUBIC = 0.044715
 """The coefficient of z³ in the tanh form of GELU."""
-
-
-def _sides(w: Array) -> tuple[Any, Any]:
-    """Return (σ(w), 1 − σ(w))."""
-    xp = namespace(w)
-    e = xp.exp(-xp.abs(w))
-    large = 1.0 / (1.0 + e)
-    small = e * large
-    return xp.where(w < 0.0, small, large), xp.where(w < 0.0, large, small)
 
 
 def _raised(z: Array) -> Any:
@@ -41,11 +31,6 @@ def _near(z: Array) -> Any:
     return namespace(z).minimum(_raised(z), namespace(z).full_like(z, FARTHEST))
 
 
-def _logistic(z: Array) -> tuple[Any, Any, Any]:
-    s, t = _sides(z)
-    return s, s * t, s * t * (t - s)
-
-
 def _normal(z: Array) -> tuple[Any, Any, Any]:
     cumulative, density = normal(z)
     return cumulative, density, -_near(z) * density
@@ -56,7 +41,7 @@ def _cubic(z: Array) -> tuple[Any, Any, Any]:
     number = getattr(namespace(z), "mp", math)
     z, c = _near(z), number.sqrt(8.0 / number.pi)
     square = z * z
-    s, t = _sides(c * (z * (1.0 + CUBIC * square)))
+    s, t = sigmoid(c * (z * (1.0 + CUBIC * square)))
     first, second = c * (1.0 + 3.0 * CUBIC * square), (6.0 * CUBIC * c) * z
     return s, s * t * first, s * t * ((t - s) * first * first + second)
 
@@ -90,49 +75,7 @@ def _gated(name: str, gate: Gate, lipschitz: float, curvature: float, least: flo
     return Activation(name, lambda z: _raised(z) * gate(z)[0], both, second, lipschitz, curvature=curvature, slopes=(least, lipschitz))
 
 
-@public
-def silu(beta: float = 1.0) -> Activation:
-    """Return zσ(βz), of Lipschitz constant 1.0998… whatever β. Raises ValueError unless 0 < β < ∞.
-
-    >>> silu(2.0).lipschitz == silu().lipschitz
-    True
-    """
-    if not 0.0 < beta < math.inf:
-        raise ValueError(f"silu: expected 0 < β < inf, got {beta}; try beta=1.0")
-    plain = GATED[0]
-    if beta == 1.0:
-        return plain
-
-    def near(z: Array) -> tuple[Any, Any]:
-        """β·z where σ(βz) is not 0 or 1 to rounding, and what z is beyond that on the right."""
-        xp = namespace(z)
-        edge = xp.full_like(z, FARTHEST / beta)
-        return beta * xp.minimum(xp.maximum(z, -edge), edge), xp.maximum(z - edge, xp.zeros_like(z))
-
-    def value(z: Array) -> Any:
-        w, beyond = near(z)
-        return plain.value(w) / beta + beyond
-
-    def both(z: Array) -> tuple[Any, Any]:
-        return value(z), plain.both(near(z)[0])[1]
-
-    name, curvature = f"silu β={beta:.6g}", 0.5 * beta * (1.0 + 2.0**-50)
-    made = ("silu", beta)
-    return Activation(
-        name,
-        value,
-        both,
-        lambda z: beta * plain.second(near(z)[0]),
-        plain.lipschitz,
-        swish_error(beta),
-        curvature,
-        made=made,
-        slopes=plain.slopes,
-    )
-
-
 GATED: tuple[Activation, ...] = (
-    _gated("silu", _logistic, 1.0998393201288672, 0.5, -0.0998393201288672),
     _gated("gelu", _normal, 1.1289041451851550, 0.7978845608028656, -0.1289041451851550),
     _gated("gelu tanh", _cubic, 1.1289930686587721, 0.7978845608028656, -0.1289930686587720),
     _gated("mish", _mish, 1.0884981612517281, 0.6442046372369727, -0.1125261223894626),

@@ -12,9 +12,10 @@ import torch
 from iresnet_backends.reading.forward_graph import Value
 from iresnet_backends.reading.torch_graph import Call, Followed, Rule
 from iresnet_backends.reading.torch_linear import after, diagonal, only
-from iresnet_ref.layers import activations, gated, lipswish, piecewise, saturating
+from iresnet_ref.layers import activations, piecewise, saturating
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_ref.layers.swish import LIPSWISH, lipswish, silu
 
 
 def pointwise(x: Followed, activation: Activation, note: Any = None) -> Value:
@@ -42,7 +43,7 @@ def mul(call: Call, input: Any, other: Any, *, out: Any = None) -> Any:
     if isinstance(input, Followed) and isinstance(other, Followed):
         for a, gate in ((input.value, other.value.note), (other.value, input.value.note)):
             if isinstance(gate, Swish) and not gate.times and gate.z is a:
-                swish = Pointwise(gated.silu(gate.beta))
+                swish = Pointwise(silu(gate.beta))
                 return Value(a.event, (a,), partial(list, (swish,)), Swish(a, gate.beta, True))
         raise call.refuse(
             "a product with a constant, or z·σ(βz)",
@@ -66,8 +67,8 @@ def _scaled(call: Call, x: Followed, c: Any, divisor: Any) -> Value:
     """Return c x; swish divided by at least 1.1 is LipSwish."""
     note, number = x.value.note, _number(c)
     by = _number(divisor) if divisor is not None else None if not number else 1.0 / number
-    if isinstance(note, Swish) and note.times and by is not None and by >= lipswish.LIPSWISH:
-        return Value(note.z.event, (note.z,), lambda: [Pointwise(lipswish.lipswish(note.beta, scale=by))])
+    if isinstance(note, Swish) and note.times and by is not None and by >= LIPSWISH:
+        return Value(note.z.event, (note.z,), lambda: [Pointwise(lipswish(note.beta, scale=by))])
     return diagonal(call, x, c, 0.0, Scaled(x.value, number) if number is not None and number > 0.0 else None)
 
 

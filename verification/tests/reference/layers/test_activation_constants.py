@@ -13,9 +13,10 @@ import pytest
 from ball_arithmetic import bits
 from flint import arb, arb_series
 
-from iresnet_ref.layers import gated, lipswish, saturating
+from iresnet_ref.layers import gated, saturating
 from iresnet_ref.layers.activations import ACTIVATIONS, get
 from iresnet_ref.layers.by_name import LAYERS  # noqa: F401 - registers all activations
+from iresnet_ref.layers.swish import HALF
 
 WIDE = 25
 """Beyond ±25 every |φ′| − 1 and |φ″| of gates is below 1e-8: z e^{−z} and z² e^{−z} decrease there."""
@@ -92,11 +93,11 @@ def test_the_lipschitz_constant_is_proved_and_no_larger_than_the_supremum(name: 
     assert largest >= bound * (1 - (1e-9 if name in ("log sigmoid", "tanhshrink", "softplus") else 2.0**-50))
 
 
-@pytest.mark.parametrize("name", [*SMOOTH, "lipswish", lipswish.HALF])
+@pytest.mark.parametrize("name", [*SMOOTH, "lipswish", HALF])
 def test_the_slopes_are_proved_and_attained(name: str) -> None:
     """|φ′ − (α + β)/2| ≤ (β − α)/2: the interval holds, and neither end can be moved in by 1e-14."""
     low, high = get(name).slope_interval
-    scale = {"lipswish": arb(11) / 10, lipswish.HALF: arb(11) / 10 * arb(1004) / 1000}.get(name, arb(1))
+    scale = {"lipswish": arb(11) / 10, HALF: arb(11) / 10 * arb(1004) / 1000}.get(name, arb(1))
     phi = SMOOTH["silu" if name not in SMOOTH else name]
     middle, radius = (arb(low) + arb(high)) / 2, (arb(high) - arb(low)) / 2
     never_exceeds(lambda z: phi(z) / scale - middle * z, 1, radius)

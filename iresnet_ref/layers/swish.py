@@ -1,0 +1,148 @@
+"""The activations zσ(βz)/c: SiLU (c = 1), LipSwish (c = 1.1) and half of CLipSwish (c = 1.1·1.004), β a number or an array.
+
+With s = σ(βz), t = 1 − s and w = βz:
+
+    cφ′ = s(1 + wt),   cφ″ = β·st(2 + w(t − s)),   c ∂φ/∂β = z²st,   c ∂φ′/∂β = z·st(2 + w(t − s)).
+
+c bounds a supremum that does not depend on β: sup swish′ = 1.0998393…, and inf swish′ = 1 − sup ([C19] §3.4 for LipSwish). One exponential
+e^{−w} serves all; z is raised to where it is finite, and σ(w) is 0 to rounding below.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import Array, is_compiling, namespace, public
+from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation
+from iresnet_ref.rounding import up
+
+LIPSWISH = 1.1
+CLIPSWISH = 1.1 * 1.004
+HALF = "half of clipswish"
+"""The name of LipSwish/1.004 among the activations."""
+SLOPES = {1.0: (-0.0998393201288672, 1.0998393201288672), LIPSWISH: (-0.0907630182989700, 0.9998539273898792)}
+"""(inf φ′, sup φ′) by c, rounded outwards; with 11/10 and with its float64."""
+
+
+def swish_value(z: Array, beta: Any, scale: float) -> Any:
+    """Return zσ(βz)/`scale`."""
+    with _quiet(z):  # z/∞ is 0 to rounding
+        return z / (scale + scale * namespace(z).exp(-_times(beta, z)))
+
+
+def swish(z: Array, beta: Any, scale: float) -> tuple[Any, Any]:
+    """Return (zσ(βz), its derivative), both divided by `scale`."""
+    z, _, e = _sides(z, beta)
+    s = 1.0 / (1.0 + e)
+    return z / (scale + scale * e), s * (1.0 + z * _times(beta, e * s)) / scale
+
+
+def swish_derivatives(z: Array, beta: Any) -> tuple[Any, Any, Any]:
+    """Return (∂²/∂z², ∂/∂β, ∂²/∂z∂β) of zσ(βz)."""
+    xp = namespace(z)
+    raised, w, e = _sides(z, beta)
+    s = xp.astype(z >= raised, z.dtype) / (1.0 + e)  # 0 where z was raised
+    t = e * s
+    bend = s * t * (2.0 + xp.minimum(w, xp.full_like(w, _farthest(w))) * (t - s))
+    return _times(beta, bend), raised * (raised * (s * t)), raised * bend
+
+
+def _sides(z: Array, beta: Any) -> tuple[Any, Any, Any]:
+    """Return (z, βz, e^{−βz}), z raised to where the last is finite."""
+    xp = namespace(z)
+    with _quiet(z):
+        edge = -_farthest(z) / beta
+        if isinstance(edge, float):
+            edge = xp.full_like(z, max(edge, -float(xp.finfo(z.dtype).max)))
+        z = xp.maximum(z, edge)
+        w = _times(beta, z)
+    return z, w, xp.exp(-w)
+
+
+def _farthest(z: Array) -> float:
+    """The largest w that is used with e^w finite."""
+    return math.log(float(namespace(z).finfo(z.dtype).max)) - 1.0
+
+
+def _times(beta: Any, z: Any) -> Any:
+    return z if isinstance(beta, float) and beta == 1.0 else beta * z
+
+
+def _quiet(z: Array) -> AbstractContextManager[Any]:
+    """What overflows here is as good as its limit."""
+    return nullcontext() if is_compiling(z) else np.errstate(over="ignore", divide="ignore")
+
+
+def of_slope(beta: float, scale: float) -> Activation:
+    """Return zσ(βz)/`scale`, for `scale` ≥ 1.1 1-Lipschitz."""
+    family, slopes = {1.0: "silu", LIPSWISH: "lipswish"}.get(scale), slopes_of(scale)
+    name = HALF if (beta, scale) == (1.0, CLIPSWISH) else family if family and beta == 1.0 else f"{family or 'lipswish'} β={beta:.6g}"
+    return Activation(
+        name,
+        lambda z: swish_value(z, beta, scale),
+        lambda z: swish(z, beta, scale),
+        lambda z: swish_derivatives(z, beta)[0] / scale,
+        1.0 if scale >= LIPSWISH else slopes[1],
+        swish_error(beta),
+        curvature=0.5 * beta / scale * (1.0 + 2.0**-50),
+        made=(family, beta) if family and beta != 1.0 else None,
+        slopes=slopes,
+    )
+
+
+@public
+def lipswish(beta: float = 1.0, *, scale: float = LIPSWISH) -> Activation:
+    """Return φ(z) = zσ(βz)/`scale` with a fixed slope β > 0, 1-Lipschitz for scale ≥ 1.1. Raises ValueError. Reference: [C19] §3.4.
+
+    >>> import numpy as np
+    >>> bool(abs(lipswish(2.0).value(np.asarray(0.5)) - 0.5 / (1 + np.exp(-1.0)) / 1.1) < 1e-16)
+    True
+    """
+    if not (0.0 < beta < math.inf and scale >= LIPSWISH):
+        raise ValueError(f"lipswish: expected 0 < β < inf and scale ≥ 1.1, got {beta} and {scale}; try beta=1.0")
+    return _KNOWN.get((beta, scale)) or of_slope(beta, scale)
+
+
+@public
+def silu(beta: float = 1.0) -> Activation:
+    """Return zσ(βz), of Lipschitz constant 1.0998… whatever β. Raises ValueError unless 0 < β < ∞. Reference: arXiv 1606.08415.
+
+    >>> silu(2.0).lipschitz == silu().lipschitz
+    True
+    """
+    if not 0.0 < beta < math.inf:
+        raise ValueError(f"silu: expected 0 < β < inf, got {beta}; try beta=1.0")
+    return _KNOWN.get((beta, 1.0)) or of_slope(beta, 1.0)
+
+
+def slopes_of(scale: float) -> tuple[float, float]:
+    """Return (inf φ′, sup φ′) of zσ(βz)/`scale`, whatever β, rounded outwards: sup swish′ = 1.0998393201288669…, and inf = 1 − sup.
+
+    >>> slopes_of(1.0)
+    (-0.0998393201288672, 1.0998393201288672)
+    """
+    return SLOPES.get(scale) or (-up(0.0998393201288670 / scale, 1), up(1.0998393201288671 / scale, 1))
+
+
+def swish_error(beta: float) -> float:
+    """Return c in |fl φ − φ| ≤ c·u(|φ| + 1): 3|w| + 4 roundings of φ, of which those of a w far to the left weigh nothing.
+
+    Three relative errors u of w = βz (two of β, one of the product) move zσ(w) by 3|w|u relative. For w < −W, W ≥ 2,
+    3|w||φ| ≤ 3W²e^{−W}/(1.1β). The 8 of an elementary function is enough for β ≥ .1.
+    """
+    if beta == 0.0 or beta >= 0.1:
+        return rounding.ELEMENTARY
+    far = 2
+    while 3.0 * far * far * math.exp(-far) / (1.1 * beta) > 3.0 * far + 4.0:
+        far += 1
+    return 3.0 * far + 4.0
+
+
+_KNOWN = {(1.0, scale): of_slope(1.0, scale) for scale in (1.0, LIPSWISH, CLIPSWISH)}
+ACTIVATIONS |= {phi.name: phi for phi in _KNOWN.values()}
+FAMILIES |= {"lipswish": lipswish, "silu": silu}
