@@ -125,9 +125,7 @@ class Branch:
         The s returned is rounded, and widened so that it is no smaller than the s of docs/proofs.md, which moves so.
         """
         y, after = running_error(self.layers, x, no_error(x, self.norm, flushed))
-        xp = namespace(x)
-        error, drift = (xp.where(xp.isnan(s), xp.full_like(s, math.inf), s) for s in (after.error, after.drift))  # 0·∞ is not 0
-        return y, error, after.growth, drift
+        return y, after.error, after.growth, after.drift
 
     @cached_property
     def rounding(self) -> tuple[float, float]:

@@ -93,11 +93,11 @@ def _affine(h: Any, y: Any, before: ForwardError, norm: float, absolute: float, 
     # a weight that is subnormal may be flushed whole, however large what it is multiplied with
     flushed = m ** (1.0 / p) * n * before.flushed
     rounded = g * row_norm(touched, y.ndim - 1, p) + flushed * row_norm(h, h.ndim - 1, p)
-    error = (norm * before.error + rounded) * on_top + underflow
+    error = (_carried(norm, before.error) + rounded) * on_top + underflow
     # ‖ĥ(x′) − ĥ(x)‖ ≤ Λ‖x − x′‖ + 2s(x) + (s(x′) − s(x)): what is touched changes with it
     change = g * absolute + flushed
     growth = on_top * (norm * before.growth + change * (before.lipschitz + before.growth))
-    drift = on_top * (norm * before.drift + change * (2.0 * before.error + before.drift))
+    drift = on_top * (_carried(norm, before.drift) + change * (2.0 * before.error + before.drift))
     return ForwardError(error, growth, drift, norm * before.lipschitz, p, before.flushed)
 
 
@@ -137,13 +137,13 @@ def _concatenation(layer: Concatenation, h: Any, y: Any, before: ForwardError) -
     c = weight_roundings(layer) * u
     own, more = (w * (1.0 + 2.0 * c) for w in layer.host_weights())
     on_top = 1.0 + (2 * m + 32) * u
-    error = (_combined(own * before.error, more * after.error, p) + c * row_norm(y, y.ndim - 1, p)) * on_top
+    error = (_combined(_carried(own, before.error), _carried(more, after.error), p) + c * row_norm(y, y.ndim - 1, p)) * on_top
     error = error + 8.0 * m ** (1.0 / p) * before.flushed
     lipschitz = layer.norm_bound(p) * before.lipschitz
     # ‖ŷ(x′) − ŷ(x)‖ ≤ Λ‖x − x′‖ + 2s′(x) + (s′(x′) − s′(x)): solved for the last
     solved = on_top / (1.0 - 2.0 * c)
     growth = solved * (own * before.growth + more * after.growth + c * lipschitz)
-    drift = solved * (own * before.drift + more * after.drift + 2.0 * c * error)
+    drift = solved * (_carried(own, before.drift) + _carried(more, after.drift) + 2.0 * c * error)
     return ForwardError(error, growth, drift, lipschitz, p, before.flushed)
 
 
@@ -186,6 +186,11 @@ def _through_entries(y: Any, before: ForwardError, lipschitz: float, accuracy: f
     solved = on_top / (1.0 - 2.0 * c)
     growth = solved * (lipschitz * before.growth + c * change)
     return ForwardError(error, growth, solved * (lipschitz * before.drift + 2.0 * c * error), change, before.norm, before.flushed)
+
+
+def _carried(norm: float, error: Any) -> Any:
+    """Return what a map of this norm makes of an error: of one that nobody knows, ∞, nothing where the map is 0."""
+    return namespace(error).zeros_like(error) if norm == 0.0 else norm * error
 
 
 def _combined(a: Any, b: Any, p: float) -> Any:

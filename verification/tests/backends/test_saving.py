@@ -84,7 +84,7 @@ def test_every_bijection_comes_back(name: str, tmp_path: Path) -> None:
     assert bits(again(x)) == bits(f(x))
 
 
-@pytest.mark.parametrize("name", CONSTRUCTORS)
+@pytest.mark.parametrize("name", [name for name in CONSTRUCTORS if not name.startswith("own")])
 def test_every_branch_comes_back_with_its_certificate(name: str, tmp_path: Path) -> None:
     g = CONSTRUCTORS[name](np.zeros(1), 5)
     save(tmp_path / "g", g)

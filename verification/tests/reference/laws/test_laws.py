@@ -184,7 +184,9 @@ def assert_running_error_moves_within_growth_and_drift(name: str, key: str, seed
     # s itself is rounded: each layer widens it by 1 + (2n + 2m + 32)u, n and m no more than the widest event, so that it lies that
     # far above the formula or up to twice as far
     allowed = 2 * layers(block.branch) * (4 * widest(block.branch, x) + 32) * unit_roundoff(x) * np.maximum(e0, e1)
-    assert (np.abs(e1 - e0) <= growth * moved + to_host(drift) + allowed).all()
+    most = growth * moved + to_host(drift) + allowed
+    assert (e1 <= e0 + most).all()  # of a layer of one's own nothing is proved: ∞ ≤ ∞
+    assert (e0 <= e1 + most).all()
 
 
 @each_arithmetic

@@ -69,7 +69,7 @@ def test_the_bound_holds_where_ball_arithmetic_has_no_layer(name: str, key: str,
     gap = np.abs(to_host(exact(ir.logdet(block, x, method="exact").value) - truth))
     bound = ir.bounds.logdet_error_bound(block, x)
     assert (gap <= bound).all()
-    if not name.startswith("sort"):  # at a tie nothing can be said
+    if not name.startswith(("sort", "own")):  # at a tie, and of a layer without an error analysis, nothing can be said
         assert (bound <= 2e4 * unit_roundoff(x) / (1 - block.contraction())).all()
 
 

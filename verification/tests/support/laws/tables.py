@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import ROOT
 
 import iresnet_backends
 import iresnet_ref as ir
@@ -104,6 +106,7 @@ CONSTRUCTORS: dict[str, Constructor] = {
     "sort mixture d=2 L=.9": lambda like, seed: mixture((2, 4, 2, 2), [GroupSort(4), "maxmin"], 0.9, seed, like),
     "densenet d=2 L=.9": lambda like, seed: ir.densenet(2, depth=3, growth=2, lipschitz=0.9, seed=seed, like=like),
     "skip and scale d=4 L=.9": lambda like, seed: skipping(0.9, seed, like),
+    "own layer d=3 L=.9": lambda like, seed: own_layer(0.9, seed, like),
     "symmetric- d=4 L=.99": lambda like, seed: symmetric(4, 0.99, -1.0, seed, like),
     "tiny J d=4": lambda like, seed: ir.mlp((4, 8, 4), lipschitz=1e-7, seed=seed, like=like),
 }
@@ -160,6 +163,22 @@ def skipping(lipschitz: float, seed: int, like: Any) -> ir.Branch:
     shrink = DiagonalAffine(scale, 0.25 * scale)
     there, back = Rearrangement((4,), (0,), (2, 2)), Rearrangement((2, 2), (1, 0), (4,))
     return ir.Branch((first, Parallel(((shrink,), (phi, there, back, shrink))), last), (4,))
+
+
+@cache
+def page_of_layers(blocks: int) -> dict[str, Any]:
+    """Return the names that the first blocks of Python in docs/layers.md make."""
+    names: dict[str, Any] = {"__name__": "page_of_layers"}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/layers.md").read_text("utf-8"), re.S)[:blocks]:
+        exec(compile(block, "docs/layers.md", "exec", dont_inherit=True), names)
+    return names
+
+
+def own_layer(lipschitz: float, seed: int, like: Any) -> ir.Branch:
+    """Return a branch with the layer that docs/layers.md makes, of whose rounding nothing is known."""
+    first, _, last = ir.mlp((3, 6, 3), lipschitz=lipschitz, seed=seed, like=like).layers
+    wave = page_of_layers(1)["Wave"]
+    return ir.Branch((first, wave(ir.arrays.from_host(np.asarray([2.0]), like)), last), (3,))
 
 
 def symmetric(d: int, lipschitz: float, sign: float, seed: int, like: Any) -> ir.Branch:

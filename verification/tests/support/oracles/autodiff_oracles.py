@@ -65,6 +65,9 @@ def torch_layers(g: ir.Branch, parameters: dict[str, Any]) -> list[Callable[[Any
 
         return value
 
+    def wave(i: int) -> Callable[[Any], Any]:
+        return lambda z: torch.sin(parameters[f"{i}.omega"] * z) / parameters[f"{i}.omega"]
+
     def layer_of(i: int, name: str) -> Callable[[Any], Any]:
         if f"{i}.0.0.scale" in parameters:
             return skip(i)
@@ -72,6 +75,8 @@ def torch_layers(g: ir.Branch, parameters: dict[str, Any]) -> list[Callable[[Any
             return dense(i)
         if f"{i}.raw" in parameters:
             return learnt(i, name.endswith("clipswish"))
+        if f"{i}.omega" in parameters:
+            return wave(i)
         return affine(i) if f"{i}.weight" in parameters else phi[name]
 
     return [layer_of(i, layer.name) for i, layer in enumerate(g.layers)]
