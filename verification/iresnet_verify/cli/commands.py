@@ -1,13 +1,10 @@
-"""The command line: `audit`, `campaign`, `checks`, `parity`, `doctor`, `mutants`.
-
-Exit codes of `audit`: 0 nothing failed · 1 a check failed unexpectedly, or a declared failure passed · 2 bad usage, or
-a subject could not be loaded · 3 inconclusive or errored checks, none failed.
-"""
+"""The command line: `audit`, `campaign`, `checks`, `parity`, `doctor`, `mutants`. Their exit codes: `report.exit_codes`."""
 
 from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -23,6 +20,7 @@ from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.cli import configuration, terminal
 from iresnet_verify.report import baseline as baselines
 from iresnet_verify.report import github
+from iresnet_verify.report.exit_codes import CRASHED, FAILED, INTERRUPTED, PASSED, UNDECIDED, UNUSABLE, exit_code, joint
 from iresnet_verify.report.json import write as write_json
 from iresnet_verify.report.junit import write as write_junit
 from iresnet_verify.reproduction.file_names import folder_beside
@@ -32,7 +30,6 @@ from iresnet_verify.subject.loading import parse
 from iresnet_verify.workers import isolated_audits
 from iresnet_verify.workers.worker import Job
 
-PASSED, FAILED, UNUSABLE, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 WITHOUT_REPORT = Path("iresnet-verify-reproduce")
 """Where reproductions go if neither --json nor --html nor --out is given."""
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -53,10 +50,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except IResNetError as error:
         click.echo(f"error: {error}", err=True)
         return UNUSABLE
+    except Exception as error:
+        return crash(error)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit codes of audit: 0 nothing failed; "
-             "1 a check failed; 2 bad usage or unloadable subject; 3 inconclusive or errored checks, none failed.")
+def crash(error: Exception) -> int:
+    """Say in one line why this program could not go on; the traceback is shown with IRESNET_VERIFY_TRACEBACK=1."""
+    if os.environ.get("IRESNET_VERIFY_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    said = " ".join(str(error).split())
+    click.echo(f"could not go on: {type(error).__name__}: {said}{place}; IRESNET_VERIFY_TRACEBACK=1 shows the traceback", err=True)
+    return CRASHED
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit codes: 0 nothing failed; "
+             "1 a check failed; 2 bad usage or unloadable subject; 3 inconclusive or errored checks, none failed; 4 a crash.")
 @click.version_option(package_name="iresnet-ref")
 @click.pass_context
 def main(context: click.Context) -> None:
@@ -168,16 +178,6 @@ def _make_writable(path: Path) -> None:
         raise click.UsageError(f"{path} cannot be written: {error.strerror}; choose another place") from None
 
 
-def exit_code(reports: Sequence[AuditResult], errors: Sequence[SubjectError] = ()) -> int:
-    """The exit code of `audit` for these results."""
-    found = {r.status for r in reports}
-    if errors or not reports:
-        return UNUSABLE
-    if "failed" in found:
-        return FAILED
-    return PASSED if found == {"passed"} else UNDECIDED
-
-
 @main.command()
 @click.argument("subjects", metavar="FILE.py:FACTORY...", nargs=-1, required=True)
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="One JSON file an audit.")
@@ -188,21 +188,31 @@ def exit_code(reports: Sequence[AuditResult], errors: Sequence[SubjectError] = (
 @click.option("--select", multiple=True, help="As for audit.")
 @click.option("--ignore", multiple=True, help="As for audit.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Audits at a time on this machine.")
-@click.option("--scheduler", help="Address of a Dask scheduler, or `local`; without it, threads of this process.")
+@click.option("--scheduler", help="Address of a Dask scheduler, or `local`; without it, processes of this machine.")
+@click.option("--fresh", is_flag=True, help="Audit again what the folder already holds.")
 def campaign(
     subjects: tuple[str, ...], folder: Path, seeds: int, first: int, budget: str, backend: str | None, select: tuple[str, ...],
-    ignore: tuple[str, ...], workers: int, scheduler: str | None,
+    ignore: tuple[str, ...], workers: int, scheduler: str | None, fresh: bool,
 ) -> int:
-    """Audit subjects with many seeds, on one machine or a Dask cluster. What the folder already holds is not done again."""
-    from iresnet_verify.workers import campaign as many
+    """Audit subjects with many seeds, on one machine or a Dask cluster.
 
-    options = [word for name, given in (("--select", select), ("--ignore", ignore)) for p in given for word in (name, p)]
-    units = [many.Unit(parse(spec, backend), seed, budget, tuple(options)) for spec in subjects for seed in range(first, first + seeds)]
+    What the folder already holds is not done again, unless the code that the audit loaded has changed, or the packages, Python,
+    the machine, this program: it is said which. Audits that came to no verdict are tried again.
+    """
+    from iresnet_verify.campaign import run as many
+    from iresnet_verify.campaign.unit import Unit
+
+    chosen, left_out = (tuple(p for s in option for p in s.split(",") if p) for option in (select, ignore))
+    selected(chosen or None, left_out or None)
+    units = [Unit(parse(spec, backend), seed, budget, chosen, left_out) for spec in subjects for seed in range(first, first + seeds)]
     with terminal.counting_bar(len(units), "auditing") as step:
-        records = many.run(units, folder, workers=workers, scheduler=scheduler, progress=lambda unit, _: step(unit.name))
-    click.echo(many.summary(records))
-    codes = {r["exit"] for r in records}
-    return FAILED if FAILED in codes else UNUSABLE if codes - {PASSED, UNDECIDED} else max(codes, default=PASSED)
+        found = many.run(units, folder, workers=workers, scheduler=scheduler, fresh=fresh, progress=lambda name, _: step(name),
+                         note=lambda text: click.echo(text, err=True))
+    for result in found.results:
+        if result is not None and not result.complete:
+            click.echo(f"no verdict: {result.subject}, seed {result.seed}: {result.body['problem']}", err=True)
+    click.echo(many.summary(found.results))
+    return joint([r.exit if r is not None else UNUSABLE for r in found.results])
 
 
 @main.command()

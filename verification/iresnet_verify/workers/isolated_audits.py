@@ -27,6 +27,7 @@ from iresnet_verify.running.causes import attribute
 from iresnet_verify.running.description import add_conventions
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.workers import worker
+from iresnet_verify.workers.loaded_code import LoadedCode
 from iresnet_verify.workers.pool import GRACE, Lost, WorkerPool, first_finished, one_thread_each, share_of_memory
 from iresnet_verify.workers.worker import Failure, Job, Loaded, Task
 
@@ -51,13 +52,22 @@ class Audits:
 
     reports: list[AuditResult]
     errors: list[SubjectError]
+    code: list[LoadedCode | None] = field(default_factory=list)
+    """What each job loaded, as one of its workers saw it; None where no worker was left to ask."""
+    lost: list[str] = field(default_factory=list)
+    """Why each worker was lost that did not come to the end of a task: these results are not the checks' own."""
 
 
 def run(
-    jobs: Sequence[Job], folder: Path, *, workers: int = 2, progress: Callable[[Progress], None] | None = None
+    jobs: Sequence[Job], folder: Path, *, workers: int = 2, progress: Callable[[Progress], None] | None = None,
+    start: str = "spawn", watched: bool = False,
 ) -> Audits:
-    """Audit what the factories return; reproductions go to `folder`, which is made only when one is written."""
-    shared = _Shared(folder, max(1, workers // max(1, len(jobs))), progress)
+    """Audit what the factories return; reproductions go to `folder`, which is made only when one is written.
+
+    `start` is the start method of `multiprocessing` for the workers, "spawn" or "forkserver"; `watched`: say what code each job
+    has loaded.
+    """
+    shared = _Shared(folder, max(1, workers // max(1, len(jobs))), progress, start, watched)
     memory = share_of_memory(workers)
     jobs = [replace(j, memory=memory) if j.memory is None else j for j in jobs]
     with one_thread_each(), ThreadPoolExecutor(max(1, min(workers, len(jobs)))) as threads:
@@ -68,7 +78,8 @@ def run(
             threads.shutdown(cancel_futures=True)
             raise
     flat = [r for audited in found for r in audited]
-    return Audits([r for r in flat if isinstance(r, AuditResult)], [e for e in flat if isinstance(e, SubjectError)])
+    reports, errors = [r for r in flat if isinstance(r, AuditResult)], [e for e in flat if isinstance(e, SubjectError)]
+    return Audits(reports, errors, [shared.code.get(j) for j in jobs], shared.lost)
 
 
 @dataclass
@@ -78,6 +89,10 @@ class _Shared:
     folder: Path
     workers: int
     progress: Callable[[Progress], None] | None
+    start: str = "spawn"
+    watched: bool = False
+    code: dict[Job, LoadedCode] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
     stop: Event = field(default_factory=Event)
     lock: Lock = field(default_factory=Lock)
     labels: set[str] = field(default_factory=set)
@@ -111,7 +126,7 @@ class _Planned:
 
 def _audit(job: Job, shared: _Shared) -> list[AuditResult | SubjectError]:
     started = time.perf_counter()
-    pool = WorkerPool(job, shared.workers)
+    pool = WorkerPool(job, shared.workers, shared.start, shared.watched)
     try:
         subjects = _load(job, pool, shared)
         good = {i: s for i, s in enumerate(subjects) if isinstance(s, Loaded)}
@@ -119,6 +134,11 @@ def _audit(job: Job, shared: _Shared) -> list[AuditResult | SubjectError]:
             shared.planned += sum(len(s.planned) for s in good.values())
         plan = [p for i, s in good.items() for p in _plan(i, s, shared)]
         done = {(p.task.index, p.task.id): r for p, r in _results(plan, pool, shared)}
+        if shared.watched:
+            asked = pool.submit(worker.loaded, seconds=SHORT_SECONDS)
+            code = pool.result_of(first_finished([asked], shared.stop).pop(), SHORT_SECONDS)
+            if isinstance(code, LoadedCode):
+                shared.code[job] = code
     finally:
         pool.close()
     seconds = (time.perf_counter() - started) / max(1, len(good))
@@ -149,6 +169,8 @@ def _load(job: Job, pool: WorkerPool, shared: _Shared) -> list[Loaded | Failure]
     reply: Any = pool.result_of(first_finished(loading, shared.stop).pop(), job.load_seconds)
     pool.loading = 5 * (time.perf_counter() - started) + GRACE
     if isinstance(reply, Failure):
+        if isinstance(reply, Lost):
+            shared.lost.append(reply.message)
         named = job.origin.file in reply.message
         return [reply if named else Failure(f"{job.origin}: loading it failed: {reply.message}")]
     return list(reply)
@@ -178,6 +200,8 @@ def _results(plan: Sequence[_Planned], pool: WorkerPool, shared: _Shared) -> Ite
             reason = Failure(f"not tried: the first {len(lost)} checks all ended like this: {lost[0]}")
             results = [(waiting.pop(), reason) for _ in range(len(waiting))]
         for planned, reply in results:
+            if isinstance(reply, Lost):
+                shared.lost.append(f"{planned.task.id}: {reply.message}")
             if isinstance(reply, Lost) and reply.callable and reply.callable not in dict(planned.task.disabled):
                 disabled.setdefault(planned.task.index, {}).setdefault(reply.callable, reply.message)
                 waiting.append(planned)

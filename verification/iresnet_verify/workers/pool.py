@@ -44,18 +44,21 @@ class Lost(Failure):
 
 
 class WorkerPool:
-    """`count` spawned workers for one job."""
+    """`count` workers for one job, each a new process.
 
-    def __init__(self, job: Job, count: int) -> None:
-        self.job, self.count = job, count
+    `start` is the start method of `multiprocessing`; `watched`: what the workers load is recorded.
+    """
+
+    def __init__(self, job: Job, count: int, start: str = "spawn", watched: bool = False) -> None:
+        self.job, self.count, self.start, self.watched = job, count, start, watched
         self.loading = job.load_seconds
         """Seconds that a replaced worker may take to load the factory again."""
         self.logs = TemporaryDirectory(prefix="iresnet-verify-")
         self.pool = self._new()
 
     def _new(self) -> Any:
-        context: Any = multiprocessing.get_context("spawn")
-        return ProcessPool(self.count, initializer=worker.prepare, initargs=(self.logs.name,), context=context)
+        context: Any = multiprocessing.get_context(self.start)
+        return ProcessPool(self.count, initializer=worker.prepare, initargs=(self.logs.name, self.watched), context=context)
 
     def submit(self, task: Callable[..., bytes], *arguments: object, seconds: float) -> Future[bytes]:
         """Have a worker do `task(job, *arguments)`, after loading the job where it still has to."""

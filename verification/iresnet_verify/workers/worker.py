@@ -31,6 +31,7 @@ from iresnet_verify.running.run import Prepared, plan_audit, run_check
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import Origin, load
 from iresnet_verify.subject.subject import Subject
+from iresnet_verify.workers import loaded_code
 from iresnet_verify.workers.call_log import CallLogged, with_calls_disabled
 
 EXIT_CALLED = 77
@@ -98,12 +99,16 @@ _loaded: dict[Job, list[Prepared | Failure]] = {}
 _plans: dict[tuple[Job, int], list[Planned]] = {}
 _refusing: dict[tuple[Job, int, tuple[tuple[str, str], ...]], Prepared] = {}
 _end_process = os._exit
+_worker: int | None = None
 
 
-def prepare(folder: str) -> None:
-    """Run once in each new worker, before anything of the subject is imported."""
-    global _log  # noqa: PLW0603  one log per process, opened before any task exists to carry it
+def prepare(folder: str, watched: bool = False) -> None:
+    """Run once in each new worker, before anything of the subject is imported. `watched`: what it loads is recorded."""
+    global _log, _worker  # noqa: PLW0603  one log per process, opened before any task exists to carry it
     sys.dont_write_bytecode = True
+    _worker = os.getpid()
+    if watched:
+        loaded_code.watch(folder)
     _log = (Path(folder) / f"{os.getpid()}.txt").open("w", encoding="utf-8")
     faulthandler.enable(_log)
     null = os.open(os.devnull, os.O_RDWR)
@@ -130,7 +135,13 @@ def run(job: Job, task: Task) -> bytes:
     return _result(job, task.seconds, lambda subjects: _run(job, task, subjects[task.index]))
 
 
+def loaded(job: Job) -> bytes:
+    """What code this worker has loaded (`LoadedCode`)."""
+    return _result(job, 0.0, lambda _: loaded_code.loaded())
+
+
 def _result(job: Job, seconds: float, work: Callable[[list[Prepared | Failure]], object]) -> bytes:
+    """What `work` returns, or the `Failure` in its place, pickled."""
     result: object
     try:
         subjects = _subjects(job)
@@ -148,6 +159,8 @@ def _result(job: Job, seconds: float, work: Callable[[list[Prepared | Failure]],
         text = " ".join(str(error).split())
         result = Failure(f"{type(error).__name__}: {text}{_where(error, job)}")
     finally:
+        if _worker is not None and os.getpid() != _worker:
+            _end_process(0)  # the subject forked: its child has come back here too, and would wait for a timer that is its parent's
         faulthandler.cancel_dump_traceback_later()
     return pickle.dumps(result)
 

@@ -18,7 +18,7 @@ ROOMS = {
     "iresnet_ref": """errors arrays rounding probes jacobian norms layers error_analysis normalisation branches block
                       inversion log_determinant gradient flows training""",
     "iresnet_verify": """statistics measurements subject adapters machine oracle randomness check expectation report catalogue
-                         running reproduction workers api pytest_plugin mutants cli __main__""",
+                         running reproduction workers api pytest_plugin mutants campaign cli __main__""",
 }
 """The rooms of each package in the order in which they may import. The face of a package may import everything."""
 PLACES = {
@@ -146,7 +146,7 @@ def test_no_dotted_path_means_two_things(package: str) -> None:
     assert not wrong
 
 
-ENGINE = ("running", "reproduction", "workers", "api", "pytest_plugin", "cli")
+ENGINE = ("running", "reproduction", "workers", "api", "pytest_plugin", "campaign", "cli")
 RUNNERS = ("running", "reproduction", "workers", "catalogue", "subject.calls", "oracle")
 
 

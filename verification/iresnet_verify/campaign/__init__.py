@@ -1,0 +1,1 @@
+"""Campaigns: many audits, resumed where they stopped, none of them stale."""

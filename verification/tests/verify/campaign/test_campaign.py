@@ -1,0 +1,117 @@
+"""Campaigns: every verdict is kept once and whole, what came to no verdict is tried again, and the command says what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from places import HOSTILE as FILE
+from subjects.campaigns import answer, project, stored, units
+
+from iresnet_backends.errors import BackendUnavailableError
+from iresnet_verify.campaign import keys, run
+from iresnet_verify.campaign.store import Store
+from iresnet_verify.campaign.unit import Unit
+from iresnet_verify.cli import commands as cli
+from iresnet_verify.subject.loading import Origin
+from iresnet_verify.workers.loaded_code import LoadedCode
+
+
+class Counted:
+    """A task that runs nothing, counts, and can be told what to answer."""
+
+    def __init__(self, problem: str = "", exit: int = 0) -> None:
+        self.calls: list[Unit] = []
+        self.problem, self.exit = problem, exit
+
+    def __call__(self, unit: Unit, out: Path) -> dict[str, Any]:
+        self.calls.append(unit)
+        file = unit.origin.file
+        key = keys.key_of(unit, LoadedCode({file: keys.digest_of(file)}, ()))
+        return {**answer(unit, self.problem, self.exit), "key": key}
+
+
+@pytest.mark.parametrize(
+    ("problem", "exit"), [("could not be loaded", 2), ("inverse.recovers-input: did not finish within 4 s", 3), ("died", 1), ("died", 4)])
+def test_only_completed_verdicts_are_kept(tmp_path: Path, problem: str, exit: int) -> None:
+    file, folder = project(tmp_path / "p"), tmp_path / "c"
+    task = Counted(problem, exit)
+    found = run.run(units(file, 1), folder, task=task)
+    assert found.results[0] is not None
+    assert found.results[0].body["problem"] == problem
+    assert stored(folder) == {}
+    run.run(units(file, 1), folder, task=task)
+    assert len(task.calls) == 2
+    with Store(folder) as store:
+        assert len(list(store.results())) == 1, "one line says why there is no verdict"
+    good = Counted()
+    assert run.run(units(file, 1), folder, task=good).results[0] is not None
+    assert run.run(units(file, 1), folder, task=good).results[0] is not None
+    assert len(good.calls) == 1
+    with Store(folder) as store:
+        assert [r.complete for r in store.results()] == [True]
+
+
+def test_other_options_or_another_budget_are_other_audits(tmp_path: Path) -> None:
+    origin = Origin(str(project(tmp_path)), "factory")
+    names = {u.name(tmp_path) for u in (
+        Unit(origin, 0), Unit(origin, 1), Unit(origin, 0, "standard"), Unit(origin, 0, "quick", ("inverse",)), Unit(origin, 0, alpha=1e-3),
+        Unit(Origin(origin.file, "with_data"), 0), Unit(Origin(origin.file, "factory", "torch"), 0))}
+    assert len(names) == 7
+    unit = Unit(Origin(origin.file, "factory", "torch"), 3, "thorough", ("a",), ("b",), 1e-3, 4.0, 5.0)
+    assert Unit.read(unit.plain()) == unit
+
+
+def test_the_summary_says_what_zero_failures_mean(tmp_path: Path) -> None:
+    file = project(tmp_path / "p")
+    assert run.summary(run.run(units(file, 200), tmp_path / "a", task=Counted()).results) == (
+        "200 audits: 200 passed, no failure in 200: their rate is at most 0.015 at 95 % confidence")
+    assert run.summary(run.run(units(file, 1), tmp_path / "b", task=Counted("slow", 1)).results) == (
+        "1 audits: 1 did not come to an end and will be tried again, 1 of these with failed checks")
+
+
+def test_the_command_audits_in_processes_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["campaign", f"{FILE}:wrong", f"{FILE}:good", "--seeds", "1", "--folder", str(tmp_path / "c"),
+                 "--select", "inverse.recovers-input,logdet.matches-determinant"]
+    assert cli.run(arguments) == cli.FAILED
+    assert "2 audits: 1 passed, 1 failed" in capsys.readouterr().out
+    assert sorted(r["status"] for r in stored(tmp_path / "c").values()) == ["failed", "passed"]
+    assert cli.run(arguments) == cli.FAILED  # from the store, at once
+    assert list((tmp_path / "c/reproduce").rglob("*.py")), "a failure can be seen again"
+    assert cli.run(["campaign", "nowhere.py:f", "--folder", str(tmp_path)]) == cli.UNUSABLE
+    assert cli.run([*arguments[:-1], "no.such.check"]) == cli.UNUSABLE
+
+
+def test_a_crash_has_an_exit_code_of_its_own_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c").write_text("a file where a folder is wanted")
+    assert cli.run(["campaign", f"{FILE}:good", "--folder", str(tmp_path / "c/d")]) == cli.CRASHED
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    assert said.startswith("could not go on: NotADirectoryError: ")
+    monkeypatch.setenv("IRESNET_VERIFY_TRACEBACK", "1")
+    assert cli.run(["campaign", f"{FILE}:good", "--folder", str(tmp_path / "c/d")]) == cli.CRASHED
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_dask_runs_the_same_audits(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    file = project(tmp_path / "p")
+    done: list[str] = []
+    progress: Callable[[str, Any], None] = lambda name, _: done.append(name)  # noqa: E731
+    found = run.run(units(file, 2), tmp_path / "c", workers=1, scheduler="local", task=_answered, progress=progress)
+    assert [r.seed for r in found.results if r is not None] == [0, 1]
+    assert len(done) == 2
+
+
+def _answered(unit: Unit, out: Path) -> dict[str, Any]:
+    return answer(unit)
+
+
+def test_without_dask_a_scheduler_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with pytest.raises(BackendUnavailableError, match=r"pip install .iresnet-ref\[campaign\]"):
+        run.run(units(project(tmp_path / "p"), 1), tmp_path, scheduler="local", task=_answered)
