@@ -27,7 +27,7 @@ class Certificate:
 
 
 def product_certificate(layers: Sequence[Layer], norm: float = 2.0) -> Certificate:
-    """Return the certificate of a composition: the product of its layers' proved bounds in this norm, rounded up."""
+    """Return the certificate of a composition: the product of its layers' proved bounds in this norm, rounded up ([B19] §2)."""
     require_gradual_underflow()
     bounds, whole = [(layer.name, layer.norm_bound(norm)) for layer in layers], _biases_are_finite(layers)
     for layer, (name, bound) in zip(layers, bounds, strict=True):

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast, get_args
 
 from iresnet_ref.arrays import Array, device, lazy, namespace, size
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.jacobian.factors import matching_rows
+from iresnet_ref.jacobian.factors import SharedFactor, matching_rows
 
 Padding = Literal["zero", "circular"]
 PIECE = 2**19
@@ -25,7 +25,7 @@ PIECE = 2**19
 
 
 @dataclass(frozen=True)
-class Convolution:
+class Convolution(SharedFactor):
     """x ↦ K ∗ x on (*lead, in, h, w) with K of shape (out, in, kh, kw) and `image` = (h, w)."""
 
     weight: Array
@@ -41,11 +41,6 @@ class Convolution:
     def out_shape(self) -> tuple[int, ...]:
         """(out, h, w)."""
         return (self.weight.shape[0], *self.image)
-
-    @property
-    def shared(self) -> bool:
-        """One kernel serves all samples."""
-        return True
 
     @property
     def terms(self) -> int:
@@ -89,11 +84,6 @@ class Convolution:
             columns = xp.matrix_transpose(self._columns(v[rows, ...]))
             total = total + xp.sum(xp.matmul(u[rows, ...], columns), axis=0)
         return xp.permute_dims(xp.reshape(total, (outputs, kh, kw, inputs)), (0, 3, 1, 2))
-
-    def take(self, rows: Any) -> Convolution:
-        """Return itself: it has no rows."""
-        del rows
-        return self
 
     def absolute(self) -> Convolution:
         """Return x ↦ |K| ∗ x, for running error bounds."""

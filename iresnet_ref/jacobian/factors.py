@@ -6,6 +6,7 @@ derivatives). Tangents are `(*probes, batch, *event)`; a shared factor takes any
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Protocol, Self, runtime_checkable
@@ -62,8 +63,39 @@ class Linear(Factor, Protocol):
         ...
 
 
+class SharedFactor:
+    """One map for all samples: it has no rows."""
+
+    shared = True
+
+    def take(self, rows: Any) -> Self:
+        """Return itself."""
+        del rows
+        return self
+
+
+class RowFactor:
+    """A map for each sample."""
+
+    shared = False
+
+
+class SquareFactor(ABC):
+    """A map from events of one shape to events of the same."""
+
+    @property
+    @abstractmethod
+    def in_shape(self) -> tuple[int, ...]:
+        """The event shape."""
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """The event shape."""
+        return self.in_shape
+
+
 @dataclass(frozen=True)
-class Dense:
+class Dense(SharedFactor):
     """v ↦ W v with W of shape (out, in), on the last axis."""
 
     weight: Array
@@ -78,11 +110,6 @@ class Dense:
         """(out,)."""
         return (self.weight.shape[0],)
 
-    @property
-    def shared(self) -> bool:
-        """One matrix serves all samples."""
-        return True
-
     def apply(self, v: Array) -> Any:
         """Return W v, as one matrix product over all leading axes."""
         return _rows_times(v, namespace(v).matrix_transpose(self.weight))
@@ -90,11 +117,6 @@ class Dense:
     def transpose(self, u: Array) -> Any:
         """Return Wᵀ u."""
         return _rows_times(u, self.weight)
-
-    def take(self, rows: Any) -> Dense:
-        """Return itself: it has no rows."""
-        del rows
-        return self
 
     @property
     def terms(self) -> int:
@@ -145,8 +167,13 @@ def matching_rows(u: Array, v: Array, event_ndim: int) -> tuple[Any, Any]:
     )
 
 
+def _rows(a: Array, rows: Any) -> Any:
+    """Return these rows, an index array or a slice."""
+    return a[rows, ...] if isinstance(rows, slice) else namespace(a).take(a, rows, axis=0)
+
+
 @dataclass(frozen=True)
-class Fan:
+class Fan(RowFactor):
     """v ↦ [D₁v; D₂v] along the first event axis, `entries` = [D₁; D₂] of shape (batch, 2·channels, *pixels)."""
 
     entries: Array
@@ -160,11 +187,6 @@ class Fan:
     def out_shape(self) -> tuple[int, ...]:
         """(2·channels, *pixels)."""
         return tuple(self.entries.shape[1:])
-
-    @property
-    def shared(self) -> bool:
-        """Each sample has its own."""
-        return False
 
     def apply(self, v: Array) -> Any:
         """Return [D₁v; D₂v]."""
@@ -182,7 +204,7 @@ class Fan:
 
     def take(self, rows: Any) -> Fan:
         """Return the factor of these rows."""
-        return Fan(Diagonal(self.entries).take(rows).entries)
+        return Fan(_rows(self.entries, rows))
 
     def split(self) -> tuple[Factor, ...]:
         """Return [I; I] and the diagonal, whose product it is; for events of one axis."""
@@ -192,7 +214,7 @@ class Fan:
 
 
 @dataclass(frozen=True)
-class Diagonal:
+class Diagonal(SquareFactor, RowFactor):
     """v ↦ D v with a diagonal for each sample, `entries` of shape (batch, *event)."""
 
     entries: Array
@@ -201,16 +223,6 @@ class Diagonal:
     def in_shape(self) -> tuple[int, ...]:
         """The event shape."""
         return tuple(self.entries.shape[1:])
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-        return tuple(self.entries.shape[1:])
-
-    @property
-    def shared(self) -> bool:
-        """Each sample has its own."""
-        return False
 
     def apply(self, v: Array) -> Any:
         """Return D v."""
@@ -222,9 +234,7 @@ class Diagonal:
 
     def take(self, rows: Any) -> Diagonal:
         """Return the diagonals of these rows."""
-        if isinstance(rows, slice):
-            return Diagonal(self.entries[rows, ...])
-        return Diagonal(namespace(self.entries).take(self.entries, rows, axis=0))
+        return Diagonal(_rows(self.entries, rows))
 
 
 @dataclass(frozen=True)
@@ -276,7 +286,7 @@ def split(u: Any, channels: int, axis: int) -> tuple[Any, Any]:
 
 
 @dataclass(frozen=True)
-class Permutation:
+class Permutation(SquareFactor, RowFactor):
     """v ↦ v[index] on the flattened event, `index` of shape (batch, n): a permutation for each sample."""
 
     index: Array
@@ -286,16 +296,6 @@ class Permutation:
     def in_shape(self) -> tuple[int, ...]:
         """The event shape."""
         return self.event
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-        return self.event
-
-    @property
-    def shared(self) -> bool:
-        """Each sample has its own."""
-        return False
 
     def apply(self, v: Array) -> Any:
         """Return P v."""
@@ -321,6 +321,4 @@ class Permutation:
 
     def take(self, rows: Any) -> Permutation:
         """Return the permutations of these rows."""
-        if isinstance(rows, slice):
-            return Permutation(self.index[rows, ...], self.event)
-        return Permutation(namespace(self.index).take(self.index, rows, axis=0), self.event)
+        return Permutation(_rows(self.index, rows), self.event)

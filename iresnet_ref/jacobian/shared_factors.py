@@ -7,11 +7,11 @@ from functools import reduce
 from typing import Any
 
 from iresnet_ref.arrays import Array, namespace
-from iresnet_ref.jacobian.factors import Factor
+from iresnet_ref.jacobian.factors import Factor, SharedFactor, SquareFactor
 
 
 @dataclass(frozen=True)
-class SharedDiagonal:
+class SharedDiagonal(SquareFactor, SharedFactor):
     """v ↦ D v with one diagonal for all samples, `entries` of shape (*event)."""
 
     entries: Array
@@ -21,16 +21,6 @@ class SharedDiagonal:
         """The event shape."""
         return tuple(self.entries.shape)
 
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-        return tuple(self.entries.shape)
-
-    @property
-    def shared(self) -> bool:
-        """One diagonal serves all samples."""
-        return True
-
     def apply(self, v: Array) -> Any:
         """Return D v."""
         return v * self.entries
@@ -39,14 +29,9 @@ class SharedDiagonal:
         """Return Dᵀ u = D u."""
         return u * self.entries
 
-    def take(self, rows: Any) -> SharedDiagonal:
-        """Return itself: it has no rows."""
-        del rows
-        return self
-
 
 @dataclass(frozen=True)
-class Rearranged:
+class Rearranged(SharedFactor):
     """v ↦ v with its event axes permuted, then reshaped: an isometry of every p-norm."""
 
     event: tuple[int, ...]
@@ -63,11 +48,6 @@ class Rearranged:
         """The shape afterwards."""
         return self.out
 
-    @property
-    def shared(self) -> bool:
-        """It is the same for all samples."""
-        return True
-
     def apply(self, v: Array) -> Any:
         """Return the rearranged v."""
         lead = tuple(v.shape[: v.ndim - len(self.event)])
@@ -78,11 +58,6 @@ class Rearranged:
         lead = tuple(u.shape[: u.ndim - len(self.out)])
         u = namespace(u).reshape(u, (*lead, *(self.event[axis] for axis in self.axes)))
         return _permuted(u, tuple(self.axes.index(axis) for axis in range(len(self.axes))))
-
-    def take(self, rows: Any) -> Rearranged:
-        """Return itself: it has no rows."""
-        del rows
-        return self
 
 
 def _permuted(v: Array, axes: tuple[int, ...]) -> Any:

@@ -55,7 +55,7 @@ def logdet_of_inverse(
 
     Shapes: y (batch, *event). `rtol` (default u^(3/4)) and `throw` are those of `invert`.
     Raises: as `invert` and `logdet`; ConvergenceError with `.result` where rounding keeps a row above rtol, unless
-    `throw=False`. Reference: [B19] eq. 2 and Thm 1.
+    `throw=False`. Reference: [B19] Thm 1 and §3.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))

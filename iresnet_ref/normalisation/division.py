@@ -1,4 +1,4 @@
-"""W/max(1, σ̂/c): a weight divided by a proved bound on its norm."""
+"""W/max(1, σ̂/c): a weight divided by a proved bound on its norm ([B19] §2.1)."""
 
 from __future__ import annotations
 

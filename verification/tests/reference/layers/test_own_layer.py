@@ -24,9 +24,8 @@ def block_and_points(rows: int = 4) -> tuple[ir.ResidualBlock, Any]:
     return ir.ResidualBlock(own_layer(0.9, 0, np.zeros(1))), np.random.default_rng(0).standard_normal((rows, 3))
 
 
-def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    page_of_layers.__wrapped__(2)
-    assert capsys.readouterr().out.splitlines() == [
+def test_the_page_runs() -> None:
+    assert page_of_layers(2)["printed"].splitlines() == [
         "True (4,) ['0.weight', '0.bias', '1.omega', '2.weight', '2.bias']", "True",
     ]  # fmt: skip
 

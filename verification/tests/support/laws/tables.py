@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -167,11 +168,12 @@ def skipping(lipschitz: float, seed: int, like: Any) -> ir.Branch:
 
 @cache
 def page_of_layers(blocks: int) -> dict[str, Any]:
-    """Return the names that the first blocks of Python in docs/layers.md make."""
+    """Return the names that the first blocks of Python in docs/layers.md make, and as "printed" what they print."""
     names: dict[str, Any] = {"__name__": "page_of_layers"}
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/layers.md").read_text("utf-8"), re.S)[:blocks]:
-        exec(compile(block, "docs/layers.md", "exec", dont_inherit=True), names)
-    return names
+    with redirect_stdout(io.StringIO()) as printed:
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/layers.md").read_text("utf-8"), re.S)[:blocks]:
+            exec(compile(block, "docs/layers.md", "exec", dont_inherit=True), names)
+    return {**names, "printed": printed.getvalue()}
 
 
 def own_layer(lipschitz: float, seed: int, like: Any) -> ir.Branch:
