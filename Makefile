@@ -37,7 +37,7 @@ $(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,campaign,gallery,examples]' \
-		pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy basedpyright
+		clarabel pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy basedpyright
 	@touch $@ $(VENV)/.installed-audit $(VENV)/.installed-examples
 
 ifdef SUBJECT

@@ -116,17 +116,26 @@ class ResidualBlock:
 
 @public
 def certify(subject: Branch | ResidualBlock) -> Certificate:
-    """Return a proved bound on Lip(g): the product of proved operator norms and activation constants, rounded up.
+    """Return the tightest bound on Lip(g) that is proved here, and keep it: the product of norms, or incremental quadratic constraints.
 
-    The certificate belongs to the weights as they are now: branches are values, so it is computed once per object.
-    Where no bound is proved, `bound` is inf and `reason` names the layer.
-    Raises HostArithmeticError where the host flushes subnormal numbers to zero; the norms are proved in its float64.
+    The product multiplies proved operator norms and activation constants. In the 2-norm multipliers t ≥ 0 for the slopes of all
+    activations prove more, Lip(g) ≤ √ρ wherever a matrix M(t, ρ) ⪰ 0: .58 for a product of .9 at 64-128-64. They are looked for, in
+    seconds for widths in the hundreds, and one Cholesky factorisation proves them. `reason` says which bound it is. Where none is
+    proved `bound` is inf, and `reason` names the layer.
 
-    Reference: [B19] §2 (Lip of a composition); Rump 2006 for the norms.
+    The certificate belongs to the weights as they are now: branches are values, so it is computed once per object, and everything that
+    reads `F.contraction()` uses it from then on. `F.certificate` starts no search: it is the product until `certify` was called.
+    Raises HostArithmeticError where the host flushes subnormal numbers to zero; all is proved in its float64.
+
+    Reference: [B19] §2 (Lip of a composition); Rump 2006 for the norms; Fazlyab and others 2019 (arXiv 1906.04893).
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> c = ir.certify(ir.mlp((2, 8, 2), lipschitz=0.9, like=np.zeros(1)))
-    >>> c.proved and 0 < c.bound <= 0.9
+    >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), activation="elu", lipschitz=0.9))
+    >>> before = F.contraction()
+    >>> c = ir.certify(F)
+    >>> c.proved and 0 < c.bound == F.contraction() < before <= 0.9
     True
     """
-    return subject.certificate
+    branch = subject.branch if isinstance(subject, ResidualBlock) else subject
+    branch.tighten()
+    return branch.certificate

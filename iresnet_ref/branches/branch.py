@@ -23,6 +23,7 @@ from iresnet_ref.arrays import (
     row_norm,
 )
 from iresnet_ref.branches.certificate import Certificate, product_certificate
+from iresnet_ref.branches.certificates.tightest import tightest_certificate
 from iresnet_ref.error_analysis.forward import no_error, running_error
 from iresnet_ref.error_analysis.variance import variance_along
 from iresnet_ref.errors import ShapeError
@@ -40,7 +41,7 @@ class Branch:
     """g = layer_n ∘ ⋯ ∘ layer_1 on events of `event_shape`.
 
     `g(x)` is the value, `g.linearize(x)` the value and J_g(x) as a `Chain`; `g.certificate` a proved bound on Lip(g) in the
-    `norm` of events: 2, or 1 or ∞ (`iresnet_ref.norms.induced`).
+    `norm` of events: 2, or 1 or ∞ (`iresnet_ref.norms.induced`); `ir.certify(g)` looks for the tightest.
     """
 
     layers: tuple[Layer, ...]
@@ -108,15 +109,28 @@ class Branch:
 
     @property
     def certificate(self) -> Certificate:
-        """A proved bound on Lip(g), computed once."""
-        self._certify()
-        proved: Certificate = self.__dict__["_certificate"]
+        """The best bound on Lip(g) that is proved so far: the product, or what `tighten` has found. It starts no search."""
+        found: Certificate | None = self.__dict__.get("_tightest")
+        return self.product if found is None else found
+
+    @property
+    def product(self) -> Certificate:
+        """The product of the layers' proved bounds, computed once. It bounds every rotation of J_g as well, which the others do not."""
+        self._multiply()
+        proved: Certificate = self.__dict__["_product"]
         return proved
 
     @outside_the_graph
-    def _certify(self) -> None:
-        if "_certificate" not in self.__dict__:
-            object.__setattr__(self, "_certificate", product_certificate(self.layers, self.norm))
+    def _multiply(self) -> None:
+        if "_product" not in self.__dict__:
+            object.__setattr__(self, "_product", product_certificate(self.layers, self.norm))
+
+    @outside_the_graph
+    def tighten(self) -> None:
+        """Look for the tightest certificate, once, and keep it (`branches.certificates`)."""
+        if "_tightest" not in self.__dict__:
+            found = tightest_certificate(self.layers, self.event_shape, self.norm, self.product)
+            object.__setattr__(self, "_tightest", found)
 
     def running_error(self, x: Any, flushed: float = 0.0) -> tuple[Any, Any, float, Any]:
         """Return (ĝ, s, a, b): ĝ = fl g(x), s ≥ ‖ĝ − g(x)‖ per row, and |s(x′) − s(x)| ≤ a‖x − x′‖ + b for every x′.

@@ -75,7 +75,7 @@ def hidden_space(block: ResidualBlock) -> Hidden | None:
     )
     bounds = [layer.norm_bound(branch.norm) for layer in (*middle, last)]
     gain = max(math.prod(bounds), rounding.smallest_normal(branch.like))
-    return Hidden(ResidualBlock(reduced, block.certificate.bound), first, last, gain)
+    return Hidden(ResidualBlock(reduced, block.branch.product.bound), first, last, gain)
 
 
 def is_cheaper(branch: Branch, batch: int) -> bool:

@@ -74,7 +74,7 @@ def _solve(block: ResidualBlock, y: Any, goal: Goal, method: InverseMethod) -> t
         return *iterate(block, NewtonSteps(block, y, goal), goal), "newton"
     space = None
     if isinstance(method, Hidden) or (isinstance(method, Automatic) and is_cheaper(block.branch, y.shape[0])):
-        space = hidden_space(block) if block.certificate.bound < 1.0 and goal.limit > 3 else None
+        space = hidden_space(block) if block.branch.product.bound < 1.0 and goal.limit > 3 else None
     if space is not None:
         point, rows, accelerated = iterate_hidden(block, y, goal, space)
         return point, rows, "hidden anderson" if accelerated else "hidden banach"

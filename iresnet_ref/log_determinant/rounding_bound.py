@@ -49,7 +49,7 @@ def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> A
     xp = namespace(x)
     u = rounding.unit_roundoff(x)
     unproved = xp.full(x.shape[:1], math.inf, dtype=x.dtype, device=device(x))
-    product = block.certificate.bound  # proved once; only the 2-norm is treated below
+    product = block.branch.product.bound  # of every rotation, which no other bound is; only the 2-norm is treated below
     if product >= 1.0 or block.norm != 2.0:
         return unproved
     layers = block.branch.layers

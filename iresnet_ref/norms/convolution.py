@@ -119,6 +119,12 @@ def symbol_error(kernel: Host) -> float:
     return up(3.0 * gamma(kw + 2 * kh + 4, _U) * absolute)
 
 
+def symbol_terms(kernel: Host) -> int:
+    """Return k with |Re B̂(ω) − Re B(ω)| ≤ γ_k Σ_t |K_t| entry by entry, and likewise of Im: 2(kw + 2kh + 4), since 2γ_m ≤ γ_2m."""
+    kh, kw = kernel.shape[2:]
+    return 2 * (kw + 2 * kh + 4)
+
+
 @cache
 def circle(n: int) -> Host:
     """Return (cos, sin)(2πk/n) for k < n, each within 1.01u: Taylor's series in integers scaled by 2¹²⁸.

@@ -68,7 +68,7 @@ def test_readme_python_runs(
         exec(reference, {})
     finally:
         sys.modules.pop("my_flow", None)
-    assert "Certificate(bound=0.8" in capsys.readouterr().out
+    assert "Certificate(bound=0.3" in capsys.readouterr().out
 
 
 def test_readme_subject_passes_its_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Proved Lipschitz constants of branches that are tighter than the product of norms."""
