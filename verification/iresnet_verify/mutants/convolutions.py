@@ -78,7 +78,7 @@ def centre_only(kernel: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """x + K ⋆ x with K smooth and divided by what `norm` says, so that g attains its norm everywhere."""
+    """x + K ⋆ x with K smooth and divided by `norm`(K), so that g attains its norm everywhere."""
 
     def __init__(self, seed: int, norm: Norm) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Block(nn.Module):
 
 
 def normalised_by(norm: Norm) -> Factory:
-    """The block divided by what `norm` says of its kernel, and claimed to be L."""
+    """The block whose kernel K is divided by `norm`(K), claimed to have Lip(g) ≤ L."""
 
     def build(seed: int) -> Subject:
         block = Block(seed, norm)

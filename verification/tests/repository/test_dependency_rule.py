@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ FORBIDDEN = {  # who may not import what; everything after a package in the chai
     "iresnet_backends": {"iresnet_verify", "benchmarks", "examples"},
     "iresnet_verify": {"benchmarks", "examples"},
 }
-OF_THE_REFERENCE = {"array_api_compat", "array_api_extra", "numpy", "iresnet_ref"}
+OF_THE_REFERENCE = {"array_api_compat", "numpy", "iresnet_ref"}
 
 
 def modules(package: str) -> list[Path]:
@@ -101,6 +103,12 @@ def test_numpy_in_the_reference_is_on_the_host_side_only() -> None:
 def test_the_list_of_host_side_rooms_is_not_stale() -> None:
     using = {_room(path) for path in modules("iresnet_ref") if numpy_calls(ast.parse(path.read_text("utf-8")))}
     assert set(HOST_SIDE) <= using
+
+
+def test_the_reference_imports_each_of_its_dependencies() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    used = {name for path in modules("iresnet_ref") for name in imports(ast.parse(path.read_text("utf-8")), "iresnet_ref")}
+    assert {re.split(r"[<>=~! ]", line)[0].replace("-", "_") for line in wanted} <= used
 
 
 def _room(path: Path) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_verify import Subject
-from iresnet_verify.mutants import bounds
+from iresnet_verify.mutants import bounds, convolutions
 from iresnet_verify.mutants.inverse.round_trips import Slow
 from iresnet_verify.mutants.networks import Effective, Frozen, Residual, banach, dtype_of, mlp
 
@@ -198,6 +198,7 @@ CORRECT: dict[str, Callable[[int], Subject]] = {
     "saturating": squashed,
     "saturating float32": lambda s: squashed(s, "float32"),
     "identity": identity,
+    "convolution divided by its norm": convolutions.normalised_by(convolutions.true_norm),
     "images": images,
     "composition": flow,
     "composition float32": lambda s: flow(s, "float32"),
