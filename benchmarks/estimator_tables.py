@@ -59,7 +59,7 @@ def estimate(f: ir.ResidualBlock, x: Host, rows: int, **options: Any) -> ir.LogD
 
 
 @dataclass(frozen=True)
-class Price:
+class ErrorAndCost:
     """Mean-squared error in nats² and mean cost in products with J, exact traces counted as one product each."""
 
     error: float
@@ -71,11 +71,11 @@ class Price:
         return self.error * self.cost
 
 
-def price(f: ir.ResidualBlock, x: Host, rows: int, **options: Any) -> Price:
+def error_and_cost(f: ir.ResidualBlock, x: Host, rows: int, **options: Any) -> ErrorAndCost:
     truth = float(ir.logdet(f, x[None], method="exact").value[0])
     result = estimate(f, x, rows, **options)
     error = float(np.mean((np.asarray(result.value) - truth) ** 2))
-    return Price(error, float(np.mean(result.evaluations)) + result.exact_traces)
+    return ErrorAndCost(error, float(np.mean(result.evaluations)) + result.exact_traces)
 
 
 BRANCHES: dict[str, ir.ResidualBlock] = {
@@ -99,15 +99,15 @@ def cost_table(rows: int = 4000) -> dict[str, dict[str, float]]:
         x = np.random.default_rng(1).standard_normal(f.branch.event_shape)
         gaussian = ir.Probes(seed=1, kind="gaussian")
         naive = {
-            f"geometric(½), {n} certain": price(
+            f"geometric(½), {n} certain": error_and_cost(
                 f, x, rows, lengths=ir.roulette.geometric(0.5, n), probes=gaussian, exact_traces=0, allow_infinite_variance=True
             )
             for n in (1, 20)
         }
         ours = {
-            "default": price(f, x, rows, probes=ir.Probes(seed=2)),
-            "4 Hadamard": price(f, x, rows // 4, probes=ir.Probes(seed=2, kind="hadamard", block=4)),
-            "16 Hadamard": price(f, x, rows // 8, probes=ir.Probes(seed=2, kind="hadamard", block=16)),
+            "default": error_and_cost(f, x, rows, probes=ir.Probes(seed=2)),
+            "4 Hadamard": error_and_cost(f, x, rows // 4, probes=ir.Probes(seed=2, kind="hadamard", block=4)),
+            "16 Hadamard": error_and_cost(f, x, rows // 8, probes=ir.Probes(seed=2, kind="hadamard", block=16)),
         }
         table[name] = {
             f"{mine} / {theirs}": q.product / p.product for mine, p in ours.items() for theirs, q in naive.items()

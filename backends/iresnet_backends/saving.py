@@ -53,7 +53,7 @@ def save(path: str | Path, subject: Any) -> None:
     (their values would be rounded) and for objects that are not in `TYPES`, BackendUnavailableError without safetensors.
 
     >>> import tempfile, pathlib, numpy as np, iresnet_ref as ir
-    >>> flow = ir.Flow([ir.bijections.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2)))]).initialise(np.eye(2))
+    >>> flow = ir.Flow([ir.bijections.ActNorm.uninitialised((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2)))]).initialise(np.eye(2))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(pathlib.Path(folder) / "flow.safetensors", flow)
     ...     again = load(pathlib.Path(folder) / "flow.safetensors")

@@ -19,8 +19,8 @@ def dense(d: int, padding: int, width: int, blocks: int, *, like: Any, seed: int
     steps: list[Any] = [ir.bijections.ZeroPad((d,), padding)] if padding else []
     for i in range(blocks):
         branch = ir.mlp((n, width, n), seed=1000 * seed + i, like=like)
-        steps += [ir.bijections.ActNorm.fresh((n,), like), ir.ResidualBlock(branch)]
-    return [*steps, ir.bijections.ActNorm.fresh((n,), like)]
+        steps += [ir.bijections.ActNorm.uninitialised((n,), like), ir.ResidualBlock(branch)]
+    return [*steps, ir.bijections.ActNorm.uninitialised((n,), like)]
 
 
 def vectors(x: Images, like: Any) -> Any:

@@ -70,7 +70,7 @@ def step_seconds(block: ir.ResidualBlock, shape: tuple[int, ...], rows: int, rec
     The series has as many terms as the recipe expects of the roulette, so that two batches differ by their rows alone.
     """
     x = from_host(np.random.default_rng(0).standard_normal((rows, *shape)), like)
-    flow = ir.Flow([ir.bijections.ActNorm.fresh(shape, like), block]).initialise(x)
+    flow = ir.Flow([ir.bijections.ActNorm.uninitialised(shape, like), block]).initialise(x)
     state = start(flow, lipschitz=recipe.lipschitz)
     estimate = options(replace(recipe.training, estimator="series"), recipe.lipschitz)
     found = []

@@ -137,15 +137,15 @@ def flow(recipe: Recipe, event_shape: tuple[int, ...], levels: int, like: Any) -
 
     def steps(shape: tuple[int, ...], scales: tuple[Scale, ...]) -> list[Any]:
         if not scales:
-            return [ir.bijections.ActNorm.fresh(shape, like)]
+            return [ir.bijections.ActNorm.uninitialised(shape, like)]
         scale, *rest = scales
         made: list[Any] = [ir.bijections.Squeeze(shape)] if scale.squeeze else []
         shape = made[0].out_shape if made else shape
         for _ in range(scale.blocks):
-            made += [ir.bijections.ActNorm.fresh(shape, like), block(shape, scale)]
+            made += [ir.bijections.ActNorm.uninitialised(shape, like), block(shape, scale)]
         if not scale.factor_out:
             return made + steps(shape, tuple(rest))
-        made.append(ir.bijections.ActNorm.fresh(shape, like))
+        made.append(ir.bijections.ActNorm.uninitialised(shape, like))
         half = (shape[0] - shape[0] // 2, *shape[1:])
         return [*made, ir.bijections.FactorOut(shape, steps(half, tuple(rest)))]
 
@@ -158,9 +158,9 @@ def flow(recipe: Recipe, event_shape: tuple[int, ...], levels: int, like: Any) -
             (shape[0], recipe.dense.width, shape[0]), activation=recipe.activation, lipschitz=recipe.lipschitz,
             seed=next(seeds), like=like,
         )  # fmt: skip
-        made += [ir.bijections.ActNorm.fresh(shape, like), ir.ResidualBlock(branch)]
+        made += [ir.bijections.ActNorm.uninitialised(shape, like), ir.ResidualBlock(branch)]
     if recipe.dense.blocks:
-        made.append(ir.bijections.ActNorm.fresh(shape, like))
+        made.append(ir.bijections.ActNorm.uninitialised(shape, like))
     return ir.Flow(made)
 
 

@@ -66,7 +66,7 @@ def train(data: Images, name: str, lipschitz: float | None, options: argparse.Na
     steps = options.steps or int(own["steps"])
     network = dense(data.x[0].size, int(own["padding"]), options.width, options.blocks, like=array, seed=seed)
     noisy = data.x[:1000] + 0.1 * np.random.default_rng(seed).standard_normal(data.x[:1000].shape)
-    model = Classifier.fresh(network, CLASSES).initialise(vectors(noisy, array))
+    model = Classifier.with_zero_head(network, CLASSES).initialise(vectors(noisy, array))
     settings = Settings(own["learning_rate"], weight_decay=options.weight_decay, clip=5.0, warm_up=20, average=0.98)
 
     def loss(model: Classifier, step: int) -> Loss:

@@ -61,12 +61,12 @@ def flow(data: Points, options: argparse.Namespace, like: Any) -> ir.Flow:
     room. Enlarging costs nothing: Lip(g) does not change, and the ActNorms count it in the log-determinant.
     """
     x = from_host(data[:2048], like)
-    first = ir.bijections.ActNorm.fresh((2,), like).initialise(x)
+    first = ir.bijections.ActNorm.uninitialised((2,), like).initialise(x)
     steps: list[Any] = [replace(first, log_scale=first.log_scale + math.log(options.zoom))]
     for i in range(options.blocks):
         sizes = (2, options.width, options.width, 2)
         branch = ir.mlp(sizes, activation=options.activation, lipschitz=LIPSCHITZ, seed=1000 * options.seed + i, like=like)
-        between = replace(ir.bijections.ActNorm.fresh((2,), like), initialised=i + 1 < options.blocks)
+        between = replace(ir.bijections.ActNorm.uninitialised((2,), like), initialised=i + 1 < options.blocks)
         steps += [ir.ResidualBlock(branch), between]
     return ir.Flow(steps).initialise(x)
 

@@ -100,7 +100,7 @@ def trained_certified(steps: int = STEPS) -> Classifier:
     """The same network and the same task, Lip(g) ≤ .9 proved after every step."""
     data = digits()
     branch = ir.convnet(EVENT, channels=CHANNELS, kernels=(3, 1, 3), activation="elu", lipschitz=CLAIMED)
-    fresh = Classifier.fresh([ir.ResidualBlock(branch)], 10)
+    fresh = Classifier.with_zero_head([ir.ResidualBlock(branch)], 10)
 
     def loss(model: Classifier, step: int) -> Any:
         rows = minibatch(len(data), BATCH, step)

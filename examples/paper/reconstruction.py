@@ -97,7 +97,7 @@ def network(task: Task, options: argparse.Namespace, like: Any) -> Classifier:
         scale = {name: np.sqrt(2.0 / size(p.shape[1:]) / np.mean(p**2)) for name, p in host.items() if p.ndim == 4}
         first = {name: from_host(p * scale.get(name, 0.0), like) for name, p in host.items()}
         steps.append(ir.ResidualBlock(branch.with_parameters(first)))
-    return Classifier.fresh(steps, int(task.train.labels.max()) + 1)
+    return Classifier.with_zero_head(steps, int(task.train.labels.max()) + 1)
 
 
 def train(task: Task, lipschitz: float | None, options: argparse.Namespace) -> Classifier:

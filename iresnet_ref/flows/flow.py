@@ -39,7 +39,7 @@ class Flow:
     Reference: [B19] §3, [C19] §2.
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> flow = ir.Flow([ir.bijections.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 16, 2)))])
+    >>> flow = ir.Flow([ir.bijections.ActNorm.uninitialised((2,)), ir.ResidualBlock(ir.mlp((2, 16, 2)))])
     >>> x = np.asarray([[0.0, 1.0], [2.0, 5.0], [4.0, 3.0]])
     >>> flow = flow.initialise(x)
     >>> flow.log_prob(x).value.shape, flow.sample(4, seed=1).shape

@@ -14,7 +14,7 @@ from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.estimator import Estimator
 from iresnet_ref.log_determinant.exact import exact_logdet, signed_logdet
-from iresnet_ref.log_determinant.interval import FEWEST_REPLICATES, replicates_needed, spread
+from iresnet_ref.log_determinant.interval import FEWEST_REPLICATES, error_and_skewness, replicates_needed
 from iresnet_ref.log_determinant.length_distributions import Table
 from iresnet_ref.log_determinant.methods import (
     Arnoldi,
@@ -119,6 +119,6 @@ def _estimate(estimator: Estimator, probes: Probes, x: Any, rank: int, method: s
         return LogDet(value[0, :], zero, bias, indices(np.zeros(x.shape[0]), x), method, 0, exact)
     estimates, evaluations = estimator.estimates(probes, x)
     value = xp.mean(estimates, axis=0)
-    error, skewness = spread(estimates, value, estimator.noise, variance)
+    error, skewness = error_and_skewness(estimates, value, estimator.noise, variance)
     evaluations = indices(evaluations, x)
     return LogDet(value, error, bias, evaluations, method, probes.count, exact, skewness, replicates_needed(probes))

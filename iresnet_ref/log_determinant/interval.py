@@ -40,11 +40,11 @@ def replicates_needed(probes: Probes) -> int:
     return max(FEWEST_REPLICATES, signs)
 
 
-def spread(estimates: Any, mean: Any, size: float, variance_bound: float) -> tuple[Any, Any]:
+def error_and_skewness(estimates: Any, mean: Any, size: float, variance_bound: float) -> tuple[Any, Any]:
     """Return the standard error √(Σ(Y − mean)²/((n − 1)n)) of the mean of n replicates and their skewness m₃/m₂^{3/2}.
 
     Replicates whose standard deviation is at most 4u(|mean| + size), `size` that of the numbers which an estimate adds up, are
-    alike to rounding: √(variance_bound/n) and 0, unless the spread is larger. NaN below the fewest that say anything.
+    alike to rounding: √(variance_bound/n) and 0, unless the variance is larger. NaN below the fewest from which it can be told.
     """
     xp = namespace(estimates)
     n = estimates.shape[0]

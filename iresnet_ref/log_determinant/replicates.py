@@ -60,7 +60,7 @@ def require_reach(count: float, wanted: float, products: float) -> int:
 
 
 def exact_in_products(chain: Chain) -> float:
-    """Return the price per row of the exact determinant, in products with J."""
+    """Return the cost per row of the exact determinant, in products with J."""
     factors = chain.narrowest().factors
     n = size(factors[0].in_shape)
     first = next((i for i, f in enumerate(factors) if not f.shared), len(factors))

@@ -30,7 +30,7 @@ class Classifier:
     `steps` are residual blocks and bijections, as those of `ir.Flow`. Raises: ShapeError, DTypeError.
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> model = Classifier.fresh([ir.ResidualBlock(ir.mlp((2, 8, 2)))], 3)
+    >>> model = Classifier.with_zero_head([ir.ResidualBlock(ir.mlp((2, 8, 2)))], 3)
     >>> model(np.ones((4, 2))).shape
     (4, 3)
     """
@@ -46,14 +46,14 @@ class Classifier:
         if len(classes) != 1 or tuple(self.weight.shape) != (*classes, d):
             raise ShapeError(
                 f"classifier: expected weight (classes, {d}) and bias (classes,), got {tuple(self.weight.shape)} and {classes}; "
-                "try Classifier.fresh(steps, classes)"
+                "try Classifier.with_zero_head(steps, classes)"
             )
         for array in (*steps.parameters().values(), self.bias):
             require_alike(array, self.weight, "classifier")
 
     @classmethod
     @public
-    def fresh(cls, steps: Any, classes: int) -> Classifier:
+    def with_zero_head(cls, steps: Any, classes: int) -> Classifier:
         """Return one whose head is zero: every class is as likely, and the first step moves the head alone."""
         if classes < 1:
             raise ShapeError(f"classifier: expected classes ≥ 1, got {classes}; try as many as there are labels")

@@ -46,7 +46,7 @@ def maximum_likelihood(
     Raises: ShapeError, DTypeError, NonFiniteError. Reference: [B19] §4, [C19] eq. 8.
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> flow = ir.Flow([ir.bijections.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2)))]).initialise(np.eye(2))
+    >>> flow = ir.Flow([ir.bijections.ActNorm.uninitialised((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2)))]).initialise(np.eye(2))
     >>> loss = maximum_likelihood(flow, np.eye(2))
     >>> loss.value.shape, sorted(loss.gradients)[:2]
     ((), ['0.log_scale', '0.shift'])
@@ -103,7 +103,7 @@ def classification(
     Raises: ShapeError, DTypeError, NonFiniteError.
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> model = Classifier.fresh([ir.ResidualBlock(ir.mlp((2, 8, 2)))], 3)
+    >>> model = Classifier.with_zero_head([ir.ResidualBlock(ir.mlp((2, 8, 2)))], 3)
     >>> loss = classification(model, np.eye(2), np.asarray([0, 2]))
     >>> bool(abs(loss.value - np.log(3.0)) < 1e-12)
     True

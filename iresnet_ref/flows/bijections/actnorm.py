@@ -27,7 +27,7 @@ class ActNorm(ClosedForm):
 
     >>> import numpy as np
     >>> x = np.array([[1.0, 5.0], [3.0, 9.0]])
-    >>> a = ActNorm.fresh((2,)).initialise(x)
+    >>> a = ActNorm.uninitialised((2,)).initialise(x)
     >>> a(x).tolist(), a.initialised
     ([[-1.0, -1.0], [1.0, 1.0]], True)
     """
@@ -42,12 +42,12 @@ class ActNorm(ClosedForm):
         if not channels or any(tuple(p.shape) != channels for p in (self.log_scale, self.shift)):
             raise ShapeError(
                 f"actnorm: expected log_scale and shift of shape {channels or '(channels,)'} for events {self.event_shape}, "
-                f"got {tuple(self.log_scale.shape)} and {tuple(self.shift.shape)}; try ActNorm.fresh(event_shape)"
+                f"got {tuple(self.log_scale.shape)} and {tuple(self.shift.shape)}; try ActNorm.uninitialised(event_shape)"
             )
 
     @classmethod
     @public
-    def fresh(cls, event_shape: tuple[int, ...], like: Array | None = None) -> ActNorm:
+    def uninitialised(cls, event_shape: tuple[int, ...], like: Array | None = None) -> ActNorm:
         """Return one that waits for `initialise`; `like` gives namespace, dtype and device (default: NumPy float64)."""
         require_event(event_shape, "actnorm")
         like = np.zeros(1) if like is None else like

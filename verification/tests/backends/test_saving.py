@@ -28,7 +28,7 @@ safetensors = pytest.importorskip("safetensors.numpy")
 def flow(like: Any) -> ir.Flow:
     x = from_host(np.random.default_rng(1).standard_normal((16, 3)), like)
     block = ir.ResidualBlock(ir.mlp((3, 8, 3), activation="elu", lipschitz=0.9, seed=2, like=like), 0.95)
-    norm, mixing = ir.bijections.ActNorm.fresh((3,), like), ir.bijections.PLULinear.rotation((3,), seed=3, like=like)
+    norm, mixing = ir.bijections.ActNorm.uninitialised((3,), like), ir.bijections.PLULinear.rotation((3,), seed=3, like=like)
     steps = [norm, block, mixing, norm]
     return ir.Flow(steps, options=ir.Options(logdet=ir.Series(5, probes=ir.Probes(seed=9, count=2)))).initialise(x)
 
@@ -66,7 +66,7 @@ def test_log_prob_has_the_same_bits_after_loading(key: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("initialised", [False, True])
 def test_an_actnorm_stays_as_initialised_as_it_was(initialised: bool, tmp_path: Path) -> None:
-    actnorm = ir.bijections.ActNorm.fresh((2,))
+    actnorm = ir.bijections.ActNorm.uninitialised((2,))
     x = np.asarray([[1.0, 2.0], [3.0, 5.0]])
     actnorm = actnorm.initialise(x) if initialised else actnorm
     save(tmp_path / "a", actnorm)
@@ -218,7 +218,7 @@ def test_a_failed_save_leaves_the_old_file_alone(tmp_path: Path) -> None:
         (object(), "got object at the top"),
         (ir.Flow([block], options=ir.Options(ir.Roulette(ir.roulette.geometric(0.9)))), r"at options\.logdet\.lengths; .*number"),
         (ir.Roulette(ir.roulette.LengthDistribution(lambda k: 2.0 ** (1 - k), 0.5)), "at lengths; try: save with a number"),
-        (ir.bijections.ActNorm.fresh((2,), digits50().asarray([0.0])), "arbitrary precision"),
+        (ir.bijections.ActNorm.uninitialised((2,), digits50().asarray([0.0])), "arbitrary precision"),
     ]:
         with pytest.raises(ir.DTypeError, match=message):
             save(path, bad)

@@ -51,11 +51,11 @@ def test_every_saved_model_becomes_subjects_that_pass(tmp_path: Path) -> None:
     audited = paper("audited")
     with pytest.raises(FileNotFoundError, match=r"expected models in .* run make examples"):
         audited.models(tmp_path)
-    flow = ir.Flow([ir.bijections.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))]).initialise(np.eye(2))
+    flow = ir.Flow([ir.bijections.ActNorm.uninitialised((2,)), ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))]).initialise(np.eye(2))
     state = fit(start(flow), lambda model, step: maximum_likelihood(model, np.eye(2)), 2)
     save(tmp_path / "a.safetensors", state)
     steps = [ir.bijections.ZeroPad((1,), 2), ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.5))]
-    save(tmp_path / "b.safetensors", Classifier.fresh(steps, 4))
+    save(tmp_path / "b.safetensors", Classifier.with_zero_head(steps, 4))
     image = ir.bijections.FactorOut((4, 1, 1), [ir.ResidualBlock(ir.convnet((2, 1, 1), channels=3, kernels=(1, 1), lipschitz=0.5))])
     save(tmp_path / "c.safetensors", ir.Flow([ir.bijections.Logit((1, 2, 2), levels=17), ir.bijections.Squeeze((1, 2, 2)), image]))
     found = audited.models(tmp_path)
@@ -74,7 +74,8 @@ def test_large_models_become_torch_subjects_without_log_determinants() -> None:
     torch = pytest.importorskip("torch")
     audited, shape = paper("audited"), (1, 18, 18)
     block = ir.ResidualBlock(ir.convnet((4, 9, 9), channels=2, lipschitz=0.5))
-    made = {"flow": ir.Flow([ir.bijections.Squeeze(shape), block]), "features": Classifier.fresh([ir.bijections.Squeeze(shape), block], 4)}
+    steps = [ir.bijections.Squeeze(shape), block]
+    made = {"flow": ir.Flow(steps), "features": Classifier.with_zero_head(steps, 4)}
     for kind, model in made.items():
         whole, alone = audited.subjects("large", model)
         assert whole.name == f"large: {kind}"

@@ -121,7 +121,7 @@ def test_backends_agree(name: str, key: str) -> None:
 def test_actnorm_normalises_its_first_batch_and_no_other() -> None:
     rng = np.random.default_rng(10)
     x = rng.standard_normal((64, *SHAPE)) * 5.0 + 3.0
-    a = ir.bijections.ActNorm.fresh(SHAPE).initialise(x)
+    a = ir.bijections.ActNorm.uninitialised(SHAPE).initialise(x)
     y = a(x)
     assert np.abs(y.mean(axis=(0, 2, 3))).max() < 1e-14 * 64
     assert np.abs(y.std(axis=(0, 2, 3)) - 1.0).max() < 1e-13
@@ -131,14 +131,14 @@ def test_actnorm_normalises_its_first_batch_and_no_other() -> None:
 
 def test_actnorm_keeps_the_scale_of_a_constant_channel() -> None:
     x = np.stack([np.full(6, 0.1), np.arange(6.0)], axis=1)
-    a = ir.bijections.ActNorm.fresh((2,)).initialise(x)
+    a = ir.bijections.ActNorm.uninitialised((2,)).initialise(x)
     assert a.log_scale[0] == 0.0
     assert np.isfinite(a(x)).all()
 
 
 def test_actnorm_refuses_to_run_before_it_is_initialised() -> None:
     with pytest.raises(ValueError, match="actnorm: expected initialised scales, got none; call flow"):
-        ir.bijections.ActNorm.fresh((2,))(np.ones((1, 2)))
+        ir.bijections.ActNorm.uninitialised((2,))(np.ones((1, 2)))
 
 
 def test_squeeze_is_pixel_unshuffle() -> None:
@@ -196,7 +196,7 @@ def test_dequantised_bytes_are_given_back_by_floor(key: str) -> None:
         (lambda: ir.bijections.Composition(()), ir.ShapeError, "at least one step"),
         (lambda: ir.bijections.Composition((lambda x: x,)), ir.DTypeError, "residual blocks or bijections, got function"),
         (lambda: ir.bijections.Composition((ir.bijections.ZeroPad((2,), 1),) * 2), ir.ShapeError, "step 1 to take events"),
-        (lambda: ir.bijections.ActNorm.fresh((2,)).initialise(np.zeros((0, 2))), ir.ShapeError, "a batch with rows"),
+        (lambda: ir.bijections.ActNorm.uninitialised((2,)).initialise(np.zeros((0, 2))), ir.ShapeError, "a batch with rows"),
     ],
 )
 def test_bad_input_is_refused(call: Callable[[], Any], error: type[Exception], message: str) -> None:

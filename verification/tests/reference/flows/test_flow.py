@@ -263,7 +263,7 @@ def test_initialise_sets_every_actnorm_once() -> None:
     rng = np.random.default_rng(11)
     x = rng.standard_normal((128, 2)) * [3.0, 0.1] + [10.0, -2.0]
     blocks = [ir.ResidualBlock(ir.mlp((2, 8, 2), seed=s)) for s in (1, 2)]
-    flow = ir.Flow([ir.bijections.ActNorm.fresh((2,)), blocks[0], ir.bijections.ActNorm.fresh((2,)), blocks[1]])
+    flow = ir.Flow([ir.bijections.ActNorm.uninitialised((2,)), blocks[0], ir.bijections.ActNorm.uninitialised((2,)), blocks[1]])
     with pytest.raises(ValueError, match="expected initialised scales"):
         flow.log_prob(x)
     ready = flow.initialise(x)
@@ -323,7 +323,9 @@ def test_a_padded_flow_is_no_density_on_its_data() -> None:
         (lambda: flow2d(np.zeros(1)).bits_per_dimension(np.ones((1, 2)), levels=0), ValueError, "levels ≥ 1"),
         (lambda: ir.densities.DiagonalGaussian(np.zeros(2), np.zeros(3)), ir.ShapeError, "of one event shape"),
         (
-            lambda: ir.Flow([ir.bijections.ActNorm.fresh((2,)), ir.ResidualBlock(ir.mlp((2, 4, 2), like=np.zeros(1, dtype=np.float32)))]),
+            lambda: ir.Flow([
+                ir.bijections.ActNorm.uninitialised((2,)), ir.ResidualBlock(ir.mlp((2, 4, 2), like=np.zeros(1, dtype=np.float32))),
+            ]),
             ir.DTypeError,
             "flow parameter",
         ),

@@ -82,7 +82,7 @@ class World:
     def flow(self) -> ir.Flow:
         base = ir.densities.DiagonalGaussian(from_host(np.zeros(D), self.like), from_host(np.zeros(D), self.like))
         mixing = ir.bijections.PLULinear.rotation((D,), seed=1, like=self.like)
-        steps = [ir.bijections.ActNorm.fresh((D,), self.like), self.F, mixing, self.F]
+        steps = [ir.bijections.ActNorm.uninitialised((D,), self.like), self.F, mixing, self.F]
         return ir.Flow(steps, base).initialise(self.x)
 
     @cached_property
@@ -101,7 +101,7 @@ class World:
 
     @cached_property
     def classifier(self) -> Classifier:
-        return Classifier.fresh([self.F], 3)
+        return Classifier.with_zero_head([self.F], 3)
 
     @cached_property
     def labels(self) -> Any:

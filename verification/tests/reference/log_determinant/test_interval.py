@@ -20,7 +20,7 @@ from iresnet_ref.layers.linear import Affine
 from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.estimator import Estimator
-from iresnet_ref.log_determinant.interval import limits, spread
+from iresnet_ref.log_determinant.interval import error_and_skewness, limits
 from iresnet_ref.log_determinant.length_distributions import near_optimal
 from iresnet_ref.log_determinant.roulette import roulette_logdet
 from iresnet_ref.log_determinant.variance import probe_variance
@@ -162,7 +162,7 @@ def test_limits_are_those_of_student_without_skewness_and_reach_further_with_it(
     assert below[1] == above[2] >= t
     assert above[1] == below[2] > 1.5 * t  # the long tail of positive skewness is above
     y = np.array([[0.0], [0.0], [0.0], [0.0], [0.0], [0.0], [0.0], [8.0]])
-    error, skewness = spread(y, y.mean(axis=0), 0.0, 1.0)
+    error, skewness = error_and_skewness(y, y.mean(axis=0), 0.0, 1.0)
     assert abs(float(error[0]) - 1.0) <= 1e-15  # mean 1, Σ(y − 1)² = 56 = 7·8
     assert abs(float(skewness[0]) - 6.0 / math.sqrt(7.0)) <= 1e-14  # (n − 2)/√(n − 1)
 

@@ -397,8 +397,8 @@ def test_a_law_without_a_tail_ratio_is_never_proved() -> None:
 
 def test_auto_takes_the_cheaper_way_to_the_standard_error() -> None:
     block, x = ir.ResidualBlock(ir.mlp((200, 200, 200), lipschitz=0.5)), np.ones((2, 200))
-    price = exact_in_products(block.branch.linearize(x)[1])
-    assert price > 48  # above eight replicates of the default law
+    cost = exact_in_products(block.branch.linearize(x)[1])
+    assert cost > 48  # above eight replicates of the default law
     loose, tight = (ir.logdet(block, x, method=ir.Auto(ir.Roulette(standard_error=s))) for s in (1.0, 1e-9))
     assert (loose.method, tight.method) == ("roulette", "exact")
     assert loose.replicates == 8

@@ -29,7 +29,7 @@ DATA = np.random.default_rng(3).standard_normal((16, WIDE))
 def loss(model, step):
     return maximum_likelihood(model, DATA[minibatch(16, 4, step)], step=step)
 def fresh():
-    flow = ir.Flow([ir.bijections.ActNorm.fresh((WIDE,))]).initialise(DATA)
+    flow = ir.Flow([ir.bijections.ActNorm.uninitialised((WIDE,))]).initialise(DATA)
     return start(flow, settings=Settings(average=0.9))
 if __name__ == "__main__":
     path, steps = sys.argv[1], int(sys.argv[2])

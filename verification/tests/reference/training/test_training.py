@@ -33,7 +33,7 @@ def steps(like: Any) -> list[Any]:
     first = first.with_parameters({k: (2.0 if k == "0.weight" else 1.0) * p for k, p in first.parameters().items()})
     second = ir.mlp((2, 6, 2), activation="tanh", lipschitz=0.9, seed=2, like=like)
     second = second.with_parameters({k: 1.7 * p for k, p in second.parameters().items()})
-    return [ir.bijections.ActNorm.fresh((2,), like), ir.ResidualBlock(first), ir.ResidualBlock(second)]
+    return [ir.bijections.ActNorm.uninitialised((2,), like), ir.ResidualBlock(first), ir.ResidualBlock(second)]
 
 
 def flow(like: Any) -> ir.Flow:
@@ -124,7 +124,7 @@ def test_gradient_of_the_classification_is_autograds(weighted: bool) -> None:
 def test_a_classifier_learns() -> None:
     u, v = ((DATA - DATA.mean(0)) / DATA.std(0)).T
     labels = (v > u * u - 1.0).astype(np.int64)  # no line separates them
-    state = start(Classifier.fresh(steps(np.zeros(1)), 2).initialise(DATA), settings=Settings(learning_rate=0.03))
+    state = start(Classifier.with_zero_head(steps(np.zeros(1)), 2).initialise(DATA), settings=Settings(learning_rate=0.03))
     state = fit(state, lambda model, step: classification(model, DATA, labels), 150)
     assert (state.model(DATA).argmax(1) == labels).mean() > 0.95
 
@@ -279,7 +279,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 def variant(activation: str = "lipswish", order: tuple[int, int] = (0, 1), method: Any = "auto", norm: float = 2.0, wide: int = 8) -> State:
     block = ir.ResidualBlock(ir.mlp((2, wide, 2), activation=activation, norm=norm))
-    steps = [ir.bijections.ActNorm.fresh((2,)), ir.bijections.Permutation((2,), order), block]
+    steps = [ir.bijections.ActNorm.uninitialised((2,)), ir.bijections.Permutation((2,), order), block]
     return start(ir.Flow(steps, options=ir.Options(logdet=method)).initialise(DATA))
 
 
@@ -303,7 +303,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_the_difference(other: dict[
         resume(path, variant(**other))
     fresh = variant()
     raw = fresh.normalised.raw
-    waiting = replace(raw, steps=ir.bijections.Composition((ir.bijections.ActNorm.fresh((2,)), *raw.steps.steps[1:])))
+    waiting = replace(raw, steps=ir.bijections.Composition((ir.bijections.ActNorm.uninitialised((2,)), *raw.steps.steps[1:])))
     for same_model in (fresh, replace(fresh, normalised=replace(fresh.normalised, raw=waiting))):  # initialised or not: it is state
         same(resume(path, same_model), trained)
 
@@ -427,7 +427,7 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="settings: expected learning_rate"):
         Settings(learning_rate=-1.0)
     with pytest.raises(ir.ShapeError, match=r"no 'head\.weight'"):
-        Classifier.fresh(steps(np.zeros(1)), 2).with_parameters({})
+        Classifier.with_zero_head(steps(np.zeros(1)), 2).with_parameters({})
     with pytest.raises(ir.NotContractiveError):
         start(model, lipschitz=1.0)
     with pytest.raises(ir.ShapeError, match="expected a model with parameters"):

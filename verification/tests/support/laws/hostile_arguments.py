@@ -99,7 +99,7 @@ def block() -> Any:
 
 @cache
 def flow() -> Any:
-    return ir.Flow([ir.bijections.ActNorm.fresh((2,)), block()]).initialise(X)
+    return ir.Flow([ir.bijections.ActNorm.uninitialised((2,)), block()]).initialise(X)
 
 
 @cache
@@ -212,7 +212,7 @@ FITTING_FOR: dict[str, dict[str, Callable[[], Any]]] = {
     "ContextShift": {"weight": lambda: np.ones((2, 3)), "context": lambda: np.ones((3, 3))},
     "Classifier": {"weight": lambda: np.ones((3, 2)), "bias": lambda: np.zeros(3)},
     "Classifier.pullback": {"logits_bar": lambda: np.ones((3, 3))},
-    "classification": {"model": lambda: training.Classifier.fresh([block()], 2)},
+    "classification": {"model": lambda: training.Classifier.with_zero_head([block()], 2)},
     "hybrid": {"flow": lambda: ir.Flow([block()], mixture())},
     "fit": {"steps": lambda: 1},
     "warm_up": {"steps": lambda: 4},
