@@ -49,6 +49,8 @@ class Check:
     """What it takes, in evaluations of the subject."""
     catches: str = ""
     """The mistakes it exists to catch."""
+    compares_values: bool = True
+    """Whether it compares values of F or of its derivatives: where F itself is random these decide nothing."""
 
     @property
     def family(self) -> str:
@@ -61,14 +63,14 @@ CATALOGUE: dict[str, Check] = {}
 
 def check(
     id: str, *, claim: str, reference: str, kind: Kind, needs: tuple[str, ...] = (), modes: bool = True,
-    statistical: bool = False, cost: str = "", catches: str = "",
+    statistical: bool = False, cost: str = "", catches: str = "", compares_values: bool = True,
 ) -> Callable[[Callable[[Context], Outcome]], Callable[[Context], Outcome]]:
     """Register a check under a stable id `family.claim`."""
     if id in CATALOGUE or id.split(".", 1)[0] not in FAMILIES:
         raise ValueError(f"check id {id!r}: expected a new `family.claim` with family in {FAMILIES}")
 
     def register(run: Callable[[Context], Outcome]) -> Callable[[Context], Outcome]:
-        CATALOGUE[id] = Check(id, claim, reference, kind, run, needs, modes, statistical, cost, catches)
+        CATALOGUE[id] = Check(id, claim, reference, kind, run, needs, modes, statistical, cost, catches, compares_values)
         return run
 
     return register

@@ -137,13 +137,13 @@ def skip_reason(context: Context, check: Check) -> str | None:
 
 
 def undecidable(context: Context, check: Check) -> tuple[str, str | None]:
-    """Return why no claim about F can be decided in this mode, and the check that reports it; ("", None) where it can."""
+    """Return why the check's claim about F cannot be decided in this mode, and the check that reports it; ("", None) where it can."""
     mode = f" in {context.mode} mode" if context.mode else ""
     if check.id in (READABLE, NOT_RANDOM, FINITE):
         return "", None
     if context.conventions.infinite_forward:
         return f"F is not finite at the subject's own inputs{mode}", FINITE
-    if context.conventions.random_forward:
+    if context.conventions.random_forward and check.compares_values:
         return f"F itself is random{mode}", NOT_RANDOM
     return "", None
 

@@ -36,7 +36,7 @@ GENERATORS = ("random", "numpy.random", "torch.random", "torch.cuda.random")
     claim="A call changes no bit of its argument and does not free its memory.",
     reference="functions of arrays are functions: callers use x again",
     kind="search",
-    cost="one call of each callable",
+    cost="one call of each callable", compares_values=False,
     catches="in-place updates, memory-efficient layers that free their input",
 )
 def input_kept(ctx: Context) -> Outcome:
@@ -200,7 +200,7 @@ def global_settings_kept(ctx: Context) -> Outcome:
     reference="torch: autograd state of a leaf belongs to its owner",
     kind="search",
     needs=("torch",),
-    cost="two calls of each callable",
+    cost="two calls of each callable", compares_values=False,
     catches="x.requires_grad_() on the argument, .backward() inside forward that fills .grad",
 )
 def caller_tensors_kept(ctx: Context) -> Outcome:

@@ -143,6 +143,7 @@ def _transposed(ctx: Context, layer: Layer, image: HostArray) -> HostArray | Non
     claim="Every linear layer has at most the norm claimed for it, ‖A‖₂ ≤ c, on the grid where it is used.",
     reference="Behrmann et al. 2019 (arXiv 1811.00995), eq. 2: Lip(g) ≤ Π Lip(φ)·‖A_i‖₂; Gouk et al. 2018 (arXiv 1804.04368)",
     kind="search", needs=("lipschitz",), cost="one SVD a layer, or 60 products with A and Aᵀ where it has over 1,024 inputs",
+    compares_values=False,
     catches="norms of reshaped kernels, at another spatial size or padding, with a stride that is not used, from few power iterations",
 )
 def layers(ctx: Context) -> Outcome:

@@ -70,6 +70,23 @@ def test_a_random_forward_is_the_only_finding_in_its_mode() -> None:
     assert {(c.status, c.because_of, c.mode) for c in undecided} == {("inconclusive", "hygiene.forward-not-random", "train")}
 
 
+# A norm, a frozen parameter and the argument of a call are what they are, however random the values of F.
+def test_a_random_forward_hides_no_norm_that_is_too_large() -> None:
+    layer = torch.nn.Linear(4, 4, bias=False, dtype=D)
+    with torch.no_grad():
+        layer.weight.copy_(1.2 * torch.linalg.qr(torch.randn(4, 4, dtype=D))[0])
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x + layer(x) * (1 + 1e-3 * torch.randn_like(x))
+
+    subject = Subject(name="noisy", event_shape=(4,), forward=forward, module=layer, lipschitz=0.9,
+                      linear_maps=lambda: [("layer", layer, (4,), 0.9)])
+    found = {c.id: c.status for c in audit(subject, 0, "quick", select=["lipschitz", "gradient.frozen-parameters", "hygiene"]).checks}
+    assert found["lipschitz.layers"] == found["hygiene.forward-not-random"] == "failed"
+    assert found["gradient.frozen-parameters"] == found["hygiene.input-kept"] == found["hygiene.caller-tensors-kept"] == "passed"
+    assert found["hygiene.batch-independence"] == "inconclusive"
+
+
 def test_an_infinite_forward_is_the_only_finding() -> None:
     module = Scale()
     report = audit(Subject(name="infinite", event_shape=(3,), forward=module, inverse=module.inverse, module=module), 0, "quick")
