@@ -20,7 +20,7 @@ import iresnet_ref as ir
 from iresnet_ref.layers.linear import Affine
 from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.estimator import Estimator
-from iresnet_ref.log_determinant.interval import replicates_needed, spread
+from iresnet_ref.log_determinant.interval import error_and_skewness, replicates_needed
 from iresnet_ref.log_determinant.result import LogDet
 from iresnet_ref.log_determinant.series import exact_traces
 from iresnet_ref.probes import ProbeKind
@@ -87,7 +87,7 @@ def cells(lipschitz: float, seed: int = 5, rows: int = 2000) -> Iterator[Cell]:
 
 def cell(estimator: Estimator, probes: ir.Probes, y: Host, truth: float, of: tuple[str, float, ProbeKind, int, int]) -> Cell:
     mean, n = y.mean(axis=0), len(y)
-    error, skewness = spread(y, mean, estimator.noise, estimator.variance_bound(probes))
+    error, skewness = error_and_skewness(y, mean, estimator.noise, estimator.variance_bound(probes))
     result = LogDet(mean, error, estimator.bias_bound(1), 0, "roulette", n, len(estimator.traces), skewness, replicates_needed(probes))
     low, high = result.interval(0.95)
     if result.why_no_interval is not None:
