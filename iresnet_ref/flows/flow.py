@@ -184,7 +184,10 @@ class Flow:
     def log_prob_and_gradient(
         self, x: Any, *, weights: Any = None, options: Options | None = None, check: bool = True
     ) -> tuple[LogProb, Any, dict[str, Any]]:
-        """Return `log_prob(x)` and `log_prob_gradient(x, weights=weights)`, from one forward pass."""
+        """Return `log_prob(x)` and `log_prob_gradient(x, weights=weights)`, from one forward pass.
+
+        Memory: the tapes of all blocks at once, what went into each layer and its derivatives, as autodiff keeps them.
+        """
         weights = self._weights(x, weights, check=check)
         record = self.steps.record(x, (options or self.options).shared(self.steps.streams))
         return self._log_prob(record.value, record.log_det()), *self._back(record, weights)

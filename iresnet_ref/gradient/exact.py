@@ -57,7 +57,9 @@ class Determinant:
 
     def gradient(self, weights: Array, y_bar: Any) -> tuple[Any, dict[str, Any]]:
         """Return (x̄, gradients) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x)."""
-        parts, total, first = [], dict[str, Any](), 0
+        parts: list[Any] = []
+        total: dict[str, Any] = {}
+        first = 0
         for piece in self.pieces:
             rows = slice(first, first + piece.matrix.shape[0])
             first = rows.stop

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import Array, device, namespace, size
+from iresnet_ref.arrays import Array, device, lazy, namespace, size
 from iresnet_ref.jacobian.factors import Dense, Diagonal, Factor, Fan
 
 
@@ -109,7 +109,7 @@ class Chain:
         places = [k for k, n in enumerate(sizes) if n == min(sizes)]
         return places[0] if len(places) == 1 else min(places, key=work)
 
-    @property
+    @lazy
     def rank(self) -> int:
         """The smallest inner dimension: a bound on the rank of J."""
         return min(size(f.in_shape) for f in self.factors)

@@ -123,7 +123,8 @@ class Composition(Bijection):
 
     def record(self, x: Any, options: Options | None) -> CompositionRecord:
         """Return the records of the steps."""
-        records, value = list[Record](), x
+        records: list[Record] = []
+        value = x
         for step, own in zip(self.steps, own_options(self.steps, options), strict=True):
             records.append(step.record(value, own))
             value = records[-1].value
