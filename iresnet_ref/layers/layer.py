@@ -46,6 +46,11 @@ class Layer(ABC):
         the cotangents already.
         """
 
+    def pullback_at(self, factor: Factor, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+        """Return `pullback` where the factor at x is at hand: another method only where that saves work."""
+        del factor
+        return self.pullback(x, v, y_bar, t_bar)
+
     @abstractmethod
     def norm_bound(self, p: float = 2.0) -> float:
         """Return a proved Lipschitz constant from p-norm to p-norm (p = 1, 2 or ∞), inf where none is proved."""

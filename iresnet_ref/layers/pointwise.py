@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from iresnet_ref.arrays import public
-from iresnet_ref.jacobian.factors import Diagonal
+from iresnet_ref.jacobian.factors import Diagonal, Factor
 from iresnet_ref.layers.activations import Activation
-from iresnet_ref.layers.layer import Layer, Pullback, sum_probes
+from iresnet_ref.layers.layer import Layer, Pullback, sum_probes, transposed
 
 
 @public
@@ -38,12 +38,15 @@ class Pointwise(Layer):
 
     def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
         """x̄ = φ′ȳ + Σ_probes φ″v t̄, v̄ = φ′t̄."""
-        slope = self.activation.both(x)[1]
-        x_bar = None if y_bar is None else slope * y_bar
+        return self.pullback_at(self.linearize(x)[1], x, v, y_bar, t_bar)
+
+    def pullback_at(self, factor: Factor, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+        """Return `pullback` with φ′ as it is in the factor."""
+        x_bar, v_bar = transposed(factor, y_bar, t_bar)
         if t_bar is None:
             return x_bar, None, {}
         bent = self.activation.second(x) * sum_probes(v * t_bar, x.ndim)
-        return (bent if x_bar is None else x_bar + bent), slope * t_bar, {}
+        return (bent if x_bar is None else x_bar + bent), v_bar, {}
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return sup|φ′|, whatever p."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from iresnet_ref.arrays import device, namespace, public, size
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.jacobian.factors import Permutation
+from iresnet_ref.jacobian.factors import Factor, Permutation
 from iresnet_ref.layers.layer import Layer, Pullback, transposed
 
 
@@ -53,8 +53,12 @@ class GroupSort(Layer):
 
     def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
         """x̄ = Pᵀȳ, v̄ = Pᵀt̄."""
-        del v
-        return *transposed(self._order(x), y_bar, t_bar), {}
+        return self.pullback_at(self._order(x), x, v, y_bar, t_bar)
+
+    def pullback_at(self, factor: Factor, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+        """Return `pullback` without sorting again."""
+        del x, v
+        return *transposed(factor, y_bar, t_bar), {}
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return 1, whatever p."""

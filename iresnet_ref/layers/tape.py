@@ -59,7 +59,10 @@ class Tape:
         def back(i: int, y_bar: Any, t_bar: Any) -> tuple[Any, Any]:
             x = self.inputs[i]
             v: Any = tangents[(i - start) % n] if t_bar is not None else None
-            x_bar, v_bar, own = self.layers[i].pullback(x, v, y_bar, t_bar)
+            if self.chain is None:
+                x_bar, v_bar, own = self.layers[i].pullback(x, v, y_bar, t_bar)
+            else:
+                x_bar, v_bar, own = self.layers[i].pullback_at(self.chain.factors[i], x, v, y_bar, t_bar)
             for name, gradient in own.items():
                 key = f"{i}.{name}"
                 gradients[key] = gradients[key] + gradient if key in gradients else gradient

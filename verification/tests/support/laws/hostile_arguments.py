@@ -45,6 +45,7 @@ KERNELS = {
     "require_certified",
     "record",
     "pullback_from",
+    "pullback_at",
     "joint",
     "joint_pullback",
     "logits",
