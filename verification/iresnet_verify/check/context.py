@@ -119,18 +119,24 @@ class Context:
         agrees with it; the error then still allows K·u·√d·(‖J‖ + 1), what the subject's own dtype cannot avoid.
         """
         seed = self.caller.next_seed()
-        float64_copy = self._float64_copy
+        float64_copy = self.float64_copy(x, seed)
         if float64_copy is not None:
-            y = self.f.forward(x, seed=seed)
-            if float64_copy.follows(x, y, self.forward_tolerance(x, y), seed):
-                oracle = Oracle(float64_copy.caller, float64_copy.calls.forward, 2.0**-53, self.accuracy,
-                                lambda: preserved(float64_copy.caller.subject.module))
-                J = oracle(x.astype(np.float64), seed)
-                norm = np.linalg.norm(J.matrix, axis=(1, 2))
-                unavoidable = OPERATIONS * self.u * math.sqrt(self.d) * (norm + 1)
-                source = f"{J.source} of fresh(dtype='float64')"
-                return Jacobian(J.matrix, source, np.maximum(J.error, unavoidable), J.residual)
+            oracle = Oracle(float64_copy.caller, float64_copy.calls.forward, 2.0**-53, self.accuracy,
+                            lambda: preserved(float64_copy.caller.subject.module))
+            J = oracle(x.astype(np.float64), seed)
+            norm = np.linalg.norm(J.matrix, axis=(1, 2))
+            unavoidable = OPERATIONS * self.u * math.sqrt(self.d) * (norm + 1)
+            source = f"{J.source} of fresh(dtype='float64')"
+            return Jacobian(J.matrix, source, np.maximum(J.error, unavoidable), J.residual)
         return Oracle(self.caller, self.f.forward, self.u, self.accuracy, self.guard)(x, seed)
+
+    def float64_copy(self, x: HostArray, seed: int) -> Float64Copy | None:
+        """Return the float64 copy of a narrower subject with the parameters of now; None where none agrees with it at x."""
+        copy = self._float64_copy
+        if copy is None:
+            return None
+        y = self.f.forward(x, seed=seed)
+        return copy if copy.follows(x, y, self.forward_tolerance(x, y), seed) else None
 
     @cached_property
     def _float64_copy(self) -> Float64Copy | None:

@@ -13,7 +13,7 @@ The *worst* comparison is the one with the largest error/bound in D (0/0 = 0, e/
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,6 +143,34 @@ def verdict(
     advice = text(remedy)
     return Outcome("failed", f"{message}; {advice}" if advice else message, found, how, oracle,
                    None if counterexample is None else counterexample(at), shown)
+
+
+def beyond(value: float, limit: float, digits: int = 6) -> str:
+    """Write a value that exceeds a limit so that it can be told from it.
+
+    >>> beyond(0.98000009, 0.98), beyond(1.2, 0.98)
+    ('0.98 + 9e-08', '1.2')
+    """
+    shown, other = f"{value:.{digits}g}", f"{limit:.{digits}g}"
+    return f"{other} + {value - limit:.2g}" if shown == other and value > limit else shown
+
+
+def above_claim(value: float, claim: float) -> str:
+    """Return a note where a value is above what is claimed although within its rounding, and the check passes."""
+    return f"; note: {value - claim:.1e} above the claim, within its rounding" if value > claim else ""
+
+
+def with_refusals(found: Outcome, refused: Mapping[str, str]) -> Outcome:
+    """Return what was found; where something was refused and nothing failed, *skipped*: a refusal is no comparison that held.
+
+    >>> with_refusals(Outcome("passed", "3 layouts agree"), {"channels-last memory": "RuntimeError"}).message
+    'refused: channels-last memory (RuntimeError); 3 layouts agree'
+    """
+    if not refused or found.status not in ("passed", "skipped"):
+        return found
+    reasons = ", ".join(f"{what} ({why})" for what, why in refused.items())
+    rest = f"; {found.message}" if found.status == "passed" else ""
+    return replace(found, status="skipped", message=f"refused: {reasons}{rest}", evidence={**found.evidence, "refused": reasons})
 
 
 def _excess(at: Comparison) -> str:

@@ -58,6 +58,32 @@ def input_gradient(calls: "Any", x: "Any") -> "tuple[float, float]":
     return abs(got - slope), 1e-3 * max(abs(slope), 1.0)
 
 
+def finite_input_gradient(calls: "Any", x: "Any") -> "tuple[float, float]":
+    """How many entries of ∂(Σy)/∂x are NaN or infinite at a row where y is finite."""
+    import torch
+
+    leaf = torch.tensor(np.asarray(x), dtype=getattr(torch, calls.subject.dtype), requires_grad=True)
+    out = calls.subject.forward(leaf.clone())
+    out = out[0] if isinstance(out, (tuple, list)) else out
+    (found,) = torch.autograd.grad(out.sum(), leaf)
+    return float((~torch.isfinite(found)).sum()) if bool(torch.isfinite(out).all()) else 0.0, 0.0
+
+
+def backward_raises(calls: "Any", x: "Any") -> "tuple[float, float]":
+    """1 where a backward pass through forward raises."""
+    import torch
+
+    leaf = torch.tensor(np.asarray(x), dtype=getattr(torch, calls.subject.dtype), requires_grad=True)
+    out = calls.subject.forward(leaf.clone())
+    out = out[0] if isinstance(out, (tuple, list)) else out
+    try:
+        out.sum().backward()
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+        return 1.0, 0.0
+    return 0.0, 0.0
+
+
 def second_backward(calls: "Any", x: "Any") -> "tuple[float, float]":
     """How far the gradient of x by a second backward pass lies from that by the first."""
     import torch

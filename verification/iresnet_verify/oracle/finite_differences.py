@@ -32,14 +32,14 @@ CHUNK = 4096
 def derivative(
     f: Callable[[Array], Array], x: Array, v: Array, noise: float, u: float, *, together: bool = False
 ) -> tuple[Array, Array]:
-    """Return (DF(x)[v], error) for rows x, v of shape (n, d): shapes (n, d) and (n,).
+    """Return (DF(x)[v], error) for rows x, v of shape (n, d) and F with m outputs: shapes (n, m) and (n,).
 
     `together` evaluates all points of `TOGETHER` steps in one batch: for F whose rows do not depend on it.
     """
     n = x.shape[0]
     size_x = np.maximum(1.0, np.abs(x).max(axis=1, initial=0.0))
     first = max(2.0**-5, noise ** (1 / 7)) * size_x
-    best, error = np.full_like(x, np.nan), np.full(n, np.inf)
+    best, error = np.empty((0, 0)), np.full(n, np.inf)
     previous: list[Array] = []
     known: list[tuple[Array, Array]] = []
     counts = np.ceil(np.log(np.fmin(size_x, FARTHEST)) / math.log(4.0))  # from which level on
@@ -48,6 +48,7 @@ def derivative(
         if not known:
             known = _central(f, x, v, [h * 4.0**-j for j in range(TOGETHER if together else 1)])
         difference, size = known.pop(0)
+        best = best if k else np.full_like(difference, np.nan)
         with np.errstate(all="ignore"):
             rounding = (noise * size + u * np.linalg.norm(x, axis=1) * (1 + np.linalg.norm(difference, axis=1))) / h
             row = [difference]
@@ -78,7 +79,7 @@ def _central(f: Callable[[Array], Array], x: Array, v: Array, steps: list[Array]
     except Exception:
         if len(steps) > 1:
             return [pair for h in steps for pair in _central(f, x, v, [h])]
-        images = [np.full_like(x, np.nan)] * 2
+        images = [np.full((len(x), 1), np.nan)] * 2  # as wide as anything
     pairs = []
     for h, up, down in zip(steps, images[::2], images[1::2], strict=True):
         with np.errstate(all="ignore"):

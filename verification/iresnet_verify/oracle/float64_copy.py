@@ -14,6 +14,7 @@ import numpy as np
 from iresnet_verify.subject.calls import Caller, HostCalls, flat, host_calls
 from iresnet_verify.subject.conventions import read_conventions
 from iresnet_verify.subject.frameworks import framework_of
+from iresnet_verify.subject.fresh import build_fresh
 from iresnet_verify.subject.module_state import is_torch_module, set_mode
 from iresnet_verify.subject.subject import HostArray, Subject
 
@@ -43,9 +44,7 @@ def float64_copy_of(subject: Subject, mode: str | None, seed: int) -> Float64Cop
     if subject.dtype == "float64" or subject.fresh is None:
         return None
     try:
-        float64_copy = subject.fresh(dtype="float64")
-        if float64_copy.dtype != "float64":
-            return None
+        float64_copy = build_fresh(subject, "float64")
         set_mode(float64_copy.module, mode)
         framework = framework_of(float64_copy)
         conventions = read_conventions(float64_copy, framework, seed)

@@ -20,7 +20,7 @@ from iresnet_verify.check.registry import FINITE, NOT_RANDOM, READABLE, Check
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.running.plan import Planned, plan, require_known, subject_modes
 from iresnet_verify.subject.conventions import Conventions, read_conventions
-from iresnet_verify.subject.errors import Undecided, raised_at
+from iresnet_verify.subject.errors import Refused, Undecided, raised_at
 from iresnet_verify.subject.frameworks import Framework, framework_of
 from iresnet_verify.subject.module_state import preserved, set_mode
 from iresnet_verify.subject.seeds import derived_seed
@@ -114,6 +114,8 @@ def _run_mode(
             outcome = check.run(context)
     except Undecided as undecided:
         outcome = Outcome("inconclusive", str(undecided))
+    except Refused as refused:
+        outcome = Outcome("skipped", f"refused: {refused}")
     except (Exception, SystemExit) as error:
         text = str(error).strip().split("\n")[0][:300]
         outcome = Outcome("error", f"{type(error).__name__}: {text}{raised_at(error)}", {"exception": type(error).__name__})

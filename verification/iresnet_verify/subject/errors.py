@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from iresnet_ref.errors import IResNetError
@@ -14,6 +16,24 @@ class SubjectError(IResNetError, ValueError):
 
 class Undecided(Exception):  # noqa: N818 - an outcome, not a fault
     """The oracle or the budget cannot decide; the runner makes the check inconclusive with this reason."""
+
+
+class Refused(Exception):  # noqa: N818 - an outcome, not a fault
+    """The subject refuses what a check asks for; the runner skips the check with this reason."""
+
+
+class BackwardError(Undecided):
+    """A backward pass raised. Two checks say so; for the others it is why they cannot decide."""
+
+
+@contextmanager
+def backward_pass(of: str) -> Iterator[None]:
+    """Turn whatever a backward pass raises into a `BackwardError` that says of what it was; packages raise what they like."""
+    try:
+        yield
+    except Exception as error:
+        what = (str(error).strip().splitlines() or [""])[0][:160]
+        raise BackwardError(f"the backward pass of {of} raised {type(error).__name__}: {what}{raised_at(error)}") from error
 
 
 def raised_at(error: BaseException) -> str:

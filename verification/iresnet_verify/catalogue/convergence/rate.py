@@ -17,7 +17,7 @@ from iresnet_verify.catalogue.shared.map_errors import (
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.check.verdict import Comparison, verdict
+from iresnet_verify.check.verdict import Comparison, beyond, verdict
 from iresnet_verify.measurements import maps as measures
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def banach_rate(ctx: Context) -> Outcome:
     return verdict(
         worst if compared or worst > limit else (), limit,
         expected=f"every step of x ← y − g(x) to shrink the residual by the claimed {L:.4g}",
-        got=lambda at: f"a step that shrinks it by {at.error:.4g}",
+        got=lambda at: f"a step that shrinks it by {beyond(at.error, L, 4)}",
         remedy="the layers' norms or the activation's constant are larger than assumed",
         passed=f"not refuted: {compared} steps, largest ratio {tightest:.4g}, claimed {L:.4g}",
         nothing="every step leaves the inputs for which the claim is made, or is as small as its rounding: none can be compared with L",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iresnet_verify.catalogue.shared.parameter_gradients import INPUT, ROWS
+from iresnet_verify.catalogue.shared.parameter_gradients import INPUT, rows_of
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.verdict import verdict
 from iresnet_verify.subject.calls import Caller
@@ -64,7 +64,7 @@ def log_det(ctx: Context, weights: Vector, of_input: bool) -> Outcome:
     kind, _ = ctx.log_det_claim
     if kind != "exact":
         return Outcome("skipped", f"its log-det claims {kind!r}: draws from JAX keys cannot be enumerated, and a biased one has no rate")
-    parameters, x, seed = Parameters(ctx.subject), ctx.inputs(ROWS), ctx.caller.next_seed()
+    parameters, x, seed = Parameters(ctx.subject), ctx.inputs(rows_of(ctx)), ctx.caller.next_seed()
     names = [INPUT] if of_input else parameters.names
 
     def number(make: Callable[[Caller, Any], Any]) -> Number:
@@ -113,7 +113,7 @@ def _agreement(x: HostArray, target: Vector, got: Vector, tolerance: Vector, nam
         passed=lambda at: f"{len(names)} numbers of {len(set(names))} leaves agree to {at.largest:.2g}",
         tolerance="64·u·(√d·κ(J) + 1)·Σ|w_i|‖G_i‖ + 8·(change of the oracle under roundings)",
         oracle="jax.grad of the exact log-determinant of jax.jacrev, confirmed by differences",
-        evidence={"rows": ROWS, "gradient_norm": float(np.linalg.norm(target))}, counterexample=lambda at: Counterexample({"x": x}),
+        evidence={"rows": len(x), "gradient_norm": float(np.linalg.norm(target))}, counterexample=lambda at: Counterexample({"x": x}),
     )
 
 

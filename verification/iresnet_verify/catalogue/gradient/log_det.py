@@ -14,10 +14,10 @@ from iresnet_verify.catalogue.shared.log_det_truth import is_deterministic
 from iresnet_verify.catalogue.shared.parameter_gradients import (
     FEW_ROWS,
     INPUT,
-    ROWS,
     Oracle,
     Sketch,
     oracle,
+    rows_of,
     sketch,
     subject_gradient,
 )
@@ -29,6 +29,7 @@ from iresnet_verify.measurements import gradients as measures
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.randomness.enumeration import NotEnumerableError
 from iresnet_verify.statistics import confidence_sequences as sequences
+from iresnet_verify.subject.errors import BackwardError, backward_pass
 from iresnet_verify.subject.frameworks import OPERATIONS
 
 if TYPE_CHECKING:
@@ -71,9 +72,17 @@ def _weights(ctx: Context, rows: int) -> Vector:
 
 def _log_det(ctx: Context, of_input: bool) -> Outcome:
     if ctx.framework.name.startswith("jax"):
-        return gradient_jax.log_det(ctx, _weights(ctx, ROWS), of_input)
+        return gradient_jax.log_det(ctx, _weights(ctx, rows_of(ctx)), of_input)
+    try:
+        return _by_autograd(ctx, of_input)
+    except BackwardError as error:
+        return Outcome("failed", f"expected a log-det that carries a graph to be differentiable, got: {error}; detach it where it is none",
+                       {"compared": 1}, "existence", "autograd", Counterexample({"x": ctx.inputs(1)}))
+
+
+def _by_autograd(ctx: Context, of_input: bool) -> Outcome:
     kind, _ = ctx.log_det_claim
-    x = ctx.inputs(ROWS if ctx.d <= singular.LARGE else FEW_ROWS)
+    x = ctx.inputs(rows_of(ctx) if ctx.d <= singular.LARGE else FEW_ROWS)
     weights, chosen = _weights(ctx, len(x)), sketch(ctx, x)
     seed = ctx.caller.next_seed()
     mine = subject_gradient(ctx, x, weights, chosen, seed)
@@ -81,7 +90,7 @@ def _log_det(ctx: Context, of_input: bool) -> Outcome:
     if not which.any():
         return Outcome("skipped", "the module has no trainable parameters")
     if not mine.attached and ctx.mode == "eval":
-        return Outcome("skipped", "the log-det offers no gradient in evaluation mode")
+        return Outcome("skipped", "refused: the log-det carries no gradient in evaluation mode")
     if kind == "bias":
         return _self_consistent(ctx, x, weights, chosen, which, seed)
     truth = oracle(ctx, x, weights, chosen)
@@ -211,7 +220,8 @@ def measures_along(
         leaf = ctx.native(x, requires_grad=True)
         log_det = ctx.raw_log_det(leaf.clone(), seed=seed)
         if log_det.requires_grad:
-            log_det.backward(torch.tensor(weights, dtype=log_det.dtype))
+            with backward_pass("the log-det"):
+                log_det.backward(torch.tensor(weights, dtype=log_det.dtype))
         if of_input:
             got = 0.0 if leaf.grad is None else float((leaf.grad.double().numpy() * vx).sum())
         else:

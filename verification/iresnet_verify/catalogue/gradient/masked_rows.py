@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iresnet_verify.catalogue.shared.comparisons import forward_deterministic, log_det_deterministic, warm_up
-from iresnet_verify.catalogue.shared.parameter_gradients import ROWS
+from iresnet_verify.catalogue.shared.parameter_gradients import rows_of
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import verdict
+from iresnet_verify.subject.errors import backward_pass
 from iresnet_verify.subject.frameworks import OPERATIONS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 def masked_rows(ctx: Context) -> Outcome:
     """Every second row has weight 0, the others unequal ones, against a backward pass over the others alone."""
     warm_up(ctx)
-    x = ctx.inputs(2 * ROWS)
+    x = ctx.inputs(2 * rows_of(ctx))
     if not forward_deterministic(ctx, x):
         return Outcome("skipped", "y is random in this mode: two batches cannot be compared")
     with_log_det = log_det_deterministic(ctx, x)
@@ -84,7 +85,8 @@ def _gradient(
             rows = rows + log_det
         if not rows.requires_grad:
             return None, {}
-        rows.backward(torch.tensor(weights).to(rows))
+        with backward_pass("forward and the log-det"):
+            rows.backward(torch.tensor(weights).to(rows))
         named = {"x": leaf, **{n: p for n, p in ctx.subject.module.named_parameters() if p.requires_grad}}
         found = {n: np.zeros(tuple(p.shape)) if p.grad is None else p.grad.detach().cpu().double().numpy() for n, p in named.items()}
     return found, {n: float(np.abs(g).sum()) for n, g in found.items()}

@@ -17,10 +17,11 @@ from iresnet_verify.catalogue.shared.comparisons import (
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.check.verdict import verdict
+from iresnet_verify.check.verdict import verdict, with_refusals
 from iresnet_verify.subject.calls import Caller, host_calls
 from iresnet_verify.subject.conventions import explain
 from iresnet_verify.subject.frameworks import OPERATIONS
+from iresnet_verify.subject.fresh import build_fresh
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -44,7 +45,7 @@ def autocast(ctx: Context) -> Outcome:
     if ctx.subject.dtype == "float64":
         if ctx.subject.fresh is None:
             return Outcome("skipped", "torch.autocast leaves float64 alone, and there is no fresh(dtype=) to give a float32 network")
-        ctx = context_of(ctx, ctx.subject.fresh(dtype="float32", device=ctx.subject.device))
+        ctx = context_of(ctx, build_fresh(ctx.subject, "float32"))
     warm_up(ctx)
     x = ctx.inputs(ctx.rows)
     if not forward_deterministic(ctx, x):
@@ -64,17 +65,17 @@ def autocast(ctx: Context) -> Outcome:
         try:
             b = within(x, seed=0)
         except Exception as error:
-            refusals[name] = f"refused: {explain(name, error)}"
+            refusals[name] = explain(name, error)
             continue
         size = np.linalg.norm(np.asarray(a, np.float64).reshape(len(x), -1), axis=1)
         size = size + np.linalg.norm(x.reshape(len(x), -1).astype(np.float64), axis=1) + np.sqrt(ctx.d)
         vanished = name == "log_det" and not b.any() and np.abs(a).max() > 0  # lost, though 0 may be within the bound
         errors[name], bounds[name] = gap(a, b), np.zeros(len(x)) if vanished else OPERATIONS * NARROW * size
-    return verdict(
+    return with_refusals(verdict(
         errors, bounds,
         expected="the same values under torch.autocast to the rounding of bfloat16",
         remedy="compute what needs precision under torch.autocast(enabled=False), or raise",
-        passed="torch.autocast changes rounding only, or is refused", nothing="every call under torch.autocast is refused",
-        tolerance="64·2⁻⁸·(‖value‖ + ‖x‖ + √d)", oracle="the same call without autocast", evidence=refusals,
+        passed="torch.autocast changes rounding only",
+        tolerance="64·2⁻⁸·(‖value‖ + ‖x‖ + √d)", oracle="the same call without autocast",
         counterexample=lambda at: Counterexample({"x": x}),
-    )
+    ), refusals)

@@ -21,7 +21,7 @@ from iresnet_verify.catalogue.shared.comparisons import (
 )
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.check.verdict import verdict
+from iresnet_verify.check.verdict import verdict, with_refusals
 from iresnet_verify.measurements import hygiene as measures
 from iresnet_verify.subject.calls import Caller, host_calls
 from iresnet_verify.subject.conventions import explain
@@ -175,7 +175,7 @@ def _without_autograd(ctx: Context, context: str) -> Outcome:
     around: Any = CallContext(ctx.framework, getattr(torch, context))
     caller = Caller(ctx.subject, around, ctx.seed, ctx.conventions.context_row, dict(ctx.conventions.packed))
     off = host_calls(caller, pure=bool(ctx.conventions.changes_state))
-    errors, bounds, notes = dict[str, Rows](), dict[str, Rows](), dict[str, str]()
+    errors, bounds, notes, refused = dict[str, Rows](), dict[str, Rows](), dict[str, str](), dict[str, str]()
     for name in ("forward", "log_det"):
         on, without = getattr(ctx.f, name), getattr(off, name)
         if on is None or (name == "log_det" and ctx.log_det_claim[0] == "gradient-only"):
@@ -183,7 +183,7 @@ def _without_autograd(ctx: Context, context: str) -> Outcome:
         try:
             b = without(x, seed=0)
         except Exception as error:
-            notes[name] = f"refused: {explain(name, error)}"
+            refused[name] = explain(name, error)
             continue
         a = on(x, seed=0)
         if name == "forward":
@@ -194,12 +194,12 @@ def _without_autograd(ctx: Context, context: str) -> Outcome:
             errors[name], bounds[name] = gap(a, b), np.zeros(len(x))
         else:  # an estimate: only that it is still one can be seen
             notes[name] = "random: not compared, not zero"
-    return verdict(
+    return with_refusals(verdict(
         errors, bounds,
         expected=f"the same values under torch.{context}",
         remedy="raise where autograd is needed and off, or turn it on",
-        passed=f"torch.{context} changes nothing, or is refused", nothing=f"every call under torch.{context} is refused",
+        passed=f"torch.{context} changes nothing",
         tolerance=ROUNDING, oracle="the same call with autograd on", evidence=notes,
         counterexample=lambda at: Counterexample({"x": x, "name": at.case, "context": context, "bound": at.bound},
                                                  measures.differs_without_autograd),
-    )
+    ), refused)

@@ -9,19 +9,21 @@ parameters have changed; "always" whatever the parameters are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from iresnet_verify.catalogue.shared import stretch_search as search
-from iresnet_verify.catalogue.shared.map_errors import Domain, distance, refreshed
+from iresnet_verify.catalogue.shared.map_errors import Domain, distance, refreshed, residual
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.shrinking import shrink
-from iresnet_verify.check.verdict import Comparison, shrunk, verdict
+from iresnet_verify.check.verdict import Comparison, above_claim, beyond, shrunk, verdict
 from iresnet_verify.measurements import maps as measures
 from iresnet_verify.oracle import singular_values as singular
+from iresnet_verify.subject.errors import Refused
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -57,7 +59,7 @@ def search_norm(ctx: Context, restarts: int, steps: int, *, far: bool = False) -
     worst = search.ascend(ctx, domain, restarts=restarts, steps=steps, far=far)
     pair = search.best_pair(ctx, *search.along(ctx, domain, worst.x, worst.direction))
     slack = search.rounding_of_claim(ctx)
-    return worst, pair, f"L(1 + {slack:.1e}) = L(1 + 8·max(d, 256)·u), plus the oracle's error {worst.error:.1e}"
+    return worst, pair, f"L(1 + {slack:.1e}), 4nu for each layer, plus the oracle's error {worst.error:.1e}"
 
 
 def norm_verdict(
@@ -70,9 +72,10 @@ def norm_verdict(
     return verdict(
         max(worst.value - worst.error, pair.certified), L * (1.0 + search.rounding_of_claim(ctx)),
         expected=f"‖J_g‖ ≤ {L:.6g}{when}",
-        got=f"{worst.value:.6g} at a point found by ascent",
+        got=f"{beyond(max(worst.value, pair.certified), L)} at a point found by ascent",
         remedy=remedy,
-        passed=f"not refuted{when}: {worst.evaluations} points, largest norm {worst.value:.6g}, claimed {L:.6g}",
+        passed=f"not refuted{when}: {worst.evaluations} points, largest norm {worst.value:.6g}, claimed {L:.6g}"
+        f"{above_claim(max(worst.value - worst.error, pair.certified), L)}",
         tolerance=tolerance, oracle=f"largest singular value of the Jacobian by {worst.source}",
         evidence={"compared": worst.evaluations, "claimed": L, "largest_norm": worst.value, "oracle_error": worst.error,
                   "best_certified_pair": pair.certified, **(evidence or {})},
@@ -124,9 +127,9 @@ def bounds_pairs(ctx: Context) -> Outcome:
     return verdict(
         best.certified, L * (1.0 + slack),
         expected=f"‖g(x) − g(x')‖ ≤ {L:.6g}‖x − x'‖",
-        got=f"a pair that g stretches by {best.ratio:.6g}",
+        got=f"a pair that g stretches by {beyond(best.ratio, L)}",
         remedy="use more power iterations (or an exact norm) and check the activation's constant",
-        passed=f"not refuted: {pairs} pairs, largest ratio {best.ratio:.6g}, claimed {L:.6g}",
+        passed=f"not refuted: {pairs} pairs, largest ratio {best.ratio:.6g}, claimed {L:.6g}{above_claim(best.certified, L)}",
         tolerance=f"L(1 + {slack:.1e}) + (η(x) + η(x'))/‖x − x'‖, here {best.ratio - best.certified:.1e}",
         oracle="g itself at both points",
         evidence={"compared": pairs, "claimed": L, "largest_stretch": best.ratio, "certified_stretch": best.certified,
@@ -178,7 +181,7 @@ def bounds_stretch(ctx: Context) -> Outcome:
     return verdict(
         {"above": ratio - noise - 1.0, "below": 1.0 - ratio - noise}, limit,
         expected=f"F to stretch every pair by {1 - L:.6g} to {1 + L:.6g}, as L = {L:.6g} implies",
-        got=lambda at: f"a pair stretched by {ratio[at.row]:.6g}",
+        got=lambda at: f"a pair stretched by {beyond(ratio[at.row], 1 + L) if at.case == 'above' else f'{ratio[at.row]:.6g}'}",
         remedy="check that forward is x + g(x) and that g's norm is what is claimed",
         passed=f"not refuted: {len(gap)} pairs, stretch {ratio[clear].min(initial=np.inf):.4g} to {ratio[clear].max(initial=0.0):.4g}",
         tolerance=f"1 ± L(1 + {slack:.1e}), plus (η(x) + η(x'))/‖x − x'‖ per pair", oracle="F at both points",
@@ -226,16 +229,25 @@ def survives_parameters(ctx: Context) -> Outcome:
     import torch
 
     norms: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    found: Outcome | None = None
     for change in ("× 100", "re-drawn"):
+        kept = [(p, p.detach().clone()) for p in ctx.subject.module.parameters()
+                if p.requires_grad and p.is_floating_point() and p.numel()]
         with torch.no_grad():
-            for p in ctx.subject.module.parameters():
-                if p.requires_grad and p.is_floating_point() and p.numel():
-                    if change == "× 100":
-                        p.mul_(100.0)
-                    else:
-                        noise = torch.as_tensor(ctx.rng.standard_normal(tuple(p.shape)), dtype=p.dtype, device=p.device)
-                        p.add_(p.square().mean().sqrt() * noise)
-        refreshed(ctx)
+            for p, _ in kept:
+                if change == "× 100":
+                    p.mul_(100.0)
+                else:
+                    noise = torch.as_tensor(ctx.rng.standard_normal(tuple(p.shape)), dtype=p.dtype, device=p.device)
+                    p.add_(p.square().mean().sqrt() * noise)
+        trouble = refuses(ctx)
+        if trouble:  # a rate, a probability or a scale that is no longer one
+            refused[change] = trouble
+            with torch.no_grad():
+                for p, value in kept:
+                    p.copy_(value)
+            continue
         worst, pair, tolerance = search_norm(ctx, max(2, ctx.budget.restarts // 2), max(5, ctx.budget.steps // 4))
         norms[f"largest_norm_{change}"] = worst.value
         point = {"x": worst.x, "change": change, "a": pair.a, "b": pair.b}
@@ -246,4 +258,17 @@ def survives_parameters(ctx: Context) -> Outcome:
         )
         if found.status != "passed":
             return found
-    return found
+    reasons = "; ".join(f"parameters {change}: {why}" for change, why in refused.items())
+    if found is None:
+        raise Refused(reasons)
+    return replace(found, evidence={**found.evidence, "refused": reasons}) if refused else found
+
+
+def refuses(ctx: Context) -> str:
+    """Why nothing can be asked of the network with its parameters as they are now: an exception, or values that are not finite."""
+    try:
+        refreshed(ctx)
+        finite = np.isfinite(residual(ctx, ctx.inputs(ctx.rows))).all()
+    except Exception as error:
+        return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:120]}"
+    return "" if finite else "the residual is not finite"

@@ -12,7 +12,7 @@ from iresnet_verify.catalogue.shared.map_errors import distance, norms, refreshe
 from iresnet_verify.catalogue.shared.stretch_search import rounding_of_claim
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.check.verdict import Comparison, verdict
+from iresnet_verify.check.verdict import Comparison, beyond, verdict
 from iresnet_verify.measurements import maps as measures
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def all_magnitudes(ctx: Context) -> Outcome:
 
     def got(at: Comparison) -> str:
         where = f" at ‖x‖ = {size[at.row]:.1e}"
-        return (f"a ratio of {gap[at.row] / size[at.row]:.4g}" if np.isfinite(gap[at.row]) else "a residual that is not finite") + where
+        ratio = gap[at.row] / size[at.row]
+        return (f"a ratio of {beyond(ratio, L, 4)}" if np.isfinite(ratio) else "a residual that is not finite") + where
 
     return verdict(
         (gap - rounding) / size, limit,

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iresnet_verify.catalogue.lipschitz.bound import norm_verdict, pair_counterexample, search_norm
+from iresnet_verify.catalogue.lipschitz.bound import norm_verdict, pair_counterexample, refuses, search_norm
 from iresnet_verify.catalogue.shared.comparisons import context_of
 from iresnet_verify.catalogue.shared.map_errors import refreshed
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.subject.errors import backward_pass
+from iresnet_verify.subject.fresh import build_fresh
 from iresnet_verify.subject.module_state import set_mode
 
 if TYPE_CHECKING:
@@ -39,8 +41,7 @@ def _bounded(ctx: Context, when: str, remedy: str, *, here: bool = True) -> Outc
 )
 def newly_built(ctx: Context) -> Outcome:
     """`fresh()`, put into the mode at once; its refresh is called only where the claim is made for the state after it."""
-    assert ctx.subject.fresh is not None
-    made = ctx.subject.fresh(dtype=ctx.subject.dtype, device=ctx.subject.device)
+    made = build_fresh(ctx.subject)
     if made.lipschitz is None:
         return Outcome("skipped", "the subject that fresh() returns claims no Lipschitz bound")
     built = context_of(ctx, made)
@@ -79,11 +80,14 @@ def after_optimiser_step(ctx: Context) -> Outcome:
             return Outcome("skipped", "forward carries no gradient: no optimiser can step")
         for p in moving:
             p.grad = None
-        (-y.square().mean()).backward()  # a loss that wants larger weights
+        with backward_pass("forward"):
+            (-y.square().mean()).backward()  # a loss that wants larger weights
     with torch.no_grad():
         for p in moving:
             if p.grad is not None:
                 p.sub_(rate * p.grad.sign())
     set_mode(ctx.subject.module, ctx.mode)
-    refreshed(ctx)
+    trouble = refuses(ctx)
+    if trouble:
+        return Outcome("inconclusive", f"the step leads to parameters at which nothing can be asked: {trouble}")
     return _bounded(ctx, "after a step of Adam", "normalise the weights that are used, at every use or at every refresh")

@@ -92,7 +92,7 @@ def _hint(ctx: Context, truth: Truth, value: Vector, row: int) -> str:
         power = power @ J
         total += (-1.0) ** (k + 1) * float(np.trace(power)) / k
         if abs(got - total) <= near < abs(right - total):
-            return f", which is the series cut after {k} terms"
+            return f", which is the series cut after {k} terms: declare a bound in nats, log_det_is=b"
     single = float(np.float32(right))
     return ", which is right to single precision only" if abs(got - single) <= 1e-5 * max(1.0, abs(right)) else ""
 

@@ -19,7 +19,7 @@ from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import verdict
 from iresnet_verify.measurements import hygiene as measures
-from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.fresh import build_fresh
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -99,10 +99,6 @@ def across_precisions(ctx: Context) -> Outcome:
 
 def _built(ctx: Context, dtype: str, source: Any) -> Context:
     """A newly built network of that dtype with the state of `source`."""
-    assert ctx.subject.fresh is not None
-    made = ctx.subject.fresh(dtype=dtype, device=ctx.subject.device)
-    if made.dtype != dtype:
-        raise SubjectError(f"fresh(dtype={dtype!r}): expected a Subject with dtype={dtype!r}, got {made.dtype!r}; "
-                           "pass the dtype on to the network and to Subject(dtype=…)")
+    made = build_fresh(ctx.subject, dtype)
     made.module.load_state_dict(source.state_dict())
     return context_of(ctx, made)

@@ -17,6 +17,7 @@ from iresnet_verify.expectation.bias import prepare
 from iresnet_verify.randomness.enumeration import Enumerator, NotEnumerableError
 from iresnet_verify.randomness.injection import InjectedDraws
 from iresnet_verify.randomness.series_sums import Expectation, accumulate
+from iresnet_verify.subject.errors import backward_pass
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -35,7 +36,8 @@ def expected_gradient(ctx: Context, x: HostArray, weights: Vector, chosen: Sketc
             log_det = ctx.raw_log_det(leaf.clone(), seed=seed)
             value = np.asarray(ctx.host(log_det), dtype=np.float64)
             if log_det.requires_grad:
-                log_det.sum().backward()
+                with backward_pass("the log-det"):
+                    log_det.sum().backward()
             if leaf.grad is None:
                 return value
             return value + (ctx.host(leaf.grad).astype(np.float64) * towards).reshape(len(rows), -1).sum(1)

@@ -12,6 +12,7 @@ the two evaluations. Short pairs see the Jacobian, long ones have little roundin
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from iresnet_verify.catalogue.shared.far_starts import at_steep_layers, scan
 from iresnet_verify.catalogue.shared.map_errors import Domain, Rows, distance, norms, residual, size
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.subject.errors import Undecided
+from iresnet_verify.subject.module_state import is_torch_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,12 +65,16 @@ class Pair:
 
 
 def rounding_of_claim(ctx: Context) -> float:
-    """Return ℓ, the relative slack on a claimed L: 8·max(d, 256)·u.
+    """Return the relative slack on a claimed L: 4nu for each layer, u of the subject's dtype.
 
-    A layer divided by its singular value from an SVD has that norm to about width·u; 256 stands for a hidden width
-    that a black box does not show, 8 for the number of layers and the constants of the SVD.
+    A layer divided by its singular value from an SVD has that norm to a few n·u, n the larger of d and the sides of its weight.
+    Where a module shows its weights these are counted; a black box shows no hidden width: 8·max(d, 256)·u, which is the most.
     """
-    return 8.0 * max(ctx.d, 256) * ctx.u
+    most = 8.0 * max(ctx.d, 256) * ctx.u
+    module = ctx.subject.module
+    weights = [tuple(p.shape) for p in module.parameters() if p.ndim > 1] if is_torch_module(module) else []
+    shown = sum(4.0 * max(ctx.d, shape[0], math.prod(shape[1:])) * ctx.u for shape in weights)
+    return min(most, shown) if shown else most
 
 
 def steepest(ctx: Context, x: HostArray, u: HostArray, v: HostArray) -> HostArray | None:
@@ -89,7 +95,7 @@ def steepest(ctx: Context, x: HostArray, u: HostArray, v: HostArray) -> HostArra
             if not row.requires_grad:
                 return None
             (slope,) = torch.autograd.grad((row * right).sum(), point, allow_unused=True)
-    except (RuntimeError, NotImplementedError):  # not twice differentiable: random steps climb instead
+    except Exception:  # not twice differentiable, whatever it raises: random steps climb instead
         return None
     if slope is None:
         return None

@@ -23,6 +23,7 @@ from iresnet_verify.catalogue.shared.comparisons import (
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import difference, verdict
+from iresnet_verify.subject.fresh import build_fresh
 from iresnet_verify.subject.module_state import ModuleState, is_torch_module, set_mode
 
 if TYPE_CHECKING:
@@ -51,7 +52,6 @@ def save_and_load(ctx: Context) -> Outcome:
     subject = ctx.subject
     if not is_torch_module(subject.module):
         return Outcome("skipped", "needs a torch.nn.Module as module")
-    assert subject.fresh is not None
     x = ctx.inputs(ctx.rows)
     part = x[: max(len(x) // 2, 2)]
     ctx.raw_forward(ctx.native(part))  # layers may initialise themselves from this batch, or keep what they compute
@@ -63,7 +63,7 @@ def save_and_load(ctx: Context) -> Outcome:
     torch.save(subject.module.state_dict(), stored)
     errors, bounds = dict[Any, Rows](), dict[Any, Rows]()
     for where in ("a new network", "a network that was used"):
-        loaded = subject.fresh(dtype=subject.dtype, device=subject.device)
+        loaded = build_fresh(subject)
         other = context_of(ctx, loaded)
         if where != "a new network":
             other.raw_forward(other.native(part))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from iresnet_verify.catalogue.shared.comparisons import warm_up
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.subject.fresh import build_fresh
 from iresnet_verify.subject.module_state import is_torch_module, set_mode
 
 if TYPE_CHECKING:
@@ -31,14 +32,13 @@ def moves_device(ctx: Context) -> Outcome:
     """
     import torch
 
-    assert ctx.subject.fresh is not None
-    made = ctx.subject.fresh(dtype=ctx.subject.dtype, device=ctx.subject.device)
+    made = build_fresh(ctx.subject)
     if not is_torch_module(made.module):
         return Outcome("skipped", "needs a torch.nn.Module as module")
     warm_up(ctx)
     x = ctx.inputs(3)
     set_mode(made.module, "eval")
-    with torch.no_grad():
+    with ctx.framework.call_context():  # with autograd on, which forward may need
         made.forward(ctx.native(x))  # what it caches on its way must be able to move too
     kept = {f"{type(part).__name__}.{name}" for part in made.module.modules() for name, value in vars(part).items()
             if isinstance(value, torch.Tensor)}
@@ -47,7 +47,7 @@ def moves_device(ctx: Context) -> Outcome:
     met: list[str] = []
     trouble, out = "", None
     try:
-        with _watching(met):
+        with ctx.framework.call_context(), _watching(met):
             out = made.forward(ctx.native(x).to("meta"))
     except Exception as error:
         trouble = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
