@@ -23,7 +23,7 @@ class Budget:
     """Most draws of a random estimate."""
     epsilon_per_dim: float
     seconds: float
-    """Time limit of one check in one mode, when isolated."""
+    """Limit of the CPU time of one check in one mode, when isolated."""
 
 
 BUDGETS: dict[str, Budget] = {

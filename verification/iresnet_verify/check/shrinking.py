@@ -22,8 +22,8 @@ LEVELS = ("zero", 0, 1, 2, 3, 4, 6, "as found")
 """How simple the entries of a block may be, simplest first: zero, rounded to that many decimals, as found."""
 BLOCKS = 16
 """Entries are simplified in at most so many blocks, each by itself."""
-EVALUATIONS = 150
-"""Most evaluations of one shrinking; what comes after counts as not refuting."""
+EVALUATIONS, NUMBERS = 150, 2**16
+"""Most evaluations of one shrinking, and most numbers in them (16 evaluations at least); what comes after counts as not refuting."""
 FAITHFUL = 40
 """How much likelier than all simplifications together the found values are in a first guess, per block."""
 
@@ -68,7 +68,7 @@ def shrink(rows: HostArray, refuted: Callable[[HostArray], bool]) -> HostArray:
 
     def holds(levels: tuple[int, ...]) -> bool:
         if levels not in known:
-            if len(known) > EVALUATIONS:
+            if len(known) > min(EVALUATIONS, max(16, NUMBERS // best.size)):
                 return False
             known[levels] = _quietly(refuted, simplified(levels))
         return known[levels]

@@ -97,7 +97,7 @@ def main(context: click.Context) -> None:
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
 @click.option("--load-seconds", type=click.FloatRange(min=1), default=300.0, show_default=True,
               help="Time limit for importing the file and calling the factory.")
-@click.option("--check-seconds", type=click.FloatRange(min=1), help="Time limit for a check in one mode; else the budget's.")
+@click.option("--check-seconds", type=click.FloatRange(min=1), help="Limit of the CPU time of a check in one mode; else the budget's.")
 def audit(
     subjects: tuple[str, ...], backend: str | None, budget: str, seed: int, alpha: float, json_path: Path | None,
     html_path: Path | None, junit_path: Path | None, out: Path | None, select: tuple[str, ...],

@@ -27,6 +27,8 @@ from iresnet_verify.subject.subject import HostArray, Native, Subject
 
 Host = Callable[..., HostArray]
 LOG_DETS = ("log_det", "inverse_log_det")
+watchers: list[Callable[[str], None]] = []
+"""Told "in NAME" as a call begins and "after NAME" when it has ended: a worker that is stopped has then said what it was doing."""
 
 
 @dataclass
@@ -70,9 +72,11 @@ class Caller:
         self.framework.seed(seed)
         with self.framework.call_context(), warnings.catch_warnings(record=True) as warning_texts:
             warnings.simplefilter("always")
+            _tell(f"in {name}")
             try:
                 return function(*arguments, **keywords)
             finally:
+                _tell(f"after {name}")
                 self.warning_texts = tuple(str(w.message) for w in warning_texts)
 
     def event(self, name: str, x: Native, **options: Any) -> tuple[Native, Native | None]:
@@ -120,6 +124,11 @@ class HostCalls:
     base_log_prob: Host | None
     sample: Callable[..., HostArray] | None
     """n -> (n, *event)."""
+
+
+def _tell(what: str) -> None:
+    for tell in watchers:
+        tell(what)
 
 
 def host_calls(caller: Caller, pure: bool) -> HostCalls:

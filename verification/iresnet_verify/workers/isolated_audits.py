@@ -26,6 +26,7 @@ from iresnet_verify.reproduction.file_names import slug
 from iresnet_verify.running.causes import attribute
 from iresnet_verify.running.description import add_conventions
 from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.workers import pool as pools
 from iresnet_verify.workers import worker
 from iresnet_verify.workers.loaded_code import LoadedCode
 from iresnet_verify.workers.pool import GRACE, Lost, WorkerPool, first_finished, one_thread_each, share_of_memory
@@ -157,7 +158,7 @@ def _report(
 def _plan(index: int, subject: Loaded, shared: _Shared) -> list[_Planned]:
     label = shared.label(subject.name)
     return [
-        _Planned(subject, Task(index, blank.id, seconds, str(shared.folder), label), blank)
+        _Planned(subject, Task(index, blank.id, seconds, pools.WALL * seconds, str(shared.folder), label), blank)
         for blank, seconds in zip(subject.planned, subject.seconds, strict=True)
     ]
 
@@ -191,7 +192,7 @@ def _results(plan: Sequence[_Planned], pool: WorkerPool, shared: _Shared) -> Ite
             planned = waiting.pop()
             seconds = min(planned.task.seconds, SHORT_SECONDS) if len(lost) >= MOST_LOST else planned.task.seconds
             known = tuple(disabled.get(planned.task.index, {}).items())
-            planned = replace(planned, task=replace(planned.task, seconds=seconds, disabled=known))
+            planned = replace(planned, task=replace(planned.task, seconds=seconds, wall=pools.WALL * seconds, disabled=known))
             running[pool.submit(worker.run, planned.task, seconds=seconds)] = planned
         if running:
             ended = [(running.pop(f), f) for f in first_finished(list(running), shared.stop)]

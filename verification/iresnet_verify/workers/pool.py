@@ -28,6 +28,8 @@ from iresnet_verify.workers import worker
 from iresnet_verify.workers.call_log import last_call
 from iresnet_verify.workers.worker import Failure, Job
 
+WALL = 10.0
+"""Limit of the wall clock of a check, as a multiple of that of CPU time: for what sleeps, and for machines with ten times the work."""
 GRACE = 20.0
 """Seconds after the worker's own time limit at which the parent ends it."""
 STARTING = 60.0
@@ -62,7 +64,7 @@ class WorkerPool:
 
     def submit(self, task: Callable[..., bytes], *arguments: object, seconds: float) -> Future[bytes]:
         """Have a worker do `task(job, *arguments)`, after loading the job where it still has to."""
-        return self.pool.schedule(task, args=(self.job, *arguments), timeout=self.loading + seconds + GRACE)
+        return self.pool.schedule(task, args=(self.job, *arguments), timeout=self.loading + WALL * seconds + GRACE)
 
     def result_of(self, future: Future[bytes], seconds: float) -> Any:
         """What a finished task returned: an object, a `Failure`, or `Lost`."""
@@ -75,7 +77,7 @@ class WorkerPool:
             log = Path(self.logs.name, f"{end.pid}.txt")
             text = log.read_text("utf-8", "replace") if log.is_file() else ""
             called = last_call(text)
-            return Lost((f"{called}: " if called else "") + self._cause(end.exitcode, text, seconds), called)
+            return Lost((f"{called}: " if called else "") + self._cause(end.exitcode, text, seconds, self._last(end.pid)), called)
         except BrokenProcessPool:
             if not self.pool.active:
                 self.pool.join()
@@ -93,11 +95,23 @@ class WorkerPool:
                 return called
         return None
 
-    def _cause(self, code: int | None, stack: str, seconds: float) -> str:
+    def _last(self, pid: int) -> str:
+        """The call of the subject that went on, "in NAME", or was the last, "after NAME"; "" where there was none."""
+        note = Path(self.logs.name, f"{pid}.call")
+        return note.read_text("utf-8", "replace").strip() if note.is_file() else ""
+
+    def _cause(self, code: int | None, stack: str, seconds: float, last: str) -> str:
         place = _place(stack, self.job.origin.file)
-        if "Timeout (" in stack:
-            limit = self.job.load_seconds if f"in {worker.LOADING}\n" in stack else seconds
-            return f"did not finish within {limit:g} s; it was{place or ' in compiled code'}"
+        loading = f"in {worker.LOADING}\n" in stack
+        if "Timeout (" in stack and loading:
+            where = place or " in compiled code"
+            return f"did not finish within {self.job.load_seconds:g} s; it was{where}; give it more by --load-seconds"
+        if "Timeout (" in stack or (worker.CPU_LIMITS and code == -signal.SIGPROF):
+            what = f" {last}" if last.startswith("in ") else f" {last}, in the audit's own work" if last else ""
+            where = f"it was{what}{place or ' in compiled code'}; give it more by --check-seconds"
+            if "Timeout (" in stack and worker.CPU_LIMITS:
+                return f"did not finish within {WALL * seconds:g} s, of which it worked less than {seconds:g}: it sleeps or waits; {where}"
+            return f"did not finish within {seconds:g} s{' of CPU time' * worker.CPU_LIMITS}; {where}"
         if code == worker.EXIT_CALLED:
             return f"the subject ended the process by os._exit{place}; a library must not exit"
         if code is not None and code < 0:

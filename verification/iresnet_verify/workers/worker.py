@@ -3,7 +3,11 @@
 Nothing that a subject does may reach the pool: every result is bytes, pickled here from plain data; every exception
 (`SystemExit` included) becomes a result; standard output and error go to the null device; `os._exit` ends the process
 with a code of its own, so that it is not mistaken for a normal end. What the process cannot survive, it writes to
-`<folder>/<pid>.txt` on its way out (faulthandler): the Python stack at a crash or at the end of a time limit.
+`<folder>/<pid>.txt` on its way out (faulthandler): the Python stack at a crash or at the end of a time limit. The call of the subject
+that is going on, or was the last, stands in `<folder>/<pid>.call`.
+
+A time limit of a check is CPU time of this process (`ITIMER_PROF`), so that a busy machine costs nobody a check; what sleeps or waits
+is ended by a wall limit far above. Where the system has no such timer (Windows) the limit is one of the wall clock.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import pickle
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -28,6 +33,7 @@ from iresnet_verify.reproduction.reproduce import Audited, write
 from iresnet_verify.running.description import describe_subject, environment
 from iresnet_verify.running.plan import Planned
 from iresnet_verify.running.run import Prepared, plan_audit, run_check
+from iresnet_verify.subject.calls import watchers
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import Origin, load
 from iresnet_verify.subject.subject import Subject
@@ -36,6 +42,9 @@ from iresnet_verify.workers.call_log import CallLogged, with_calls_disabled
 
 EXIT_CALLED = 77
 """Exit code of a worker in which `os._exit` was called."""
+LONGEST_NOTE = 40
+CPU_LIMITS = hasattr(signal, "setitimer")
+"""Whether this system can limit CPU time."""
 LIBRARIES = 8 * 2**30
 """Address space left to the imports of a subject file, in addition to its allowance."""
 
@@ -53,7 +62,7 @@ class Job:
     load_seconds: float = 300.0
     """Time limit for importing the file and calling the factory."""
     check_seconds: float | None = None
-    """Time limit for one check in one mode; None: the budget's."""
+    """Limit of the CPU time of one check in one mode; None: the budget's."""
     memory: int | None = None
     """Bytes of address space that the subject may take in each worker; None: no limit."""
 
@@ -66,7 +75,9 @@ class Task:
     """Which of the factory's subjects."""
     id: str
     seconds: float
-    """Time limit."""
+    """Time limit, of CPU time."""
+    wall: float
+    """Time limit of the wall clock."""
     folder: str
     """Where a reproduction goes."""
     label: str
@@ -111,10 +122,19 @@ def prepare(folder: str, watched: bool = False) -> None:
         loaded_code.watch(folder)
     _log = (Path(folder) / f"{os.getpid()}.txt").open("w", encoding="utf-8")
     faulthandler.enable(_log)
+    if CPU_LIMITS:
+        faulthandler.register(signal.SIGPROF, file=_log, all_threads=True, chain=True)  # the stack, and then the end
+    call = os.open(Path(folder) / f"{os.getpid()}.call", os.O_RDWR | os.O_CREAT)
+    watchers.append(lambda what: _note(call, what))
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     setattr(os, "_exit", _exit)  # noqa: B010  mypy forbids the plain assignment to a function of another module
+
+
+def _note(file: int, what: str) -> None:
+    os.lseek(file, 0, os.SEEK_SET)
+    os.write(file, what.ljust(LONGEST_NOTE).encode())
 
 
 def _exit(code: int) -> NoReturn:
@@ -127,26 +147,28 @@ def _exit(code: int) -> NoReturn:
 
 def describe(job: Job) -> bytes:
     """For each subject what is planned or why it cannot be audited; or the `Failure` of the whole factory."""
-    return _result(job, 0.0, lambda subjects: [s if isinstance(s, Failure) else _loaded_as(job, s) for s in subjects])
+    return _result(job, None, lambda subjects: [s if isinstance(s, Failure) else _loaded_as(job, s) for s in subjects])
 
 
 def run(job: Job, task: Task) -> bytes:
     """One check: its `CheckResult` or a `Failure`. The reproduction of a failed check is written."""
-    return _result(job, task.seconds, lambda subjects: _run(job, task, subjects[task.index]))
+    return _result(job, task, lambda subjects: _run(job, task, subjects[task.index]))
 
 
 def loaded(job: Job) -> bytes:
     """What code this worker has loaded (`LoadedCode`)."""
-    return _result(job, 0.0, lambda _: loaded_code.loaded())
+    return _result(job, None, lambda _: loaded_code.loaded())
 
 
-def _result(job: Job, seconds: float, work: Callable[[list[Prepared | Failure]], object]) -> bytes:
+def _result(job: Job, task: Task | None, work: Callable[[list[Prepared | Failure]], object]) -> bytes:
     """What `work` returns, or the `Failure` in its place, pickled."""
     result: object
     try:
         subjects = _subjects(job)
-        if seconds and _log is not None:
-            faulthandler.dump_traceback_later(seconds, exit=True, file=_log)
+        if task is not None and _log is not None:
+            faulthandler.dump_traceback_later(task.wall if CPU_LIMITS else task.seconds, exit=True, file=_log)
+            if CPU_LIMITS:
+                signal.setitimer(signal.ITIMER_PROF, task.seconds)
         result = work(subjects)
         return pickle.dumps(result)
     except SubjectError as error:
@@ -162,6 +184,8 @@ def _result(job: Job, seconds: float, work: Callable[[list[Prepared | Failure]],
         if _worker is not None and os.getpid() != _worker:
             _end_process(0)  # the subject forked: its child has come back here too, and would wait for a timer that is its parent's
         faulthandler.cancel_dump_traceback_later()
+        if CPU_LIMITS:
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
     return pickle.dumps(result)
 
 

@@ -57,7 +57,16 @@ def several():
 
 # -- hostile calls
 def hangs():
-    return scaled(name="hangs", inverse=lambda y: time.sleep(1e6))
+    def inverse(y):
+        while True:
+            pass
+
+    return scaled(name="hangs", inverse=inverse)
+
+
+def sleeps():
+    """Uses no CPU time: the limit of the wall clock ends it."""
+    return scaled(name="sleeps", inverse=lambda y: time.sleep(1e6))
 
 
 def hangs_far_away():

@@ -50,7 +50,7 @@ def result(report: AuditResult, id: str) -> CheckResult:
 @pytest.mark.parametrize(
     ("name", "cause"),
     [
-        ("hangs", "inverse: did not finish within 4 s; it was at hostile_subjects.py"),
+        ("hangs", "inverse: did not finish within 4 s of CPU time; it was in inverse at hostile_subjects.py"),
         ("exits", "SystemExit"),
         ("os_exits", "inverse: the subject ended the process by os._exit at hostile_subjects.py"),
         ("crashes", "inverse: the process died of SIGSEGV at hostile_subjects.py"),
@@ -82,8 +82,16 @@ def test_a_hang_inside_one_check_costs_that_check(audits: Audits) -> None:
     found = report(audits, "hangs far away")
     assert result(found, READABLE).status == "passed"
     assert result(found, RECOVERS).status == "error"
-    assert "did not finish within 4 s; it was at hostile_subjects.py, line" in result(found, RECOVERS).message
+    assert "did not finish within 4 s of CPU time; it was in inverse at hostile_subjects.py, line" in result(found, RECOVERS).message
     assert result(found, RECOVERS).claim
+
+
+def test_what_sleeps_is_ended_by_the_clock_and_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iresnet_verify.workers.pool.WALL", 2.0)
+    (found,) = isolated.run([job("sleeps", check_seconds=2.0, select=(READABLE,))], tmp_path, workers=1).reports
+    message = result(found, READABLE).message
+    assert "inverse: did not finish within 4 s, of which it worked less than 2: it sleeps or waits; it was in inverse at" in message
+    assert message.endswith("give it more by --check-seconds")
 
 
 @pytest.mark.parametrize(
