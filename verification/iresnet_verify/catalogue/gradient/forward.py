@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "gradient.forward-input",
     claim="Backward through forward gives Jᵀc with respect to x.",
     reference="chain rule; Behrmann et al. 2019 (arXiv 1811.00995), Section 2", kind="proof", needs=("module", "torch"),
-    cost="two backward passes, 4 Jacobians",
+    cost="two backward passes, 4 to 16 Jacobians, above d = 128 one to four",
     catches="detached outputs, gradients lost in memory-efficient or iterative layers",
 )
 def forward_input(ctx: Context) -> Outcome:
@@ -72,7 +72,7 @@ def forward_input(ctx: Context) -> Outcome:
 def forward_parameters(ctx: Context) -> Outcome:
     """θ̄ against differences along random directions of the parameters and along θ̄ itself."""
     warm_up(ctx)
-    x = ctx.inputs(rows_of(ctx))
+    x = ctx.inputs(max(4, rows_of(ctx)))
     c = ctx.rng.standard_normal(x.shape)
     if ctx.framework.name.startswith("jax"):
         return _by_jax(ctx, x, c)
@@ -141,7 +141,7 @@ def _backward(ctx: Context, x: HostArray, c: HostArray, seed: int) -> tuple[Host
 )
 def frozen_parameters(ctx: Context) -> Outcome:
     """Every second parameter is frozen for one backward pass through y and the log-det."""
-    x = ctx.inputs(rows_of(ctx))
+    x = ctx.inputs(max(4, rows_of(ctx)))
     count, trouble, _ = _frozen_pass(ctx, x, freeze=False)
     if trouble.startswith("raised"):
         return Outcome("inconclusive", f"a backward pass through y and the log-det {trouble}", {"parameters": count})

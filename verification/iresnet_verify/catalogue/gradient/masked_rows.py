@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def masked_rows(ctx: Context) -> Outcome:
     """Every second row has weight 0, the others unequal ones, against a backward pass over the others alone."""
     warm_up(ctx)
-    x = ctx.inputs(2 * rows_of(ctx))
+    x = ctx.inputs(2 * max(4, rows_of(ctx)))
     if not forward_deterministic(ctx, x):
         return Outcome("skipped", "y is random in this mode: two batches cannot be compared")
     with_log_det = log_det_deterministic(ctx, x)

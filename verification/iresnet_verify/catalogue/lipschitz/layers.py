@@ -5,14 +5,16 @@ of the reshaped kernel, or at another grid, is not it. Where a layer has at most
 by column and its norm is the SVD's; above, power iteration on AᵀA with Aᵀ by autograd gives a lower bound.
 
 Layers come from `linear_maps`, a list of (name, apply, in_shape) or (name, apply, in_shape, claimed norm); of a torch
-module without it, from every `Linear` and `Conv` that one call of the residual passes, at the shape it met there.
+module without it, from every `Linear` and `Conv` that one call of the residual passes, at the shape it met there, and from
+every other module with parameters of its own that acts as an affine map there, whatever its class. A number that such a module keeps
+as `coeff`, `coefficient`, `lipschitz` or the like is noted beside its norm.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,8 @@ class Layer:
     apply: Callable[[Any], Any]
     shape: tuple[int, ...]
     claimed: float | None = None
+    coefficient: tuple[str, float] | None = None
+    """What the layer itself keeps as its norm, and under which name."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def layers_of(ctx: Context) -> list[Layer]:
 
 
 def _met(ctx: Context, shape: tuple[int, ...]) -> Iterator[Layer]:
-    """The `Linear` and `Conv` layers that a call at this event shape passes."""
+    """The layers that a call at this event shape passes: `Linear`, `Conv`, and what is affine without being one of them."""
     import torch
 
     kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
@@ -79,8 +83,10 @@ def _met(ctx: Context, shape: tuple[int, ...]) -> Iterator[Layer]:
     @contextmanager
     def watched(name: str, module: Any) -> Iterator[None]:
         def note(module: Any, inputs: tuple[Any, ...], _: Any) -> None:
-            met.setdefault(f"{name or 'layer'} at {tuple(inputs[0].shape[1:])}", Layer(
-                f"{name or 'layer'} at {tuple(inputs[0].shape[1:])}", module, tuple(inputs[0].shape[1:])))
+            if len(inputs) == 1 and hasattr(inputs[0], "shape"):
+                shape = tuple(inputs[0].shape[1:])
+                title = f"{name or 'layer'} at {shape}"
+                met.setdefault(title, Layer(title, module, shape, None, _coefficient(module)))
 
         handle = module.register_forward_hook(note)
         try:
@@ -92,11 +98,40 @@ def _met(ctx: Context, shape: tuple[int, ...]) -> Iterator[Layer]:
 
     with ctx.guard(), ExitStack() as stack:
         for name, module in ctx.subject.module.named_modules():
-            if isinstance(module, kinds):
+            if isinstance(module, kinds) or [*module.parameters(recurse=False)]:
                 stack.enter_context(watched(name, module))
         x = ctx.rng.standard_normal((2, *shape)).astype(ctx.inputs(1).dtype)
         ctx.caller.invoke("forward" if ctx.subject.residual is None else "residual", ctx.native(x))
-    yield from met.values()
+    for layer in met.values():
+        if isinstance(layer.apply, kinds) or _is_affine(ctx, layer):
+            yield layer
+
+
+COEFFICIENTS = ("coeff", "coefficient", "lipschitz", "lipschitz_constant", "lip_const", "max_norm")
+"""Names under which layers keep the norm that they normalise to."""
+
+
+def _coefficient(module: Any) -> tuple[str, float] | None:
+    """The number that a layer keeps as its norm, and its name."""
+    for name in COEFFICIENTS:
+        value = getattr(module, name, None)
+        with suppress(TypeError, ValueError, RuntimeError):
+            if value is not None and not callable(value) and 0.0 < float(value) < 1e3:
+                return name, float(value)
+    return None
+
+
+def _is_affine(ctx: Context, layer: Layer) -> bool:
+    """Whether layer(a + 2b) − layer(a) = 2(layer(a + b) − layer(a)) for random a, b, and it changes with b at all."""
+    shape = (1, *layer.shape)
+    a, b = (ctx.rng.standard_normal(shape).astype(ctx.inputs(1).dtype) for _ in range(2))
+    try:
+        with ctx.guard(), ctx.framework.call_context():
+            zero, once, twice = (np.asarray(ctx.host(layer.apply(ctx.native(p))), dtype=np.float64) for p in (a, a + b, a + 2 * b))
+    except Exception:  # not a map of one array
+        return False
+    size = np.abs(once - zero).max(initial=0.0)
+    return bool(size > 0.0 and np.abs((twice - zero) - 2 * (once - zero)).max() <= OPERATIONS * ctx.u * (size + np.abs(zero).max()) * 8)
 
 
 def operator_norm(ctx: Context, layer: Layer) -> Norm:
@@ -168,6 +203,10 @@ def layers(ctx: Context) -> Outcome:
     norms = f"{len(shown)} layers, norms known {how}, their product is {product:.4g}, L = {ctx.subject.lipschitz:.4g} is claimed"
     if max(between.values(), default=0.0) > 1.0 + 1e-3:
         norms += f"; note: a layer without parameters has the slope {max(between.values()):.4g}"
+    above = [f"{name} has the norm {beyond(found[name].value, kept[1])}, its {kept[0]} is {kept[1]:.6g}" for name, layer in shown.items()
+             if (kept := layer.coefficient) is not None
+             and found[name].value > kept[1] * (1.0 + 4.0 * max(math.prod(layer.shape), found[name].outputs) * ctx.u) + found[name].error]
+    norms += "".join(f"; note: {text}" for text in above[:3])
     slack = {name: 4.0 * max(math.prod(shown[name].shape), found[name].outputs) * ctx.u for name in claims}
     over = max((found[name].value - claim for name, claim in claims.items()), default=0.0)
     return verdict(

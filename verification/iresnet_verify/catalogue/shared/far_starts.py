@@ -5,6 +5,8 @@ to rank points. Rare steep points far out are met this way, where ascents from t
 
 *Layers.* A torch layer without parameters that acts on each number by itself is measured over the line by itself. Where its
 slope is largest, at t, an input is sought that brings one of its numbers to t: Newton steps x ← x + (t − z_i)∇z_i/‖∇z_i‖².
+One that does not (a pooling, say) is measured by its Jacobian at a few inputs, at most 8×8 pixels of two channels, among them inputs
+with one number that outweighs the others; such inputs of the whole network are starts then.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ BANDS = 8
 CLIMB = 40
 """Random steps from the best of them, at first of length 1."""
 NEWTON = 12
+LARGEST_LAYER = 128
+"""Numbers of the input at which a layer that mixes numbers is measured."""
+PEAKS, PEAK = 4, 10.0
 
 
 def scan(ctx: Context, count: int) -> HostArray:
@@ -75,27 +80,75 @@ def _stretch(ctx: Context, x: HostArray) -> Rows:
 
 @dataclass(frozen=True)
 class Steep:
-    """A layer without parameters: its name, its largest slope on the line, and where that is attained."""
+    """A layer without parameters: its name, its largest slope, and where on the line that is attained; None: by no number alone."""
 
     name: str
     module: Any
     slope: float
-    at: float
+    at: float | None
 
 
 def steep_layers(ctx: Context) -> list[Steep]:
-    """Return the layers of a torch module that have no parameters and act on each number by itself, measured on `LINE`."""
+    """Return the layers of a torch module without parameters, measured on `LINE` or, where they mix numbers, at a few inputs."""
     module = ctx.subject.module
     if ctx.framework.name != "torch" or not is_torch_module(module):
         return []
     found = []
     with ctx.guard():
-        for name, layer in module.named_modules():
-            if not any(layer.children()) and not [*layer.parameters(), *layer.buffers()]:
-                measured = _on_the_line(ctx, layer)
-                if measured is not None:
-                    found.append(Steep(name or type(layer).__name__, layer, *measured))
+        bare = {name: layer for name, layer in module.named_modules()
+                if not any(layer.children()) and not [*layer.parameters(), *layer.buffers()]}
+        mixing = {}
+        for name, layer in bare.items():
+            measured = _on_the_line(ctx, layer)
+            if measured is not None:
+                found.append(Steep(name or type(layer).__name__, layer, *measured))
+            else:
+                mixing[name] = layer
+        for name, shape in _shapes_met(ctx, mixing).items():
+            slope = _of_the_jacobian(ctx, mixing[name], shape)
+            if slope is not None:
+                found.append(Steep(name or type(mixing[name]).__name__, mixing[name], slope, None))
     return found
+
+
+def _shapes_met(ctx: Context, layers: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The event shapes at which one call of the residual passes these layers."""
+    met: dict[str, tuple[int, ...]] = {}
+    with ctx.guard(), ExitStack() as stack:
+        for name, layer in layers.items():
+
+            def note(_: Any, inputs: tuple[Any, ...], name: str = name) -> None:
+                if len(inputs) == 1 and hasattr(inputs[0], "shape"):
+                    met[name] = tuple(inputs[0].shape[1:])
+
+            stack.callback(layer.register_forward_pre_hook(note).remove)
+        if layers:
+            ctx.caller.invoke("forward" if ctx.subject.residual is None else "residual", ctx.native(ctx.inputs(2)), seed=0)
+    return met
+
+
+def _of_the_jacobian(ctx: Context, layer: Any, shape: tuple[int, ...]) -> float | None:
+    """The largest ‖J‖₂ of a layer at random inputs, at flat ones and at ones with a peak; None where it takes no smaller images."""
+    import torch
+
+    small = tuple(min(n, most) for n, most in zip(shape, (2, 8, 8), strict=False)) if len(shape) > 1 else shape
+    size = int(np.prod(small, dtype=int))
+    if not 0 < size <= LARGEST_LAYER:
+        return None
+    z = ctx.rng.standard_normal((2 + PEAKS, *small))
+    z[1] = 1.0 + 1e-3 * z[1]
+    z[(2, *(n // 2 for n in small))] += PEAK
+    for k in range(1, PEAKS):
+        z[2 + k].reshape(-1)[int(ctx.rng.integers(size))] += PEAK
+    worst = 0.0
+    try:
+        with ctx.framework.call_context():
+            for row in z.astype(ctx.inputs(1).dtype):
+                J = torch.func.jacrev(layer)(ctx.native(row[None])).reshape(-1, size)
+                worst = max(worst, float(torch.linalg.matrix_norm(J.double(), 2)))
+    except Exception:  # a layer for other shapes, or without a gradient
+        return None
+    return worst if np.isfinite(worst) else None
 
 
 def _on_the_line(ctx: Context, layer: Any) -> tuple[float, float] | None:
@@ -121,7 +174,14 @@ def at_steep_layers(ctx: Context, count: int) -> HostArray:
     import torch
 
     x = ctx.inputs(1)[:0]
-    for steep in steep_layers(ctx):
+    steeps = steep_layers(ctx)
+    if any(s.at is None and s.slope > 1.0 for s in steeps):
+        peaks = ctx.inputs(count)
+        peaks.reshape(count, -1)[np.arange(count), ctx.rng.integers(ctx.d, size=count)] += PEAK
+        x = np.concatenate([x, peaks])
+    for steep in steeps:
+        if steep.at is None:
+            continue
         point = ctx.inputs(count)
         which = ctx.rng.integers(2**31, size=count)
         try:

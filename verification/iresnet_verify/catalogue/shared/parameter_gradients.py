@@ -40,8 +40,9 @@ INPUT = "x"
 
 
 def rows_of(ctx: Context) -> int:
-    """Return the rows of one comparison of gradients."""
-    return min(ROWS[ctx.budget.name], ctx.rows)
+    """Return the rows of one comparison of gradients; above d = LARGE a quarter of them, where each Jacobian costs seconds."""
+    rows = min(ROWS[ctx.budget.name], ctx.rows)
+    return rows if ctx.d <= singular.LARGE else max(1, rows // 4)
 
 
 @dataclass(frozen=True)
