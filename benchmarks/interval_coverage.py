@@ -22,6 +22,7 @@ from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.estimator import Estimator
 from iresnet_ref.log_determinant.interval import error_and_skewness, replicates_needed
 from iresnet_ref.log_determinant.result import LogDet
+from iresnet_ref.log_determinant.roulette import RouletteEstimator
 from iresnet_ref.log_determinant.series import exact_traces
 from iresnet_ref.probes import ProbeKind
 
@@ -78,7 +79,7 @@ def cells(lipschitz: float, seed: int = 5, rows: int = 2000) -> Iterator[Cell]:
             block = min(4, 1 << (d - 1).bit_length()) if kind == "hadamard" else 1
             probes = ir.Probes(seed=seed, kind=kind, count=max(COUNTS), block=block)
             for traces in ((), exact_traces(chain)):
-                estimator = Estimator(chain, bound, 0, drawn, traces)
+                estimator = RouletteEstimator(chain, bound, traces, 2.0, drawn)
                 found, _ = estimator.estimates(probes, x)
                 for n in COUNTS:
                     y = found.reshape(-1, n, rows).swapaxes(0, 1).reshape(n, -1)

@@ -44,12 +44,18 @@ def swish(z: Array, beta: Any, scale: float) -> tuple[Any, Any]:
 
 def swish_derivatives(z: Array, beta: Any) -> tuple[Any, Any, Any]:
     """Return (∂²/∂z², ∂/∂β, ∂²/∂z∂β) of zσ(βz)."""
+    z, both, bend = _bend(z, beta)
+    return _times(beta, bend), z * (z * both), z * bend
+
+
+def _bend(z: Array, beta: Any) -> tuple[Any, Any, Any]:
+    """Return (z, st, st(2 + w(t − s))), z raised as in `_sides`."""
     xp = namespace(z)
     raised, w, e = _sides(z, beta)
     s = xp.astype(z >= raised, z.dtype) / (1.0 + e)  # 0 where z was raised
     t = e * s
-    bend = s * t * (2.0 + xp.minimum(w, xp.full_like(w, _farthest(w))) * (t - s))
-    return _times(beta, bend), raised * (raised * (s * t)), raised * bend
+    both = s * t
+    return raised, both, both * (2.0 + xp.minimum(w, xp.full_like(w, _farthest(w))) * (t - s))
 
 
 def _sides(z: Array, beta: Any) -> tuple[Any, Any, Any]:
@@ -86,7 +92,7 @@ def of_slope(beta: float, scale: float) -> Activation:
         name,
         lambda z: swish_value(z, beta, scale),
         lambda z: swish(z, beta, scale),
-        lambda z: swish_derivatives(z, beta)[0] / scale,
+        lambda z: _times(beta, _bend(z, beta)[2]) / scale,
         1.0 if scale >= LIPSWISH else slopes[1],
         swish_error(beta),
         curvature=0.5 * beta / scale * (1.0 + 2.0**-50),

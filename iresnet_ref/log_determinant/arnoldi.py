@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +23,10 @@ import numpy as np
 from iresnet_ref import rounding
 from iresnet_ref.arrays import HostArray, device, from_host, namespace, size
 from iresnet_ref.jacobian.chain import Chain
-from iresnet_ref.log_determinant.series import divisor, replaced_terms
+from iresnet_ref.log_determinant.bounds import truncation_bound
+from iresnet_ref.log_determinant.series import SeriesEstimator, divisor, replaced_terms
+from iresnet_ref.log_determinant.variance import square_moment
+from iresnet_ref.probes import Probes
 
 
 def arnoldi_logdet(chain: Chain, v: Any, steps: int, lipschitz: float, traces: Sequence[Any] = ()) -> Any:
@@ -139,3 +143,35 @@ def gauss_legendre(n: int, like: Any) -> tuple[Any, Any]:
         slope = n * (x * p - q) / (x * x - 1.0)
         x = x - p / slope
     return 0.5 + 0.5 * x, 1.0 / ((1.0 - x * x) * slope * slope)
+
+
+@dataclass(frozen=True)
+class ArnoldiEstimator(SeriesEstimator):
+    """The quadrature on the Krylov space of `terms` products."""
+
+    def __post_init__(self) -> None:
+        d = size(self.chain.in_shape)
+        if self.norm != 2.0:
+            raise ValueError(f"logdet: expected Lip(g) < 1 in the 2-norm for ir.Arnoldi, got the {self.norm}-norm; try ir.Roulette()")
+        if self.terms > d:
+            raise ValueError(f"logdet: expected at most d = {d} terms for ir.Arnoldi, got {self.terms}; try ir.Exact()")
+
+    @property
+    def random(self) -> bool:
+        """Always: the terms behind the last product depend on the probe."""
+        return True
+
+    def values(self, probes: Probes, v: Any) -> tuple[Any, HostArray]:
+        """Return the quadrature of each probe and row."""
+        evaluations = np.full(v.shape[1], self.terms * probes.count * probes.block)
+        return arnoldi_logdet(self.chain, v, self.terms, self.lipschitz, self.traces), evaluations
+
+    def bias_bound(self, rank: int) -> float:
+        """Return the bound of both sides, and the rounding of an orthonormal basis."""
+        d = size(self.chain.in_shape)
+        return truncation_bound(rank + d, self.lipschitz, self.terms) + d * rounding.unit_roundoff(self.chain.like)
+
+    def variance(self, probes: Probes) -> float:
+        """Return the second moment: |vᵀf(H)v| ≤ ‖v‖² Σ_{k>q} Lᵏ/k for f the logarithm without its first q terms."""
+        moment = square_moment(size(self.chain.in_shape), probes.kind, probes.block)
+        return moment * truncation_bound(1, self.lipschitz, len(self.traces)) ** 2

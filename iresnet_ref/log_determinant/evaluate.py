@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import device, holds, indices, is_short, namespace, require_full_precision, size
+from iresnet_ref.arrays import device, holds, indices, is_short, namespace, require_full_precision
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.log_determinant.arnoldi import ArnoldiEstimator
 from iresnet_ref.log_determinant.estimator import Estimator
 from iresnet_ref.log_determinant.exact import exact_logdet, signed_logdet
 from iresnet_ref.log_determinant.interval import FEWEST_REPLICATES, error_and_skewness, replicates_needed
@@ -30,6 +31,8 @@ from iresnet_ref.log_determinant.methods import (
 )
 from iresnet_ref.log_determinant.replicates import exact_in_products, replicates_for, require_reach
 from iresnet_ref.log_determinant.result import LogDet
+from iresnet_ref.log_determinant.roulette import RouletteEstimator
+from iresnet_ref.log_determinant.series import SeriesEstimator
 from iresnet_ref.log_determinant.series import exact_traces as traces_of
 from iresnet_ref.probes import Probes
 
@@ -71,22 +74,20 @@ def evaluate(
         count = replicates_for(estimator, probes, method.standard_error, x)
         if exact_cost <= count * per_replicate:
             return _exact(chain, x, determinant)
-        products = per_replicate or probes.block * max(1, estimator.terms)
-        probes = probes.part(0, require_reach(count, method.standard_error, products))
+        probes = probes.part(0, require_reach(count, method.standard_error, probes.block * estimator.products))
     planned = math.inf if method.standard_error is None else probes.count * method.standard_error**2
     return _estimate(estimator, probes, x, rank, method.name, min(estimator.variance_bound(probes), planned))
 
 
 def _estimator(chain: Chain, block: ResidualBlock, x: Any, method: Estimate, drawn: Table | None) -> Estimator:
     """Return the method at x, ready for probes."""
-    terms, d = method.terms if isinstance(method, Truncated) else 0, size(block.branch.event_shape)
-    arnoldi = isinstance(method, Arnoldi)
-    if arnoldi and block.norm != 2.0:
-        raise ValueError(f"logdet: expected Lip(g) < 1 in the 2-norm for ir.Arnoldi, got the {block.norm}-norm; try ir.Roulette()")
-    if arnoldi and terms > d:
-        raise ValueError(f"logdet: expected at most d = {d} terms for ir.Arnoldi, got {terms}; try ir.Exact()")
     most = 0 if is_short(x) else method.exact_traces  # they sum over the weights: too much for so few bits
-    return Estimator(chain, block.contraction(), terms, drawn, traces_of(chain, most)[: terms or None], arnoldi, block.norm)
+    traces, lipschitz = traces_of(chain, most), block.contraction()
+    if drawn is not None:
+        return RouletteEstimator(chain, lipschitz, traces, block.norm, drawn)
+    terms = method.terms if isinstance(method, Truncated) else 0
+    kind = ArnoldiEstimator if isinstance(method, Arnoldi) else SeriesEstimator
+    return kind(chain, lipschitz, traces[:terms], block.norm, terms)
 
 
 def _exact(chain: Chain, x: Any, determinant: Callable[[], Any] | None) -> LogDet:

@@ -6,11 +6,19 @@ coefficient 1 the expectation stays what it was at every n.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import namespace, widen
+import numpy as np
+
+from iresnet_ref.arrays import HostArray, namespace, size, widen
 from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.log_determinant.bounds import truncation_bound
+from iresnet_ref.log_determinant.estimator import Estimator
+from iresnet_ref.log_determinant.variance import probe_variance
+from iresnet_ref.probes import Probes
 
 
 def event_dot(a: Any, b: Any, event_ndim: int) -> Any:
@@ -56,3 +64,34 @@ def series_logdet(chain: Chain, v: Any, terms: int, traces: Sequence[Any] = ()) 
         if k > len(traces):
             total = total + event_dot(w, v, event_ndim) / divisor(k)
     return namespace(v).astype(total, v.dtype)
+
+
+@dataclass(frozen=True)
+class SeriesEstimator(Estimator):
+    """The first `terms` of the series."""
+
+    terms: int
+
+    @property
+    def random(self) -> bool:
+        """Whether a term is not exact."""
+        return self.terms > len(self.traces)
+
+    @property
+    def products(self) -> float:
+        """One for each term."""
+        return float(self.terms)
+
+    def values(self, probes: Probes, v: Any) -> tuple[Any, HostArray]:
+        """Return the truncated series of each probe and row."""
+        evaluations = np.full(v.shape[1], self.terms * probes.count * probes.block)
+        return series_logdet(self.chain, v, self.terms, self.traces), evaluations
+
+    def bias_bound(self, rank: int) -> float:
+        """Return the bound on what is cut off."""
+        return truncation_bound(rank, self.lipschitz, self.terms)
+
+    def variance(self, probes: Probes) -> float:
+        """Return that of the probes, ‖Σaₖ‖ ≤ Σ_{q<k≤n} Lᵏ/k."""
+        terms = math.fsum(self.lipschitz**k / k for k in range(len(self.traces) + 1, self.terms + 1))
+        return probe_variance(size(self.chain.in_shape), probes.kind, probes.block) * terms**2
