@@ -10,10 +10,10 @@ from typing import Any
 
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.result import CheckResult
+from iresnet_verify.diagnosis.diagnose import diagnose
 from iresnet_verify.report import json, junit
 from iresnet_verify.reproduction.attach import attach
 from iresnet_verify.reproduction.file_names import folder_beside
-from iresnet_verify.running.causes import attribute
 from iresnet_verify.running.description import describe_subject, environment
 from iresnet_verify.running.run import Prepared, plan_audit, run_check
 from iresnet_verify.subject.subject import Subject
@@ -53,6 +53,7 @@ def audit(
     whole audit fails a correct subject; it is split before anything runs. `select` and `ignore` hold check ids,
     families or patterns. `on_result` is called after each check. Raises `SubjectError` where the subject itself
     does not keep its contract; whatever happens inside a check is a result, never an exception.
+    What failed is attributed to causes (`AuditResult.findings`).
     """
     started = time.perf_counter()
     prepared = Prepared(subject, seed)
@@ -62,7 +63,8 @@ def audit(
         results.append(run_check(prepared, item, seed=seed, budget=budget))
         if on_result is not None:
             on_result(results[-1])
+    attributed, findings = diagnose(prepared, results, seed=seed, budget=budget)
     return Report(
-        describe_subject(subject, results), environment(subject), seed, alpha, budget, attribute(results),
-        time.perf_counter() - started, origin=subject,
+        describe_subject(subject, results), environment(subject), seed, alpha, budget, attributed,
+        time.perf_counter() - started, findings, origin=subject,
     )

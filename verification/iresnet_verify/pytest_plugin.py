@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from iresnet_verify.check.finding import Finding
     from iresnet_verify.check.result import CheckResult
     from iresnet_verify.reproduction.reproduce import Audited
     from iresnet_verify.running.plan import Planned
@@ -46,8 +47,10 @@ class CheckError(Exception):
 class BoundCheck:
     """One check, with seed, budget and its share of alpha; call it with the subject."""
 
-    def __init__(self, audited: Audited, planned: Planned) -> None:
+    def __init__(self, audited: Audited, planned: Planned, failed: list[CheckResult]) -> None:
         self.audited, self.planned = audited, planned
+        self.failed = failed
+        """The failures of this subject so far: a later one may follow from them."""
 
     def __repr__(self) -> str:
         """The id of the check, as in the report."""
@@ -68,16 +71,28 @@ class BoundCheck:
         if result.status == "error":
             raise CheckError(f"{result.id}: {result.message}")
         if result.status == "failed":
-            raise AssertionError(_explain(result, audited))
+            raise AssertionError(_explain(self._attributed(result, audited), audited))
         return result
 
+    def _attributed(self, result: CheckResult, audited: Audited) -> tuple[CheckResult, Sequence[Finding]]:
+        """The failure with `because_of`, where it follows from one that was seen before, and the findings up to now."""
+        from iresnet_verify.diagnosis.diagnose import diagnose
 
-def _explain(result: CheckResult, audited: Audited) -> str:
+        self.failed.append(result)
+        results, findings = diagnose(audited.prepared, self.failed, seed=audited.seed, budget=audited.budget)
+        return results[-1], findings
+
+
+def _explain(found: tuple[CheckResult, Sequence[Finding]], audited: Audited) -> str:
+    result, findings = found
     from iresnet_verify.report.text import details
     from iresnet_verify.reproduction.reproduce import write
 
     path = write(result, audited, _folder())
-    return f"{result.id}: {details(replace(result, reproduce=str(path)))}"
+    said = next((f.sentences for f in findings if result.id in (f.check, result.because_of) or f.check == result.because_of), "")
+    if result.because_of is not None:
+        return f"{result.id}: follows from {result.because_of}: {said}\nreproduce: {path}"
+    return f"{result.id}: {said}\n{details(replace(result, reproduce=str(path)))}"
 
 
 def parametrize_with_checks(
@@ -100,10 +115,11 @@ def parametrize_with_checks(
         names.append(subject.name)
         count = names.count(subject.name)
         label = slug(subject.name) + (f"-{count}" if count > 1 else "")
+        failed: list[CheckResult] = []
         for planned in plan_audit(prepared, budget, alpha, select=select, ignore=ignore):
             reason = subject.expected_failures.get(planned.check.id)
             marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError)]
-            check = BoundCheck(Audited(prepared, origin, index, seed, budget, planned.alpha, label), planned)
+            check = BoundCheck(Audited(prepared, origin, index, seed, budget, planned.alpha, label), planned, failed)
             parameters.append(pytest.param(subject, check, marks=marks, id=f"{label}-{planned.check.id}"))
     return pytest.mark.parametrize(("subject", "check"), parameters)
 

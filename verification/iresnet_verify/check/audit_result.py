@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.outcome import Status
 from iresnet_verify.check.result import CheckResult
 
@@ -22,6 +23,8 @@ class AuditResult:
     budget: str
     checks: Sequence[CheckResult]
     seconds: float = 0.0
+    findings: Sequence[Finding] = ()
+    """The causes of what failed, the first one first."""
     origin: object = field(default=None, compare=False, repr=False)
     """The audited `Subject` where it was audited in this process: what reproductions load. In no written report."""
 

@@ -153,7 +153,16 @@ class Context:
 
     @property
     def log_det_claim(self) -> tuple[str, float]:
-        """What the log-det claims in this mode: ("exact" | "unbiased" | "bias" | "gradient-only" | "none", b)."""
+        """What the log-det claims in this mode: ("exact" | "unbiased" | "bias" | "gradient-only" | "none", b).
+
+        One that is declared exact and is random is judged as unbiased; `hygiene.exact-log-det-not-random` reports it.
+        """
+        kind, bias = self.declared_log_det
+        return ("unbiased", 0.0) if kind == "exact" and self.conventions.random_log_det else (kind, bias)
+
+    @property
+    def declared_log_det(self) -> tuple[str, float]:
+        """The claim as the subject states it."""
         claim = self.subject.log_det_is
         if not isinstance(claim, str | int | float):
             claim = claim[self.mode] if self.mode is not None and self.mode in claim else next(iter(claim.values()))

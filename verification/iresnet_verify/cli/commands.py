@@ -277,27 +277,37 @@ def parity(backends: tuple[str, ...], seed: int, json_path: Path | None) -> int:
 @click.option("--json", "json_path", type=FILE, help="Write the kill matrix as JSON.")
 @click.option("--markdown", "markdown_path", type=FILE,
               help="Write the kill matrix as Markdown; rows of other mutants in an existing file are kept.")
+@click.option("--diagnosis", "diagnosis_path", type=FILE,
+              help="Write which cause was shown first for each mistake, as Markdown; rows of other mutants in an existing file are kept.")
+@click.option("--pairs", is_flag=True, help="Examine pairs of mistakes, both of which the diagnosis must show.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
-def mutants(patterns: tuple[str, ...], json_path: Path | None, markdown_path: Path | None, workers: int) -> int:
+def mutants(
+    patterns: tuple[str, ...], json_path: Path | None, markdown_path: Path | None, diagnosis_path: Path | None, pairs: bool, workers: int,
+) -> int:
     """Test the suite itself: does a check meant for it fail on every mutant? Exits 1 if one survives."""
     from iresnet_verify import mutants as population
     from iresnet_verify.mutants import examination, matrix
+    from iresnet_verify.mutants.causes import confusion
 
-    table = population.load()
+    table = population.load_pairs() if pairs else population.load()
     chosen = [m for m in table if not patterns or any(fnmatch(m, f"*{p}*") for p in patterns)]
     if not chosen:
         raise click.UsageError(f"no mutant matches {' '.join(patterns)!r}; without a pattern all are examined")
-    written = [path for path in (json_path, markdown_path) if path]
+    written = [path for path in (json_path, markdown_path, diagnosis_path) if path]
     for path in written:
         _make_writable(path)
     with matrix.progress_bar(len(chosen)) as progress:
         verdicts = examination.examine(chosen, workers, progress)
     matrix.show(verdicts, Console())
+    click.echo(confusion.summary(verdicts))
     if json_path:
         json_path.write_text(json.dumps(examination.as_json(verdicts), indent=1) + "\n", encoding="utf-8")
     if markdown_path:
         page = markdown_path.read_text("utf-8") if markdown_path.exists() else ""
         markdown_path.write_text(matrix.markdown(verdicts, table, page), encoding="utf-8")
+    if diagnosis_path:
+        page = diagnosis_path.read_text("utf-8") if diagnosis_path.exists() else ""
+        diagnosis_path.write_text(confusion.markdown(verdicts, page), encoding="utf-8")
     for path in written:
         click.echo(f"written: {path}")
     return PASSED if all(v.killed for v in verdicts) else FAILED

@@ -20,9 +20,23 @@ from rich.table import Table
 from rich.text import Text
 
 from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.registry import FAMILIES, Check
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.report.text import STATES, State, legal, overall, plural, seconds_text, state, value_text, verdict
+from iresnet_verify.report.text import (
+    STATES,
+    State,
+    findings,
+    hence,
+    legal,
+    modes,
+    overall,
+    plural,
+    seconds_text,
+    state,
+    value_text,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from iresnet_verify.workers.isolated_audits import Progress
@@ -45,17 +59,19 @@ def show(reports: Sequence[AuditResult], console: Console | None = None) -> None
 
 
 def show_one(report: AuditResult, console: Console) -> None:
-    """Print the head, the table of results, the findings and the counts per family of one report."""
+    """Print the head, the causes, the table of results without what follows from others, the findings and the counts of one report."""
     subject = report.subject
     console.rule(_text(subject.get("name", "subject"), "bold"), align="left")
     head = f"{subject.get('framework', '')} {subject.get('dtype', '')} on {subject.get('device', '')}, event shape "
     head += f"{tuple(subject.get('event_shape', ()))}, seed {report.seed}, budget {report.budget}, α {report.alpha:g}"
     console.print(_text(head, "dim"))
+    causes = findings(report)
+    for number, finding in enumerate(causes, 1):
+        console.print(_cause(report, finding, number if len(causes) > 1 else 0))
     console.print(_results(report, console.width))
     for result in report.checks:
         if result.because_of is None and (state(result).open or state(result).key == "declared"):
             console.print(_finding(result))
-            console.print(_following(report, result), end="")
     console.print(_families([report], console.width, per_family=True))
     shown = overall(report)
     console.print(
@@ -99,10 +115,13 @@ def _results(report: AuditResult, width: int) -> Table:
     if width >= WIDE:
         table.add_column("time", justify="right", no_wrap=True)
     for result in report.checks:
+        if result.because_of is not None:
+            continue
         s = state(result)
         where = f" [{result.mode}]" if result.mode and s.key not in ("passed", "skipped") else ""
         found = s.label if s.open or not result.message else result.message
-        found = f"{s.label}, because of {result.because_of}" if result.because_of else found
+        n = sum(r.because_of == result.id for r in report.checks)
+        found = f"{found}, and {plural(n, 'result')} because of it" if n else found
         row = [_text(s.glyph, COLOURS[s.key]), _text(result.id + where), _text(found, COLOURS[s.key])]
         table.add_row(*row, *([seconds_text(result.seconds)] if width >= WIDE else []))
     return table
@@ -127,10 +146,13 @@ def _finding(result: CheckResult) -> Group:
     return Group(title, Padding(lines, (0, 0, 1, 2)))
 
 
-def _following(report: AuditResult, cause: CheckResult) -> Text:
-    """One line: the results that follow from this one."""
-    ids = [r.id for r in report.checks if r.because_of == cause.id]
-    return _text(f"  {plural(len(ids), 'further result')} from the same cause: {', '.join(ids)}\n\n" if ids else "", "dim")
+def _cause(report: AuditResult, finding: Finding, number: int) -> Padding:
+    """What is wrong, how sure that is, what to change; then the check that shows it, the modes, and what follows."""
+    first = (f"{number}. " if number else "") + finding.wrong
+    lines = [_text(first, COLOURS["failed"]), _text(finding.sure), _text(finding.change, "bold")]
+    notes = [finding.check, modes(report, finding), hence(finding)]
+    lines.append(_text("; ".join(n for n in notes if n), "dim"))
+    return Padding(Group(*(line for line in lines if line.plain)), (1, 0, 0, 0))
 
 
 def _families(reports: Sequence[AuditResult], width: int, per_family: bool) -> Table:

@@ -105,9 +105,8 @@ def _confirmed(
                        f"± {error:.2g}: some randomness is not enumerated, so neither is used",
                        evidence, failed.tolerance, failed.oracle)
     gap = expected - truth
-    diagnosis = _diagnosis(ctx, claim, plan, found, worst)
     message = (f"expected E[{claim.what}] = {truth:.6g}, got {expected:.6g} by enumeration (bias {gap:+.3g} nats; real draws "
-               f"agree: {means.mean():.6g} ± {error:.2g}){diagnosis}")
+               f"agree: {means.mean():.6g} ± {error:.2g})")
     visible = abs(gap) > 4.0 * CONFIRM * error + 2.0 * float(found.rounding[worst] + claim.slack[worst] + claim.bias)
     measure = measures.mean_log_det if visible and claim.what == "log-det" else None
     inputs = {"x": row, "truth": truth, "allowed": abs(gap) / 2.0, "calls_per_mean": means.size,
@@ -131,35 +130,6 @@ def _real_draws(
 def confirmed_total(ctx: Context, evaluate: Evaluate, plan: Enumerator, found: Expectation, x: HostArray, row: int) -> bool:
     """Whether real draws have the enumerated mean."""
     return _real_draws(ctx, evaluate, plan, found, x, row)[2]
-
-
-def _diagnosis(ctx: Context, claim: Claim, plan: Enumerator, found: Expectation, row: int) -> str:
-    """What the expectation is instead, where it is something well known."""
-    if claim.J is None:
-        return ""
-    J = claim.J[row]
-    value, truth, eye = float(found.value[row]), float(claim.truth[row]), np.eye(ctx.d)
-    known = {
-        "0": 0.0, "minus the log-det": -truth, "the log-det divided by d": truth / ctx.d, "d times the log-det": truth * ctx.d,
-        "tr(J(I+J)⁻¹), the surrogate whose gradient is the log-det's": float(np.trace(np.linalg.solve(eye + J, J))),
-        "−log det(I − J), all terms with sign +": -float(np.linalg.slogdet(eye - J)[1]),
-        "log det(I − J)": float(np.linalg.slogdet(eye - J)[1]),
-    }
-    near = float(claim.slack[row] + found.rounding[row] + found.remainder[row]) * 4.0 + 1e-9 * abs(value)
-    for name, number in known.items():
-        if abs(value - number) <= near:
-            return f"; it is {name}"
-    if plan.length is None or claim.spectrum is None:
-        return ""
-    terms = series_terms(J, 60)
-    sure = terms_always_taken(plan, found, terms, row, near)
-    for n in range(plan.start, min(max(found.increments), 58 + plan.start - sure) + 1):
-        first = n == plan.start
-        right = sum(terms[:sure]) if first else terms[n - plan.start + sure - 1]
-        got = float(found.increments[n][row])
-        if abs(got - right) > near and abs(right) > 1e3 * near:
-            return f"; the first wrong term is number {n - plan.start + sure}: it has {got / right:.4g} of its right expectation"
-    return ""
 
 
 def series_terms(J: Vector, longest: int) -> list[float]:

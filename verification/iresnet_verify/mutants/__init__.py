@@ -19,3 +19,8 @@ def load() -> dict[str, Mutant]:
         found |= mine
     rank = {family: i for i, family in enumerate(FAMILIES)}
     return dict(sorted(found.items(), key=lambda item: rank.get(item[0].split("/")[0], len(rank))))
+
+
+def load_pairs() -> dict[str, Mutant]:
+    """Return {id: mutant} of two mistakes together. They are no part of `load`: each mistake is there by itself."""
+    return dict(importlib.import_module(f"{__name__}.causes.pairs").PAIRS)

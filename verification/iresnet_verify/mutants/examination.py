@@ -29,6 +29,8 @@ class Verdict:
     seconds: float
     problem: str = ""
     """Why the audit did not end, if it did not."""
+    causes: tuple[str, ...] = ()
+    """The causes that the diagnosis showed, the first one first."""
 
     @property
     def killed(self) -> bool:
@@ -40,17 +42,17 @@ def examine_one(id: str, *, meant_only: bool = False) -> Verdict:
     """Audit one mutant: the whole catalogue, or the checks meant for it."""
     from iresnet_verify.api import audit
 
-    mutant = mutants.load()[id]
+    mutant = (mutants.load_pairs() if id.startswith("pairs/") else mutants.load())[id]
     report = audit(mutant.make(SEED), seed=0, budget="quick", select=mutant.meant if meant_only else None)
     by = dict.fromkeys(c.id for c in report.checks if c.status == "failed")
-    return Verdict(id, mutant.mistake, mutant.meant, tuple(by), report.seconds)
+    return Verdict(id, mutant.mistake, mutant.meant, tuple(by), report.seconds, causes=tuple(f.cause for f in report.findings))
 
 
 def examine(
     ids: Iterable[str], workers: int, progress: Callable[[Verdict], None] = lambda verdict: None
 ) -> list[Verdict]:
     """Examine them in spawned processes, each with a time limit."""
-    table = mutants.load()
+    table = mutants.load() | mutants.load_pairs()
     found = []
     context: Any = multiprocessing.get_context("spawn")
     with ProcessPool(max_workers=workers, context=context) as pool:
@@ -71,6 +73,7 @@ def _results(futures: Iterable[tuple[str, Any]], table: dict[str, Mutant]) -> It
 
 
 def as_json(verdicts: Iterable[Verdict]) -> dict[str, Any]:
-    """Return the kill matrix as JSON, schema 1."""
-    rows = [{"id": v.id, "mistake": v.mistake, "killed": v.killed, "by": list(v.by), "meant": list(v.meant)} for v in verdicts]
+    """Return the kill matrix as JSON, schema 1, with the causes that the diagnosis showed."""
+    rows = [{"id": v.id, "mistake": v.mistake, "killed": v.killed, "by": list(v.by), "meant": list(v.meant), "causes": list(v.causes)}
+            for v in verdicts]
     return {"schema": 1, "mutants": rows}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from iresnet_verify.check.audit_result import AuditResult
-from iresnet_verify.report.text import legal, state
+from iresnet_verify.report.text import findings, legal, state
 
 LEVELS = {"failed": "error", "unexpected": "error", "error": "warning", "inconclusive": "notice"}
 
@@ -16,11 +16,13 @@ LEVELS = {"failed": "error", "unexpected": "error", "error": "warning", "inconcl
 def lines(reports: Sequence[AuditResult]) -> Iterator[str]:
     """One line for each result that someone should look at."""
     for report in reports:
+        said_of = {f.check: f.sentences for f in findings(report)}
         for c in report.checks:
             level = LEVELS.get(state(c).key)
             if level is not None and c.because_of is None:
-                text = c.message or c.claim if c.status != "passed" else f"declared to fail ({c.expected}), but passed"
-                yield f"::{level} title={_property(str(report.subject.get('name', '')) + ' ' + c.id)}::{_data(text)}"
+                said = c.message or c.claim if c.status != "passed" else f"declared to fail ({c.expected}), but passed"
+                said = said_of.get(c.id, said)
+                yield f"::{level} title={_property(str(report.subject.get('name', '')) + ' ' + c.id)}::{_data(said)}"
 
 
 def _data(text: str) -> str:

@@ -22,6 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.registry import FAMILIES
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.report.plots import Figure, draw
@@ -31,6 +32,8 @@ from iresnet_verify.report.text import (
     STATES,
     State,
     count,
+    findings,
+    modes,
     overall,
     plural,
     seconds_text,
@@ -83,9 +86,27 @@ class SubjectView:
     """Nested entries of the subject (claims, conventions): title and rows."""
 
     @property
+    def causes(self) -> list[tuple[Finding, CheckView, str]]:
+        """The findings, each with its check and with how the modes differ."""
+        view = {c.result.id: c for c in self.checks}
+        return [(f, view[f.check], modes(self.report, f)) for f in findings(self.report)]
+
+    @property
     def findings(self) -> list[CheckView]:
-        """What the reader has to look at: everything that counts against the verdict."""
-        return [c for c in self.checks if c.state.key in ("failed", "unexpected", "error") and c.result.because_of is None]
+        """What else the reader has to look at: everything that counts against the verdict and is no failure."""
+        caused = {f.check for f in findings(self.report)}
+        return [c for c in self.checks if c.state.key in ("failed", "unexpected", "error") and c.result.because_of is None
+                and c.result.id not in caused]
+
+    def following(self, check: CheckView) -> list[CheckView]:
+        """The results that follow from one."""
+        return [c for c in self.checks if c.result.because_of == check.result.id]
+
+    @property
+    def listed(self) -> list[CheckView]:
+        """Every result, those that follow from another right after it."""
+        below = {c.result.id for c in self.checks if c.result.because_of in {o.result.id for o in self.checks}}
+        return [x for c in self.checks if c.result.id not in below for x in (c, *self.following(c))]
 
     def cell(self, family: str) -> tuple[str, State, list[tuple[State, int]]] | None:
         """Of one family: the link to its worst check, the state to colour it by, and the count per state.

@@ -1,7 +1,7 @@
 """Reports as JSON, schema 1.
 
 One report is one object `{"schema": 1, "subject": …, "environment": …, "seed": …, "alpha": …, "budget": …,
-"status": …, "checks": […]}`; several are `{"schema": 1, "audits": […]}`. The files are strict JSON: a number that JSON
+"status": …, "findings": […], "checks": […]}`; several are `{"schema": 1, "audits": […]}`. The files are strict JSON: a number that JSON
 does not know is one of the strings "NaN", "Infinity", "-Infinity", and `read` turns these back into floats in evidence
 and curves.
 """
@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.result import SCHEMA, CheckResult
 
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -71,6 +72,7 @@ def as_dict(report: AuditResult) -> dict[str, Any]:
                 "budget": report.budget,
                 "status": report.status,
                 "seconds": report.seconds,
+                "findings": [asdict(f) for f in report.findings],
                 "checks": [{name: getattr(c, name) for name in _FIELDS} for c in report.checks],
             }
         )
@@ -108,6 +110,7 @@ def _report(audit: Mapping[str, Any]) -> AuditResult:
     return AuditResult(
         subject=_numbers(audit["subject"]), environment=audit["environment"], seed=audit["seed"], alpha=audit["alpha"],
         budget=audit["budget"], checks=checks, seconds=audit["seconds"],
+        findings=[Finding(**{**f, "follows": tuple(f["follows"])}) for f in audit.get("findings", [])],
     )
 
 

@@ -1,18 +1,19 @@
 """Reports as JUnit XML, which continuous-integration services display.
 
 One `testsuite` a subject, one `testcase` a check. A declared failure is `skipped` with its reason, as are inconclusive
-and skipped checks; a declared failure that passed is a `failure`; an errored check is an `error`.
+and skipped checks; a declared failure that passed is a `failure`; an errored check is an `error`. A failure that follows from another
+says so in place of its message.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.report.text import details, legal
+from iresnet_verify.report.text import details, findings, legal
 
 
 def write(reports: Sequence[AuditResult], path: str | Path, errors: Sequence[Exception] = ()) -> None:
@@ -40,19 +41,26 @@ def _suite(root: ET.Element, report: AuditResult) -> None:
     known = {"seed": report.seed, "alpha": report.alpha, "budget": report.budget, "status": report.status}
     for key, value in {**known, **report.environment}.items():
         ET.SubElement(properties, "property", name=legal(key), value=legal(value))
+    for finding in findings(report):
+        ET.SubElement(properties, "property", name="finding", value=legal(f"{finding.sentences} [{finding.check}]"))
+    wrong = {f.check: f.wrong for f in findings(report)}
     for result in report.checks:
-        _case(suite, name, result)
+        _case(suite, name, result, wrong)
     suite.set("tests", str(len(report.checks)))
     for total, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(total, str(len(suite.findall(f"testcase/{tag}"))))
 
 
-def _case(suite: ET.Element, subject: str, result: CheckResult) -> None:
+def _case(suite: ET.Element, subject: str, result: CheckResult, wrong: Mapping[str, str]) -> None:
     place = f"{subject}.{legal(result.family)}"
     case = ET.SubElement(suite, "testcase", classname=place, name=legal(result.id), time=f"{result.seconds:.3f}")
     verdict = _verdict(result)
     if verdict is not None:
         tag, kind, message = verdict
+        if result.because_of is not None and tag == "failure":
+            message = f"follows from {result.because_of}: {wrong.get(result.because_of, '')}".rstrip(": ")
+        elif tag == "failure":
+            message = wrong.get(result.id, message)
         element = ET.SubElement(case, tag, message=legal(message))
         if tag != "skipped":
             element.set("type", kind)

@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.result import CheckResult
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -104,6 +105,24 @@ def verdict(report: AuditResult) -> str:
     return " ".join(parts)
 
 
+def findings(report: AuditResult) -> list[Finding]:
+    """The findings whose check still counts: a baseline may have declared it since."""
+    open_now = {c.id for c in report.checks if c.status == "failed" and c.expected is None}
+    return [f for f in report.findings if f.check in open_now]
+
+
+def modes(report: AuditResult, finding: Finding) -> str:
+    """How the modes differ, where they do: "train: failed, eval: passed"."""
+    found = next((c.evidence.get("modes") for c in report.checks if c.id == finding.check), None)
+    return str(found or "")
+
+
+def hence(finding: Finding) -> str:
+    """What follows from a finding, in a few words."""
+    n = len(finding.follows)
+    return f"hence {'this' if n == 1 else f'these {n}'}: {', '.join(finding.follows)}" if n else ""
+
+
 def _undecided(report: AuditResult) -> list[str]:
     """What `AuditResult.status` needs before it is *passed*."""
     if report.status not in ("inconclusive", "error"):
@@ -184,7 +203,8 @@ def legal(text: object) -> str:
 
 def details(result: CheckResult) -> str:
     """Claim, evidence, tolerance, oracle and reproduction, a line each."""
-    lines = [result.message, f"claim: {result.claim}", f"reference: {result.reference}"]
+    lines = [f"follows from: {result.because_of}"] if result.because_of else []
+    lines += [result.message, f"claim: {result.claim}", f"reference: {result.reference}"]
     lines += [f"{k}: {v}" for k, v in result.evidence.items()]
     for label in ("tolerance", "oracle", "mode", "reproduce"):
         value = getattr(result, label)

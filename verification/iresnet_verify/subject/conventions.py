@@ -46,6 +46,8 @@ class Conventions:
     """Whether F(x) differs between seeds, or between two calls with one seed, by more than rounding."""
     infinite_forward: bool = False
     """Whether F has values that are not finite at the subject's own inputs."""
+    random_log_det: bool = False
+    """Whether the log-det differs between seeds by more than rounding, though F does not."""
 
 
 def read_conventions(subject: Subject, framework: Framework, seed: int) -> Conventions:
@@ -61,14 +63,16 @@ def read_conventions(subject: Subject, framework: Framework, seed: int) -> Conve
             return Conventions(broken=broken, context_row=row)
         _call_all(caller, x, formats, broken)
         changed = tuple(sorted(set(state.changes()))) if state is not None else ()
-        random, infinite = False, False
+        random, infinite, random_log_det = False, False, False
         if "forward" not in broken:
             with suppress(Exception):  # a map may refuse so many rows: then nothing is known of it here, and the checks decide
                 random, infinite = _forward_facts(caller, x, state)
+            with suppress(Exception):
+                random_log_det = not random and _is_random_log_det(caller, x, state)
     finally:
         if state is not None:
             state.restore()
-    return Conventions(formats, broken, caller.packed, changed, row, random, infinite)
+    return Conventions(formats, broken, caller.packed, changed, row, random, infinite, random_log_det)
 
 
 def _forward_facts(caller: Caller, x: HostArray, state: ModuleState | None) -> tuple[bool, bool]:
@@ -88,6 +92,21 @@ def _forward_facts(caller: Caller, x: HostArray, state: ModuleState | None) -> t
     rounding = (OPERATIONS * UNIT_ROUNDOFF[caller.subject.dtype] + (caller.subject.accuracy or 0.0)) * size
     random = any(bool((np.abs(first[b] - other[b]) > rounding).any()) for other in others for b in [finite & np.isfinite(other)])
     return random, not bool(finite.all())
+
+
+def _is_random_log_det(caller: Caller, x: HostArray, state: ModuleState | None) -> bool:
+    """Whether the log-det differs between seeds and not between two calls with one seed, each from the same state of the module."""
+    if not caller.has("log_det"):
+        return False
+    values = []
+    for seed in (1, 1, 2, 3):
+        if state is not None:
+            state.restore()
+        values.append(outputs.host_log_det(caller.scalar("log_det", caller.framework.native(x), seed=seed), caller.framework))
+    first, again, *others = values
+    rounding = OPERATIONS * UNIT_ROUNDOFF[caller.subject.dtype] + (caller.subject.accuracy or 0.0)
+    bound = 16.0 * rounding * (np.abs(first) + math.prod(x.shape[1:]))
+    return bool((np.abs(first - again) <= bound).all()) and any(bool((np.abs(first - other) > bound).any()) for other in others)
 
 
 def _inputs(subject: Subject, broken: dict[str, str], rng: np.random.Generator) -> HostArray | None:

@@ -13,7 +13,7 @@ finished checks, the remaining checks get at most `SHORT_SECONDS` seconds. This 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,9 +21,11 @@ from threading import Event, Lock
 from typing import Any
 
 from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.budget import BUDGETS
+from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.result import CheckResult
+from iresnet_verify.diagnosis.diagnose import attribute, failures
 from iresnet_verify.reproduction.file_names import slug
-from iresnet_verify.running.causes import attribute
 from iresnet_verify.running.description import add_conventions
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.workers import pool as pools
@@ -140,19 +142,32 @@ def _audit(job: Job, shared: _Shared) -> list[AuditResult | SubjectError]:
             code = pool.result_of(first_finished([asked], shared.stop).pop(), SHORT_SECONDS)
             if isinstance(code, LoadedCode):
                 shared.code[job] = code
+        found = {i: _diagnosed(job, pool, i, [done[i, p.id] for p in s.planned], shared) for i, s in good.items()}
     finally:
         pool.close()
     seconds = (time.perf_counter() - started) / max(1, len(good))
-    return [_report(job, s, i, done, seconds) if isinstance(s, Loaded) else SubjectError(s.message)
+    return [_report(job, s, *found[i], seconds) if isinstance(s, Loaded) else SubjectError(s.message)
             for i, s in enumerate(subjects)]
 
 
 def _report(
-    job: Job, loaded: Loaded, index: int, done: Mapping[tuple[int, str], CheckResult], seconds: float
+    job: Job, loaded: Loaded, results: Sequence[CheckResult], findings: Sequence[Finding], seconds: float
 ) -> AuditResult:
-    results = attribute(done[index, p.id] for p in loaded.planned)
     subject = add_conventions(loaded.subject, results)
-    return AuditResult(subject, loaded.environment, job.seed, job.alpha, job.budget, results, seconds)
+    return AuditResult(subject, loaded.environment, job.seed, job.alpha, job.budget, results, seconds, findings)
+
+
+def _diagnosed(
+    job: Job, pool: WorkerPool, index: int, results: Sequence[CheckResult], shared: _Shared
+) -> tuple[tuple[CheckResult, ...], tuple[Finding, ...]]:
+    """The results attributed to causes, by hypotheses tested in a worker; where it is lost, without them."""
+    failed = failures(results)
+    if not failed:
+        return attribute(results, {})
+    seconds = 2.0 * (job.check_seconds or BUDGETS[job.budget].seconds)
+    future = pool.submit(worker.explain, Task(index, "", seconds, pools.WALL * seconds, "", ""), failed, seconds=seconds)
+    reply = pool.result_of(first_finished([future], shared.stop).pop(), seconds)
+    return attribute(results, {} if isinstance(reply, Failure) else reply)
 
 
 def _plan(index: int, subject: Loaded, shared: _Shared) -> list[_Planned]:

@@ -18,7 +18,7 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -28,6 +28,7 @@ import numpy as np
 from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.check.outcome import Counterexample
 from iresnet_verify.check.result import CheckResult
+from iresnet_verify.diagnosis.diagnose import explained
 from iresnet_verify.report.json import plain
 from iresnet_verify.reproduction.reproduce import Audited, write
 from iresnet_verify.running.description import describe_subject, environment
@@ -158,6 +159,16 @@ def run(job: Job, task: Task) -> bytes:
 def loaded(job: Job) -> bytes:
     """What code this worker has loaded (`LoadedCode`)."""
     return _result(job, None, lambda _: loaded_code.loaded())
+
+
+def explain(job: Job, task: Task, failed: Sequence[CheckResult]) -> bytes:
+    """What the hypotheses explain of these failures, by area, or a `Failure`."""
+
+    def work(subjects: list[Prepared | Failure]) -> object:
+        prepared = subjects[task.index]
+        return prepared if isinstance(prepared, Failure) else explained(prepared, failed, seed=job.seed, budget=job.budget)
+
+    return _result(job, task, work)
 
 
 def _result(job: Job, task: Task | None, work: Callable[[list[Prepared | Failure]], object]) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.log_det_truth import estimate_rows, truth_at
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.check.verdict import Comparison, verdict
+from iresnet_verify.check.verdict import verdict
 from iresnet_verify.expectation.bias import compare_expectation
 from iresnet_verify.measurements import densities as density_measures
 from iresnet_verify.measurements import log_dets as volume_measures
@@ -56,19 +56,11 @@ def change_of_variables(ctx: Context) -> Outcome:
         return compare_expectation(ctx, lambda at, seed: log_prob(at, seed=seed), claim)
     value = log_prob(x, seed=ctx.caller.next_seed())
     allowed = np.where(np.isfinite(expected), slack + bias, np.inf)
-    known = np.isfinite(allowed)
-
-    def mistake(at: Comparison) -> str:
-        if np.abs(value - (base - truth.value))[at.row] <= 4 * at.bound:
-            return ": the log-det has the wrong sign"
-        if np.abs(value - base)[at.row] <= 4 * at.bound:
-            return ": the log-det is missing"
-        return ": off by a constant" if np.ptp((value - expected)[known]) <= 4 * allowed[known].max() else ""
 
     return verdict(
         np.abs(value - expected), allowed,
         expected=lambda at: f"log_prob = {expected[at.row]:.10g} ± {at.bound:.2g}",
-        got=lambda at: f"{value[at.row]:.10g}{mistake(at)}",
+        got=lambda at: f"{value[at.row]:.10g}",
         passed=lambda at: f"largest gap {at.largest:.2g} nats in {at.compared} rows",
         undecided="the oracle or the base density is finite in no row",
         tolerance="rounding of the log-det and of base_log_prob, 8 × its change when F(x) moves by its own rounding", oracle=oracle,

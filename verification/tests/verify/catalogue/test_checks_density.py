@@ -29,12 +29,10 @@ def test_correct_densities_pass(kind: str, d: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["exact", "roulette, gaussian"])
-@pytest.mark.parametrize(("mistake", "hint"), [("sign", "wrong sign"), ("missing", "missing"), ("constant", "off by a constant")])
-def test_change_of_variables_rejects_wrong_densities(kind: str, mistake: str, hint: str) -> None:
+@pytest.mark.parametrize("mistake", ["sign", "missing", "constant"])
+def test_change_of_variables_rejects_wrong_densities(kind: str, mistake: str) -> None:
     found = one(subject(kind, density=mistake), "density.change-of-variables")
     assert found.status == "failed", found.message
-    if kind == "exact":
-        assert hint in found.message
 
 
 @pytest.mark.parametrize("d", [1, 2])

@@ -46,11 +46,6 @@ def test_the_expectation_is_enumerated_to_rounding() -> None:
     assert "enumeration" in found.oracle
 
 
-def test_a_wrong_term_is_named() -> None:
-    found = one(MUTANTS["estimator/weights-forgotten"].make(1))
-    assert "the first wrong term is number 2: it has 0.75 of its right expectation" in found.message
-
-
 def test_a_bias_of_a_thousandth_is_found_although_no_sample_could() -> None:
     found = one(MUTANTS["estimator/bias-of-a-thousandth"].make(1))
     assert found.evidence["bias"] == pytest.approx(1e-3, rel=1e-6)

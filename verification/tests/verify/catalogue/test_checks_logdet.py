@@ -11,7 +11,6 @@ from seeds import each_with_seeds
 
 from iresnet_verify import audit
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.mutants.log_dets import MUTANTS
 from iresnet_verify.mutants.volume import LOG_DETS, Net, exact, subject
 from iresnet_verify.subject.subject import Subject
 
@@ -31,26 +30,16 @@ def test_correct_log_dets_pass(kind: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["exact", "roulette, gaussian"])
-def test_the_inverse_at_the_wrong_point_is_rejected_and_named(kind: str) -> None:
+def test_the_inverse_at_the_wrong_point_is_rejected(kind: str) -> None:
     found = one(subject(kind, inverse_at="y"), "logdet.of-the-inverse")
     assert found.status == "failed"
-    if kind == "exact":
-        assert "at y, not at x" in found.message
 
 
-def test_a_missing_minus_sign_of_the_inverse_is_named() -> None:
+def test_a_missing_minus_sign_of_the_inverse_is_rejected() -> None:
     net = Net(4, 0)
     made = replace(subject(), inverse_log_det=lambda y: exact(net, net.inverse(y)))
     found = one(made, "logdet.of-the-inverse")
     assert found.status == "failed"
-    assert "without the minus sign" in found.message
-
-
-def test_the_message_names_what_the_value_is_instead() -> None:
-    found = one(MUTANTS["logdet/surrogate-under-the-log-det-s-name"].make(1), "logdet.matches-determinant")
-    assert "tr(J(I+J)⁻¹)" in found.message
-    found = one(MUTANTS["logdet/series-claimed-exact"].make(1), "logdet.matches-determinant")
-    assert "the series cut after 6 terms" in found.message
 
 
 def test_two_sources_that_disagree_are_rejected() -> None:

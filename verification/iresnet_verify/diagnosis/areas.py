@@ -1,0 +1,108 @@
+"""The areas of failure: which checks look at the same numbers, who explains these, and what else fails because of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.diagnosis import bounds, gradients, inverses, log_dets, volumes
+from iresnet_verify.diagnosis.behaviours import LIPSCHITZ
+from iresnet_verify.diagnosis.case import Case
+from iresnet_verify.diagnosis.hypothesis import Explanation
+from iresnet_verify.subject.subject import HostArray
+
+BATCH = ("hygiene.batch-independence", "hygiene.single-row", "gradient.masked-rows", "inverse.rows-are-independent")
+ALSO: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((log_dets.PERMUTED.name, log_dets.ONE_ROW.name, log_dets.REDUCED.name), BATCH),
+    inverses.RANDOM.name: ("hygiene.global-randomness-kept",),
+    bounds.NEWLY_BUILT.name: ("logdet.matches-determinant",),
+    gradients.FIRST.name: ("gradient.masked-rows",), gradients.MEAN.name: ("gradient.masked-rows",),
+}
+"""What a cause brings about beyond its own area."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """One quantity: `primary` checks compare it directly, `others` fail with it."""
+
+    name: str
+    primary: tuple[str, ...]
+    others: tuple[str, ...]
+    explain: Callable[[Case, Sequence[CheckResult]], Explanation | None]
+    what: str
+
+    def holds(self, check: str) -> bool:
+        """Whether a failure of `check` may be one of this quantity."""
+        return any(fnmatchcase(check, p) for p in (*self.primary, *self.others))
+
+
+def points(results: Sequence[CheckResult], key: str, shape: tuple[int, ...]) -> list[HostArray]:
+    """Batches of inputs at which checks failed."""
+    found = [r.counterexample.inputs.get(key) for r in results if r.counterexample is not None]
+    return [a for a in found if isinstance(a, np.ndarray) and a.shape[1:] == shape and len(a) and np.isfinite(a).all()]
+
+
+def around(case: Case, point: HostArray) -> HostArray:
+    """The point and neighbours of it, as many rows as the case has: inputs that are independent and as odd as it."""
+    rng = np.random.default_rng(0)
+    rows = np.repeat(point[:1].astype(np.float64), case.rows, axis=0)
+    return np.asarray(rows * (1.0 + 0.05 * np.arange(case.rows).reshape(-1, *[1] * (rows.ndim - 1)) * rng.uniform(0.5, 1.0, rows.shape)),
+                      dtype=point.dtype)
+
+
+def _inverse(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
+    if case.ctx.f.inverse is None:
+        return None
+    found = inverses.inverse(case, case.y)
+    shape = case.ctx.subject.event_shape
+    tries = [around(case, y) for y in points(results, "y", shape)] + [
+        case.ctx.f.forward(around(case, x), seed=0) for x in points(results, "x", shape)]
+    for y in tries[:3]:
+        found = inverses.inverse(case, y) if found is None else found
+    return found
+
+
+def _log_det(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
+    found = volumes.log_det(case)
+    for x in points(results, "x", case.ctx.subject.event_shape)[:2] if found is None else []:
+        found = volumes.log_det(case.at(around(case, x))) if found is None else found
+    return found
+
+
+def _bound(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
+    del results
+    claims: list[float] = []
+    if case.ctx.subject.linear_maps is not None:
+        claims = [float(m[3]) for m in case.ctx.subject.linear_maps() if len(m) > 3]
+    return bounds.bound(case, claims)
+
+
+def _plain(function: Callable[[Case], Explanation | None]) -> Callable[[Case, Sequence[CheckResult]], Explanation | None]:
+    return lambda case, results: function(case)
+
+
+AREAS = (
+    Area("bound", ("lipschitz.bounds-jacobian", "lipschitz.layers", "lipschitz.bounds-pairs", "lipschitz.bounds-stretch"),
+         (*LIPSCHITZ, "inverse.is-injective"), _bound, "The claimed bound on Lip(g)"),
+    Area("inverse", ("inverse.recovers-input", "inverse.recovers-output", "inverse.keeps-tolerance", "inverse.keeps-precision",
+                     "inverse.rows-are-independent", "convergence.is-reported", "convergence.worst-input"),
+         ("inverse.odd-inputs", "gradient.through-inverse"), _inverse, "The inverse"),
+    Area("log_det", ("logdet.matches-determinant", "estimator.unbiased", "logdet.finite"),
+         ("logdet.*", "estimator.unbiased", "estimator.coefficients", "gradient.log-det", "gradient.log-det-input"),
+         _log_det, "The log-det"),
+    Area("packed", ("parity.packed-log-det", "logdet.one-value"), ("logdet.*", "gradient.log-det*"), _plain(volumes.packed_log_det),
+         "The log-det that forward returns"),
+    Area("inverse_log_det", ("logdet.of-the-inverse", "logdet.one-value"), (), _plain(volumes.inverse_log_det), "The log-det of the "
+        "inverse"),
+    Area("log_prob", ("density.change-of-variables",), ("density.*",), _plain(volumes.log_prob), "log_prob"),
+    Area("forward_gradient", ("gradient.forward-input", "gradient.forward"), ("gradient.masked-rows", "gradient.through-inverse"),
+         _plain(gradients.forward_gradient), "The gradient of forward"),
+    Area("log_det_gradient", ("gradient.log-det", "gradient.log-det-input"), ("gradient.masked-rows",), _plain(gradients.log_det_gradient),
+         "The gradient of the log-det"),
+    Area("inverse_gradient", ("gradient.through-inverse",), (), _plain(gradients.inverse_gradient), "The gradient of the inverse"),
+)
+"""The quantities, causes before what follows from them."""

@@ -1,0 +1,215 @@
+"""Hypotheses of a claimed Lipschitz bound: which wrong norm of the weights the claim is, to the last digits.
+
+The norm of a convolution is that of its operator on the grid where it is used (Sedghi, Gupta and Long 2019); its kernel reshaped to a
+matrix, another grid, padding or stride, and few power iterations all give smaller numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from iresnet_verify.diagnosis.case import SEED, Case
+from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation
+from iresnet_verify.diagnosis.parts import parameter_values, with_parameter
+from iresnet_verify.subject.module_state import set_mode
+
+EXACT = 1e-9
+"""Relative: a claim that is a norm by design agrees with it to rounding and to a safety margin below this."""
+LARGEST = 1500
+"""Numbers of an image of which the operator is written out as a matrix."""
+
+RESHAPED = Cause("reshaped-kernel-norm", "The claim is the norm of the kernel reshaped to a matrix, not of the convolution.",
+                 "Take the norm of the operator on the grid where it is used.")
+GRID = Cause("norm-at-another-grid", "The claim is the norm of the convolution on another grid: {detail}.",
+             "Take the norm of the operator on the grid where it is used.")
+PADDING = Cause("norm-without-padding", "The claim is the norm of the convolution with another padding: {detail}.",
+                "Take the norm with the padding that is used.")
+STRIDE = Cause("norm-with-another-stride", "The claim is the norm of the convolution with another stride: {detail}.",
+               "Take the norm with the stride that is used.")
+CENTRE = Cause("norm-of-the-centre", "The claim is the norm of the kernel's centre, as for a 1×1 convolution.",
+               "Take the norm of the operator on the grid where it is used.")
+VECTOR = Cause("norm-along-one-vector", "The claim is ‖Wv‖ for a v that is no singular vector: {detail}.",
+               "Iterate until ‖Wv‖ no longer grows, keep v from step to step, and add a margin, since it stays below the norm.")
+ENTRY = Cause("entry-for-norm", "The claim is {detail} of the weights, which is not their norm.", "Divide by the spectral norm.")
+WEIGHTS = Cause("weights-above-claim", "The norms of the weights multiply to {detail}: a norm is underestimated or a layer not normalised.",
+                "Normalise every layer by its spectral norm, or raise the claim.")
+BEYOND = Cause("beyond-the-weights", "The norms of the weights keep the claim ({detail}), but an activation, a concatenation or a sum of "
+               "branches stretches further.", "Multiply the claim by the constants of the activations, √(1 + η²) of a concatenation, or "
+               "add up a sum.")
+
+
+NEWLY_BUILT = Cause("lipschitz.newly-built", "A newly built network does not keep its claimed bound until it is first called in training "
+                    "mode.", "Normalise when the network is built, not in its first training step.")
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A wrong norm that somebody might take, of every layer alike."""
+
+    cause: Cause
+    values: tuple[float, ...]
+    """One a layer."""
+    detail: str = ""
+    differs: int = 1
+    """In how many respects from the right one."""
+
+
+def bound(case: Case, claims: Sequence[float]) -> Explanation | None:
+    """Explain a broken claim `lipschitz` (or broken claims of layers) by the weights."""
+    L = case.ctx.subject.lipschitz
+    if L is not None and "lipschitz.newly-built" in case.failed and _kept_after_training(case, L):
+        return Explanation(NEWLY_BUILT, "lipschitz", "", case.rows, 0.0, 0, f"After one call in training mode the bound holds at all "
+                           f"{case.rows} inputs tried.")
+    weights = _effective(case)
+    if L is None or not weights:
+        return None
+    wanted = [float(L), *[c for c in claims if 0.0 < c < math.inf]]
+    norms = [] if _keeps(case, weights, float(L)) else list(_norms(case, weights))
+    holding = [(n, miss) for n in norms for miss in [_miss(n.values, wanted)] if miss <= EXACT]
+    if holding:
+        least = min(n.differs for n, _ in holding)
+        best = [(n, miss) for n, miss in holding if n.differs == least]
+        if len({n.cause.name for n, _ in best}) > 1:
+            return None
+        chosen, miss = best[0]
+        others = len({(n.cause.name, n.detail) for n in norms if n.cause.name != chosen.cause.name})
+        return Explanation(chosen.cause, "lipschitz", chosen.detail, 1, miss / EXACT, others,
+                           f"The two agree to {max(miss, 1e-16):.0e}; {others} other norms do not.")
+    return _products(case, weights, float(L))
+
+
+def _true_norms(case: Case, weights: dict[str, Array]) -> list[float]:
+    """The spectral norm of each weight: of a matrix, or of a convolution with stride 1 that keeps the size."""
+    return [_spectral(w) if w.ndim == 2 else _operator(w, case.ctx.subject.event_shape[-1], 1, w.shape[2] // 2) for w in weights.values()]
+
+
+def _small(case: Case, weights: dict[str, Array]) -> bool:
+    return all(w.ndim == 2 or w.shape[1] * math.prod(case.ctx.subject.event_shape[1:]) <= LARGEST for w in weights.values())
+
+
+def _keeps(case: Case, weights: dict[str, Array], L: float) -> bool:
+    """Whether the claim is the product of the true norms."""
+    return _small(case, weights) and abs(math.prod(_true_norms(case, weights)) - L) <= 1e-6 * L
+
+
+def _products(case: Case, weights: dict[str, Array], L: float) -> Explanation | None:
+    """Whether the product of the weights' norms is above the claim or keeps it."""
+    if not _small(case, weights):
+        return None
+    product = math.prod(_true_norms(case, weights))
+    shown = f"{product:.6g}, the claim is {L:.6g}"
+    largest = float(np.linalg.norm(case.truth.jacobian.residual, 2, axis=(1, 2)).max())
+    if product > L * (1.0 + EXACT) and largest <= product * (1.0 + 1e-6):
+        return Explanation(WEIGHTS, "lipschitz", shown, case.rows, 0.0, 0,
+                           f"Each weight enters g as it is, and ‖J_g‖ stays below the product at {case.rows} inputs.", by_elimination=True)
+    if _keeps(case, weights, L):
+        return Explanation(BEYOND, "lipschitz", shown, case.rows, 0.0, 0, "Each weight enters g as it is, and their norms are exact.",
+                           by_elimination=True)
+    return None
+
+
+def _effective(case: Case) -> dict[str, Array]:
+    """The matrices and kernels that enter g as they are: g changes when one is scaled. Empty where some are normalised at use."""
+    found = {}
+    for name, w in parameter_values(case).items():
+        if w.ndim not in (2, 4):
+            continue
+        before = case.residual(case.x)
+        with with_parameter(case, name, 1.001):
+            after = case.residual(case.x)
+        if np.abs(after - before).max() <= 1e-9 * np.abs(before).max():
+            return {}
+        found[name] = w
+    return found
+
+
+def _kept_after_training(case: Case, L: float) -> bool:
+    """Whether ‖J_g‖ is above L now, and not after a call in training mode."""
+    ctx = case.ctx
+    before = case.truth.jacobian.residual
+    with ctx.guard():
+        set_mode(ctx.subject.module, "train")
+        ctx.raw_forward(ctx.native(case.x), seed=SEED)
+        set_mode(ctx.subject.module, ctx.mode)
+        after = ctx.jacobian(case.x).residual
+    then, now = (float(np.linalg.norm(J, 2, axis=(1, 2)).max()) for J in (before, after))
+    return now <= L * (1.0 + EXACT) < then
+
+
+def _miss(values: tuple[float, ...], wanted: Sequence[float]) -> float:
+    """How far the product of the values, or the square of a single one (a layer used twice), is from a claim, relatively."""
+    whole = [math.prod(values), *([values[0] ** 2, values[0]] if len(values) == 1 else [])]
+    return min(abs(v - c) / c for v in whole for c in wanted)
+
+
+def _norms(case: Case, weights: dict[str, Array]) -> Iterator[Norm]:
+    dense = [w for w in weights.values() if w.ndim == 2]
+    kernels = [w for w in weights.values() if w.ndim == 4]
+    if dense and not kernels:
+        yield Norm(ENTRY, tuple(float(np.abs(w).max()) for w in dense), "the largest entry")
+        yield Norm(ENTRY, tuple(float(np.linalg.norm(w, axis=1).max()) for w in dense), "the largest row norm")
+        yield Norm(ENTRY, tuple(float(np.linalg.norm(w, axis=0).max()) for w in dense), "the largest column norm")
+        yield Norm(ENTRY, tuple(float(np.abs(w).mean()) for w in dense), "the mean entry")
+        for start in ("e₁", "ones"):
+            for n in range(6):
+                yield Norm(VECTOR, tuple(_power(w, start, n) for w in dense), f"{n} power iterations from {start}")
+    if kernels and not dense and len(case.ctx.subject.event_shape) == 3:
+        yield from _of_kernels(kernels, case.ctx.subject.event_shape[-1])
+
+
+def _of_kernels(kernels: list[Array], own: int) -> Iterator[Norm]:
+    yield Norm(RESHAPED, tuple(_spectral(k.reshape(len(k), -1)) for k in kernels))
+    yield Norm(RESHAPED, tuple(_spectral(k.swapaxes(0, 1).reshape(k.shape[1], -1)) for k in kernels), "input channels first")
+    yield Norm(CENTRE, tuple(_spectral(k[:, :, k.shape[2] // 2, k.shape[3] // 2]) for k in kernels))
+    true_stride = [(s, p) for s in (1, 2) for p in (kernels[0].shape[2] // 2,)]
+    for stride0, padding0 in true_stride:
+        for grid in range(2, 2 * own + 1):  # on 1×1 it is the centre
+            if max(k.shape[1] for k in kernels) * grid * grid > LARGEST:
+                break
+            for stride in (1, 2):  # a stride as large as the kernel has the norm of the kernel reshaped
+                for padding in range(kernels[0].shape[2]):
+                    differs = [grid != own, stride != stride0, padding != padding0]
+                    if sum(differs) != 1 or any(grid + 2 * padding < k.shape[2] for k in kernels):
+                        continue
+                    cause = (GRID, STRIDE, PADDING)[differs.index(True)]
+                    detail = (f"{grid}×{grid}", f"{stride}", f"{padding}")[differs.index(True)]
+                    yield Norm(cause, tuple(_operator(k, grid, stride, padding) for k in kernels), detail, 1 + (stride0 != 1))
+        if max(k.shape[1] for k in kernels) * own * own <= LARGEST:
+            for start in ("e₁", "ones"):
+                for n in range(12):
+                    values = tuple(_power(_matrix(k, own, stride0, padding0), start, n) for k in kernels)
+                    yield Norm(VECTOR, values, f"{n} power iterations from {start}", 1 + (stride0 != 1))
+
+
+def _matrix(kernel: Array, grid: int, stride: int, padding: int) -> Array:
+    """The convolution on grid × grid images, written out."""
+    out, channels, height, width = kernel.shape
+    places = [(i, j) for i in range(0, grid + 2 * padding - height + 1, stride) for j in range(0, grid + 2 * padding - width + 1, stride)]
+    matrix = np.zeros((len(places), out, channels, grid + 2 * padding, grid + 2 * padding))
+    for at, (i, j) in enumerate(places):
+        matrix[at, :, :, i : i + height, j : j + width] = kernel
+    inner = matrix[..., padding : padding + grid, padding : padding + grid]
+    return inner.reshape(len(places) * out, channels * grid * grid)
+
+
+def _operator(kernel: Array, grid: int, stride: int, padding: int) -> float:
+    return _spectral(_matrix(kernel, grid, stride, padding))
+
+
+def _spectral(w: Array) -> float:
+    return float(np.linalg.norm(w, 2)) if w.size else 0.0
+
+
+def _power(w: Array, start: str, n: int) -> float:
+    """‖Wv‖ after n power iterations."""
+    v = np.zeros(w.shape[1])
+    v[0] = 1.0
+    v = v if start == "e₁" else np.ones(w.shape[1]) / math.sqrt(w.shape[1])
+    for _ in range(n):
+        v = w.T @ (w @ v)
+        v = v / max(float(np.linalg.norm(v)), 1e-300)
+    return float(np.linalg.norm(w @ v))

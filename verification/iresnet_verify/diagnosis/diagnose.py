@@ -1,0 +1,126 @@
+"""One cause, one finding: hypotheses are tested on what failed, and every other failure is folded under the cause it follows from.
+
+Nothing runs where nothing failed. Results keep their status and their evidence; what follows gets `because_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from iresnet_verify.check.finding import UNEXPLAINED, Finding
+from iresnet_verify.check.registry import FINITE, NOT_RANDOM, READABLE
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.diagnosis.areas import ALSO, AREAS, Area
+from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING
+from iresnet_verify.diagnosis.case import opened
+from iresnet_verify.diagnosis.hypothesis import Explanation
+from iresnet_verify.running.run import Prepared
+
+LARGEST = 1024
+"""Dimension above which no hypothesis is tested: each takes several Jacobians."""
+SPECIFIC = ("inverse.rows-are-independent", "inverse.keeps-precision")
+"""Checks of a quantity that name one mistake even where its value is wrong for a reason that is not known."""
+FIRST = (READABLE, FINITE, NOT_RANDOM, "hygiene.exact-log-det-not-random")
+"""Causes that are shown before what the hypotheses explain, though they bring no other failure about: they make results undecided."""
+Explained = Mapping[str, Explanation]
+"""What the hypotheses found, by the name of the area."""
+
+
+def failures(results: Iterable[CheckResult]) -> list[CheckResult]:
+    """The undeclared failures."""
+    return [r for r in results if r.status == "failed" and r.expected is None]
+
+
+def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, budget: str) -> dict[str, Explanation]:
+    """Test the hypotheses of every area in which something failed."""
+    failed = failures(results)
+    ids = {r.id for r in failed}
+    found: dict[str, Explanation] = {}
+    d = 1
+    for k in prepared.subject.event_shape:
+        d *= k
+    if d > LARGEST or ids & {*FIRST[:3]}:
+        return found
+    for area in AREAS:
+        mine = [r for r in failed if r.id in area.primary or area.holds(r.id)]
+        direct = [r for r in mine if r.id in area.primary] or (mine if area.name in ("log_det", "inverse") else [])
+        if not direct:
+            continue
+        try:
+            with opened(prepared, direct[0].mode, seed, budget, ids) as case:
+                explanation = area.explain(case, direct)
+        except Exception:
+            continue
+        if explanation is not None:
+            found[area.name] = explanation
+    return found
+
+
+def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[tuple[CheckResult, ...], tuple[Finding, ...]]:
+    """Return the results with `because_of`, and the findings, the first cause first."""
+    given = tuple(results)
+    by_id = {r.id: r for r in failures(given)}
+    left = dict(by_id)
+    findings: list[tuple[float, Finding]] = []
+
+    def take(rank: float, head: str, cause: str, words: tuple[str, str, str], follows: Iterable[str]) -> None:
+        below = [id for id in follows if id in left and id != head]
+        below += [r.id for r in given if r.because_of == head and r.id not in below]
+        findings.append((rank, Finding(cause, *words, head, tuple(below))))
+        for id in (head, *below):
+            left.pop(id, None)
+
+    order = list(BEHAVIOURS)
+    coupled = any(BEHAVIOURS[id].brings is EVERYTHING or id in FIRST[:3] for id in left if id in BEHAVIOURS)
+    for rank, area in enumerate(AREAS):
+        explanation = explanations.get(area.name)
+        head = next((c for c in area.primary if c in left), next((c for c in left if area.holds(c)), None))
+        if explanation is None or head is None or (explanation.by_elimination and coupled):
+            continue
+        also = ALSO.get(explanation.cause.name, ())
+        words = explanation.wrong, explanation.sure, explanation.change
+        take(100.0 + rank, head, explanation.cause.name, words, [c for c in left if area.holds(c) or c in also])
+    for rank, id in enumerate(order):
+        behaviour = BEHAVIOURS[id]
+        if id not in left or (_in_open_area(id, left) and behaviour.brings is not EVERYTHING):
+            continue
+        take(_rank(rank, id), id, id, _words(by_id[id], behaviour.wrong, behaviour.change), [c for c in left if behaviour.follows(c)])
+    for rank, area in enumerate(AREAS):
+        head = next((c for c in area.primary if c in left), None)
+        if head is not None:
+            take(150.0 + rank, head, UNEXPLAINED, _unexplained(by_id[head], area), [c for c in left if area.holds(c)])
+    for rank, id in enumerate(order):
+        if id in left:
+            behaviour = BEHAVIOURS[id]
+            take(_rank(rank, id), id, id, _words(by_id[id], behaviour.wrong, behaviour.change), [c for c in left if behaviour.follows(c)])
+    for id in list(left):
+        take(400.0, id, UNEXPLAINED, _words(by_id[id], f"{id} fails.", ""), [])
+    ordered = [f for _, f in sorted(findings, key=lambda pair: pair[0])]
+    cause = {id: f.check for f in ordered for id in f.follows}
+    return tuple(replace(r, because_of=cause[r.id]) if r.id in cause and r.because_of is None else r for r in given), tuple(ordered)
+
+
+def _rank(rank: int, id: str) -> float:
+    return float(rank) if BEHAVIOURS[id].brings is EVERYTHING or id in FIRST else 200.0 + rank
+
+
+def _in_open_area(id: str, left: Mapping[str, CheckResult]) -> bool:
+    """Whether a quantity is wrong and unexplained of which this check sees less than another that failed."""
+    return id not in SPECIFIC and any(area.holds(id) and any(c in left for c in area.primary if c not in BEHAVIOURS) for area in AREAS)
+
+
+def _words(result: CheckResult, wrong: str, change: str) -> tuple[str, str, str]:
+    mode = f" in {result.mode} mode" if result.mode else ""
+    return wrong, f"{result.id} found{mode}: {result.message.rstrip('.')}.", change
+
+
+def _unexplained(result: CheckResult, area: Area) -> tuple[str, str, str]:
+    return (f"{area.what} is wrong, and no known mistake explains its numbers.", _words(result, "", "")[1], "")
+
+
+def diagnose(
+    prepared: Prepared, results: Sequence[CheckResult], *, seed: int, budget: str
+) -> tuple[tuple[CheckResult, ...], tuple[Finding, ...]]:
+    """Test the hypotheses on the subject, and attribute every failure to a cause."""
+    return attribute(results, explained(prepared, results, seed=seed, budget=budget) if failures(results) else {})

@@ -1,0 +1,251 @@
+"""Hypotheses of gradients: which weights of the rows, or which parts, a backward pass used in place of the right ones.
+
+The right gradient of Σ w_i ℓ(x_i) is Σ w_i G_i. A pass that uses other weights a_i gives Σ a_i G_i, and the a_i are found from its
+numbers, of which there are more than rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from iresnet_verify.catalogue.shared.gradient_expectation import expected_gradient
+from iresnet_verify.catalogue.shared.log_det_truth import is_deterministic
+from iresnet_verify.catalogue.shared.parameter_gradients import (
+    INPUT,
+    Oracle,
+    Sketch,
+    oracle,
+    sketch,
+    subject_gradient,
+)
+from iresnet_verify.diagnosis.case import SEED, Case
+from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
+from iresnet_verify.oracle import singular_values as singular
+from iresnet_verify.randomness.enumeration import NotEnumerableError
+from iresnet_verify.subject.calls import flat
+
+DETACHED = Cause("detached", "{what} is 0: the value is cut from the graph.", "Do not detach what is to be trained.")
+PART = Cause("parameter-detached", "{what} has no part for {detail}, the rest is right.", "Do not detach it.")
+ROWS = 4
+"""Rows of one comparison of gradients of the log-det."""
+ONE_PARAMETER = Cause("one-parameter-wrong", "{what} is wrong for {detail}, and right for every other parameter.",
+                      "Look for a second use of it in the backward pass alone.")
+SLOPES = Cause("slopes-detached", "{what} has no part for x and for the biases ({detail}): the slopes of the activations are detached.",
+               "Differentiate through the slopes: the second derivative of the activation belongs to it.")
+FIRST = Cause("first-weight-for-all", "{what} uses the first row's weight for every row.", "Use each row's own upstream gradient.")
+MEAN = Cause("mean-weight-for-all", "{what} uses the mean of the upstream gradients for every row.", "Use each row's own upstream "
+             "gradient.")
+ONES = Cause("weights-ignored", "{what} ignores the upstream gradient: every row has weight 1.", "Multiply by each row's upstream "
+             "gradient.")
+GRADIENT_SIGN = Cause("gradient-sign", "{what} has the wrong sign.", "Remove the minus.")
+GRADIENT_FACTOR = Cause("gradient-factor", "{what} is {detail} times the right one.", "Remove the factor.")
+BRANCH = Cause("gradient-factor", "{what} has {detail} times the part of the branch.", "Remove the factor.")
+SKIP = Cause("branch-detached", "{what} has the part of the identity alone: g is cut from the graph.", "Do not detach g.")
+NEUMANN_WEIGHTS = Cause("neumann-weights", "{what} weights every term of the Neumann series beyond the first by {detail} too much.",
+                        "The weight of Jᵏ is (−1)ᵏ/P(N ≥ k), from k = 0 on.")
+NEUMANN_SIGN = Cause("neumann-without-signs", "{what} adds up Jᵏ with one sign: it is that of −log det(I − J).", "Alternate the signs: "
+                     "(−J)ᵏ.")
+LAST_STEP = Cause("last-step-alone", "{what} is that of one step of the iteration: the rest is cut from the graph.",
+                  "Differentiate by the implicit function theorem: solve with I + Jᵀ.")
+NOT_INVERTED = Cause("gradient-not-inverted", "{what} multiplies by (I + J)ᵀ where it should solve with it.", "Solve with I + Jᵀ.")
+
+
+def weights_of(rows: int) -> Array:
+    """Unequal, of both signs, none of them 1."""
+    return np.asarray(np.where(np.arange(rows) % 2, -1.0, 1.0) * (1.3 + 0.7 * np.arange(rows) ** 0.9), dtype=np.float64)
+
+
+def log_det_gradient(case: Case) -> Explanation | None:
+    """Explain the gradient of Σ w_i log_det(x_i) with respect to parameters and x."""
+    ctx = case.ctx
+    if ctx.f.log_det is None or ctx.d > singular.LARGE or ctx.subject.module is None or ctx.framework.name != "torch":
+        return None
+    what = "The gradient of the log-det"
+    x = case.x[:ROWS]
+    w, chosen = weights_of(len(x)), sketch(ctx, x)
+    truth = oracle(ctx, x, w, chosen)
+    mine = subject_gradient(ctx, x, w, chosen, SEED)
+    got, tolerance = mine.numbers, 8.0 * truth.tolerance
+    if ctx.log_det_claim[0] != "exact" and mine.attached and not is_deterministic(ctx, x):
+        try:
+            found = expected_gradient(ctx, x, w, chosen)
+        except NotEnumerableError:
+            return None
+        got, tolerance = found.value, tolerance + 8.0 * (found.rounding + found.remainder)
+    right = w @ truth.rows
+    parameters = chosen.owner != len(chosen.names) - 1
+    made = [*_by_weights(truth, w, tolerance), *_by_parts(truth, w, chosen, got, tolerance)]
+    explained = explain(what, got, right, made, inputs=len(x) + 2)
+    if explained is None and ctx.log_det_claim[0] == "gradient-only":
+        made = list(_neumann(case, x, w, chosen, truth, got, tolerance))
+        explained = explain(what, got[parameters], right[parameters],
+                            [Prediction(p.cause, p.numbers[parameters], tolerance[parameters], p.detail, p.fitted) for p in made],
+                            inputs=len(x) + 2)
+    return explained
+
+
+def _by_weights(truth: Oracle, w: Array, tolerance: Array) -> Iterator[Prediction]:
+    n = len(w)
+    yield Prediction(DETACHED, 0.0 * tolerance, tolerance)
+    yield Prediction(FIRST, np.full(n, w[0]) @ truth.rows, tolerance)
+    yield Prediction(MEAN, np.full(n, w.mean()) @ truth.rows, tolerance)
+    yield Prediction(ONES, np.ones(n) @ truth.rows, tolerance)
+    yield Prediction(GRADIENT_SIGN, -w @ truth.rows, tolerance)
+    yield Prediction(GRADIENT_FACTOR, w @ truth.rows / n, tolerance, f"1/(the batch size), 1/{n},")
+    for c, words in ((2.0, "2"), (0.5, "1/2")):
+        yield Prediction(GRADIENT_FACTOR, c * w @ truth.rows, tolerance, words)
+
+
+def _by_parts(truth: Oracle, w: Array, chosen: Sketch, got: Array, tolerance: Array) -> Iterator[Prediction]:
+    right = w @ truth.rows
+    zero = [b for b in range(len(chosen.names)) if np.abs(got[chosen.owner == b]).max(initial=0.0) == 0.0
+            and (np.abs(right) > tolerance)[chosen.owner == b].any()]
+    if zero and len(zero) < len(chosen.names):
+        names = ", ".join("x" if chosen.names[b] == INPUT else f"`{chosen.names[b]}`" for b in zero)
+        cut = np.isin(chosen.owner, zero)
+        yield Prediction(PART, np.where(cut, 0.0, right), tolerance, names)
+        biases = {b for b, p in enumerate(chosen.tensors) if p.ndim == 1}
+        if biases and set(zero) == biases | {len(chosen.names) - 1}:
+            yield Prediction(SLOPES, np.where(cut, 0.0, got), tolerance, names)
+    pivot = int(np.argmax(np.abs(right)))
+    if right[pivot]:
+        c = float(got[pivot] / right[pivot])
+        yield Prediction(GRADIENT_FACTOR, c * right, tolerance, f"{c:.6g}", 1)
+
+
+def _neumann(case: Case, x: Array, w: Array, chosen: Sketch, truth: Oracle, got: Array, tolerance: Array) -> Iterator[Prediction]:
+    """tr(M ∂J) for other M than (I + J)⁻¹: I + c((I + J)⁻¹ − I), and (I − J)⁻¹."""
+    import torch
+
+    from iresnet_verify.oracle import rows_torch
+
+    ctx = case.ctx
+    name = "forward" if ctx.subject.residual is None else "residual"
+
+    def along(plus: bool) -> Array:
+        with ctx.guard(), ctx.framework.call_context():
+            leaf = ctx.native(x, requires_grad=True)
+            y = ctx.caller.event(name, leaf.clone(), seed=SEED)[0]
+            J = rows_torch.rows(y.reshape(len(x), -1), leaf, batched=ctx.caller.batched_cotangents, create_graph=True)
+            J = J.reshape(len(x), ctx.d, ctx.d)
+            eye = torch.eye(ctx.d, dtype=J.dtype)
+            A = J.detach() if name == "residual" else J.detach() - eye
+            M = torch.linalg.inv(eye - A) if plus else eye.expand_as(A)
+            value = (torch.tensor(w).to(J) * (M.transpose(1, 2) * J).sum((1, 2))).sum()
+            found = torch.autograd.grad(value, [*chosen.tensors, leaf], allow_unused=True)
+        return chosen(list(found[:-1]), found[-1])
+
+    right, first = w @ truth.rows, along(plus=False)
+    yield Prediction(NEUMANN_SIGN, along(plus=True), tolerance)
+    rest = np.where(chosen.owner != len(chosen.names) - 1, right - first, 0.0)
+    if rest @ rest > 0.0:
+        c = float((got - first) @ rest / (rest @ rest))
+        yield Prediction(NEUMANN_WEIGHTS, first + c * (right - first), tolerance, f"{c:.6g}", 1)
+
+
+def forward_gradient(case: Case) -> Explanation | None:
+    """Explain the backward pass of forward with respect to x."""
+    import torch
+
+    ctx = case.ctx
+    if ctx.subject.module is None or ctx.framework.name != "torch":
+        return None
+    x, J = case.x, case.truth.jacobian
+    c = np.random.default_rng(SEED).standard_normal(x.shape)
+    with ctx.guard(), ctx.framework.call_context():
+        leaf = ctx.native(x, requires_grad=True)
+        y = ctx.raw_forward(leaf.clone(), seed=SEED)[0]
+        if not y.requires_grad:
+            return None
+        y.backward(torch.tensor(c).to(y))
+        got = np.zeros(c.shape) if leaf.grad is None else leaf.grad.double().numpy()
+    got, c = flat(got), flat(c)
+    rounding = 64.0 * ctx.u * np.sqrt(ctx.d) * (np.linalg.norm(J.matrix, axis=(1, 2)) + 1.0)
+    tolerance = (8.0 * np.linalg.norm(c, axis=1) * (J.error + rounding))[:, None]
+    right = np.einsum("nij,ni->nj", J.matrix, c)
+
+    def branch(v: Array) -> Array:
+        return np.asarray(np.einsum("nij,ni->nj", J.residual, np.broadcast_to(v, c.shape)))
+
+    made = [
+        Prediction(DETACHED, 0.0 * c, tolerance), Prediction(SKIP, c, tolerance), Prediction(GRADIENT_SIGN, -right, tolerance),
+        Prediction(FIRST, c + branch(c[:1]), tolerance), Prediction(FIRST, c[:1] + branch(c[:1]), tolerance),
+        Prediction(MEAN, c + branch(c.mean(0)), tolerance), Prediction(MEAN, c.mean(0) + branch(c.mean(0)), tolerance),
+        Prediction(GRADIENT_FACTOR, 2.0 * right, tolerance, "2"), Prediction(GRADIENT_FACTOR, right / len(c), tolerance, f"1/{len(c)}"),
+    ]
+    rest = branch(c)
+    factor = float(((got - c) * rest).sum() / max(float((rest * rest).sum()), 1e-300))
+    made.append(Prediction(BRANCH, c + factor * rest, tolerance, f"{factor:.6g}", 1))
+    return explain("The gradient of forward with respect to x", got, right, made) or parameter_gradient(case)
+
+
+def parameter_gradient(case: Case) -> Explanation | None:
+    """Find the one parameter whose gradient through forward is wrong while those of all others are right."""
+    import torch
+
+    ctx = case.ctx
+    if ctx.subject.module is None or ctx.framework.name != "torch":
+        return None
+    x = case.x
+    c = np.random.default_rng(SEED).standard_normal(x.shape)
+    named = [(n, p) for n, p in ctx.subject.module.named_parameters() if p.requires_grad and p.numel()]
+    ways = [torch.tensor(ctx.rng.standard_normal(p.shape)).to(p) * 0.1 / p.numel() ** 0.5 for _, p in named]
+    with ctx.guard(), ctx.framework.call_context():
+        for p in ctx.subject.module.parameters():
+            p.grad = None
+        y = ctx.raw_forward(ctx.native(x, requires_grad=True), seed=SEED)[0]
+        if not y.requires_grad:
+            return None
+        y.backward(torch.tensor(c).to(y))
+        got = np.array([0.0 if p.grad is None else float((p.grad.double() * v).sum()) for (_, p), v in zip(named, ways, strict=True)])
+
+    def slope(p: object, v: object, h: float) -> float:
+        def value(step: float) -> float:
+            with ctx.guard(), torch.no_grad():
+                p.add_(step * v)  # type: ignore[attr-defined,operator]
+                return float((ctx.f.forward(x, seed=SEED).astype(np.float64) * c).sum())
+
+        return (value(h) - value(-h)) / (2.0 * h)
+
+    h = ctx.u**0.2
+    wide, narrow = (np.array([slope(p, v, s) for (_, p), v in zip(named, ways, strict=True)]) for s in (h, h / 2.0))
+    right = narrow + (narrow - wide) / 3.0
+    allowed = 8.0 * (np.abs(narrow - wide) + 64.0 * ctx.u * float(np.abs(c).sum() * (1.0 + np.abs(x).max())) / h)
+    wrong = np.flatnonzero(~(np.abs(got - right) <= allowed))
+    if len(wrong) != 1 or len(named) < 2:
+        return None
+    name, what = named[int(wrong[0])][0], "The gradient of forward"
+    zero = got[wrong[0]] == 0.0
+    return Explanation(PART if zero else ONE_PARAMETER, what, f"`{name}`", case.rows, 0.0, 0,
+                       f"Differences of forward along each of {len(named)} parameters: those of the {len(named) - 1} others are right.")
+
+
+def inverse_gradient(case: Case) -> Explanation | None:
+    """Explain the backward pass of the inverse."""
+    import torch
+
+    ctx = case.ctx
+    if ctx.f.inverse is None or ctx.framework.name != "torch":
+        return None
+    c = np.random.default_rng(SEED).standard_normal(case.y.shape)
+    with ctx.guard(), ctx.framework.call_context():
+        leaf = ctx.native(case.y, requires_grad=True)
+        back = ctx.raw_inverse(leaf.clone(), seed=SEED)
+        if not back.requires_grad:
+            return None
+        back.backward(torch.tensor(c).to(back))
+        got = np.zeros(c.shape) if leaf.grad is None else leaf.grad.double().numpy()
+        at = ctx.host(back.detach())
+    got, c = flat(got), flat(c)
+    J = ctx.jacobian(at.astype(case.x.dtype))
+    tolerance = (8.0 * np.linalg.norm(c, axis=1) * (J.error + 1e3 * ctx.u * (np.linalg.norm(J.matrix, axis=(1, 2)) + 1.0)))[:, None]
+    right: Array = np.linalg.solve(J.matrix.swapaxes(1, 2), c[..., None])[..., 0].astype(np.float64)
+    A, one = J.residual.swapaxes(1, 2), c[..., None]
+    made = [
+        Prediction(DETACHED, 0.0 * c, tolerance), Prediction(LAST_STEP, c, tolerance),
+        Prediction(LAST_STEP, (one - A @ one)[..., 0], tolerance),
+        Prediction(NOT_INVERTED, (one + A @ one)[..., 0], tolerance), Prediction(GRADIENT_SIGN, -right, tolerance),
+    ]
+    return explain("The gradient of the inverse", got, right, made)

@@ -1,0 +1,245 @@
+"""Hypotheses of inverses: each says which equation the answer x̂ to y solves in place of F(x̂) = y, or which step it is of an iteration.
+
+A wrong map M is recognised by M(x̂) = y to the promised accuracy of the inverse; a step of an iteration by x̂ = x_n to rounding, where
+x₀ = y, x_{k+1} = y − g(x_k) (Behrmann et al. 2019, Algorithm 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from iresnet_verify.catalogue.shared.map_errors import promised
+from iresnet_verify.diagnosis.case import SEED, Case
+from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
+from iresnet_verify.diagnosis.parts import blocks, parameters, with_parameter
+from iresnet_verify.subject.calls import flat
+from iresnet_verify.subject.frameworks import OPERATIONS
+from iresnet_verify.subject.subject import HostArray
+
+STEPS = 500
+"""Iterates that are recognised."""
+POINTS = 48
+"""Points of a segment along which jumps are looked for."""
+
+FIXED = Cause("fixed-number-of-steps", "{what} stops after {detail} whatever is left.",
+              "Stop by the residual ‖y − x − g(x)‖ ≤ (1 − L)·tol, and report a failure to reach it.")
+EARLY = Cause("stops-early", "{what} is a step of an iteration that stops before the promised accuracy{detail}.",
+              "Stop by the residual ‖y − x − g(x)‖ ≤ (1 − L)·tol, not by a step or its square; or declare the inverse_tolerance that it "
+              "has.")
+TOGETHER = Cause("rows-stop-together", "{what} stops all rows of a batch at once, before the slowest row has converged ({detail}).",
+                 "Stop each row by its own residual.")
+NEWTON = Cause("fixed-number-of-steps", "{what} is {detail} of Newton's method.", "Iterate until the residual is small enough.")
+MINUS_G = Cause("inverse-sign", "{what} solves x − g(x) = y: the sign of g is wrong.", "Iterate x ← y − g(x).")
+FORWARD = Cause("inverse-applies-forward", "{what} is F(y).", "Solve F(x) = y.")
+IDENTITY = Cause("inverse-is-identity", "{what} returns y itself.", "Solve F(x) = y.")
+ROWS = Cause("rows-permuted", "{what} gives each row the answer to another row: {detail}.", "Keep the rows in their order.")
+COLUMNS = Cause("components-permuted", "{what} returns the right numbers at other places of the event: {detail}.",
+                "Put the halves together in the order in which they were taken apart.")
+CACHED = Cause("cached", "{what} answers with the input of the last forward call, whatever y is.", "Compute it from y.")
+RANDOM = Cause("inverse-random", "{what} gives another x at every call although F is not random: something in it runs in training mode.",
+               "Keep the mode, and draw nothing in the inverse.")
+CLIPPED = Cause("clipped", "{what} solves F(x) = y for y clipped to ±{detail}.", "Do not clip, or raise where y is out of range.")
+ORDER = Cause("order-of-blocks", "{what} undoes the blocks in the order of the forward pass.", "Undo the last block first.")
+LEFT_OUT = Cause("block-left-out", "{what} leaves out {detail}.", "Undo every block.")
+WITHOUT = Cause("parameter-forgotten", "{what} is the inverse of the network with `{detail}` = 0.", "Use `{detail}` in the inverse as "
+                "in forward.")
+OTHER_VALUE = Cause("parameter-stale", "{what} is the inverse of the network with `{detail}`.",
+                    "Read the parameters anew in each call: a copy of them is out of date.")
+NARROW = Cause("float32-inside", "{what} computes in {detail}, narrower than its argument's dtype.", "Compute in the dtype of the "
+               "argument.")
+
+
+@dataclass
+class Answers:
+    """y, what the inverse answers to it together and row by row, and what is allowed."""
+
+    case: Case
+    y: HostArray
+
+    def __post_init__(self) -> None:
+        inverse = self.case.ctx.f.inverse
+        assert inverse is not None
+        self.call = inverse
+        self.other = (0.75 * self.case.x[::-1]).astype(self.case.x.dtype)
+        self.case.ctx.f.forward(self.other, seed=SEED)  # an inverse that remembers the last call of forward shows it
+        self.together = inverse(self.y, seed=SEED)
+        self.alone = self.case.alone(inverse, self.y)
+        rows = np.linalg.norm(flat(self.y).astype(np.float64), axis=1) + np.linalg.norm(flat(self.together).astype(np.float64), axis=1)
+        self.size = rows + np.sqrt(self.case.ctx.d)
+        self.rounding = 16.0 * OPERATIONS * self.case.ctx.u * self.size
+        """Of an iterate: 1024·u·size, an evaluation's rounding amplified by 1/(1 − L) up to 16."""
+        self.promised = 4.0 * promised(self.case.ctx)[0] * np.maximum(1.0, rows) + self.rounding
+
+    def forward(self, x: HostArray) -> HostArray:
+        """F(x)."""
+        return self.case.ctx.f.forward(x, seed=SEED)
+
+    def miss(self, image: HostArray, y: HostArray | None = None) -> Array:
+        """‖image − y‖ of each row."""
+        return np.asarray(np.linalg.norm(flat(image).astype(np.float64) - flat(self.y if y is None else y), axis=1))
+
+
+def inverse(case: Case, y: HostArray) -> Explanation | None:
+    """Explain inverse(y)."""
+    a = Answers(case, y)
+    x = a.together
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    if (a.miss(x, a.call(y, seed=SEED + 1)) > a.promised).any() and (a.miss(x, a.call(y, seed=SEED)) <= a.promised).all():
+        return Explanation(RANDOM, "inverse", "", len(y), 0.0, 0)
+    wrong = a.miss(a.forward(x))
+    zero = np.zeros(len(y))
+    made = [Prediction(c, miss, a.promised, detail, fitted) for c, miss, detail, fitted in _equations(a)]
+    made += [Prediction(c, miss, a.rounding, detail) for c, miss, detail in _steps(a)]
+    narrow = next((n for n in ("float16", "float32") if case.ctx.u < {"float16": 2.0**-11, "float32": 2.0**-24}[n] and _stamped(x, n)), "")
+    if narrow:
+        made.append(Prediction(NARROW, zero, a.rounding, narrow))
+    found = explain("inverse", zero, wrong, made)
+    if found is None and (wrong > a.promised).any():
+        return _jumps(a, wrong)
+    return found
+
+
+def _stamped(x: HostArray, name: str) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(x, x.astype(name).astype(x.dtype)) and not (x == np.round(x)).all())
+
+
+def _equations(a: Answers) -> Iterator[tuple[Cause, Array, str, int]]:
+    """(cause, ‖M(x̂) − y‖ of each row, detail, fitted numbers)."""
+    x, y, case = a.together, a.y, a.case
+    image = a.forward(x)
+    shape = (len(y), -1)
+    yield MINUS_G, a.miss((x - case.residual(x)).astype(np.float64)), "", 0
+    yield FORWARD, a.miss(a.forward(y), x), "", 0
+    yield IDENTITY, a.miss(x), "", 0
+    for shift, words in ((1, "shifted by 1"), (-1, "shifted by −1")):
+        yield ROWS, a.miss(np.roll(image, shift, axis=0)), words, 0
+    yield ROWS, a.miss(image[::-1]), "reversed", 0
+    yield from _columns(a, image.reshape(shape).astype(np.float64), y.reshape(shape).astype(np.float64))
+    yield CACHED, a.miss(x, a.other), "", 0
+    off = np.abs(image - y) > a.promised.reshape(-1, *[1] * (y.ndim - 1))
+    if off.any():
+        c = float(np.median(np.abs(image[off])))
+        if (np.abs(y[off]) > c).all():
+            yield CLIPPED, a.miss(np.clip(y, -c, c), image), f"{c:.6g}", 0
+    yield from _blocks(a, x)
+    yield from _parameters(a, x)
+
+
+def _columns(a: Answers, image: Array, y: Array) -> Iterator[tuple[Cause, Array, str, int]]:
+    gap = np.abs(image[:, :, None] - y[:, None, :]).max(0)  # (d, d)
+    to = gap.argmin(1)
+    if len(set(to.tolist())) == len(to) and (to != np.arange(len(to))).any():
+        yield COLUMNS, a.miss(image, y[:, to]), _permutation(to), 0
+    if a.case.x.shape == a.y.shape and np.array_equal(a.y, a.case.y):
+        x, right = flat(a.together).astype(np.float64), flat(a.case.x).astype(np.float64)
+        to = np.abs(x[:, :, None] - right[:, None, :]).max(0).argmin(1)
+        if len(set(to.tolist())) == len(to) and (to != np.arange(len(to))).any():
+            yield COLUMNS, a.miss(x, right[:, to]), _permutation(to), 0
+
+
+def _permutation(to: Any) -> str:
+    return f"component i is that of place {[int(i) for i in to[:8]]}{'…' if len(to) > 8 else ''}"
+
+
+def _blocks(a: Answers, x: HostArray) -> Iterator[tuple[Cause, Array, str, int]]:
+    found = blocks(a.case)
+    if found is None or len(found) < 2:
+        return
+    yield ORDER, a.miss(_through(found[::-1], x)), "", 0
+    for i in range(len(found)):
+        yield LEFT_OUT, a.miss(_through(found[:i] + found[i + 1 :], x)), f"block {i + 1} of {len(found)}", 0
+
+
+def _through(chain: list[Callable[[HostArray], HostArray]], x: HostArray) -> HostArray:
+    for block in chain:
+        x = block(x)
+    return x
+
+
+def _parameters(a: Answers, x: HostArray) -> Iterator[tuple[Cause, Array, str, int]]:
+    for name in parameters(a.case):
+        def miss(c: float, name: str = name) -> HostArray:
+            with with_parameter(a.case, name, c):
+                return flat(a.forward(x)).astype(np.float64) - flat(a.y)
+
+        yield WITHOUT, np.linalg.norm(miss(0.0), axis=1), name, 0
+        c, r, step = 1.0, miss(1.0), 1e-3
+        for _ in range(6):  # Gauss-Newton in the one number c, on the first row
+            slope = (miss(c + step)[0] - r[0]) / step
+            if not np.isfinite(slope).all() or slope @ slope == 0.0:
+                break
+            c -= float(slope @ r[0] / (slope @ slope))
+            r = miss(c)
+            step = 1e-6
+        if np.isfinite(r).all() and abs(c) > 1e-6:
+            yield OTHER_VALUE, np.linalg.norm(r, axis=1), f"{name} multiplied by {c:.6g}", 1
+
+
+def _steps(a: Answers) -> Iterator[tuple[Cause, Array, str]]:
+    """(cause, distance of each row's answer from the nearest iterate that the cause allows, detail)."""
+    y = a.y.astype(np.float64)
+    for start, words in ((y, "from x₀ = y"), (np.zeros_like(y), "from x₀ = 0")):
+        iterates = [flat(start)]
+        x = start
+        for _ in range(STEPS):
+            with np.errstate(all="ignore"):
+                x = y - a.case.residual(x.astype(a.y.dtype))
+            if not np.isfinite(x).all():
+                break
+            iterates.append(flat(x))
+            if np.linalg.norm(iterates[-1] - iterates[-2], axis=1).max() == 0.0:
+                break
+        path = np.stack(iterates)
+        alone, together = (np.linalg.norm(path - flat(z).astype(np.float64), axis=2) for z in (a.alone, a.together))  # (steps, rows)
+        done = np.linalg.norm(path - path[-1], axis=2) <= a.rounding
+        if done[0].all():
+            return
+        yield from _stopping(a, alone, together, done, words)
+    J = a.case.ctx.jacobian(a.y) if a.case.ctx.d <= 64 else None
+    if J is not None:
+        x = y - np.linalg.solve(J.matrix, flat(a.case.residual(a.y))[..., None])[..., 0].reshape(y.shape)
+        yield NEWTON, a.miss(a.together, x), "one step"
+
+
+def _stopping(a: Answers, alone: Array, together: Array, done: Array, words: str) -> Iterator[tuple[Cause, Array, str]]:
+    own = [np.flatnonzero(alone[:, i] <= a.rounding[i]) for i in range(alone.shape[1])]
+    joint = np.flatnonzero((together <= a.rounding).all(1))
+    far = np.full(alone.shape[1], np.inf)
+    if not all(len(n) for n in own):
+        if len(joint):  # rows alone are answered by other means
+            yield FIXED, (together[joint[0]] if not done[joint[0]].all() else far), f"{joint[0]} steps"
+        return
+    first = np.array([n[0] for n in own])
+    finished = bool(all(done[n[0], i] for i, n in enumerate(own)))
+    common = np.flatnonzero((alone <= a.rounding).all(1))
+    if len(joint) and joint[0] < first.max() and first.min() < first.max() and not done[joint[0]].all():
+        yield TOGETHER, together[joint[0]], f"after {joint[0]} steps, where they need {first.min()} to {first.max()} alone"
+    elif len(common) and not finished and not done[common[0]].all():
+        steps = f"{common[0]} step{'s' if common[0] != 1 else ''} {words}" if common[0] else "no step at all"
+        yield FIXED, alone[common[0]], steps
+    elif not finished:
+        yield EARLY, np.array([alone[n, i] for i, n in enumerate(first)]), f", after {first.min()} to {first.max()} steps {words}"
+
+
+def _jumps(a: Answers, wrong: Array) -> Explanation | None:
+    """An answer whose error is small and jumps along a segment of y: an iteration that stops by a rule, whatever its steps are."""
+    if not (wrong <= 0.05 * a.size).all() or len(a.y) < 2:
+        return None
+    way = a.y[1].astype(np.float64) - a.y[0]
+    points = np.stack([a.y[0] + s * way for s in np.linspace(0.0, 1.0, POINTS)]).astype(a.y.dtype)
+    back = a.case.alone(a.call, points)
+    rest = flat(a.forward(back)).astype(np.float64) - flat(points)
+    steps = np.linalg.norm(np.diff(rest, axis=0), axis=1)
+    bends = np.linalg.norm(np.diff(rest, 2, axis=0), axis=1)
+    jumps = int((bends > 0.25 * np.linalg.norm(rest, axis=1).max()).sum())
+    if jumps >= 2 and np.median(steps) < 0.5 * steps.max():
+        largest = float((wrong / a.size).max())
+        return Explanation(EARLY, "inverse", f": it leaves a residual of up to {largest:.1e} of the size of y, which jumps from y to y",
+                           POINTS, 0.0, 0)
+    return None

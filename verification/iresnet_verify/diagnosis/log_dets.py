@@ -1,0 +1,213 @@
+"""Hypotheses of log-determinants: what a value or an expectation would be by each known mistake, from the Jacobian of g.
+
+A = J_g (rows, d, d), t = log|det(I + A)|, p_k = tr Aᵏ. Behrmann et al. 2019, eq. 3: t = Σ (−1)^{k+1} p_k/k while ρ(A) < 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from iresnet_verify.diagnosis.hypothesis import Array, Cause, Prediction
+
+LONGEST = 400
+"""Powers of A that are summed; where they have not vanished by then, sums of infinitely many terms are not predicted."""
+CUT = 60
+"""Longest series that is recognised as cut."""
+
+SIGN = Cause("sign", "{what} is minus what it should be: the sign of the log-det, or of every term of its series, is wrong.",
+             "Return +log|det|: the k-th term of the series is (−1)^(k+1) tr(Jᵏ)/k.")
+PLUS = Cause("series-without-signs", "{what} adds up every term of the series with one sign: it is ∓log det(I − J).",
+             "Alternate the signs: the k-th term is (−1)^(k+1) tr(Jᵏ)/k.")
+MINUS_J = Cause("minus-j", "{what} is log|det(I − J)|: J has the wrong sign.", "Use I + J.")
+NO_IDENTITY = Cause("identity-forgotten", "{what} is log|det J| of the residual: the identity is forgotten.",
+                    "Take the determinant of I + J.")
+SURROGATE = Cause("missing-1/k", "{what} is tr(J(I + J)⁻¹): the 1/k of the series is missing, or the value of the surrogate is returned, "
+                  "of which only the gradient is that of the log-det.",
+                  "Divide the k-th term by k; of a Neumann surrogate declare log_det_is='gradient-only'.")
+OFF_BY_ONE = Cause("k-off-by-one", "{what} has {detail}: k is off by one.", "The k-th term is (−1)^(k+1) tr(Jᵏ)/k, from k = 1 on.")
+DROPPED = Cause("terms-dropped", "{what} lacks {detail} of the series.", "Add up every term from k = 1 on.")
+CUT_SHORT = Cause("cut-short", "{what} is the series cut after {detail}.",
+                  "Declare the bound of what is left out, log_det_is=<nats>, draw the length at random, or take more terms.")
+DIAGONAL = Cause("diagonal-only", "{what} is the sum of the logarithms of the diagonal of I + J, as for an element-wise map.",
+                 "Take the determinant of the whole matrix.")
+FACTOR = Cause("factor", "{what} is {detail} times what it should be.", "Remove the factor.")
+OFFSET = Cause("constant-added", "{what} is off by {detail} at every input.", "Look for a missing or superfluous constant.")
+AT_ANOTHER_POINT = Cause("at-another-point", "{what} is the log-det at {detail}.", "Evaluate it where it is asked for.")
+PERMUTED = Cause("rows-permuted", "{what} gives each row the value of another row: {detail}.", "Keep the rows in their order.")
+ONE_ROW = Cause("one-row-for-all", "{what} gives every row the value of {detail}.", "Return one value a row.")
+REDUCED = Cause("reduced-over-the-batch", "{what} gives every row the {detail} over the batch.", "Reduce over the axes of the event only.")
+ZERO = Cause("zero", "{what} is 0.", "Return the log-det, or leave it out.")
+CONSTANT = Cause("constant", "{what} does not depend on x: it is {detail} at every input.",
+                 "Evaluate it at x: the slopes of the activations belong to the Jacobian.")
+EPSILON = Cause("epsilon-in-the-log", "{what} has {detail} inside its logarithm.", "Take the logarithm of the value itself, by slogdet.")
+NARROW = Cause("float32-inside", "{what} is right to {detail} only: it is computed in a narrower dtype than the argument's.",
+               "Compute in the dtype of the argument.")
+NOT_FINITE = Cause("not-finite", "{what} is NaN or infinite where the determinant is not 0.", "Take log|det| by slogdet.")
+EULER = Cause("trace", "{what} is {detail}.", "Take the logarithm of the determinant.")
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """The right numbers at some rows, and what the wrong ones are made of."""
+
+    A: Array
+    """J_g, (rows, d, d)."""
+    t: Array
+    """log|det(I + A)|, (rows,)."""
+    slack: Array
+    """Rounding of t, (rows,)."""
+    u: float
+    event: tuple[int, ...]
+    sign: float = 1.0
+    """−1 for the log-det of the inverse, whose right value is −t."""
+    elsewhere: Mapping[str, Array] = field(default_factory=dict)
+    """The log-det at other points that a mistake might take, by their names."""
+
+    @property
+    def right(self) -> Array:
+        """The right value."""
+        return self.sign * self.t
+
+    @cached_property
+    def traces(self) -> Array:
+        """p_1, …, p_K, (K, rows)."""
+        power, found = self.A.copy(), [np.trace(self.A, axis1=1, axis2=2)]
+        longest = LONGEST if self.A.shape[1] <= 64 else CUT
+        with np.errstate(over="ignore", invalid="ignore"):
+            while len(found) < longest and np.abs(power).max(initial=0.0) > 1e-18:
+                power = power @ self.A
+                found.append(np.trace(power, axis1=1, axis2=2))
+        return np.stack(found)
+
+    @property
+    def k(self) -> Array:
+        """1, …, K as a column."""
+        return np.arange(1.0, len(self.traces) + 1.0)[:, None]
+
+    @property
+    def terms(self) -> Array:
+        """(−1)^{k+1} p_k/k, (K, rows)."""
+        return (-1.0) ** (self.k + 1) * self.traces / self.k
+
+    @property
+    def vanish(self) -> bool:
+        """Whether the terms left out are below rounding."""
+        return bool(np.abs(self.traces[-1]).max(initial=0.0) <= self.u)
+
+    def tolerance(self, numbers: Array) -> Array:
+        """8·slack + 64·u·(|number| + d): what rounding may change in a number that is made of A like t."""
+        return 8.0 * self.slack + 64.0 * self.u * (np.abs(numbers) + self.A.shape[1])
+
+
+def predictions(v: Volumes, got: Array) -> Iterator[Prediction]:
+    """Every prediction of a log-det that depends on x alone."""
+    for cause, value, detail, fitted in _values(v, got):
+        numbers = v.sign * np.asarray(value, dtype=np.float64)
+        yield Prediction(cause, numbers, v.tolerance(numbers), detail, fitted)
+
+
+def _values(v: Volumes, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
+    t, A, rows = v.t, v.A, len(v.t)
+    d = A.shape[1]
+    eye = np.eye(d)
+    ones = np.ones(rows)
+    with np.errstate(all="ignore"):
+        yield SIGN, -t, "", 0
+        yield ZERO, 0.0 * t, "", 0
+        minus = np.linalg.slogdet(eye - A)[1]
+        if v.vanish:
+            yield PLUS, -minus, "", 0
+        yield MINUS_J, minus, "", 0
+        yield NO_IDENTITY, np.linalg.slogdet(A)[1], "", 0
+        solved = np.linalg.solve(eye + A, A) if np.isfinite(A).all() and np.isfinite(t).all() else A * np.nan
+        yield SURROGATE, np.trace(solved, axis1=1, axis2=2), "", 0
+        yield DIAGONAL, np.log(np.abs(1.0 + np.diagonal(A, axis1=1, axis2=2))).sum(1), "", 0
+        yield EULER, np.exp(t), "the determinant, not its logarithm", 0
+        yield EULER, np.log1p(np.abs(v.traces[0])), "log(1 + |tr J|)", 0
+        yield from _series(v)
+        for c, words in _factors(v):
+            yield FACTOR, c * t, words, 0
+        pivot = int(np.argmax(np.abs(t)))
+        c = v.sign * got[pivot] / t[pivot] if t[pivot] else np.nan
+        yield FACTOR, c * t, f"{c:.6g}", 1
+        shift = v.sign * got[pivot] - t[pivot]
+        yield OFFSET, t + shift, f"{shift:.6g}", 1
+        for name, value in v.elsewhere.items():
+            yield AT_ANOTHER_POINT, value, name, 0
+        yield from _rows(t, got * v.sign)
+        yield CONSTANT, ones * got[0] * v.sign, f"{got[0]:.6g}", 1
+        eps = np.exp(v.sign * got[pivot]) - np.exp(t[pivot])
+        if eps > 0:
+            yield EPSILON, np.log(np.exp(t) + eps), f"{eps:.3g}", 1
+
+
+def _series(v: Volumes) -> Iterator[tuple[Cause, Array, str, int]]:
+    terms, traces, k = v.terms, v.traces, v.k
+    cut = np.cumsum(terms, axis=0)
+    for n in range(min(CUT, len(terms))):
+        yield CUT_SHORT, cut[n], f"{n + 1} term{'s' if n else ''}", 0
+    if not v.vanish:
+        return
+    sign = (-1.0) ** (k + 1)
+    yield OFF_BY_ONE, (sign * traces / (k + 1)).sum(0), "1/(k + 1) for 1/k", 0
+    yield OFF_BY_ONE, (sign[:-1] * traces[1:] / k[:-1]).sum(0), "tr(J^(k+1)) for tr(Jᵏ)", 0
+    yield OFF_BY_ONE, (sign[1:] * traces[1:] / k[:-1]).sum(0), "1/(k − 1) for 1/k", 0
+    yield DROPPED, terms[::2].sum(0), "every even term", 0
+    yield DROPPED, terms[1::2].sum(0), "every odd term", 0
+    total = terms.sum(0)
+    for n in range(min(8, len(terms))):
+        yield DROPPED, total - terms[n], f"term {n + 1}", 0
+    power = np.linalg.matrix_power(v.A, 2)
+    yield Cause("two-products-a-term", "{what} has tr(J²ᵏ) where tr(Jᵏ) belongs.", "Multiply by J once a term."), \
+        np.linalg.slogdet(np.eye(v.A.shape[1]) + power)[1], "", 0
+    # E[vvᵀ] of probes that are uniform on [0, 1]: 1/12 on the diagonal and 1/4 everywhere
+    whole, product = np.zeros(len(v.t)), v.A
+    for j in range(len(terms)):
+        moment = np.trace(product, axis1=1, axis2=2) / 12.0 + product.sum((1, 2)) / 4.0
+        whole = whole + (-1.0) ** j * moment / (j + 1)
+        product = product @ v.A
+    yield Cause("probes-not-centred", "{what} draws probes that are uniform on [0, 1], of which E[vvᵀ] is not I.",
+                "Draw signs or standard normal probes."), whole, "", 0
+
+
+def _factors(v: Volumes) -> list[tuple[float, str]]:
+    d, rows, area = v.A.shape[1], len(v.t), math.prod(v.event[1:])
+    named = {1.0 / math.log(2.0): "1/log 2 (it is in bits)", 1.0 / math.log(10.0): "1/log 10", 2.0: "2 (a sum of two for their "
+        "mean)", 0.5: "1/2"}
+    named |= {float(d): f"d = {d}", 1.0 / d: f"1/d = 1/{d}"} if d > 1 else {}
+    named |= {float(area): f"H·W = {area}", 1.0 / area: f"1/(H·W) = 1/{area}"} if len(v.event) > 1 else {}
+    named |= {float(rows): f"the batch size, {rows}", 1.0 / rows: f"1/(the batch size), 1/{rows}"}
+    return list(named.items())
+
+
+def _rows(t: Array, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
+    n = len(t)
+    for shift in (1, -1):
+        yield PERMUTED, np.roll(t, shift), f"they are shifted by {shift}", 0
+    yield PERMUTED, t[::-1], "they are reversed", 0
+    nearest = np.abs(got[:, None] - t[None, :]).argmin(1) if np.isfinite(got).all() and np.isfinite(t).all() else np.arange(n)
+    if len(set(nearest.tolist())) == n and (nearest != np.arange(n)).any():
+        yield PERMUTED, t[nearest], "they are permuted", 0
+    for row, name in ((0, "the first row"), (-1, "the last row")):
+        yield ONE_ROW, np.full(n, t[row]), name, 0
+    yield REDUCED, np.full(n, t.sum()), "sum", 0
+    yield REDUCED, np.full(n, t.mean()), "mean", 0
+
+
+def narrow(v: Volumes, got: Array, roughness: Array) -> Iterator[Prediction]:
+    """The right value to the rounding of a narrower dtype: its numbers are of that dtype, or jump between neighbouring inputs."""
+    d = v.A.shape[1]
+    J = np.eye(d) + v.A
+    condition = np.linalg.norm(J, axis=(1, 2)) * np.linalg.norm(np.linalg.inv(J), axis=(1, 2))
+    for name, u in (("float16", 2.0**-11), ("float32", 2.0**-24)):
+        with np.errstate(over="ignore"):
+            stamped = np.array_equal(got, got.astype(name).astype(np.float64)) and not (got == np.round(got)).all()
+        rough = bool(np.median(roughness) > 64.0 * v.u * (1.0 + np.abs(v.t).max()))
+        if v.u < u and (stamped or (rough and name == "float32")):
+            yield Prediction(NARROW, v.right, 64.0 * u * (np.abs(v.t) + d * condition), name)
+            return
