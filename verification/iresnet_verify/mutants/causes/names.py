@@ -284,5 +284,100 @@ _table("training", """
     running-norm-of-weights-that-holds-its-graphs hygiene.memory
     list-of-losses-in-training-mode hygiene.memory
 """)
-AFTER: frozenset[str] = frozenset()
-"""Mutants that were written after the hypotheses."""
+_table("afterwards", """
+    twice-the-log-det factor
+    half-of-the-log-det factor
+    one-per-cent-too-much factor
+    decimal-logarithm factor
+    i-minus-j minus-j
+    three-terms cut-short
+    eleven-terms cut-short
+    odd-terms-alone terms-dropped
+    second-term-left-out terms-dropped
+    divided-by-k-plus-1 k-off-by-one
+    divided-by-k-squared 1/k²
+    series-without-1-k missing-1/k
+    series-without-signs series-without-signs
+    a-thousandth-inside-the-logarithm epsilon-in-the-log
+    half-a-nat-too-much constant-added
+    rows-backwards rows-permuted
+    mean-over-the-batch reduced-over-the-batch
+    last-row-for-all one-row-for-all
+    nothing zero
+    rounded-to-half-precision float32-inside
+    jacobian-in-float32 float32-inside
+    at-the-origin at-another-point
+    at-the-preimage at-another-point
+    the-determinant-itself trace
+    absolute-value-of-the-log-det absolute-value
+    inverse-half-of-it factor
+    inverse-nothing zero
+    three-probes-added-up factor
+    weights-one-earlier weights-off-by-one
+    second-term-never-drawn terms-dropped
+    even-terms-alone terms-dropped
+    third-weight-doubled one-weight-wrong
+    probes-of-half-the-size factor
+    random-series-without-signs series-without-signs
+    a-hundredth-too-much constant-added
+    random-at-f-of-x at-another-point
+    random-1-k-squared 1/k²
+    random-times-k missing-1/k
+    estimate-not-declared hygiene.exact-log-det-not-random
+    estimate-not-declared-and-its-sign hygiene.exact-log-det-not-random
+    three-times-the-gradient gradient-factor
+    last-row-s-weight-for-all last-weight-for-all
+    sum-of-the-weights-for-every-row sum-of-weights
+    gradient-of-the-first-row-s-weight first-weight-for-all
+    first-layer-detached parameter-detached
+    bias-detached parameter-detached
+    no-gradient detached
+    mean-weight-in-the-map mean-weight-for-all
+    sign-of-the-branch-s-gradient gradient-factor
+    branch-detached branch-detached
+    half-of-the-branch-s-gradient gradient-factor
+    no-gradient-through-the-inverse detached
+    half-of-the-log-det-in-the-density log-det-halved
+    density-per-dimension factor
+    density-of-256-levels constant-added
+    negative-log-density factor
+    base-at-x-and-no-log-det base-at-x-and-no-log-det
+    three-steps fixed-number-of-steps
+    fifty-steps fixed-number-of-steps
+    y-plus-g-of-y inverse-applies-forward
+    y-itself inverse-is-identity
+    rows-rolled rows-permuted
+    components-backwards components-permuted
+    half-of-the-bias parameter-stale
+    first-layer-of-another-epoch parameter-stale
+    bias-left-out-of-the-inverse parameter-forgotten
+    one-block-left-out block-left-out
+    three-blocks-in-forward-order order-of-blocks
+    clipped-to-two clipped
+    in-bfloat16 float32-inside
+    quickest-row-decides rows-stop-together
+    each-row-by-a-step-of-a-thousandth stops-early
+    noise-in-the-inverse inverse-random
+    a-shift-in-the-inverse shift-of-the-inverse
+    norm-on-3-by-3 norm-at-another-grid
+    three-power-iterations-of-a-convolution norm-along-one-vector
+    largest-entry-of-the-kernel entry-for-norm
+    largest-column entry-for-norm
+    largest-row entry-for-norm
+    one-power-iteration-from-ones norm-along-one-vector
+    claimed-a-twentieth-too-low weights-above-claim
+    elu-with-alpha-1-5 beyond-the-weights
+    hard-swish beyond-the-weights
+    divided-by-the-spread-of-the-batch hygiene.batch-independence
+    a-little-noise-in-every-mode hygiene.forward-not-random
+    returned-in-half-precision hygiene.dtype-kept
+    log-det-doubles-its-argument hygiene.input-kept
+    inverse-seeds-numpy hygiene.global-randomness-kept
+    nought-over-nought hygiene.forward-finite
+    log-dets-kept-in-a-list hygiene.memory
+    another-scale-in-evaluation parity.train-and-eval
+    offset-not-saved state.save-and-load
+    autograd-left-off-by-forward hygiene.global-settings-kept
+""")
+AFTER = frozenset(id for id in CAUSES if id.startswith("afterwards/"))
+"""Mutants that were written after the hypotheses, and not shown to them before they were counted."""
