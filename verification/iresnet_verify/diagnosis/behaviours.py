@@ -127,7 +127,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
                                             "Keep what the backward pass saved as it is.", ("gradient.*",)),
     "gradient.frozen-parameters": Behaviour("A frozen parameter makes the backward pass fail, or gets a gradient.",
                                             "Ask for gradients of those parameters only that require them.", ("gradient.*",)),
-    "gradient.log-prob": Behaviour("The gradient of log_prob is not that of its values.", "Look for a detached log-det or base density.", ()),
+    "gradient.log-prob": Behaviour("The gradient of log_prob is not that of its values.", "Look for a detached log-det or base "
+        "density.", ()),
     "gradient.far-inputs": Behaviour("At the origin or far out a backward pass gives NaN or something else than the differences.",
                                      "Look for a where whose other branch overflows, a root or a norm at 0.", ()),
     "gradient.masked-rows": Behaviour("A row of weight 0 adds to the gradient.", "Use each row's own upstream gradient.", ("gradient.*",)),
