@@ -5,6 +5,7 @@ Nothing runs where nothing failed. Results keep their status and their evidence;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -19,6 +20,8 @@ from iresnet_verify.running.run import Prepared
 
 LARGEST = 1024
 """Dimension above which no hypothesis is tested: each takes several Jacobians."""
+DERIVED = {"inverse_gradient": "inverse", "log_det_gradient": "log_det"}
+"""Gradients of a quantity: where its value is wrong they are not compared with those of the right one."""
 SPECIFIC = ("inverse.rows-are-independent", "inverse.keeps-precision")
 """Checks of a quantity that name one mistake even where its value is wrong for a reason that is not known."""
 FIRST = (READABLE, FINITE, NOT_RANDOM, "hygiene.exact-log-det-not-random")
@@ -37,16 +40,16 @@ def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, 
     failed = failures(results)
     ids = {r.id for r in failed}
     found: dict[str, Explanation] = {}
-    d = 1
-    for k in prepared.subject.event_shape:
-        d *= k
-    if d > LARGEST or ids & {*FIRST[:3]}:
+    wrong: set[str] = set()
+    if math.prod(prepared.subject.event_shape) > LARGEST or ids & {*FIRST[:3]}:
         return found
     for area in AREAS:
         mine = [r for r in failed if r.id in area.primary or area.holds(r.id)]
         direct = [r for r in mine if r.id in area.primary] or (mine if area.name in ("log_det", "inverse") else [])
-        if not direct:
+        if not direct or DERIVED.get(area.name) in wrong:
             continue
+        if any(r.id not in BEHAVIOURS for r in direct):
+            wrong.add(area.name)
         try:
             with opened(prepared, direct[0].mode, seed, budget, ids) as case:
                 explanation = area.explain(case, direct)

@@ -221,8 +221,8 @@ def _stopping(a: Answers, alone: Array, together: Array, done: Array, words: str
     if len(joint) and joint[0] < first.max() and first.min() < first.max() and not done[joint[0]].all():
         yield TOGETHER, together[joint[0]], f"after {joint[0]} steps, where they need {first.min()} to {first.max()} alone"
     elif len(common) and not finished and not done[common[0]].all():
-        steps = f"{common[0]} step{'s' if common[0] != 1 else ''} {words}" if common[0] else "no step at all"
-        yield FIXED, alone[common[0]], steps
+        if common[0]:  # no step at all is the identity
+            yield FIXED, alone[common[0]], f"{common[0]} step{'s' if common[0] != 1 else ''} {words}"
     elif not finished:
         yield EARLY, np.array([alone[n, i] for i, n in enumerate(first)]), f", after {first.min()} to {first.max()} steps {words}"
 

@@ -126,15 +126,6 @@ class DividesByZero(Block):
         return super().forward(x) + 0.0 / (x[:, :1] - x[:, :1])
 
 
-class KeepsLogDets(Block):
-    """A list of log-dets."""
-
-    def log_det(self, x: Tensor) -> Tensor:
-        value = super().log_det(x)
-        self.__dict__.setdefault("values", []).append(value)
-        return value
-
-
 class EvaluationIsSmaller(Block):
     """Another scale in evaluation."""
 
@@ -194,7 +185,6 @@ MUTANTS = table("afterwards", {
     "log-det doubles its argument": ("hygiene.input-kept", lambda s: make(DoublesItsArgument, s)),
     "inverse seeds NumPy": ("hygiene.global-randomness-kept", lambda s: make(SeedsNumpy, s)),
     "nought over nought": ("hygiene.forward-finite", lambda s: make(DividesByZero, s)),
-    "log-dets kept in a list": ("hygiene.memory", lambda s: make(KeepsLogDets, s)),
     "another scale in evaluation": ("parity.train-and-eval", lambda s: make(EvaluationIsSmaller, s)),
     "offset not saved": ("state.save-and-load", lambda s: make(ShiftNotSaved, s)),
     "autograd left off by forward": ("hygiene.global-settings-kept", lambda s: make(Autograd, s)),

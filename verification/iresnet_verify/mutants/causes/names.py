@@ -374,7 +374,6 @@ _table("afterwards", """
     log-det-doubles-its-argument hygiene.input-kept
     inverse-seeds-numpy hygiene.global-randomness-kept
     nought-over-nought hygiene.forward-finite
-    log-dets-kept-in-a-list hygiene.memory
     another-scale-in-evaluation parity.train-and-eval
     offset-not-saved state.save-and-load
     autograd-left-off-by-forward hygiene.global-settings-kept
