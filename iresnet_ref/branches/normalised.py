@@ -9,8 +9,8 @@ returned is one of its one-sided limits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import namespace, public, size
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.errors import NonFiniteError
+from iresnet_ref.layers.concatenation import Concatenation
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.normalisation.norm_gradient import norm_slope
 from iresnet_ref.normalisation.shares import lipschitz_shares
@@ -38,10 +39,11 @@ class Scaling:
 class NormalisedBranch:
     """A branch of raw weights that training moves, and the certified branch made of them, Lip(g) ≤ `lipschitz`.
 
-    `branch` has every linear layer's weight multiplied by min(1, c/σ), c its share of `lipschitz`; what it stores is what
-    is certified, the division included. `pullback` takes gradients with respect to its parameters to the raw ones.
-    σ is the norm that the certificate bounds: of a dense layer the largest singular value, of a convolution that of its
-    operator, or of the circular one that contains it (`normalisation.norm_gradient`). It is computed in host float64, once per object.
+    `branch` has every linear layer's weight multiplied by min(1, c/σ), c its share of `lipschitz`, inside dense connections a
+    share of 1; what it stores is what is certified, the division included. `pullback` takes gradients with respect to its
+    parameters to the raw ones. σ is the norm that the certificate bounds: of a dense layer the largest singular value, of a
+    convolution that of its operator, or of the circular one that contains it (`normalisation.norm_gradient`). It is computed in
+    host float64, once per object.
 
     A branch in the 1-norm or the ∞-norm is divided by those operator norms.
 
@@ -74,41 +76,54 @@ class NormalisedBranch:
         return NormalisedBranch(self.raw.with_parameters(parameters), self.lipschitz)
 
     @cached_property
+    def _made(self) -> tuple[Branch, dict[str, Scaling]]:
+        """The certified branch, and under the prefix of their parameters the layers that are divided."""
+        scalings: dict[str, Scaling] = {}
+        layers = [
+            replace(layer, inner=tuple(_kept_within(layer.inner, None, self.raw.norm, f"{i}.", scalings)))
+            if isinstance(layer, Concatenation) else layer
+            for i, layer in enumerate(self.raw.layers)
+        ]
+        layers = _kept_within(layers, self.lipschitz, self.raw.norm, "", scalings)
+        return Branch(tuple(layers), self.raw.event_shape, self.raw.norm), scalings
+
+    @property
     def branch(self) -> Branch:
         """The certified branch."""
-        return Branch(
-            tuple(
-                self._scalings[i].layer if i in self._scalings else layer
-                for i, layer in enumerate(self.raw.layers)
-            ),
-            self.raw.event_shape,
-            self.raw.norm,
-        )
-
-    @cached_property
-    def _scalings(self) -> dict[int, Scaling]:
-        """The layers that are divided: those whose raw weight is not proved to keep its share."""
-        linear = [i for i, layer in enumerate(self.raw.layers) if "weight" in layer.parameters]
-        others = [layer.norm_bound(self.raw.norm) for i, layer in enumerate(self.raw.layers) if i not in linear]
-        share = lipschitz_shares(self.lipschitz / math.prod(max(1.0, bound) for bound in others), len(linear))
-        scalings = {}
-        for i in linear:
-            layer = self.raw.layers[i]
-            sigma, slope = norm_slope(layer, self.raw.norm)
-            if not sigma <= share or layer.norm_bound(self.raw.norm) > share:  # above its share nothing need be proved of it
-                scalings[i] = Scaling(*_divided(layer, sigma, share, self.raw.norm), sigma, slope)
-        return scalings
+        return self._made[0]
 
     def pullback(self, gradients: Mapping[str, Any]) -> dict[str, Any]:
         """Return the gradients with respect to the raw parameters; `gradients` may be of some parameters only."""
-        raw = dict(gradients)
-        for i, scaling in self._scalings.items():
-            key = f"{i}.weight"
+        raw, weights = dict(gradients), self.parameters()
+        for prefix, scaling in self._made[1].items():
+            key = f"{prefix}weight"
             if key in gradients:
                 xp, gradient = namespace(gradients[key]), gradients[key]
-                along = xp.sum(gradient * self.raw.layers[i].parameters["weight"]) / scaling.sigma
+                along = xp.sum(gradient * weights[key]) / scaling.sigma
                 raw[key] = scaling.scale * (gradient - along * scaling.slope)
         return raw
+
+
+def _kept_within(layers: Sequence[Layer], lipschitz: float | None, p: float, prefix: str, scalings: dict[str, Scaling]) -> list[Layer]:
+    """Return the layers with Lip ≤ `lipschitz` (None: 1) of their composition, each linear one divided where its share is not proved.
+
+    What is divided is entered in `scalings`. The other layers' bounds are taken as constants: those of activations are, and a
+    concatenation's is 1 in the 2-norm and the ∞-norm once what it holds has none above 1.
+    """
+    linear = [i for i, layer in enumerate(layers) if "weight" in layer.parameters]
+    others = math.prod(max(1.0, layer.norm_bound(p)) for i, layer in enumerate(layers) if i not in linear)
+    if lipschitz is None:  # as `densenet` has it
+        share = (1.0 / others * (1.0 - 32.0 * rounding.FLOAT64_ROUNDOFF)) ** (1.0 / max(1, len(linear)))
+    else:
+        share = lipschitz_shares(lipschitz / others, len(linear))
+    kept = list(layers)
+    for i in linear:
+        sigma, slope = norm_slope(layers[i], p)
+        if not sigma <= share or layers[i].norm_bound(p) > share:  # above its share nothing need be proved of it
+            scaling = Scaling(*_divided(layers[i], sigma, share, p), sigma, slope)
+            scalings[f"{prefix}{i}."] = scaling
+            kept[i] = scaling.layer
+    return kept
 
 
 def _divided(layer: Layer, sigma: float, share: float, p: float) -> tuple[Any, float]:

@@ -128,7 +128,7 @@ class Convolution(SharedFactor):
         outputs, inputs, kh, kw = self.weight.shape
         matrix = xp.reshape(xp.permute_dims(self.weight, (2, 3, 0, 1)), (kh * kw * outputs, inputs))
         rows, pixels = x.shape[0], size(self.image)
-        z = xp.reshape(xp.matmul(matrix, xp.reshape(x, (rows, inputs, pixels))), (rows, -1, *self.image))
+        z = xp.reshape(xp.matmul(matrix, xp.reshape(x, (rows, inputs, pixels))), (rows, matrix.shape[0], *self.image))
         for axis, taps in ((2, kh), (3, kw)):
             if taps > 1:
                 padded = _pad(z, axis, taps // 2, self.padding)
