@@ -182,9 +182,9 @@ def padded(x: HostArray, event: tuple[int, ...]) -> int:
 
 
 def is_modelled(draw: Draw, batch: int, event: tuple[int, ...]) -> bool:
-    """Whether a draw is a probe or a series length: whether its values are enumerated."""
+    """Whether a draw is a probe or a series length, whose values are enumerated, or the seed of a generator that draws those."""
     is_probe = draw.distribution.family in PROBES and probe_place(draw.shape, batch, event) is not None
-    return is_probe or draw.distribution.family == "length"
+    return is_probe or draw.distribution.family == "length" or bool(draw.seeds)
 
 
 def distributions_of(draws: list[Draw], batch: int, event: tuple[int, ...]) -> tuple[list[Distribution], list[Distribution]]:

@@ -18,6 +18,7 @@ def install(recorder: DrawRecorder, stack: ExitStack) -> None:
         real = getattr(Probes, name)
 
         def draw(self: Probes, *args: Any, **kwargs: Any) -> Any:
+            recorder.seeded(self.seed, "Probes")
             out = recorder.unrecorded(real, self, *args, **kwargs)
             given = recorder.record(f"Probes.{name}", distribution(*args, **kwargs), out, "subject")
             return out if given is None else _like(given, out)

@@ -26,8 +26,12 @@ class Draw:
     library: Library
     value: Values = field(repr=False, compare=False)
     """What the generator returned, as a host array."""
+    seeds: list[str] = field(default_factory=list, compare=False)
+    """Recorded generators that this number seeded: what comes of it is recorded there."""
 
 
+COINCIDENCE = 2**31
+"""Two integers at least as large are equal because one is the other."""
 ReplaceDraw = Callable[[Draw], "npt.ArrayLike | None"]
 """draw -> the values to use instead, or None to keep the generator's."""
 
@@ -54,6 +58,12 @@ class DrawRecorder:
         draw = Draw(len(self.draws), name, tuple(out.shape), distribution, library, out)
         self.draws.append(draw)
         return self.unrecorded(self.replace, draw)
+
+    def seeded(self, seed: int, generator: str) -> None:
+        """Note that a draw of this call, a single integer that no coincidence gives, is the seed of a generator recorded itself."""
+        for draw in self.draws:
+            if seed >= COINCIDENCE and draw.shape == () and draw.value.dtype.kind in "iu" and int(draw.value) == seed:
+                draw.seeds.append(generator)
 
     def unrecorded(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a generator without recording the draws that it makes itself."""

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 import torch
 
+import iresnet_ref as ir
 from iresnet_verify.randomness.enumeration import Enumerator, NotEnumerableError, RandomEstimate, hadamard
 from iresnet_verify.randomness.injection import injector, length_place, next_prime, probe_place
 from iresnet_verify.randomness.series_sums import expect, extrapolated
 
 STAY = 0.7
+THRESHOLDS = np.asarray([round(STAY**k * 2.0**64) for k in range(1, 120)], dtype=np.uint64)
 GEOMETRIC: Any = torch.distributions.Geometric(torch.tensor(1 - STAY, dtype=torch.float64))
 
 
@@ -144,6 +146,10 @@ def test_odd_terms_vanish_and_skewed_signs_are_standardised() -> None:
         expectation(estimate(skewed, 4), 4)
 
 
+def test_the_seed_of_a_recorded_generator_is_no_draw_of_its_own() -> None:
+    assert expectation(estimate(probes_of_a_seed, 5), 5) == pytest.approx(log_det(5), abs=1e-13)
+
+
 def test_a_wrong_weight_moves_the_expectation_by_its_own_term() -> None:
     J = contraction(4)
 
@@ -195,6 +201,17 @@ def unseen(x: np.ndarray) -> np.ndarray:
     return np.random.Generator(np.random.PCG64(int(torch.initial_seed()))).standard_normal(len(x))
 
 
+def probes_of_a_seed(x: np.ndarray) -> np.ndarray:
+    """The reference's estimate, whose counter-based draws torch's generator seeds: all that comes of the seed is seen."""
+    probes = ir.Probes(seed=int(torch.randint(2**62, ())))
+    v, n = probes.draw(x)[0], probes.lengths(len(x), THRESHOLDS, 1)[0]
+    return roulette(x, v, n)
+
+
+def probes_of_a_seed_and_more(x: np.ndarray) -> np.ndarray:
+    return probes_of_a_seed(x) + float(torch.randint(2**62, ()) < 2**40)
+
+
 def seeded_by_a_draw(x: np.ndarray) -> np.ndarray:
     return roulette(x, np.random.default_rng(np.random.randint(100)).standard_normal(x.shape), numpy_lengths(len(x)))
 
@@ -226,7 +243,8 @@ def product_of_lengths(x: np.ndarray) -> np.ndarray:
         (qr_probes, "multiply each other|neither quadratic"), (with_dropout, "draws besides probes"), (quartic, "neither quadratic"),
         (quartic_in_signs, "neither quadratic"), (lengths_from_uniforms, "draws besides probes"),
         (probes_of_other_rows, "other rows"), (two_distributions, "different distributions"), (unseen, "draws besides probes"),
-        (product_of_lengths, "additively"), (seeded_by_a_draw, "neither probes nor series lengths vary"),
+        (product_of_lengths, "additively"), (probes_of_a_seed_and_more, "neither probes nor series lengths vary"),
+        (seeded_by_a_draw, "neither probes nor series lengths vary"),
         (one_uniform_length(lambda: torch.rand(()).item()), "vary|change the value"),
         (one_uniform_length(random.random), "vary|change the value"),
         (one_uniform_length(lambda: math.exp(-torch.empty(()).exponential_().item())), "vary|change the value"),
