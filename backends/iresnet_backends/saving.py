@@ -106,13 +106,22 @@ def differences(wanted: Any, got: Any) -> list[tuple[str, str, str]]:
     >>> differences(ir.bijections.Permutation((2,), (0, 1)), ir.bijections.Permutation((2,), (1, 0)))
     [('order.0', '0', '1'), ('order.1', '1', '0')]
     """
-    one, other = (dict(_leaves(s, "")) for s in (wanted, got))
+    one, other = described(wanted), described(got)
     absent = "nothing"
     return [
         (key, one.get(key, absent), other.get(key, absent))
         for key in dict.fromkeys((*one, *other))
         if one.get(key, absent) != other.get(key, absent)
     ]
+
+
+def described(subject: Any) -> dict[str, str]:
+    """Return {place: description} of a subject and its parts: everything but the values and dtypes of their arrays.
+
+    >>> described(ir.bijections.Permutation((2,), (1, 0)))["order.0"]
+    '1'
+    """
+    return dict(_leaves(subject, ""))
 
 
 def _leaves(subject: Any, path: str) -> Iterator[tuple[str, str]]:

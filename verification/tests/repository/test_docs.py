@@ -56,7 +56,7 @@ def test_the_page_of_the_checks_is_the_catalogue() -> None:
 def test_readme_python_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    subject, plugin, reference = re.findall(
+    subject, plugin, reference, trained = re.findall(
         r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
     )
     (tmp_path / "my_flow.py").write_text(subject, encoding="utf-8")
@@ -66,9 +66,14 @@ def test_readme_python_runs(
         exec(plugin, namespace)
         assert callable(namespace["test_my_flow"])
         exec(reference, {})
+        exec(trained, flow := dict[str, Any]())
     finally:
         sys.modules.pop("my_flow", None)
-    assert "Certificate(bound=0.3" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Certificate(bound=0.3" in out
+    assert "proved Lip(g) ≤ 0." in out
+    assert flow["loss"].item() < 1.8  # a Gaussian of the moons' covariance has 1.9 nats
+    assert flow["samples"].shape == (1000, 2)
 
 
 def test_readme_subject_passes_its_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
