@@ -92,10 +92,14 @@ class NormalisedBranch:
         """The certified branch."""
         return self._made[0]
 
+    @property
+    def _scalings(self) -> dict[str, Scaling]:
+        return self._made[1]
+
     def pullback(self, gradients: Mapping[str, Any]) -> dict[str, Any]:
         """Return the gradients with respect to the raw parameters; `gradients` may be of some parameters only."""
         raw, weights = dict(gradients), self.parameters()
-        for prefix, scaling in self._made[1].items():
+        for prefix, scaling in self._scalings.items():
             key = f"{prefix}weight"
             if key in gradients:
                 xp, gradient = namespace(gradients[key]), gradients[key]
