@@ -14,5 +14,6 @@ convolutional and densely connected blocks, ActNorm, permutations, squeezes, the
 
 from iresnet_backends.torch_layers.bijections import Bijection, Composition, FactorOut, ResidualBlock, layer
 from iresnet_backends.torch_layers.flow import Flow
+from iresnet_backends.torch_layers.interfaces import AsInvertibleModule, AsTransform
 
-__all__ = ["Bijection", "Composition", "FactorOut", "Flow", "ResidualBlock", "layer"]
+__all__ = ["AsInvertibleModule", "AsTransform", "Bijection", "Composition", "FactorOut", "Flow", "ResidualBlock", "layer"]
