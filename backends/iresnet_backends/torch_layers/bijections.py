@@ -179,17 +179,24 @@ class ResidualBlock(Layer):
         """Return g(x), outside the graph."""
         return self.reference().branch(x.detach())
 
-    def reference(self) -> ir.ResidualBlock:
-        """Return the certified block of the weights as they are now."""
+    def _made(self) -> ir.ResidualBlock:
         return self._certified.at([p.detach() for p in self._raw()]).block
 
+    def reference(self) -> ir.ResidualBlock:
+        """Return the certified block of the weights as they are now; what `ir.certify` finds of it stays with it."""
+        made = self._made()
+        return replace(made, branch=ir.Branch(made.branch.layers, made.branch.event_shape, made.branch.norm))
+
     def certificate(self) -> ir.Certificate:
-        """Return the proof that Lip(g) is at most its `bound`, of the weights as they are now."""
-        return ir.certify(self.reference())
+        """Return the proof that the division gives, Lip(g) ≤ `bound`, of the weights as they are now.
+
+        `ir.certify(block.reference())` looks for a smaller bound.
+        """
+        return self._made().certificate
 
     def project_(self) -> None:
         """Write the divided weights into the parameters: the same block, from weights that keep their share by themselves."""
-        divided = self.reference().branch.parameters()
+        divided = self._made().branch.parameters()
         with torch.no_grad():
             for name, p in self.branch.tensors().items():
                 p.copy_(divided[name])

@@ -156,7 +156,8 @@ def test_actnorm_waits_for_its_batch_and_loading_never_makes_it_wait_again() -> 
     assert torch.equal(fresh.log_prob(x), before)
     used = torch_layers.Flow(ir.Flow([actnorm((2,)), ir.ResidualBlock(ir.mlp((2, 4, 2)))]))
     used(x)
-    used.load_state_dict(torch_layers.Flow(ir.Flow([bijections.ActNorm.uninitialised((2,)), ir.ResidualBlock(ir.mlp((2, 4, 2)))])).state_dict())
+    waiting = torch_layers.Flow(ir.Flow([bijections.ActNorm.uninitialised((2,)), ir.ResidualBlock(ir.mlp((2, 4, 2)))]))
+    used.load_state_dict(waiting.state_dict())
     with pytest.raises(ValueError, match="initialise"):
         used(x)
 
