@@ -50,7 +50,8 @@ class LayerTransform(torch.distributions.Transform):
     def __init__(self, layer: Layer, context: Tensor | None = None) -> None:
         super().__init__(cache_size=0)
         self.layer, self.context = layer, context
-        self.domain = self.codomain = constraints.independent(constraints.real, len(layer.event_shape))
+        independent: Any = constraints.independent
+        self.domain = self.codomain = independent(constraints.real, len(layer.event_shape))
 
     def _flat(self, method: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         """Call the layer on one batch axis, and give the values the axes that there were."""
