@@ -48,7 +48,7 @@ def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, 
         direct = [r for r in mine if r.id in area.primary] or (mine if area.name in ("log_det", "inverse") else [])
         if not direct or DERIVED.get(area.name) in wrong:
             continue
-        if any(r.id not in BEHAVIOURS for r in direct):
+        if any(r.id in area.primary and r.id not in BEHAVIOURS for r in direct):
             wrong.add(area.name)
         try:
             with opened(prepared, direct[0].mode, seed, budget, ids) as case:
