@@ -100,8 +100,8 @@ AREAS = (
     Area("inverse_log_det", ("logdet.of-the-inverse", "logdet.one-value"), (), _plain(volumes.inverse_log_det), "The log-det of the "
         "inverse"),
     Area("log_prob", ("density.change-of-variables",), ("density.*",), _plain(volumes.log_prob), "log_prob"),
-    Area("forward_gradient", ("gradient.forward-input", "gradient.forward"), ("gradient.masked-rows", "gradient.through-inverse", "gradient.far-inputs"),
-         _plain(gradients.forward_gradient), "The gradient of forward"),
+    Area("forward_gradient", ("gradient.forward-input", "gradient.forward"),
+         ("gradient.masked-rows", "gradient.through-inverse", "gradient.far-inputs"), _plain(gradients.forward_gradient), "The gradient of forward"),
     Area("log_det_gradient", ("gradient.log-det", "gradient.log-det-input"),
          ("gradient.masked-rows", "gradient.far-inputs", "gradient.log-prob"), _plain(gradients.log_det_gradient),
          "The gradient of the log-det"),
