@@ -15,7 +15,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.log_det_truth import moduli
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
-from iresnet_verify.diagnosis.log_dets import DROPPED, OFF_BY_ONE, PLUS, SIGN, SURROGATE, Volumes
+from iresnet_verify.diagnosis.log_dets import DROPPED, FACTOR, OFF_BY_ONE, PLUS, SIGN, SURROGATE, Volumes
 from iresnet_verify.expectation.bias import prepare
 from iresnet_verify.expectation.sampling import CALLS, Claim, replicates
 from iresnet_verify.randomness.enumeration import Enumerator, NotEnumerableError
@@ -34,6 +34,16 @@ NO_WEIGHTS = Cause("weights-forgotten", "{what} does not weight its terms by 1/P
 EXCHANGED = Cause("stop-for-continue", "{what} weights its terms by the probability to stop where that to continue belongs.",
                   "Divide term k by P(N ≥ k): the power of the probability to continue.")
 ONE_WEIGHT = Cause("one-weight-wrong", "{what} has one wrong weight: {detail}.", "The weight of term k is 1/P(N ≥ k).")
+
+
+def of_point_masses(estimate: Estimate, right: Array) -> Array | None:
+    """What geometric lengths give that are weighted by 1/P(N = k): one factor; None for other lengths."""
+    plan = estimate.plan
+    if plan is None or plan.length is None or plan.length_distribution_unknown:
+        return None
+    S, n = plan.survival, plan.start
+    stay = S(n + 1) / S(n)
+    return right / (1.0 - stay) if 0.0 < stay < 1.0 and abs(S(n + 2) / S(n + 1) - stay) < 1e-9 else None
 
 
 @dataclass(frozen=True)
@@ -69,11 +79,11 @@ class Estimate:
                 later = [r(k[i], n[i]) * terms[:, k[i] - 1] for i in range(1, len(n))]
                 return np.stack([first, *later], axis=1)
 
-            yield from _ratios(plan, n[0], brought, terms, got, k)
+            yield from _ratios(plan, n[0], brought, terms, got, k, v.A.shape[1])
 
 
 def _ratios(
-    plan: Enumerator, start: int, brought: Callable[[Callable[[int, int], float]], Array], terms: Array, got: Array, k: list[int]
+    plan: Enumerator, start: int, brought: Callable[[Callable[[int, int], float]], Array], terms: Array, got: Array, k: list[int], d: int
 ) -> Iterator[Prediction]:
     """Predictions by ratios r(k, n) of a term's weight to its right one; n is the drawn length that brings term k."""
     S = plan.survival
@@ -94,6 +104,8 @@ def _ratios(
     yield made(WEIGHTS, lambda k, n: over(S(n), S(n + 1)), "1/P(N ≥ k + 1)")
     yield made(WEIGHTS, lambda k, n: over(S(n), S(max(n - 1, start))), "1/P(N ≥ k − 1)")
     yield made(POINT, lambda k, n: over(S(n), S(n) - S(n + 1)))
+    for c in (float(d), 1.0 / d):  # geometric lengths weighted by P(N = k) are a factor too
+        yield made(FACTOR, partial(_all, c), f"{c:g}")
     yield made(NO_WEIGHTS, lambda k, n: S(n))
     if 0.0 < stay < 1.0 and abs(stay - 0.5) > 1e-9:
         yield made(EXCHANGED, lambda k, n: (stay / (1.0 - stay)) ** (n - start))
@@ -108,6 +120,12 @@ def _ratios(
             c = float(got[row, i] / terms[row, j - 1])
             if abs(c - 1.0) > 1e-9:
                 yield made(ONE_WEIGHT, partial(_one, j, c), f"term {j} has {c:.8g} of its weight", 1)
+
+
+def _all(ratio: float, k: int, n: int) -> float:
+    """One ratio for all terms."""
+    del k, n
+    return ratio
 
 
 def _one(term: int, ratio: float, k: int, n: int) -> float:

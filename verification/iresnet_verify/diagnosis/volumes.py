@@ -10,7 +10,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.log_det_truth import truth_at
 from iresnet_verify.diagnosis import log_dets
 from iresnet_verify.diagnosis.case import SEED, Case
-from iresnet_verify.diagnosis.estimates import Estimate, expectation
+from iresnet_verify.diagnosis.estimates import POINT, Estimate, expectation, of_point_masses
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
 from iresnet_verify.subject.subject import HostArray
 
@@ -87,6 +87,9 @@ def _random(case: Case, what: str, values: Values, at: HostArray, v: log_dets.Vo
     rounding = estimate.tolerance
     made = [Prediction(p.cause, p.numbers, p.tolerance + rounding, p.detail, p.fitted)
             for p in log_dets.predictions(small, estimate.value) if p.cause not in (log_dets.REDUCED, log_dets.PERMUTED, log_dets.ONE_ROW)]
+    points = of_point_masses(estimate, small.right)
+    if points is not None:
+        made.append(Prediction(POINT, points, small.tolerance(points) + rounding))
     name = f"The expectation of {what}"
     found = explain(name, estimate.value, small.right, made)
     return estimate.explained(name, small) if found is None else found
