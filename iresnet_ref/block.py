@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from iresnet_ref.arrays import all_finite, public, require_alike, require_finite, require_real, require_rows
 from iresnet_ref.branches.certificate import Certificate
+from iresnet_ref.branches.certificates.two_sided import TwoSided, from_lipschitz
+from iresnet_ref.rounding import down
 
 if TYPE_CHECKING:
     from iresnet_ref.branches.branch import Branch
@@ -109,9 +111,17 @@ class ResidualBlock:
         if not 0.0 <= bound < 1.0:
             raise NotContractiveError(
                 f"expected a residual branch with {how} Lip(g) < 1, got {bound:.6g} ({self.certificate.reason}); "
-                "normalise its weights (ir.spectral.normalise), or state lipschitz= if you know a smaller constant"
+                "normalise its weights (ir.spectral.normalise), state lipschitz= if you know a smaller constant, or see what ir.certify "
+                "and ir.bounds.two_sided prove"
             )
         return bound
+
+    def least_stretch(self) -> float:
+        """Return c > 0 with ‖ΔF‖ ≥ c‖Δx‖: 1 − L, or the μ of `ir.bounds.two_sided` where it was asked for. Raises NotContractiveError."""
+        known = self.branch.two_sided
+        bound = self.certificate.bound if self.lipschitz is None else self.lipschitz
+        found = max(down(1.0 - bound, 1) if 0.0 <= bound < 1.0 else 0.0, 0.0 if known is None else known.lower)
+        return found if found > 0.0 else down(1.0 - self.contraction(), 1)
 
 
 @public
@@ -139,3 +149,28 @@ def certify(subject: Branch | ResidualBlock) -> Certificate:
     branch = subject.branch if isinstance(subject, ResidualBlock) else subject
     branch.tighten()
     return branch.certificate
+
+
+@public
+def two_sided(subject: Branch | ResidualBlock) -> TwoSided:
+    """Return what the slopes of the activations prove of F = id + g from both sides, and keep it for radii and for `invert`.
+
+        ⟨Δg, Δx⟩ ≥ −m‖Δx‖²,    μ‖Δx‖ ≤ ‖ΔF‖ ≤ ν‖Δx‖,    x ↦ x − θ(F(x) − y) contracts by r,
+
+    m ≤ L, μ ≥ 1 − m and ν ≤ 1 + L for L = Lip(g). Afterwards radii of inverses are ‖r‖/μ where that is less than ‖r‖/(1 − L). Where
+    m < 1 F is a homeomorphism (Minty, Browder) although L may be 1 or more: `invert` then solves F(x) = y as θF(x) = θy, whose
+    branch θF − id has the proved constant r. Each figure has its own multipliers and its own proof; docs/proofs.md derives them.
+
+    Cost: four searches of the kind of `certify`, a dozen more where L ≥ 1 > m.
+    Raises HostArithmeticError. Reference: Wang, Manchester 2023 (arXiv 2301.11526); Minty 1962.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), activation="elu", lipschitz=0.9))
+    >>> found = ir.bounds.two_sided(F)
+    >>> 1 - F.contraction() < found.lower < 1 < found.upper < 1 + F.contraction()
+    True
+    """
+    branch = subject.branch if isinstance(subject, ResidualBlock) else subject
+    branch.find_two_sided()
+    found = branch.two_sided
+    return from_lipschitz(branch.certificate.bound) if found is None else found

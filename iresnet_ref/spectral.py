@@ -8,5 +8,14 @@ from iresnet_ref.normalisation.singular_values import (
     singular_triple,
     spectral_norm,
 )
+from iresnet_ref.norms.all_grids import norm_on_every_image
 
-__all__ = ["SingularTriple", "gram_bound", "normalise", "power_iteration", "singular_triple", "spectral_norm"]
+__all__ = [
+    "SingularTriple",
+    "gram_bound",
+    "norm_on_every_image",
+    "normalise",
+    "power_iteration",
+    "singular_triple",
+    "spectral_norm",
+]

@@ -23,7 +23,8 @@ from iresnet_ref.arrays import (
     row_norm,
 )
 from iresnet_ref.branches.certificate import Certificate, product_certificate
-from iresnet_ref.branches.certificates.tightest import tightest_certificate
+from iresnet_ref.branches.certificates.tightest import best_two_sided, tightest_certificate
+from iresnet_ref.branches.certificates.two_sided import TwoSided
 from iresnet_ref.error_analysis.forward import no_error, running_error
 from iresnet_ref.error_analysis.variance import variance_along
 from iresnet_ref.errors import ShapeError
@@ -131,6 +132,19 @@ class Branch:
         if "_tightest" not in self.__dict__:
             found = tightest_certificate(self.layers, self.event_shape, self.norm, self.product)
             object.__setattr__(self, "_tightest", found)
+
+    @property
+    def two_sided(self) -> TwoSided | None:
+        """What `find_two_sided` has proved of F = id + g, or nothing."""
+        return self.__dict__.get("_two_sided")
+
+    @outside_the_graph
+    def find_two_sided(self) -> None:
+        """Look for ⟨Δg, Δx⟩ ≥ −m‖Δx‖² and its relatives, once, and keep them; the tightest Lip(g) first."""
+        if "_two_sided" not in self.__dict__:
+            self.tighten()
+            found = best_two_sided(self.layers, self.event_shape, self.norm, self.certificate.bound)
+            object.__setattr__(self, "_two_sided", found)
 
     def running_error(self, x: Any, flushed: float = 0.0) -> tuple[Any, Any, float, Any]:
         """Return (ĝ, s, a, b): ĝ = fl g(x), s ≥ ‖ĝ − g(x)‖ per row, and |s(x′) − s(x)| ≤ a‖x − x′‖ + b for every x′.

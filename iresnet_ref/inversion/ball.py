@@ -24,7 +24,6 @@ from iresnet_ref.arrays import (
 )
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.rounding import down
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,15 @@ class Ball:
     residual_norm: Any
     lipschitz: float
     roundoff: float
+    stretch: float
+    """μ ≥ 1 − L of ‖ΔF‖ ≥ μ‖Δx‖."""
 
     @property
     def reason(self) -> str:
         """What the radius is made of, or why rows are without one."""
         missing = [i for i, radius in enumerate(to_host(self.radius)) if not math.isfinite(radius)]
         if not missing:
-            return f"(‖r̂‖ + ρ)/(1 − L) with L = {self.lipschitz:.6g}, rounding ρ for u = {self.roundoff:.3g}"
+            return f"(‖r̂‖ + ρ)/μ with μ = {self.stretch:.6g} and Lip(g) ≤ {self.lipschitz:.6g}, rounding ρ for u = {self.roundoff:.3g}"
         return (
             f"no radius for row {missing[0]} ({len(missing)} rows in all): the rounding of its residual is not bounded "
             f"within the range of an arithmetic with u = {self.roundoff:.3g}; use float64, or smaller inputs"
@@ -80,14 +81,14 @@ def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) ->
         require_finite(y, y=y, x=x)
     if x.shape[0] != y.shape[0]:
         raise ShapeError(f"x: expected {y.shape[0]} rows like y, got {x.shape[0]}; pass the y that x was computed from")
-    lipschitz = block.contraction()
+    stretch, lipschitz = block.least_stretch(), block.certificate.bound if block.lipschitz is None else block.lipschitz
     flushed = rounding.smallest_normal(x)  # also by the conversion
     block, x, y = _in_float64(block, x, y)
-    size, radius = _radius(block, x, y, lipschitz, flushed)
-    return Ball(radius, size, lipschitz, rounding.unit_roundoff(x))
+    size, radius = _radius(block, x, y, stretch, flushed)
+    return Ball(radius, size, lipschitz, rounding.unit_roundoff(x), stretch)
 
 
-def _radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float, flushed: float) -> tuple[Any, Any]:
+def _radius(block: ResidualBlock, x: Any, y: Any, stretch: float, flushed: float) -> tuple[Any, Any]:
     """Return ‖r̂‖ and (‖r̂‖ + ρ)/(1 − L) per row in the block's norm, evaluated in the arithmetic of x."""
     xp = namespace(x)
     u = rounding.unit_roundoff(x)
@@ -98,7 +99,7 @@ def _radius(block: ResidualBlock, x: Any, y: Any, lipschitz: float, flushed: flo
     size_r = row_norm(difference - g, event, p)
     total = size_r * (1.0 + u) + error + u * row_norm(difference, event, p)
     total = total * (1.0 + (2 * n + 32) * u) + 4.0 * n * flushed
-    radius = total / down(1.0 - lipschitz, 1) * (1.0 + 8.0 * u)
+    radius = total / stretch * (1.0 + 8.0 * u)
     return size_r, xp.where(xp.isnan(radius), xp.full_like(radius, math.inf), radius)
 
 

@@ -41,7 +41,7 @@ def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tup
     x = point.y - point.g
     if stays.any():
         x = xp.where(expand_rows(xp.asarray(stays, dtype=xp.bool, device=device(x)), x.ndim - 1), point.x, x)
-    contraction = rounding.down(1.0 - goal.lipschitz - beta, 2)
+    contraction = rounding.down(block.least_stretch() - beta, 2)
     total = np.where(stays, (residual + rho) * on_top + underflow, stepped)
     radius = total / contraction if contraction > 0.0 else np.full_like(total, math.inf)
     return x, from_host(np.where(stays, residual, stepped), x), from_host(radius * (1.0 + 4.0 * u), x)

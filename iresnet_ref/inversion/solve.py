@@ -20,6 +20,7 @@ from iresnet_ref.arrays import (
 )
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
+from iresnet_ref.inversion.damped import damped_block, damping_of, undamped
 from iresnet_ref.inversion.fixed_point import Acceleration, FixedPoint
 from iresnet_ref.inversion.hidden import hidden_space, is_cheaper, iterate_hidden
 from iresnet_ref.inversion.iteration import iterate
@@ -47,6 +48,14 @@ def invert_block(
     `check_every` steps pass between host synchronisations, at which converged rows are dropped; a row spends at most
     `max_evaluations`. Without `throw` rows that are not converged are returned as they are.
     """
+    damping = damping_of(block)
+    if damping is not None:
+        block.require(y, "y", check=check, products=True)
+        found = invert_block(
+            damped_block(block, damping), damping.step * y, method, rtol=damping.step * rtol, check_every=check_every,
+            max_evaluations=max_evaluations, throw=throw, check=check,
+        )  # fmt: skip
+        return undamped(found, y, damping)
     method = named(method)
     if not 0.0 < rtol < math.inf or check_every < 1:
         raise ValueError(f"invert: expected rtol > 0 and check_every ≥ 1, got {rtol} and {check_every}; try rtol=1e-6")

@@ -60,7 +60,7 @@ def convolution_norm_bound(operator: Convolution) -> float:
     exponent = math.frexp(magnitude)[1]
     scaled = np.ldexp(kernel, -exponent)
     _, blocks = tightest_symbol(Convolution(scaled, operator.image, operator.padding))
-    return times_power_of_two(_proved(blocks, symbol_error(scaled)), exponent)
+    return times_power_of_two(proved_on(blocks, symbol_error(scaled)), exponent)
 
 
 def tightest_symbol(operator: Convolution) -> tuple[Grid, Host]:
@@ -157,7 +157,7 @@ def _pi(one: int) -> int:
     return 16 * arctan_of_inverse(5) - 4 * arctan_of_inverse(239)
 
 
-def _proved(blocks: Host, error: float) -> float:
+def proved_on(blocks: Host, error: float) -> float:
     """Return a proved bound on every ‖B(ω)‖₂ for blocks that are within `error` of them in norm."""
     n = 2 * min(blocks.shape[1:])
     estimate = float(np.linalg.svd(blocks[largest_blocks(blocks)], compute_uv=False)[:, 0].max())

@@ -1,13 +1,15 @@
-"""The least of what can be proved of Lip(g): the product of norms, or a quadratic constraint."""
+"""The best that is proved: of Lip(g) the product of norms or a quadratic constraint, of F = id + g its two sides."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from iresnet_ref.branches.certificate import Certificate
 from iresnet_ref.branches.certificates.multipliers import best_multipliers
 from iresnet_ref.branches.certificates.network import UnreadableError, network_of
 from iresnet_ref.branches.certificates.quadratic import LIPSCHITZ, Quadratic
+from iresnet_ref.branches.certificates.two_sided import TwoSided, from_lipschitz, two_sided_bounds
 from iresnet_ref.layers.layer import Layer
 
 LARGEST = 2048
@@ -30,6 +32,12 @@ def tightest_certificate(layers: Sequence[Layer], event: tuple[int, ...], norm: 
         return Certificate(product.bound, True, f"{product.reason}; quadratic constraints prove no less")
     how = f"quadratic constraints on the slopes of {problem.count} units, where the product of norms is {product.bound:.6g}"
     return Certificate(bound, True, how)
+
+
+def best_two_sided(layers: Sequence[Layer], event: tuple[int, ...], norm: float, bound: float) -> TwoSided:
+    """Return what is proved of F = id + g from both sides, given Lip(g) ≤ `bound`."""
+    problem = _problem(layers, event, norm) if 0.0 < bound < math.inf else "there is no bound"
+    return from_lipschitz(bound) if isinstance(problem, str) else two_sided_bounds(problem, bound)
 
 
 def _problem(layers: Sequence[Layer], event: tuple[int, ...], norm: float) -> Quadratic | str:

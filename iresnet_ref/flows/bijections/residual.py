@@ -72,7 +72,7 @@ class Residual(Bijection):
     def inverse_lipschitz(self) -> float:
         """1/(1 − L), in the 2-norm."""
         a, b = self._growth
-        return rounding.up(a * b / rounding.down(1.0 - self.block.contraction(), 1), 4)
+        return rounding.up(a * b / self.block.least_stretch(), 4)
 
     def record(self, x: Any, options: Options | None) -> ResidualRecord:
         """Return the tape of F at x."""
