@@ -111,8 +111,9 @@ class Branch:
     @property
     def certificate(self) -> Certificate:
         """The best bound on Lip(g) that is proved so far: the product, or what `tighten` has found. It starts no search."""
+        product = self.product  # before the look at the cache: torch's compiler reads __dict__ once
         found: Certificate | None = self.__dict__.get("_tightest")
-        return self.product if found is None else found
+        return product if found is None else found
 
     @property
     def product(self) -> Certificate:
