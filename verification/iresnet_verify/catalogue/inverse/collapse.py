@@ -141,14 +141,14 @@ def _rows_of(oracle: Jacobian, rows: np.ndarray[Any, Any]) -> Jacobian:
     "inverse.separates-inputs",
     claim="Where the Jacobian is singular, inputs along its null direction still have distinct images.",
     reference="Behrmann et al. 2019 (arXiv 1811.00995), Theorem 1: F is a bijection", kind="search", modes=False,
-    cost="8 to 16 Jacobians; where one is singular, 3 steps of up to 4 further Jacobians and 16 evaluations each",
+    cost="32 Jacobians, above d = 16 fewer; where one is singular, 3 steps of up to 4 further Jacobians and 16 evaluations each",
     catches="projections, bottlenecks, ReLU, singular linear layers: F(a) = F(b) along whole lines",
 )
 def separates_inputs(ctx: Context) -> Outcome:
     """Steps of .01, .1 and 1 along null vectors, at the subject's own inputs."""
     refreshed(ctx)
     domain = Domain.of(ctx)
-    count = max(4, min(8, search.WORK // max(ctx.d, 1)))
+    count = max(4, min(8, search.WORK // max(ctx.d, 1)), min(32, search.WORK // (16 * max(ctx.d, 1))))
     a = ctx.inputs(count)
     pairs, singular = collapsed(ctx, domain, a)
     evidence: dict[str, Any] = {"compared": count, "singular_jacobians": singular, "collapsed": int(pairs.found.sum())}

@@ -157,6 +157,51 @@ def test_a_norm_above_its_claim_by_rounding_is_a_note(excess: float, dtype: str)
     assert any("above the claim, within its rounding" in c.message for c in found)
 
 
+class Own(nn.Module):
+    """A class of linear layers that nobody knows: it keeps `coeff` and divides by the root mean square instead of the norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.coeff = nn.Parameter(torch.randn(4, 4, dtype=D, generator=torch.Generator().manual_seed(0))), 0.9
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ (0.9 * self.w / self.w.square().mean().sqrt()).T + 1.0
+
+
+def layers_of(net: nn.Module, shape: tuple[int, ...]) -> CheckResult:
+    subject = Subject(name="net", event_shape=shape, forward=lambda x: x + 0.1 * net(x), residual=lambda x: 0.1 * net(x), module=net,
+                      lipschitz=0.9, modes=("eval",))
+    return audit(subject, budget="quick", select=["lipschitz.layers"]).checks[0]
+
+
+def test_layers_of_any_class_are_measured_and_their_coefficient_is_noted() -> None:
+    found = layers_of(nn.Sequential(Own(), nn.Tanh()), (4,))
+    matrix = Own()(torch.eye(4, dtype=D)).detach() - 1.0
+    assert found.evidence["0 at (4,)"] == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=1e-9)
+    assert "its coeff is 0.9" in found.message
+
+
+def test_pooling_is_measured_by_itself() -> None:
+    found = layers_of(nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1)), (1, 6, 6))
+    assert "no linear layer is visible" in found.message
+    net = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1).double(), nn.MaxPool2d(3, stride=1, padding=1))
+    found = layers_of(net, (1, 6, 6))
+    assert found.evidence["slope of 1"] == pytest.approx(3.0), "a pixel above all its neighbours counts nine times"
+    assert "a layer without parameters has the slope 3" in found.message
+
+
+def test_a_fresh_that_runs_the_network_is_noted() -> None:
+    def fresh(dtype: str | None = None, device: str | None = None) -> Subject:
+        made = make(Block, 1, dtype)
+        made.module(torch.zeros(1, 3, dtype=made.module.w1.dtype))
+        return made
+
+    for builder, noted in ((fresh, True), (lambda dtype=None, device=None: make(Block, 1, dtype), False)):
+        (found,) = audit(built_by(builder), budget="quick", select=["state.save-and-load"]).checks
+        assert found.status == "passed"
+        assert ("fresh() runs Block" in found.message) is noted
+
+
 def test_a_series_that_is_cut_is_told_what_to_declare() -> None:
     made = make(Block, 0)
     block = made.module

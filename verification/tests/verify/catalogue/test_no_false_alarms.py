@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import correct_families
 import correct_maps
 import correct_subjects
 import pytest
@@ -10,9 +11,10 @@ from places import EXAMPLES
 from iresnet_verify import audit
 from iresnet_verify.subject.loading import Origin, load
 
-CORRECT = correct_maps.CORRECT | correct_subjects.CORRECT
-AUDITS = dict.fromkeys(correct_maps.CORRECT, 48) | {
-    "linear": 120, "reference numpy float64 exact": 134, "reference numpy float32 exact": 134, "reference torch float64 exact": 80,
+CORRECT = correct_maps.CORRECT | correct_subjects.CORRECT | correct_families.CORRECT
+AUDITS = dict.fromkeys(correct_maps.CORRECT, 38) | dict.fromkeys(correct_families.CORRECT, 14) | {
+    "dropout in evaluation": 20, "images 3×32×32": 20,
+    "linear": 82, "reference numpy float64 exact": 134, "reference numpy float32 exact": 134, "reference torch float64 exact": 80,
     "reference numpy float64 roulette": 80, "reference strict device1 float32 exact": 72, "complete": 40, "nflows affine": 40,
     "normflows RealNVP": 40, "nflows spline": 30, "zuko NSF": 30,
 }
@@ -20,11 +22,13 @@ AUDITS = dict.fromkeys(correct_maps.CORRECT, 48) | {
 FAMILIES = [(name, seed) for name in CORRECT for seed in range(AUDITS[name])]
 LENIENT = ("nflows", "normflows", "zuko")
 """Promises of other packages may be beyond what a quick audit decides; none of ours may."""
+OPEN = tuple(correct_families.CORRECT)
+"""Nor all of these: lengths of unknown distribution are sampled, and flat or steep maps have rows that no oracle decides."""
 
 
 def alarms(name: str, seed: int) -> list[tuple[str, str, str]]:
     report = audit(CORRECT[name](seed), seed=seed, budget="quick")
-    allowed = ("passed", "skipped", "inconclusive") if name.startswith(LENIENT) else ("passed", "skipped")
+    allowed = ("passed", "skipped", "inconclusive") if name.startswith(LENIENT) or name in OPEN else ("passed", "skipped")
     return [(c.id, c.status, c.message) for c in report.checks if c.status not in allowed]
 
 
