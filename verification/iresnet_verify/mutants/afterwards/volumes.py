@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from iresnet_verify.mutants.densities import density
-from iresnet_verify.mutants.derivatives import forward_with, inverse_with, reweighted
 from iresnet_verify.mutants.estimates import unbiased, weighted
+from iresnet_verify.mutants.gradient.derivatives import forward_with, inverse_with, reweighted
 from iresnet_verify.mutants.log_dets import jacobian, series_exact, wrong
 from iresnet_verify.mutants.mutant import Factory, table
 from iresnet_verify.mutants.volume import STAY, Net, exact, leaf_of, normal, powers, roulette, subject

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from iresnet_verify import audit
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.mutants.backward import Elementwise, raising
+from iresnet_verify.mutants.gradient.backward import Elementwise, raising
 from iresnet_verify.mutants.volume import LOG_DETS, Net, exact, subject
 from iresnet_verify.subject.subject import Subject
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iresnet_verify.mutants.derivatives import reweighted
+from iresnet_verify.mutants.gradient.derivatives import reweighted
 from iresnet_verify.mutants.mutant import Factory, table
 from iresnet_verify.mutants.volume import Net, exact, normal, subject
 from iresnet_verify.subject.subject import Subject
