@@ -27,7 +27,7 @@ from iresnet_ref.norms.semidefinite import Matrix, Rounded, proves_semidefinite
 _U = rounding.FLOAT64_ROUNDOFF
 MOST_SCALED = 300
 """The largest exponent of a scaled weight: what underflows before is below 2⁻⁷⁵⁰ after."""
-LARGEST_MULTIPLIER = 2.0**100
+LARGEST_MULTIPLIER, LARGEST_WEIGHT = 2.0**100, 2.0**40
 _ATTEMPTS = 24
 Exponents = npt.NDArray[np.int64]
 
@@ -59,6 +59,8 @@ class Quadratic:
         self.size = int(self.offsets[-1])
         self.inputs = [_scaled(unit.inputs, rows[i], rows) for i, unit in enumerate(network.units, 1)]
         self.output = _scaled(network.output, np.full(_height(network.output), self.exponent), rows)
+        if max(float(np.abs(a.value).max(initial=0.0)) for c in (*self.inputs, self.output) for a in c.values()) > LARGEST_WEIGHT:
+            raise UnreadableError("its weights span too many magnitudes")
         self.ties, count = [], 0
         for unit in network.units:
             self.ties.append(unit.tie + count)
