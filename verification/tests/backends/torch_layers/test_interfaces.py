@@ -39,7 +39,16 @@ def of_nflows() -> Model:
     from nflows.transforms import CompositeTransform, ReversePermutation
 
     flow = Flow(CompositeTransform([block(0), ReversePermutation(2), block(1)]), StandardNormal([2])).double()
-    return Model(flow, flow.log_prob, flow.sample, block(0))
+
+    def sample(n: int) -> Any:  # it draws noise of torch's default dtype, whatever its own
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        try:
+            return flow.sample(n)
+        finally:
+            torch.set_default_dtype(before)
+
+    return Model(flow, flow.log_prob, sample, block(0))
 
 
 def of_normflows() -> Model:
