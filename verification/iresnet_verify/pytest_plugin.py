@@ -5,14 +5,16 @@
         check(subject)
 
 A failed check fails the test, with its evidence and the path of a reproduction; a declared failure is a strict xfail;
-skipped and inconclusive checks are skips with their reason; an errored check raises. pytest loads this module in every
-run, so it imports nothing but pytest until it is used.
+skipped and inconclusive checks are skips with their reason; an errored check raises. Tracebacks end in your test. On GitHub each
+failure is an annotation at the factory, or at the test where the factory has no line. pytest loads this module in every run,
+so it imports nothing but pytest until it is used.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,33 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     _config.remove(config)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Carry the annotation of a failed check to the process that prints."""
+    report = yield
+    found = getattr(call.excinfo.value, "finding", None) if call.excinfo is not None else None
+    if found is not None and report.failed and os.environ.get("GITHUB_ACTIONS") == "true":
+        from iresnet_verify.report.github import line
+
+        result, subject, place, said = found
+        file, number, _ = item.location
+        text = line(result, subject, place or (str(item.config.rootpath / file), (number or 0) + 1), said)
+        report.user_properties.append((ANNOTATION, text))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the annotations, each on a line of its own, where GitHub reads them."""
+    for report in terminalreporter.getreports("failed"):
+        for name, text in getattr(report, "user_properties", ()):
+            if name == ANNOTATION:
+                terminalreporter.ensure_newline()
+                terminalreporter.write_line(text)
+
+
+ANNOTATION = "iresnet-verify annotation"
+
+
 class CheckError(Exception):
     """A check ended in an error: it could not be carried out."""
 
@@ -58,6 +87,7 @@ class BoundCheck:
 
     def __call__(self, subject: Subject) -> CheckResult:
         """Run the check; return its result if it passed, else raise what pytest understands."""
+        __tracebackhide__ = True
         from iresnet_verify.running.run import Prepared, run_check
 
         audited = self.audited
@@ -71,7 +101,13 @@ class BoundCheck:
         if result.status == "error":
             raise CheckError(f"{result.id}: {result.message}")
         if result.status == "failed":
-            raise AssertionError(_explain(self._attributed(result, audited), audited))
+            found = self._attributed(result, audited)
+            text = _explain(found, audited)
+            failure = AssertionError(text)
+            if found[0].because_of is None:  # what follows from another failure is annotated there
+                said = text.splitlines()[0].partition(": ")[2]
+                setattr(failure, "finding", (result, subject.name, _place(audited.origin), said))  # noqa: B010  for makereport
+            raise failure
         return result
 
     def _attributed(self, result: CheckResult, audited: Audited) -> tuple[CheckResult, Sequence[Finding]]:
@@ -93,6 +129,12 @@ def _explain(found: tuple[CheckResult, Sequence[Finding]], audited: Audited) -> 
     if result.because_of is not None:
         return f"{result.id}: follows from {result.because_of}: {said}\nreproduce: {path}"
     return f"{result.id}: {said}\n{details(replace(result, reproduce=str(path)))}"
+
+
+def _place(origin: Origin | None) -> tuple[str, int] | None:
+    from iresnet_verify.report.github import place_of
+
+    return place_of(origin.file, origin.factory) if origin is not None else None
 
 
 def parametrize_with_checks(

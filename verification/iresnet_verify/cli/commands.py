@@ -123,15 +123,17 @@ def audit(
     first = json_path or html_path
     folder = out or (folder_beside(first) if first else WITHOUT_REPORT)
     reports: list[AuditResult] = []
+    places: list[github.Place] = []
     if jobs:
         with terminal.progress_bar() as progress:
             audits = isolated_audits.run(jobs, folder, workers=workers, progress=progress)
+        places = [github.place_of(o.file, o.factory) for o in audits.origins]
         reports, errors = baselines.apply(audits.reports, known, str(baseline)), errors + audits.errors
     terminal.show(reports)
     for fixed in baselines.fixed(reports, known):
         click.echo(f"fixed: {fixed} passes; remove it from {baseline}")
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        click.echo("\n".join(github.lines(reports)))
+        click.echo("\n".join(github.lines(reports, places)))
     _write(reports, errors, json_path, html_path, junit_path)
     for problem in errors:
         click.echo(f"error: {problem}", err=True)

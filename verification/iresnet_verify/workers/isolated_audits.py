@@ -28,6 +28,7 @@ from iresnet_verify.diagnosis.diagnose import attribute, failures
 from iresnet_verify.reproduction.file_names import slug
 from iresnet_verify.running.description import add_conventions
 from iresnet_verify.subject.errors import SubjectError
+from iresnet_verify.subject.loading import Origin
 from iresnet_verify.workers import pool as pools
 from iresnet_verify.workers import worker
 from iresnet_verify.workers.loaded_code import LoadedCode
@@ -55,6 +56,8 @@ class Audits:
 
     reports: list[AuditResult]
     errors: list[SubjectError]
+    origins: list[Origin] = field(default_factory=list)
+    """Where the subject of each report comes from."""
     code: list[LoadedCode | None] = field(default_factory=list)
     """What each job loaded, as one of its workers saw it; None where no worker was left to ask."""
     lost: list[str] = field(default_factory=list)
@@ -82,7 +85,8 @@ def run(
             raise
     flat = [r for audited in found for r in audited]
     reports, errors = [r for r in flat if isinstance(r, AuditResult)], [e for e in flat if isinstance(e, SubjectError)]
-    return Audits(reports, errors, [shared.code.get(j) for j in jobs], shared.lost)
+    origins = [j.origin for j, audited in zip(jobs, found, strict=True) for r in audited if isinstance(r, AuditResult)]
+    return Audits(reports, errors, origins, [shared.code.get(j) for j in jobs], shared.lost)
 
 
 @dataclass

@@ -55,6 +55,30 @@ def test_a_failed_check_fails_with_evidence_and_a_reproduction_that_runs(pyteste
     assert "violated" in script.stdout or "failed" in script.stdout
 
 
+def test_a_failure_shows_no_source_of_the_plugin(pytester: pytest.Pytester) -> None:
+    found = outcome(pytester, "lambda: make(0.25)", select=CHECKS[:1])
+    assert "pytest_plugin.py" not in found.stdout.str()
+    assert "check(subject)" in found.stdout.str()
+
+
+@pytest.mark.parametrize("workers", [[], ["-n1"]])
+def test_on_github_a_failure_is_annotated_at_the_factory_or_the_test(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: list[str]
+) -> None:
+    pytester.makepyfile(f"{HEAD}\ndef wrong():\n    return make(0.25)\n\n@parametrize_with_checks([wrong, lambda: make(0.5)], "
+                        f"select={CHECKS[:1]!r})\ndef test_my_flow(subject, check):\n    check(subject)\n")
+    (file,) = pytester.path.glob("test_*.py")
+    where = {text: i for i, text in enumerate(file.read_text().splitlines(), 1)}
+    test = next(i for text, i in where.items() if text.startswith("@parametrize"))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(pytester.path))
+    lines = sorted(x for x in pytester.runpytest_subprocess(*workers).outlines if x.startswith("::error"))
+    assert len(lines) == 2
+    for place in (where["def wrong():"], test):
+        (line,) = [x for x in lines if x.startswith(f"::error file={file.name},line={place},")]
+        assert len(line.partition(" inverse.recovers-input::")[2]) > 10, "it says what was found"
+
+
 def test_the_reproduction_of_a_factory_of_the_test_file_loads_it_and_sees_its_repair(pytester: pytest.Pytester) -> None:
     # Nothing but NumPy and pytest: no cloudpickle to store the subject with.
     pytester.makeconftest("import sys\nfor name in ('cloudpickle', 'torch', 'rich', 'click'):\n    sys.modules[name] = None\n")

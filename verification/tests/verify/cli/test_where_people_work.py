@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from odd_reports import REPORT, result
 from places import HOSTILE as FILE
 
+from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.cli import commands as cli
 from iresnet_verify.cli import configuration
 from iresnet_verify.report import baseline
@@ -39,6 +41,41 @@ def test_a_baseline_lets_known_failures_pass_and_new_ones_fail(elsewhere: Path) 
     assert cli.exit_code(baseline.apply([other], known, "known.json")) == cli.FAILED
 
 
+def sized(*errors: object) -> AuditResult:
+    """A report with failures of these sizes."""
+    return replace(BAD, checks=[replace(result(f"logdet.{i}", "failed"), evidence={"largest_error": e}) for i, e in enumerate(errors)])
+
+
+def test_a_known_failure_that_has_grown_fails_again_and_says_from_what(elsewhere: Path) -> None:
+    path = elsewhere / "known.json"
+    baseline.write([sized(0.015, math.nan, None)], path)
+    known = baseline.read(path)
+    assert known == {str(BAD.subject["name"]): {"logdet.0": 0.015, "logdet.1": math.inf, "logdet.2": None}}
+    (same,) = baseline.apply([sized(0.029, 3.0, 7.0)], known, "known.json")
+    assert cli.exit_code([same]) == cli.PASSED
+    (worse,) = baseline.apply([sized(4.8, math.nan, 7.0)], known, "known.json")
+    assert [c.expected is None for c in worse.checks] == [True, False, False]
+    assert "; known.json knows it at 0.015, it is 4.8 now" in worse.checks[0].message
+    assert cli.exit_code([worse]) == cli.FAILED
+    (infinite,) = baseline.apply([sized(math.inf)], known, "known.json")
+    assert infinite.status == "failed"
+
+
+def test_the_size_is_the_largest_error_or_how_far_a_bound_is_exceeded() -> None:
+    def size(**evidence: object) -> float | None:
+        return baseline.size(replace(result("a.b", "failed"), evidence=evidence))
+
+    assert size(largest_error=0.5, largest_ratio=9.0) == 0.5
+    assert size(largest_ratio={"forward": 2.0, "inverse": 3.0}) == 3.0
+    assert size(bias=-0.25) == 0.25
+    assert size(largest_error="none", compared=3) is None
+
+
+def test_a_baseline_without_sizes_is_still_read(elsewhere: Path) -> None:
+    (elsewhere / "known.json").write_text('{"schema": 1, "known": {"a": ["b.c"]}}')
+    assert baseline.read(elsewhere / "known.json") == {"a": {"b.c": None}}
+
+
 def test_what_is_fixed_is_reported_and_fails_nothing(elsewhere: Path) -> None:
     path = elsewhere / "known.json"
     baseline.write([BAD], path)
@@ -49,7 +86,8 @@ def test_what_is_fixed_is_reported_and_fails_nothing(elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"schema": 2, "known": {}}', '{"schema": 1, "known": {"a": "b"}}', '{"schema": 1, "known": []}']
+    "text", ["", "[]", "{}", '{"schema": 3, "known": {"a": {}}}', '{"schema": 2, "known": {"a": ["b"]}}',
+             '{"schema": 2, "known": {"a": {"b": "c"}}}', '{"schema": 1, "known": {"a": "b"}}', '{"schema": 1, "known": []}']
 )
 def test_a_file_that_is_no_baseline_is_refused(elsewhere: Path, text: str) -> None:
     (elsewhere / "known.json").write_text(text)
@@ -63,7 +101,7 @@ def test_the_command_writes_and_reads_a_baseline(elsewhere: Path) -> None:
     assert cli.run(["audit", wrong, *FAST]) == cli.FAILED
     assert cli.run(["audit", wrong, *FAST, "--write-baseline", "known.json"]) == cli.PASSED
     (known,) = json.loads((elsewhere / "known.json").read_text())["known"].values()
-    assert known
+    assert known["inverse.recovers-input"] > 0.1
     assert cli.run(["audit", wrong, *FAST, "--baseline", "known.json"]) == cli.PASSED
 
 
@@ -104,4 +142,19 @@ def test_annotations_are_printed_under_github_actions(monkeypatch: pytest.Monkey
     for value, printed in (("true", True), ("false", False)):
         monkeypatch.setenv("GITHUB_ACTIONS", value)
         cli.run(["audit", f"{FILE}:wrong", *FAST])
-        assert ("::error title=" in capsys.readouterr().out) is printed
+        line = next(i for i, text in enumerate(FILE.read_text().splitlines(), 1) if text == "def wrong():")
+        assert (f"hostile_subjects.py,line={line},title=wrong" in capsys.readouterr().out) is printed
+
+
+def test_annotations_name_files_as_seen_from_the_checkout(monkeypatch: pytest.MonkeyPatch, elsewhere: Path) -> None:
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(elsewhere))
+    file = elsewhere / "pkg" / "flow, 2.py"
+    file.parent.mkdir()
+    file.write_text("import os\n\n\ndef make():\n    pass\n\nalso = make\n")
+    assert report_github.place_of(str(file), "make") == (str(file), 4)
+    assert report_github.place_of(str(file), "also") == (str(file), 7)
+    assert report_github.place_of(str(file), "elsewhere") == (str(file), 1)
+    (line,) = report_github.lines([replace(BAD, checks=BAD.checks[:1])], [(str(file), 4)])
+    assert line.startswith("::error file=pkg/flow%2C 2.py,line=4,title=")
+    outside = report_github.line(BAD.checks[0], "s", ("/elsewhere/x.py", 2))
+    assert outside.startswith("::error file=/elsewhere/x.py,line=2,")
