@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iresnet_verify.campaign.auditor import Record
-from iresnet_verify.campaign.engines import Results, Task, on_dask, on_threads
+from iresnet_verify.campaign.engines import UNKNOWN, Results, Task, Trust, on_dask, on_threads, require_trust
 from iresnet_verify.campaign.keys import Present
 from iresnet_verify.campaign.store import Result, Store, StoreError
 from iresnet_verify.campaign.unit import Unit
@@ -31,7 +31,7 @@ class Findings:
 def run(
     units: Sequence[Unit], folder: Path, *, workers: int = 2, scheduler: str | None = None, fresh: bool = False,
     progress: Callable[[str, Record | None], None] = lambda name, record: None, task: Task | None = None,
-    note: Callable[[str], None] = lambda text: None,
+    note: Callable[[str], None] = lambda text: None, trust: Trust = UNKNOWN,
 ) -> Findings:
     """Audit every unit that has no result under the present key; `fresh`: every unit.
 
@@ -39,9 +39,11 @@ def run(
     with a process of its own that audits. `progress` is told of each unit that has a result now (its record if it was found just
     now), `note` of what is worth saying, at once. Raises `StoreError` where results cannot be kept.
     """
+    if scheduler is not None:
+        require_trust(scheduler, trust)
     with Store(folder) as store:
         try:
-            return _run({u.name(folder): u for u in units}, store, workers, scheduler, fresh, progress, task, note)
+            return _run({u.name(folder): u for u in units}, store, workers, scheduler, fresh, progress, task, note, trust)
         except sqlite3.Error as error:
             raise StoreError(f"{store.path}: expected to store a result, got: {error}; what was stored before is safe: make room and "
                              "run the same command again") from error
@@ -49,7 +51,7 @@ def run(
 
 def _run(
     units: dict[str, Unit], store: Store, workers: int, scheduler: str | None, fresh: bool,
-    progress: Callable[[str, Record | None], None], task: Task | None, note: Callable[[str], None],
+    progress: Callable[[str, Record | None], None], task: Task | None, note: Callable[[str], None], trust: Trust,
 ) -> Findings:
     notes: list[str] = []
 
@@ -75,7 +77,7 @@ def _run(
                 progress(name, None)
             kept |= theirs
             continue
-        for found in _results([units[n] for n in waiting if n in mine], store.folder, workers, scheduler, task):
+        for found in _results([units[n] for n in waiting if n in mine], store.folder, workers, scheduler, task, trust):
             named = [(u.name(store.folder), u, record) for u, record in found]
             store.add((name, u.spec, u.seed, {"spec": u.spec, "arguments": u.arguments, **record}) for name, u, record in named)
             for name, _, record in named:
@@ -115,14 +117,14 @@ def _reasons(stale: dict[str, list[str]]) -> list[str]:
     return lines + ([f"and {len(counted) - 20} further changes"] if len(counted) > 20 else [])
 
 
-def _results(units: Sequence[Unit], folder: Path, workers: int, scheduler: str | None, task: Task | None) -> Results:
+def _results(units: Sequence[Unit], folder: Path, workers: int, scheduler: str | None, task: Task | None, trust: Trust) -> Results:
     def out(unit: Unit) -> Path:
         """Where reproductions go: emptied before the audit, so that none is older than the result."""
         place = folder.resolve() / "reproduce" / unit.name(folder)
         shutil.rmtree(place, ignore_errors=True)
         return place
 
-    return on_threads(units, out, workers, task) if scheduler is None else on_dask(units, out, workers, scheduler, task)
+    return on_threads(units, out, workers, task) if scheduler is None else on_dask(units, out, workers, scheduler, task, trust)
 
 
 def summary(results: Iterable[Result | None]) -> str:

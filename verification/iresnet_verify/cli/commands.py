@@ -192,9 +192,14 @@ def _make_writable(path: Path) -> None:
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Audits at a time on this machine.")
 @click.option("--scheduler", help="Address of a Dask scheduler, or `local`; without it, processes of this machine.")
 @click.option("--fresh", is_flag=True, help="Audit again what the folder already holds.")
+@click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Certificate authority, for tls://HOST:PORT.")
+@click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="This side's certificate.")
+@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its key.")
+@click.option("--insecure", is_flag=True, help="Accept a scheduler on another machine without TLS.")
 def campaign(
     subjects: tuple[str, ...], folder: Path, seeds: int, first: int, budget: str, backend: str | None, select: tuple[str, ...],
     ignore: tuple[str, ...], workers: int, scheduler: str | None, fresh: bool,
+    tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, insecure: bool,
 ) -> int:
     """Audit subjects with many seeds, on one machine or a Dask cluster.
 
@@ -202,6 +207,7 @@ def campaign(
     the machine, this program: it is said which. Audits that came to no verdict are tried again.
     """
     from iresnet_verify.campaign import run as many
+    from iresnet_verify.campaign.engines import Trust
     from iresnet_verify.campaign.unit import Unit
 
     chosen, left_out = (tuple(p for s in option for p in s.split(",") if p) for option in (select, ignore))
@@ -209,7 +215,7 @@ def campaign(
     units = [Unit(parse(spec, backend), seed, budget, chosen, left_out) for spec in subjects for seed in range(first, first + seeds)]
     with terminal.counting_bar(len(units), "auditing") as step:
         found = many.run(units, folder, workers=workers, scheduler=scheduler, fresh=fresh, progress=lambda name, _: step(name),
-                         note=lambda text: click.echo(text, err=True))
+                         note=lambda text: click.echo(text, err=True), trust=Trust(tls_ca, tls_cert, tls_key, insecure))
     for result in found.results:
         if result is not None and not result.complete:
             click.echo(f"no verdict: {result.subject}, seed {result.seed}: {result.body['problem']}", err=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from subjects.campaigns import answer, project, stored, units
 
 from iresnet_backends.errors import BackendUnavailableError
 from iresnet_verify.campaign import keys, run
+from iresnet_verify.campaign.engines import Trust, require_trust
 from iresnet_verify.campaign.store import Store
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.cli import commands as cli
+from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import Origin
 from iresnet_verify.workers.loaded_code import LoadedCode
 
@@ -105,6 +109,48 @@ def test_dask_runs_the_same_audits(tmp_path: Path) -> None:
     found = run.run(units(file, 2), tmp_path / "c", workers=1, scheduler="local", task=_answered, progress=progress)
     assert [r.seed for r in found.results if r is not None] == [0, 1]
     assert len(done) == 2
+
+
+REFUSED = ["tcp://10.0.0.7:8786", "cluster.example:8786", "10.0.0.7:8786", "tcp://[2001:db8::1]:8786", "ws://example:1", "tls://127.0.0.1:8786"]
+
+
+@pytest.mark.parametrize("address", REFUSED)
+def test_a_scheduler_elsewhere_without_tls_is_refused(tmp_path: Path, address: str) -> None:
+    with pytest.raises(SubjectError, match=r"expected .*TLS|expected --tls-ca"):
+        run.run(units(project(tmp_path / "p"), 1), tmp_path / "c", scheduler=address)
+    assert not (tmp_path / "c").exists(), "before anything is done"
+
+
+@pytest.mark.parametrize("address", ["local", "tcp://127.0.0.1:8786", "localhost:8786", "tcp://[::1]:8786", "inproc://x/1"])
+def test_a_scheduler_on_this_machine_needs_no_tls(address: str) -> None:
+    require_trust(address, Trust())
+
+
+def test_another_machine_is_accepted_with_certificates_or_when_told_so(tmp_path: Path) -> None:
+    files = Trust(tmp_path, tmp_path, tmp_path)
+    require_trust("tls://cluster.example:8786", files)
+    require_trust("tcp://cluster.example:8786", Trust(insecure=True))
+    for address, trust in (("tcp://127.0.0.1:1", files), ("tls://a:1", Trust(tmp_path)), ("tls://a:1", Trust(insecure=True))):
+        with pytest.raises(SubjectError, match="expected"):
+            require_trust(address, trust)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_tls_carries_a_campaign(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2",
+                    "-subj", "/CN=localhost"], check=True, capture_output=True)
+    pair = {"tls_ca_file": str(certificate), "require_encryption": True}
+    pair |= {f"tls_{role}_{what}": str(path) for role in ("scheduler", "worker", "client")
+             for what, path in (("cert", certificate), ("key", key))}
+    security = distributed.security.Security(**pair)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tls://",
+                                  host="127.0.0.1", security=security) as cluster:
+        file, trust = project(tmp_path / "p"), Trust(certificate, certificate, key)
+        assert cluster.scheduler_address.startswith("tls://")
+        found = run.run(units(file, 2), tmp_path / "c", scheduler=cluster.scheduler_address, task=_answered, trust=trust)
+        assert [r is not None and r.complete for r in found.results] == [True, True]
 
 
 def _answered(unit: Unit, out: Path) -> dict[str, Any]:
