@@ -223,10 +223,24 @@ def _stopping(a: Answers, alone: Array, together: Array, done: Array, words: str
     if len(joint) and joint[0] < first.max() and first.min() < first.max() and not done[joint[0]].all():
         yield TOGETHER, together[joint[0]], f"after {joint[0]} steps, where they need {first.min()} to {first.max()} alone"
     elif len(common) and not finished and not done[common[0]].all():
-        if common[0]:  # no step at all is the identity
+        if not common[0]:
+            return  # no step at all is the identity
+        if not _as_many_steps(a, int(common[0]), words):
+            yield EARLY, alone[common[0]], f", after {common[0]} steps {words}, and after another number at other inputs"
+        else:
             yield FIXED, alone[common[0]], f"{common[0]} step{'s' if common[0] != 1 else ''} {words}"
     elif not finished:
         yield EARLY, np.array([alone[n, i] for i, n in enumerate(first)]), f", after {first.min()} to {first.max()} steps {words}"
+
+
+def _as_many_steps(a: Answers, n: int, words: str) -> bool:
+    """Whether inputs of other sizes are answered by the n-th iterate too."""
+    y = np.concatenate([0.01 * a.y, 10.0 * a.y]).astype(a.y.dtype)
+    x = np.zeros_like(y) if words.endswith("0") else y
+    for _ in range(n):
+        x = (y - a.case.residual(x)).astype(y.dtype)
+    rounding = np.concatenate([a.rounding, 10.0 * a.rounding])
+    return bool((a.miss(a.case.alone(a.call, y), x) <= rounding).all())
 
 
 def _jumps(a: Answers, wrong: Array) -> Explanation | None:

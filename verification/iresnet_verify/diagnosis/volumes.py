@@ -91,8 +91,8 @@ def _random(case: Case, what: str, values: Values, at: HostArray, v: log_dets.Vo
     if points is not None:
         made.append(Prediction(POINT, points, small.tolerance(points) + rounding))
     name = f"The expectation of {what}"
-    found = explain(name, estimate.value, small.right, made)
-    return estimate.explained(name, small) if found is None else found
+    sharp = explain(name, estimate.value, small.right, [p for p in made if not p.fitted])
+    return sharp or estimate.explained(name, small) or explain(name, estimate.value, small.right, made)
 
 
 def log_prob(case: Case) -> Explanation | None:

@@ -174,7 +174,6 @@ MUTANTS = table("afterwards", {
     "largest entry of the kernel": (BOUNDS, normalised_by(lambda k: k.abs().max())),
     "largest column": (BOUNDS, divided(lambda w: w.norm(dim=0).max())),
     "largest row": (BOUNDS, divided(lambda w: w.norm(dim=1).max())),
-    "one power iteration from ones": (BOUNDS, divided(after(1))),
     "claimed a twentieth too low": (BOUNDS, lambda s: mlp(3, s, lipschitz=0.85, module=steeper(Residual(3, 0.9, s, torch.float64), 1.0),
                                                           inverse=None)),
     "ELU with alpha 1.5": (BOUNDS, layered(3, 8, nn.ELU(1.5))),

@@ -364,7 +364,6 @@ _table("afterwards", """
     largest-entry-of-the-kernel entry-for-norm
     largest-column entry-for-norm
     largest-row entry-for-norm
-    one-power-iteration-from-ones norm-along-one-vector
     claimed-a-twentieth-too-low weights-above-claim
     elu-with-alpha-1-5 beyond-the-weights
     hard-swish beyond-the-weights
