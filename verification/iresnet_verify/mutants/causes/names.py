@@ -363,7 +363,6 @@ _table("afterwards", """
     three-power-iterations-of-a-convolution norm-along-one-vector
     largest-entry-of-the-kernel entry-for-norm
     largest-column entry-for-norm
-    largest-row entry-for-norm
     claimed-a-twentieth-too-low weights-above-claim
     elu-with-alpha-1-5 beyond-the-weights
     hard-swish beyond-the-weights
