@@ -89,7 +89,7 @@ def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) ->
 
 
 def _radius(block: ResidualBlock, x: Any, y: Any, stretch: float, flushed: float) -> tuple[Any, Any]:
-    """Return ‖r̂‖ and (‖r̂‖ + ρ)/(1 − L) per row in the block's norm, evaluated in the arithmetic of x."""
+    """Return ‖r̂‖ and (‖r̂‖ + ρ)/μ per row in the block's norm, evaluated in the arithmetic of x."""
     xp = namespace(x)
     u = rounding.unit_roundoff(x)
     event, p = x.ndim - 1, block.norm

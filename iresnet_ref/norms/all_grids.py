@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import public, to_host
+from iresnet_ref.arrays import public, require_real, to_host
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.norms.convolution import circle, proved_on, symbol, symbol_error
 from iresnet_ref.norms.dense import largest, times_power_of_two
@@ -35,13 +35,15 @@ def norm_on_every_image(kernel: Any, *, points: int = 64) -> float:
     Shapes: `kernel` (out, in, kh, kw) with odd sides, of any namespace; weights finer than float64 are rounded first, and that is added.
     Guarantee: at most 1/(cos cos) − 1 above the supremum: .25 % for 3×3 kernels and 64 points, 1 % for 5×5, 2.3 % for 7×7; a
     certificate of one image size may be lower.
-    Raises: ShapeError for even sides or fewer than 2p + 1 points; HostArithmeticError. inf where a weight is not finite.
+    Raises: ShapeError for even sides or fewer than 2p + 1 points; DTypeError for what is no array of reals;
+    HostArithmeticError. inf where a weight is not finite.
     Reference: Ehlich & Zeller 1964; Sedghi, Gupta, Long 2019 (arXiv 1805.10408) for the symbol.
 
     >>> box = np.ones((1, 1, 3, 3))
     >>> 9.0 <= norm_on_every_image(box) <= 9.0 * 1.0025
     True
     """
+    require_real(kernel, "kernel")
     require_gradual_underflow()
     host = np.asarray(to_host(kernel), dtype=np.float64)
     if host.ndim != 4 or host.shape[2] % 2 == 0 or host.shape[3] % 2 == 0:

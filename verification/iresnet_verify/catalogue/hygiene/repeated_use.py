@@ -75,10 +75,10 @@ def _state_names(module: Any) -> set[str]:
     catches="lists of activations, running statistics that are not detached, hooks added at every call",
 )
 def memory(ctx: Context) -> Outcome:
-    """A hundred forward passes (quick: twenty) whose results are dropped must not leave half of them behind.
+    """A hundred forward passes (quick: twenty) whose results are dropped must not leave half a number a row behind.
 
-    In bytes of arrays; and, since what a graph saves is invisible to Python, in nodes of the autograd graph of torch that
-    tensors outside the calls still reach.
+    In bytes of arrays, of which a kept log-det is the least; and, since what a graph saves is invisible to Python, in nodes
+    of the autograd graph of torch that tensors outside the calls still reach.
     """
     calls = 20 if ctx.budget.name == "quick" else 100
     x = ctx.inputs(max(ctx.rows, 64))
@@ -94,12 +94,13 @@ def memory(ctx: Context) -> Outcome:
             held.append(kept())
     # what is allocated once is no growth either
     grown = {what: 2 * min(held[1][what] - held[0][what], held[2][what] - held[1][what]) for what in held[0]}
-    limit = {"bytes": calls * y.nbytes // 2, "nodes": calls // 2}
+    per_row = y.itemsize * len(y)
+    limit = {"bytes": calls * per_row // 2, "nodes": calls // 2}
 
     def got(at: Comparison) -> str:
         if at.case == "nodes":
             return f"{at.error:.0f} more nodes of the autograd graph kept alive after {calls} calls"
-        return f"{at.error:.0f} bytes more after {calls} calls, {at.error / calls / y.nbytes:.1f} results a call"
+        return f"{at.error:.0f} bytes more after {calls} calls, {at.error / calls / per_row:.1f} numbers a row and call"
 
     return verdict(
         grown, {what: limit[what] for what in grown},
@@ -107,8 +108,8 @@ def memory(ctx: Context) -> Outcome:
         got=got,
         remedy="look for what is appended to or cached on the module, and detach what is kept of a call",
         passed=f"{' and '.join(f'{n} {what}' for what, n in grown.items())} more after {calls} calls",
-        tolerance=f"half of the bytes that {calls} results hold, half a node a call",
-        oracle="memory in use before", evidence={"compared": calls, "bytes_of_one_result": y.nbytes},
+        tolerance="half a number a row and call, half a node a call",
+        oracle="memory in use before", evidence={"compared": calls, "bytes_of_one_log_det": per_row},
         counterexample=lambda at: Counterexample({"x": x}),
     )
 

@@ -206,6 +206,7 @@ FITTING_FOR: dict[str, dict[str, Callable[[], Any]]] = {
     "Parallel": {"paths": lambda: ((), branch().layers[1:2])},
     "Rearrangement": {"event": lambda: (2, 3), "axes": lambda: (1, 0), "out": lambda: (6,)},
     "FactorOut": {"event_shape": lambda: (4,), "rest": lambda: [block()]},
+    "norm_on_every_image": {"kernel": lambda: np.full((2, 2, 3, 3), 0.1)},
     "Conv": {"weight": lambda: np.full((2, 2, 3, 3), 0.1)},
     "DiagonalGaussian": {"mean": lambda: np.zeros(2)},
     "GaussianMixture": {"log_scale": lambda: np.zeros(2), "logits": lambda: np.zeros(2)},
@@ -411,6 +412,7 @@ def _is_result(thing: Any) -> bool:
             "reconstructions",
             "truncation",
             "proved",
+            "monotone",
             "logdet",
             "normalised",
         }

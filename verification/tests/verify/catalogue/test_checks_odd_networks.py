@@ -215,6 +215,8 @@ def test_a_series_that_is_cut_is_told_what_to_declare() -> None:
             power = power @ J
         return total
 
-    (found,) = audit(replace(made, log_det=cut), budget="quick", select=["logdet.matches-determinant"]).checks
-    assert found.status == "failed"
-    assert "cut after 4 terms: declare a bound in nats" in found.message
+    report = audit(replace(made, log_det=cut), budget="quick", select=["logdet.matches-determinant"])
+    assert [c.status for c in report.checks] == ["failed"]
+    (finding,) = report.findings
+    assert "cut after 4 terms" in str(finding)
+    assert "Declare the bound of what is left out, log_det_is=<nats>" in str(finding)

@@ -126,6 +126,19 @@ def test_modes_that_differ_as_delivered_are_not_compared_after_a_step() -> None:
     assert answers["state.after-optimiser-step"].status == "skipped", answers["state.after-optimiser-step"].message
 
 
+def test_kept_log_dets_are_growth() -> None:
+    """The least that a call can leave behind: one number a row, a quarter of a result here."""
+
+    class KeepsLogDets(Rotation):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y, value = super().forward(x)
+            self.__dict__.setdefault("log_dets", []).append(value.detach().clone())
+            return y, value
+
+    net = KeepsLogDets(0)
+    assert found(Subject(name="keeps log-dets", event_shape=(4,), forward=net, module=net))["hygiene.memory"].status == "failed"
+
+
 def test_what_is_kept_once_is_no_growth() -> None:
     class KeepsLast(Rotation):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
