@@ -45,7 +45,11 @@ class LayerTransform(torch.distributions.Transform):
     """x ↦ y of a layer on events of its shape, any number of batch axes in front; nothing is cached."""
 
     bijective = True
-    sign = +1
+
+    @property
+    def sign(self) -> int:
+        """The sign of det dF/dx: a homotopy through invertible maps leads to the identity."""
+        return 1
 
     def __init__(self, layer: Layer, context: Tensor | None = None) -> None:
         super().__init__(cache_size=0)

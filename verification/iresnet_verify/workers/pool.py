@@ -95,7 +95,7 @@ class WorkerPool:
                 return called
         return None
 
-    def _last(self, pid: int) -> str:
+    def _last(self, pid: int | None) -> str:
         """The call of the subject that went on, "in NAME", or was the last, "after NAME"; "" where there was none."""
         note = Path(self.logs.name, f"{pid}.call")
         return note.read_text("utf-8", "replace").strip() if note.is_file() else ""
