@@ -72,22 +72,23 @@ def answers_to(ctx: Context, y: HostArray, tol: float) -> Answers:
         rows, wanted = x[silent], y[silent]
         gap, limit = distance(ctx.f.forward(rows), wanted), tol * size(rows)
         over = np.flatnonzero(~(gap <= limit))
-        noise = ctx.forward_tolerance(rows[over], wanted[over])
-        far = _stretched(ctx, rows[over], limit[over])
-        clear = grave(ctx, gap[over], np.maximum(far / GRAVE, noise), wanted[over])
-        if clear.any():  # no Jacobian is needed for these, and none would acquit them
-            limit[over] = np.where(clear, np.maximum(far, GRAVE * noise), np.inf)
-        elif len(over):
-            J = ctx.jacobian(rows[over])
-            stretch, kappa = gain(J), sensitivity(ctx, rows[over], J)
-            limit[over] = stretch * (limit[over] + 4.0 * kappa * noise) + 2.0 * noise
+        if len(over):
+            noise = ctx.forward_tolerance(rows[over], wanted[over])
+            far = _stretched(ctx, rows[over], limit[over])
+            clear = grave(ctx, gap[over], np.maximum(far / GRAVE, noise), wanted[over])
+            if clear.any():  # no Jacobian is needed for these, and none would acquit them
+                limit[over] = np.where(clear, np.maximum(far, GRAVE * noise), np.inf)
+            else:
+                J = ctx.jacobian(rows[over])
+                stretch, kappa = gain(J), sensitivity(ctx, rows[over], J)
+                limit[over] = stretch * (limit[over] + 4.0 * kappa * noise) + 2.0 * noise
         error[silent], bound[silent] = gap, limit
     return Answers(error, bound, reported, how)
 
 
 def _stretched(ctx: Context, x: HostArray, limit: Rows) -> Rows:
     """How far an answer within `limit` may move its image, with a margin of four: ‖J‖ by products where there are any."""
-    if ctx.d <= singular.LARGE or not len(x) or not products.available(ctx):
+    if ctx.d <= singular.LARGE or not products.available(ctx):
         return GRAVE * limit
     return np.asarray(8.0 * (1.0 + products.largest(ctx, x)[0]) * limit)
 

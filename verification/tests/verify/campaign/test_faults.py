@@ -93,6 +93,7 @@ def auditors() -> set[int]:
 
 
 @posix
+@pytest.mark.thorough
 def test_a_worker_killed_from_outside_is_tried_again(tmp_path: Path) -> None:
     file = project(tmp_path / "p")
     (unit,) = units(file, 1, "killed_once")
@@ -171,6 +172,7 @@ def test_a_scheduler_that_is_killed_is_a_crash_in_one_line_and_loses_nothing(tmp
 
 
 @posix
+@pytest.mark.thorough
 def test_two_campaigns_on_one_folder_share_the_work(tmp_path: Path) -> None:
     file, folder = project(tmp_path / "p"), tmp_path / "c"
     both = [command(file, folder, "slow", 6, "--workers", "1") for _ in range(2)]
@@ -230,6 +232,7 @@ def test_power_cut_in_a_write_costs_at_most_the_last_transaction(tmp_path: Path)
 
 
 @posix
+@pytest.mark.thorough
 def test_a_full_disk_is_one_line_and_what_was_stored_is_safe(tmp_path: Path) -> None:
     file, folder = project(tmp_path / "p"), tmp_path / "c"
     script = ("import resource, sys; from iresnet_verify.cli import commands\n"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from map_cases import OF_INVERSE, accepted, rejected, results, shows_violation
 
-from iresnet_verify import Subject
+from iresnet_verify import Subject, audit
 from iresnet_verify.catalogue.shared.map_errors import Domain, floors, sensitivity
 from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.check.context import Context
@@ -177,3 +177,15 @@ def test_a_clamp_that_the_log_det_forgets_is_found(make: Callable[[int], Subject
     result = results(make(0), ["logdet.accounts-for-saturation"])["logdet.accounts-for-saturation"]
     assert result.status == "failed"
     shows_violation(make(0), result)
+
+
+def test_no_check_of_an_inverse_asks_for_the_image_of_no_rows() -> None:
+    """Correct networks may refuse an empty batch: x.reshape(0, -1) raises in torch."""
+
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        assert len(x)
+        return 2.0 * x
+
+    subject = Subject(name="no empty batch", event_shape=(3,), forward=doubled, inverse=lambda y: y / 2.0, framework="torch")
+    report = audit(subject, budget="quick", select=["inverse.*", "convergence.*"])
+    assert {c.status for c in report.checks} <= {"passed", "skipped"}, [(c.id, c.message) for c in report.checks if c.status == "error"]
