@@ -21,7 +21,7 @@ from iresnet_verify.subject.frameworks import OPERATIONS, UNIT_ROUNDOFF, Framewo
 from iresnet_verify.subject.inputs import subject_inputs
 from iresnet_verify.subject.module_state import preserved
 from iresnet_verify.subject.seeds import derived_seed
-from iresnet_verify.subject.subject import HostArray, Native, Subject
+from iresnet_verify.subject.subject import HostArray, Native, Subject, stated_claim
 
 Calls = HostCalls
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -155,17 +155,16 @@ class Context:
     def log_det_claim(self) -> tuple[str, float]:
         """What the log-det claims in this mode: ("exact" | "unbiased" | "bias" | "gradient-only" | "none", b).
 
-        One that is declared exact and is random is judged as unbiased; `hygiene.exact-log-det-not-random` reports it.
+        One that is random without being declared so is judged as unbiased; where it is stated to be exact,
+        `hygiene.exact-log-det-not-random` fails.
         """
         kind, bias = self.declared_log_det
         return ("unbiased", 0.0) if kind == "exact" and self.conventions.random_log_det else (kind, bias)
 
     @property
     def declared_log_det(self) -> tuple[str, float]:
-        """The claim as the subject states it."""
-        claim = self.subject.log_det_is
-        if not isinstance(claim, str | int | float):
-            claim = claim[self.mode] if self.mode is not None and self.mode in claim else next(iter(claim.values()))
+        """The claim as the subject states it; exact where it states none."""
+        claim = stated_claim(self.subject, self.mode)
         if self.f.log_det is None:
             return "none", math.inf
         if isinstance(claim, str):

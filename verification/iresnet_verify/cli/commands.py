@@ -124,9 +124,13 @@ def audit(
     folder = out or (folder_beside(first) if first else WITHOUT_REPORT)
     reports: list[AuditResult] = []
     places: list[github.Place] = []
+    interrupted = False
     if jobs:
-        with terminal.progress_bar() as progress:
-            audits = isolated_audits.run(jobs, folder, workers=workers, progress=progress)
+        try:
+            with terminal.progress_bar() as progress:
+                audits = isolated_audits.run(jobs, folder, workers=workers, progress=progress)
+        except isolated_audits.Interrupted as stopped:
+            audits, interrupted = stopped.audits, True
         places = [github.place_of(o.file, o.factory) for o in audits.origins]
         reports, errors = baselines.apply(audits.reports, known, str(baseline)), errors + audits.errors
     terminal.show(reports)
@@ -137,6 +141,9 @@ def audit(
     _write(reports, errors, json_path, html_path, junit_path)
     for problem in errors:
         click.echo(f"error: {problem}", err=True)
+    if interrupted:
+        click.echo("interrupted: what was not run counts as an error; no baseline is written", err=True)
+        return INTERRUPTED
     if write_baseline:
         baselines.write(reports, write_baseline)
         click.echo(f"written: {write_baseline}")

@@ -7,6 +7,8 @@ read as markup, and control characters are shown as escapes.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.registry import FAMILIES, Check
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.report.text import (
+    BY_KEY,
     STATES,
     State,
     findings,
@@ -34,6 +37,7 @@ from iresnet_verify.report.text import (
     plural,
     seconds_text,
     state,
+    unreadable,
     value_text,
     verdict,
 )
@@ -46,6 +50,8 @@ COLOURS = {
     "declared": "cyan", "skipped": "dim", "passed": "green",
 }
 WIDE = 120
+LINE_SECONDS = 10.0
+"""Seconds between two lines of progress where there is no terminal."""
 FAMILY_LABELS: dict[str, str] = dict(zip(FAMILIES, ("inv", "conv", "lip", "logd", "est", "grad", "dens", "hyg", "st", "par"), strict=True))
 
 
@@ -65,10 +71,17 @@ def show_one(report: AuditResult, console: Console) -> None:
     head = f"{subject.get('framework', '')} {subject.get('dtype', '')} on {subject.get('device', '')}, event shape "
     head += f"{tuple(subject.get('event_shape', ()))}, seed {report.seed}, budget {report.budget}, α {report.alpha:g}"
     console.print(_text(head, "dim"))
+    unread = unreadable(report)
+    if unread is not None:
+        console.print(Text.assemble((f"{state(unread).glyph} ", COLOURS["error"]), _text(unread.message)))
+        console.print(Text.assemble((f"{state(unread).label}: ", COLOURS["error"]), _text(verdict(report))))
+        return
     causes = findings(report)
     for number, finding in enumerate(causes, 1):
         console.print(_cause(report, finding, number if len(causes) > 1 else 0))
     console.print(_results(report, console.width))
+    for line in _skipped(report):
+        console.print(line)
     for result in report.checks:
         if result.because_of is None and (state(result).open or state(result).key == "declared"):
             console.print(_finding(result))
@@ -115,16 +128,26 @@ def _results(report: AuditResult, width: int) -> Table:
     if width >= WIDE:
         table.add_column("time", justify="right", no_wrap=True)
     for result in report.checks:
-        if result.because_of is not None:
-            continue
         s = state(result)
-        where = f" [{result.mode}]" if result.mode and s.key not in ("passed", "skipped") else ""
+        if result.because_of is not None or s.key == "skipped":
+            continue
+        where = f" [{result.mode}]" if result.mode and s.key != "passed" else ""
         found = s.label if s.open or not result.message else result.message
         n = sum(r.because_of == result.id for r in report.checks)
         found = f"{found}, and {plural(n, 'result')} because of it" if n else found
         row = [_text(s.glyph, COLOURS[s.key]), _text(result.id + where), _text(found, COLOURS[s.key])]
         table.add_row(*row, *([seconds_text(result.seconds)] if width >= WIDE else []))
     return table
+
+
+def _skipped(report: AuditResult) -> list[Padding]:
+    """What was skipped, a paragraph for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for result in report.checks:
+        if state(result).key == "skipped" and result.because_of is None:
+            reasons.setdefault(result.message, []).append(result.id)
+    glyph = BY_KEY["skipped"].glyph
+    return [Padding(_text(f"{glyph} {reason}: {', '.join(ids)}", COLOURS["skipped"]), (0, 0, 0, 1)) for reason, ids in reasons.items()]
 
 
 def _finding(result: CheckResult) -> Group:
@@ -200,8 +223,11 @@ def _text(text: object, style: str = "") -> Text:
 
 @contextmanager
 def progress_bar(console: Console | None = None) -> Iterator[Callable[[Progress], None]]:
-    """A bar on standard error; the function given takes each `Progress`. Silent where there is no terminal."""
+    """Progress on standard error; the function given takes each `Progress`. A bar on a terminal, lines elsewhere."""
     console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield progress_lines(console)
+        return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("loading", total=None)
@@ -211,6 +237,21 @@ def progress_bar(console: Console | None = None) -> Iterator[Callable[[Progress]
             bar.update(task, completed=step.done, total=step.planned, description=name)
 
         yield advance
+
+
+def progress_lines(console: Console, clock: Callable[[], float] = time.monotonic) -> Callable[[Progress], None]:
+    """Progress where there is no terminal: a line at once for the first result and for what fails, else one in `LINE_SECONDS`."""
+    last = -math.inf
+
+    def advance(step: Progress) -> None:
+        nonlocal last
+        shown = state(step.result)
+        if shown.open or clock() - last >= LINE_SECONDS:
+            last = clock()
+            said = f"{shown.glyph} {step.result.id}: {shown.label}" if shown.open else step.result.id
+            console.print(_text(f"{step.done} of {step.planned} checks, {step.subject}, {said}"), soft_wrap=True)
+
+    return advance
 
 
 @contextmanager

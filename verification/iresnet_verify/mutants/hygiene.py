@@ -279,7 +279,7 @@ MUTANTS = table("hygiene", {
     "zero under no_grad": ("hygiene.no-grad", lambda s: make(ZeroUnderInference, s)),
     "zero under inference_mode": ("hygiene.inference-mode", lambda s: make(ZeroUnderInferenceOnly, s)),
     "call count": ("hygiene.determinism", lambda s: make(Counts, s)),
-    "exact log-det is random": ("hygiene.exact-log-det-not-random", lambda s: make(RandomLogDet, s)),
+    "exact log-det is random": ("hygiene.exact-log-det-not-random", lambda s: make(RandomLogDet, s, log_det_is="exact")),
     "wrong shape accepted": ("hygiene.wrong-event-shape", lambda s: make(Truncates, s)),
     "input kept between lines": ("hygiene.threads", lambda s: make(KeepsBetweenLines, s)),
     "results kept": ("hygiene.memory", lambda s: make(KeepsResults, s)),

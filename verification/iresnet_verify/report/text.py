@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.finding import Finding
+from iresnet_verify.check.registry import READABLE
 from iresnet_verify.check.result import CheckResult
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -79,6 +80,8 @@ def plural(n: int, noun: str) -> str:
 
 def verdict(report: AuditResult) -> str:
     """The status in one or two sentences, with what was not decided."""
+    if unreadable(report) is not None:
+        return "Nothing was audited: forward cannot be read."
     n = count(report.checks)
     ran = sum(c.status in ("passed", "failed") for c in report.checks)
     status = report.status
@@ -103,6 +106,14 @@ def verdict(report: AuditResult) -> str:
     if rest:
         parts.append(f"Also {', '.join(rest)}.")
     return " ".join(parts)
+
+
+def unreadable(report: AuditResult) -> CheckResult | None:
+    """The one result that matters where forward answers in no mode: every other check was skipped because of it."""
+    found = next((c for c in report.checks if c.id == READABLE and c.status == "error"), None)
+    if found is None or found.evidence.get("modes") or "forward" not in str(found.evidence.get("unreadable", "")):
+        return None
+    return found if all(c is found or c.status == "skipped" for c in report.checks) else None
 
 
 def findings(report: AuditResult) -> list[Finding]:

@@ -28,7 +28,7 @@ def describe_subject(subject: Subject, results: Iterable[CheckResult] = ()) -> d
         "dtype": subject.dtype, "device": subject.device, "modes": list(subject.modes),
         "claims": {
             "lipschitz": subject.lipschitz, "lipschitz_holds": subject.lipschitz_holds,
-            "log_det_is": claim if isinstance(claim, str | int | float) else dict(claim),
+            "log_det_is": claim if claim is None or isinstance(claim, str | int | float) else dict(claim),
             "inverse_tolerance": subject.inverse_tolerance, "accuracy": subject.accuracy,
         },
         "has_log_det": subject.log_det is not None,

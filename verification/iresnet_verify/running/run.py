@@ -30,6 +30,8 @@ from iresnet_verify.subject.validation import validate
 SEVERITY = ("skipped", "passed", "inconclusive", "error", "failed")
 """Of the modes of a check, the one with the last of these decides."""
 
+SEE_READABLE = f" [see {READABLE}]"
+
 
 @dataclass
 class Prepared:
@@ -105,7 +107,7 @@ def _run_mode(
             context = Context(subject, check.id, mode, seed, budget, item.alpha, framework, conventions)
             reason = skip_reason(context, check)
             if reason is not None:
-                return Outcome("skipped", reason)
+                return Outcome("skipped", reason, because_of=READABLE if reason.endswith(SEE_READABLE) else None)
             reason, cause = undecidable(context, check)
             if cause is not None:
                 return Outcome("inconclusive", f"{reason} [see {cause}]", because_of=cause)
@@ -134,7 +136,7 @@ def skip_reason(context: Context, check: Check) -> str | None:
     broken = context.conventions.broken
     for name in ("forward", *check.needs):
         if name in broken:
-            return f"{broken[name]} [see {READABLE}]"
+            return f"{name} cannot be read{SEE_READABLE}"
     return next((reason for reason in (_missing(context, name) for name in check.needs) if reason is not None), None)
 
 

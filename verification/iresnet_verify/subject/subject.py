@@ -19,6 +19,16 @@ EventShape = tuple[int, ...]
 LogDetClaim = str | float | Mapping[str, "str | float"]
 
 
+def stated_claim(subject: Subject, mode: str | None) -> str | float:
+    """What `log_det_is` says of one mode; where it says nothing, "exact"."""
+    claim = subject.log_det_is
+    if claim is None:
+        return "exact"
+    if isinstance(claim, Mapping):
+        return claim[mode] if mode is not None and mode in claim else next(iter(claim.values()))
+    return claim
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """An invertible network and its promises. Every field but the first three is optional."""
@@ -43,8 +53,9 @@ class Subject:
     """A bound on Lip(g)."""
     lipschitz_holds: str = "now"
     """"now" | "after-refresh" | "always"."""
-    log_det_is: LogDetClaim = "exact"
-    """"exact" | "unbiased" | b (nats) | "gradient-only", or {"train": …, "eval": …}."""
+    log_det_is: LogDetClaim | None = None
+    """"exact" | "unbiased" | b (nats) | "gradient-only", or {"train": …, "eval": …}. None, nothing stated: exact where it is the same
+    under every seed, unbiased where it is random."""
     inverse_tolerance: float | None = None
     """‖inverse(y) − x‖₂ ≤ tol·max(1, ‖x‖₂) per row; None: u^(1/3) of the dtype."""
     accuracy: float | None = None

@@ -93,6 +93,8 @@ def _where_it_lives(subject: Subject) -> None:
 
 def _log_det_is(subject: Subject) -> None:
     claim = subject.log_det_is
+    if claim is None:
+        return
     if isinstance(claim, Mapping):
         if set(claim) - {"train", "eval"} or not claim:
             raise _fault("log_det_is", "modes 'train' and 'eval' as keys", sorted(map(str, claim)),

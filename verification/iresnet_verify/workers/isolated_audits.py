@@ -13,7 +13,7 @@ finished checks, the remaining checks get at most `SHORT_SECONDS` seconds. This 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from iresnet_verify.workers.worker import Failure, Job, Loaded, Task
 
 MOST_LOST = 4
 SHORT_SECONDS = 10.0
+NOT_RUN = "not run: the audit was interrupted"
 
 
 @dataclass(frozen=True)
@@ -64,25 +65,44 @@ class Audits:
     """Why each worker was lost that did not come to the end of a task: these results are not the checks' own."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A run was interrupted; `audits` is what had been found by then. The checks that had not run are errors that say so."""
+
+    def __init__(self, audits: Audits) -> None:
+        super().__init__()
+        self.audits = audits
+
+
 def run(
     jobs: Sequence[Job], folder: Path, *, workers: int = 2, progress: Callable[[Progress], None] | None = None,
-    start: str = "spawn", watched: bool = False,
+    start: str = "spawn", watched: bool = False, ended: Callable[[AuditResult], None] | None = None,
 ) -> Audits:
     """Audit what the factories return; reproductions go to `folder`, which is made only when one is written.
 
     `start` is the start method of `multiprocessing` for the workers, "spawn" or "forkserver"; `watched`: say what code each job
-    has loaded.
+    has loaded. `ended` is called with each report as soon as it is complete. Raises `Interrupted` at Ctrl-C.
     """
-    shared = _Shared(folder, max(1, workers // max(1, len(jobs))), progress, start, watched)
+    shared = _Shared(folder, max(1, workers // max(1, len(jobs))), progress, start, watched, ended)
     memory = share_of_memory(workers)
     jobs = [replace(j, memory=memory) if j.memory is None else j for j in jobs]
     with one_thread_each(), ThreadPoolExecutor(max(1, min(workers, len(jobs)))) as threads:
+        running = [threads.submit(_audit, job, shared) for job in jobs]
         try:
-            found = [f.result() for f in [threads.submit(_audit, job, shared) for job in jobs]]
+            found = [f.result() for f in running]
+        except KeyboardInterrupt:
+            shared.stop.set()
+            threads.shutdown(cancel_futures=True)
+            ended_well = [f.done() and not f.cancelled() and f.exception() is None for f in running]
+            partial = [f.result() if well else [] for f, well in zip(running, ended_well, strict=True)]
+            raise Interrupted(_audits(jobs, partial, shared)) from None
         except BaseException:
             shared.stop.set()
             threads.shutdown(cancel_futures=True)
             raise
+    return _audits(jobs, found, shared)
+
+
+def _audits(jobs: Sequence[Job], found: Sequence[Sequence[AuditResult | SubjectError]], shared: _Shared) -> Audits:
     flat = [r for audited in found for r in audited]
     reports, errors = [r for r in flat if isinstance(r, AuditResult)], [e for e in flat if isinstance(e, SubjectError)]
     origins = [j.origin for j, audited in zip(jobs, found, strict=True) for r in audited if isinstance(r, AuditResult)]
@@ -98,6 +118,7 @@ class _Shared:
     progress: Callable[[Progress], None] | None
     start: str = "spawn"
     watched: bool = False
+    ended: Callable[[AuditResult], None] | None = None
     code: dict[Job, LoadedCode] = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     stop: Event = field(default_factory=Event)
@@ -140,7 +161,13 @@ def _audit(job: Job, shared: _Shared) -> list[AuditResult | SubjectError]:
         with shared.lock:
             shared.planned += sum(len(s.planned) for s in good.values())
         plan = [p for i, s in good.items() for p in _plan(i, s, shared)]
-        done = {(p.task.index, p.task.id): r for p, r in _results(plan, pool, shared)}
+        done = {(p.task.index, p.task.id): replace(p.blank, message=NOT_RUN) for p in plan}
+        try:
+            for p, r in _results(plan, pool, shared):
+                done[p.task.index, p.task.id] = r
+        except KeyboardInterrupt:
+            found = {i: attribute([done[i, p.id] for p in s.planned], {}) for i, s in good.items()}
+            return _reports(job, subjects, found, started, shared)
         if shared.watched:
             asked = pool.submit(worker.loaded, seconds=SHORT_SECONDS)
             code = pool.result_of(first_finished([asked], shared.stop).pop(), SHORT_SECONDS)
@@ -149,9 +176,20 @@ def _audit(job: Job, shared: _Shared) -> list[AuditResult | SubjectError]:
         found = {i: _diagnosed(job, pool, i, [done[i, p.id] for p in s.planned], shared) for i, s in good.items()}
     finally:
         pool.close()
-    seconds = (time.perf_counter() - started) / max(1, len(good))
-    return [_report(job, s, *found[i], seconds) if isinstance(s, Loaded) else SubjectError(s.message)
-            for i, s in enumerate(subjects)]
+    return _reports(job, subjects, found, started, shared)
+
+
+def _reports(
+    job: Job, subjects: Sequence[Loaded | Failure], found: Mapping[int, tuple[Sequence[CheckResult], Sequence[Finding]]],
+    started: float, shared: _Shared,
+) -> list[AuditResult | SubjectError]:
+    seconds = (time.perf_counter() - started) / max(1, len(found))
+    made = [_report(job, s, *found[i], seconds) if isinstance(s, Loaded) else SubjectError(s.message) for i, s in enumerate(subjects)]
+    with shared.lock:
+        for report in made:
+            if isinstance(report, AuditResult) and shared.ended is not None and not shared.stop.is_set():
+                shared.ended(report)
+    return made
 
 
 def _report(

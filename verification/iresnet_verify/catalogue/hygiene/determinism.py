@@ -114,6 +114,8 @@ def exact_log_det_not_random(ctx: Context) -> Outcome:
     """Two seeds."""
     if ctx.declared_log_det[0] != "exact":
         return Outcome("skipped", f"the log-det is declared {ctx.declared_log_det[0]} in this mode")
+    if ctx.subject.log_det_is is None and ctx.conventions.random_log_det:
+        return Outcome("skipped", 'the log-det is random and judged as unbiased; log_det_is="unbiased" would say so')
     warm_up(ctx)
     x = ctx.inputs(ctx.rows)
     if not forward_deterministic(ctx, x):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from iresnet_verify.check.outcome import Outcome
 from iresnet_verify.check.registry import check
+from iresnet_verify.subject.unreadable import advice
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -29,5 +30,13 @@ def readable(ctx: Context) -> Outcome:
     if not conventions.broken:
         return Outcome("passed", f"{len(conventions.formats)} answers read", evidence, oracle="shapes and dtypes")
     evidence["unreadable"] = ", ".join(conventions.broken)
-    messages = dict.fromkeys(conventions.broken.values())
+    messages = dict.fromkeys(_advised(ctx, name, message) for name, message in conventions.broken.items() if name != "inputs")
     return Outcome("error", "; ".join(messages), evidence, oracle="shapes and dtypes")
+
+
+def _advised(ctx: Context, name: str, message: str) -> str:
+    """The message about one callable, its general remedy replaced by one that was tried and works."""
+    if name not in ("forward", "inverse") or "inputs" in ctx.conventions.broken:
+        return message
+    tried = advice(ctx.subject, name)
+    return f"{message.rpartition('; try ')[0] or message}; try {tried}" if tried else message

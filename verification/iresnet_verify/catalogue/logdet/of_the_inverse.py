@@ -15,6 +15,7 @@ from iresnet_verify.check.verdict import verdict
 from iresnet_verify.expectation.bias import compare_expectation
 from iresnet_verify.measurements import log_dets as measures
 from iresnet_verify.randomness.injection import Vector
+from iresnet_verify.subject.subject import stated_claim
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -64,9 +65,7 @@ def of_the_inverse(ctx: Context) -> Outcome:
 
 def _inverse_claim(ctx: Context) -> tuple[str, float]:
     """The claim of a subject that gives no forward log-det: read as if it gave one."""
-    claim = ctx.subject.log_det_is
-    if not isinstance(claim, str | int | float):
-        claim = claim[ctx.mode] if ctx.mode is not None and ctx.mode in claim else next(iter(claim.values()))
+    claim = stated_claim(ctx.subject, ctx.mode)
     return (claim, 0.0) if isinstance(claim, str) else ("bias", float(claim))
 
 

@@ -18,6 +18,7 @@ from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import verdict
 from iresnet_verify.measurements import hygiene as measures
 from iresnet_verify.subject.module_state import set_mode
+from iresnet_verify.subject.subject import stated_claim
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -63,6 +64,5 @@ def train_and_eval(ctx: Context) -> Outcome:
 
 
 def _claim(ctx: Context, mode: str) -> str:
-    claim = ctx.subject.log_det_is
-    claim = claim if isinstance(claim, str | int | float) else claim.get(mode, "none")
+    claim = stated_claim(ctx.subject, mode)
     return claim if isinstance(claim, str) else "bias"

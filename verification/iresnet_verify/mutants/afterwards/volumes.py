@@ -94,7 +94,7 @@ def map_with(branch: Callable[[Net, Tensor], Tensor]) -> Factory:
 
 
 def undeclared(sign: float) -> Factory:
-    """A roulette whose log_det_is is left at its default."""
+    """A roulette that is declared exact."""
 
     def build(seed: int) -> Subject:
         made = subject("roulette, sign", seed=seed)

@@ -157,6 +157,13 @@ def test_no_family_is_left_out_where_every_cell_is_full(width: int) -> None:
     assert rows[0].split()[0] == ("normflows" if width > 100 else "✕")  # the state stands before the name, however it is folded
 
 
+def test_skipped_checks_are_listed_under_their_reason() -> None:
+    skipped = [replace(result(f"lipschitz.{i}", "skipped"), message="needs lipschitz; the subject gives none") for i in range(9)]
+    text = printed(80, replace(REPORT, checks=[result("inverse.a"), *skipped]))
+    assert text.count("needs lipschitz") == 1
+    assert all(c.id in text for c in skipped)
+
+
 def test_names_are_not_read_as_markup_or_control_characters() -> None:
     text = printed(100, REPORT)
     assert "[bold]" in text
@@ -170,13 +177,14 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", printed(100, REPORT, colour=True))
 
 
-def test_the_bar_shows_progress_on_a_terminal_only() -> None:
+def test_progress_is_a_bar_on_a_terminal_and_a_line_elsewhere() -> None:
     for is_terminal in (True, False):
         stream = io.StringIO()
         with terminal.progress_bar(Console(file=stream, force_terminal=is_terminal, width=100)) as advance:
             advance(Progress(NASTY, RESULTS[0], 1, 7))
         assert ("1/7" in stream.getvalue()) == is_terminal
-        assert ("inverse.one" in stream.getvalue()) == is_terminal
+        assert ("1 of 7 checks" in stream.getvalue()) != is_terminal
+        assert "inverse.one" in stream.getvalue()
 
 
 def test_catalogue_table_names_every_check() -> None:
