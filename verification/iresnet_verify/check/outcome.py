@@ -11,6 +11,9 @@ Status = Literal["passed", "failed", "inconclusive", "skipped", "error"]
 
 Kind = Literal["proof", "equivalence", "search"]
 
+REFUSED = "refused"
+"""The piece of evidence that says what the subject refused and why: reports list it on their first screen."""
+
 
 @dataclass(frozen=True)
 class Counterexample:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iresnet_verify.check.outcome import Counterexample, Outcome
+from iresnet_verify.check.outcome import REFUSED, Counterexample, Outcome
 from iresnet_verify.check.shrinking import shrink
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def with_refusals(found: Outcome, refused: Mapping[str, str]) -> Outcome:
         return found
     reasons = ", ".join(f"{what} ({why})" for what, why in refused.items())
     rest = f"; {found.message}" if found.status == "passed" else ""
-    return replace(found, status="skipped", message=f"refused: {reasons}{rest}", evidence={**found.evidence, "refused": reasons})
+    return replace(found, status="skipped", message=f"refused: {reasons}{rest}", evidence={**found.evidence, REFUSED: reasons})
 
 
 def _excess(at: Comparison) -> str:

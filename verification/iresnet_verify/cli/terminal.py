@@ -35,6 +35,7 @@ from iresnet_verify.report.text import (
     modes,
     overall,
     plural,
+    refusals,
     seconds_text,
     state,
     unreadable,
@@ -79,6 +80,9 @@ def show_one(report: AuditResult, console: Console) -> None:
     causes = findings(report)
     for number, finding in enumerate(causes, 1):
         console.print(_cause(report, finding, number if len(causes) > 1 else 0))
+    refused = refusals(report)
+    if refused:
+        console.print(_refused(refused))
     console.print(_results(report, console.width))
     for line in _skipped(report):
         console.print(line)
@@ -176,6 +180,12 @@ def _cause(report: AuditResult, finding: Finding, number: int) -> Padding:
     notes = [finding.check, modes(report, finding), hence(finding)]
     lines.append(_text("; ".join(n for n in notes if n), "dim"))
     return Padding(Group(*(line for line in lines if line.plain)), (1, 0, 0, 0))
+
+
+def _refused(refused: Sequence[tuple[str, str]]) -> Padding:
+    """What the subject refused: no check says anything of it there."""
+    lines = [_text("Refused, so not judged:"), *(_text(f"{BY_KEY['skipped'].glyph} {check}: {why}", "dim") for check, why in refused)]
+    return Padding(Group(*lines), (1, 0, 0, 0))
 
 
 def _families(reports: Sequence[AuditResult], width: int, per_family: bool) -> Table:

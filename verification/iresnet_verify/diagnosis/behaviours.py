@@ -158,6 +158,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
         "from "
                                      "before.", "Register it as a buffer, and drop what is kept when loading.",
                                      ("state.*", "parity.across-precisions")),
+    "state.arguments-act": Behaviour("A constructor argument changes nothing.", "Read it where it should act.", ()),
     "state.copies": Behaviour("A copy shares memory with the original, or answers otherwise.", "Let copy.deepcopy copy.", ("state.*",)),
     "state.after-optimiser-step": Behaviour("Evaluation uses what it kept from before the optimiser's step.", "Compute it anew after a "
         "step.",

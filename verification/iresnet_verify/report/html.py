@@ -36,6 +36,7 @@ from iresnet_verify.report.text import (
     modes,
     overall,
     plural,
+    refusals,
     seconds_text,
     state,
     value_text,
@@ -90,6 +91,12 @@ class SubjectView:
         """The findings, each with its check and with how the modes differ."""
         view = {c.result.id: c for c in self.checks}
         return [(f, view[f.check], modes(self.report, f)) for f in findings(self.report)]
+
+    @property
+    def refused(self) -> list[tuple[CheckView, str]]:
+        """What the subject refused, each with its check."""
+        view = {c.result.id: c for c in self.checks}
+        return [(view[check], why) for check, why in refusals(self.report)]
 
     @property
     def findings(self) -> list[CheckView]:

@@ -1,7 +1,8 @@
 """Reports as JSON, schema 1.
 
 One report is one object `{"schema": 1, "subject": …, "environment": …, "seed": …, "alpha": …, "budget": …,
-"status": …, "findings": […], "checks": […]}`; several are `{"schema": 1, "audits": […]}`. The files are strict JSON: a number that JSON
+"status": …, "findings": […], "refused": […], "checks": […]}`; several are `{"schema": 1, "audits": […]}`.
+The files are strict JSON: a number that JSON
 does not know is one of the strings "NaN", "Infinity", "-Infinity", and `read` turns these back into floats in evidence
 and curves.
 """
@@ -20,6 +21,7 @@ import numpy as np
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.result import SCHEMA, CheckResult
+from iresnet_verify.report.text import refusals
 
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FIELDS = (
@@ -73,6 +75,7 @@ def as_dict(report: AuditResult) -> dict[str, Any]:
                 "status": report.status,
                 "seconds": report.seconds,
                 "findings": [asdict(f) for f in report.findings],
+                "refused": [{"check": check, "reason": reason} for check, reason in refusals(report)],
                 "checks": [{name: getattr(c, name) for name in _FIELDS} for c in report.checks],
             }
         )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.finding import Finding
+from iresnet_verify.check.outcome import REFUSED
 from iresnet_verify.check.registry import READABLE
 from iresnet_verify.check.result import CheckResult
 
@@ -132,6 +133,11 @@ def hence(finding: Finding) -> str:
     """What follows from a finding, in a few words."""
     n = len(finding.follows)
     return f"hence {'this' if n == 1 else f'these {n}'}: {', '.join(finding.follows)}" if n else ""
+
+
+def refusals(report: AuditResult) -> list[tuple[str, str]]:
+    """What the subject refused, so that nothing is said of it there: (check, what and why)."""
+    return [(c.id, str(c.evidence[REFUSED])) for c in report.checks if REFUSED in c.evidence]
 
 
 def _undecided(report: AuditResult) -> list[str]:

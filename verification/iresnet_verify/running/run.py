@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from iresnet_verify.check.budget import BUDGETS, Budget
 from iresnet_verify.check.context import Context
-from iresnet_verify.check.outcome import Outcome
+from iresnet_verify.check.outcome import REFUSED, Outcome
 from iresnet_verify.check.registry import FINITE, NOT_RANDOM, READABLE, Check
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.running.plan import Planned, plan, require_known, subject_modes
@@ -27,8 +27,8 @@ from iresnet_verify.subject.seeds import derived_seed
 from iresnet_verify.subject.subject import Subject
 from iresnet_verify.subject.validation import validate
 
-SEVERITY = ("skipped", "passed", "inconclusive", "error", "failed")
-"""Of the modes of a check, the one with the last of these decides."""
+SEVERITY = ("skipped", "passed", REFUSED, "inconclusive", "error", "failed")
+"""Of the modes of a check, the one with the last of these decides: what is refused in one mode is no pass, whatever held in the other."""
 
 SEE_READABLE = f" [see {READABLE}]"
 
@@ -79,17 +79,27 @@ def run_check(
     limits = BUDGETS[budget] if isinstance(budget, str) else budget
     started = time.perf_counter()
     outcomes = [(mode, _run_mode(prepared, item, mode, seed, limits)) for mode in item.modes]
-    mode, worst = max(reversed(outcomes), key=lambda pair: SEVERITY.index(pair[1].status))
-    evidence = dict(worst.evidence)
+    mode, worst = max(reversed(outcomes), key=lambda pair: SEVERITY.index(_severity(pair[1])))
+    evidence, message = dict(worst.evidence), worst.message
     if len(outcomes) > 1 and len({o.status for _, o in outcomes}) > 1:
         evidence["modes"] = ", ".join(f"{m}: {o.status}" for m, o in outcomes)
+    refused = {m: str(o.evidence[REFUSED]) for m, o in outcomes if REFUSED in o.evidence}
+    if refused:
+        everywhere = len(refused) == len(outcomes) and len({*refused.values()}) == 1
+        evidence[REFUSED] = worst.evidence[REFUSED] if everywhere else "; ".join(f"{m}: {why}" for m, why in refused.items())
+    if _severity(worst) == REFUSED:
+        message += "".join(f"; {m} mode: {o.message}" for m, o in outcomes if o.status == "passed")
     check = item.check
     return CheckResult(
         id=check.id, family=check.family, status=worst.status, claim=check.claim, reference=check.reference,
-        kind=check.kind, message=worst.message, evidence=evidence, tolerance=worst.tolerance, oracle=worst.oracle,
+        kind=check.kind, message=message, evidence=evidence, tolerance=worst.tolerance, oracle=worst.oracle,
         expected=subject.expected_failures.get(check.id), seconds=time.perf_counter() - started, mode=mode,
         curves=worst.curves, counterexample=worst.counterexample, because_of=worst.because_of,
     )
+
+
+def _severity(outcome: Outcome) -> str:
+    return REFUSED if outcome.status == "skipped" and REFUSED in outcome.evidence else outcome.status
 
 
 def _run_mode(
@@ -117,7 +127,7 @@ def _run_mode(
     except Undecided as undecided:
         outcome = Outcome("inconclusive", str(undecided))
     except Refused as refused:
-        outcome = Outcome("skipped", f"refused: {refused}")
+        outcome = Outcome("skipped", f"refused: {refused}", {REFUSED: str(refused), "compared": 0})
     except (Exception, SystemExit) as error:
         text = str(error).strip().split("\n")[0][:300]
         outcome = Outcome("error", f"{type(error).__name__}: {text}{raised_at(error)}", {"exception": type(error).__name__})

@@ -82,7 +82,11 @@ class Subject:
     parameters: Any = None
     """The pytree that `from_parameters` takes, as it is now: a dictionary, an Equinox module, the state of a Flax module."""
     fresh: Callable[..., Subject] | None = None
-    """(dtype=None, device=None) -> a newly built Subject."""
+    """(dtype=None, device=None) -> a newly built Subject; it takes the names of `arguments` as keywords too."""
+    arguments: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    """{name: (another value, "forward" | "inverse" | "log_det" | "variance")}: constructor arguments of the network and what each acts on
+    at the same parameters, "variance" being that of a random log-det. `fresh(**{name: value})` builds the network with the other value,
+    which should be far from the own: {"coefficient": (0.5, "forward"), "n_probes": (16, "variance"), "max_iterations": (1, "inverse")}."""
     refresh: Callable[[], None] | None = None
     """The call that re-normalises."""
     linear_maps: Callable[[], Sequence[tuple[Any, ...]]] | None = None

@@ -13,6 +13,8 @@ from iresnet_verify.subject.subject import Subject
 
 CALLABLES = ("forward", "inverse", "log_det", "inverse_log_det", "residual", "inputs", "log_prob", "sample", "standard_error",
              "base_log_prob", "from_parameters", "fresh", "refresh", "linear_maps", "randomness")
+ACTS_ON = ("forward", "inverse", "log_det", "variance")
+"""What a constructor argument may act on."""
 CLAIMS = ("exact", "unbiased", "gradient-only")
 LIPSCHITZ_HOLDS = ("now", "after-refresh", "always")
 
@@ -27,6 +29,7 @@ def validate(subject: object) -> None:
     _numbers(subject)
     _where_it_lives(subject)
     _log_det_is(subject)
+    _arguments(subject)
 
 
 def _fault(field: str, expected: str, got: object, remedy: str) -> SubjectError:
@@ -110,6 +113,20 @@ def _log_det_is(subject: Subject) -> None:
         number = value if isinstance(value, int | float) and _real(value) else -1.0
         if value not in CLAIMS and not 0 <= number < math.inf:
             raise _fault("log_det_is", f"one of {CLAIMS} or a bound in nats ≥ 0", value, "'exact'")
+
+
+def _arguments(subject: Subject) -> None:
+    example = "arguments={'coefficient': (0.5, 'forward')}"
+    if not isinstance(subject.arguments, Mapping):
+        raise _fault("arguments", "{name: (another value, what it acts on)}", subject.arguments, example)
+    for name, entry in subject.arguments.items():
+        if not isinstance(name, str) or not isinstance(entry, tuple) or len(entry) != 2 or entry[1] not in ACTS_ON:
+            raise _fault("arguments", f"{{name: (another value, one of {ACTS_ON})}}", {name: entry}, example)
+        if entry[1] == "inverse" and subject.inverse is None:
+            raise _fault("inverse", f"a callable, as {name!r} is said to act on it", None, "inverse=…, or leaving the argument out")
+    if subject.arguments and subject.fresh is None:
+        raise _fault("fresh", "a callable, as arguments= are listed", None,
+                     f"fresh=lambda dtype=None, device=None, {next(iter(subject.arguments))}=…: Subject(…)")
 
 
 def _real(value: object) -> bool:

@@ -12,7 +12,7 @@ from iresnet_verify.check.registry import check
 from iresnet_verify.check.verdict import verdict
 from iresnet_verify.measurements import gradients as measures
 from iresnet_verify.oracle import singular_values as singular
-from iresnet_verify.subject.errors import BackwardError, backward_pass
+from iresnet_verify.subject.errors import BackwardError, Refused, backward_pass
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -38,7 +38,7 @@ def through_inverse(ctx: Context) -> Outcome:
     try:
         taken = _by_jax(ctx, y, c) if ctx.framework.name.startswith("jax") else _by_torch(ctx, y, c)
     except BackwardError as error:
-        return Outcome("skipped", f"refused: {error}", {"compared": 0})
+        raise Refused(str(error)) from error
     if taken is None:
         return Outcome("skipped", "inverse(y) carries no gradient: none is claimed", {"rows": len(x)}, oracle="autograd")
     at, found = taken

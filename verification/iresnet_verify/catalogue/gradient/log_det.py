@@ -29,7 +29,7 @@ from iresnet_verify.measurements import gradients as measures
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.randomness.enumeration import NotEnumerableError
 from iresnet_verify.statistics import confidence_sequences as sequences
-from iresnet_verify.subject.errors import BackwardError, backward_pass
+from iresnet_verify.subject.errors import BackwardError, Refused, backward_pass
 from iresnet_verify.subject.frameworks import OPERATIONS
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _by_autograd(ctx: Context, of_input: bool) -> Outcome:
     if not which.any():
         return Outcome("skipped", "the module has no trainable parameters")
     if not mine.attached and ctx.mode == "eval":
-        return Outcome("skipped", "refused: the log-det carries no gradient in evaluation mode")
+        raise Refused("the log-det carries no gradient in evaluation mode")
     if kind == "bias":
         return _self_consistent(ctx, x, weights, chosen, which, seed)
     truth = oracle(ctx, x, weights, chosen)

@@ -11,7 +11,7 @@ from iresnet_verify.catalogue.shared.parameter_directions import along_direction
 from iresnet_verify.catalogue.shared.parameter_gradients import rows_of
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.registry import check
-from iresnet_verify.subject.errors import BackwardError, backward_pass
+from iresnet_verify.subject.errors import BackwardError, Refused, backward_pass
 
 if TYPE_CHECKING:
     from iresnet_verify.check.context import Context
@@ -49,7 +49,7 @@ def log_prob_gradient(ctx: Context) -> Outcome:
         return Outcome("failed", f"expected a log_prob that carries a graph to be differentiable, got: {error}", {"compared": len(x)},
                        "existence", "autograd", Counterexample({"x": x}))
     if gradients is None and ctx.mode == "eval":
-        return Outcome("skipped", "refused: log_prob carries no gradient in evaluation mode", {"compared": 0})
+        raise Refused("log_prob carries no gradient in evaluation mode")
 
     def number() -> float:
         return float(weights @ log_prob(x, seed=seed))

@@ -17,7 +17,7 @@ import numpy as np
 
 from iresnet_verify.catalogue.shared import stretch_search as search
 from iresnet_verify.catalogue.shared.map_errors import Domain, distance, refreshed, residual
-from iresnet_verify.check.outcome import Counterexample, Outcome
+from iresnet_verify.check.outcome import REFUSED, Counterexample, Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.check.shrinking import shrink
 from iresnet_verify.check.verdict import Comparison, above_claim, beyond, shrunk, verdict
@@ -261,7 +261,7 @@ def survives_parameters(ctx: Context) -> Outcome:
     reasons = "; ".join(f"parameters {change}: {why}" for change, why in refused.items())
     if found is None:
         raise Refused(reasons)
-    return replace(found, evidence={**found.evidence, "refused": reasons}) if refused else found
+    return replace(found, evidence={**found.evidence, REFUSED: reasons}) if refused else found
 
 
 def refuses(ctx: Context) -> str:

@@ -284,6 +284,16 @@ _table("training", """
     running-norm-of-weights-that-holds-its-graphs hygiene.memory
     list-of-losses-in-training-mode hygiene.memory
 """)
+_table("arguments", """
+    a-coefficient-that-is-never-read state.arguments-act
+    a-coefficient-that-is-read-at-construction-only state.arguments-act
+    a-depth-that-is-never-read state.arguments-act
+    a-number-of-terms-that-is-never-read state.arguments-act
+    a-number-of-probes-that-is-never-read state.arguments-act
+    probes-that-are-drawn-and-not-used state.arguments-act
+    a-number-of-iterations-that-is-never-read state.arguments-act
+    a-tolerance-of-the-inverse-that-is-never-read state.arguments-act
+""")
 _table("afterwards", """
     twice-the-log-det factor
     half-of-the-log-det factor

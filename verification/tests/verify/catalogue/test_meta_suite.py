@@ -8,11 +8,13 @@ from seeds import each_with_seeds
 
 from iresnet_verify import Report, audit
 from iresnet_verify.mutants import batches, lifetime, load
+from iresnet_verify.mutants.state import arguments
 
 OF_OTHER_NETWORKS = {
     "inverse.other-shapes": lifetime.images(), "lipschitz.other-shapes": lifetime.images(), "logdet.other-shapes": lifetime.images(),
     "estimator.coefficients": lifetime.standard_error("right"), "estimator.length-per-row": lifetime.standard_error("right"),
     "hygiene.context-of-each-row": batches.conditional(), "estimator.standard-error": lifetime.standard_error("right"),
+    "state.arguments-act": arguments.subject,
 }
 """Checks of what a network in ℝ³ with an exact log-det cannot have, and a correct network that has it."""
 
