@@ -151,6 +151,27 @@ def audit(
     return exit_code(reports, errors)
 
 
+@main.command()
+@click.argument("network", metavar="FILE.py:CLASS")
+@click.option("--write", "path", type=FILE, help="Where to; otherwise audit_FILE.py beside it.")
+def init(network: str, path: Path | None) -> int:
+    """Write a first adapter for a class, an instance, a function without arguments that makes one, or the functions of FILE.py.
+
+    It is written by looking at the object, and tried; what only you can know is left to you as comments.
+    """
+    from iresnet_verify.api import audit as audit_here
+    from iresnet_verify.cli import first_adapter
+    from iresnet_verify.subject.loading import load
+
+    written, _ = first_adapter.write(network, path)
+    (subject,) = load(parse(f"{written}:make_subject"))
+    (read,) = audit_here(subject, budget="quick", select=["hygiene.readable"]).checks
+    click.echo(f"written: {written}")
+    click.echo("; ".join(f"{k}: {v}" for k, v in read.evidence.items() if isinstance(v, str)) if read.status == "passed" else read.message)
+    click.echo(f"now: iresnet-verify audit {written}:make_subject --html report.html")
+    return PASSED if read.status == "passed" else UNDECIDED
+
+
 def _write(
     reports: Sequence[AuditResult], errors: Sequence[SubjectError], json_path: Path | None, html_path: Path | None,
     junit_path: Path | None,

@@ -62,7 +62,7 @@ def load(origin: Origin | str, seed: int = 0) -> list[Subject]:
     origin = parse(origin) if isinstance(origin, str) else origin
     with _torch_seeded_on_import(seed):
         seed_everything(seed)
-        factory = _attribute(_import(origin), origin)
+        factory = attribute(import_file(origin), origin)
         seed_everything(seed)
         return _subjects(_call(factory, origin), origin)
 
@@ -113,7 +113,8 @@ def _torch_seeded_on_import(seed: int) -> Iterator[None]:
             sys.meta_path.remove(finder)
 
 
-def _import(origin: Origin) -> ModuleType:
+def import_file(origin: Origin) -> ModuleType:
+    """Import the file under a private name. Raises `SubjectError`."""
     path = Path(origin.file)
     name = "_iresnet_subject_" + "".join(c if c.isalnum() else "_" for c in path.stem)
     spec = importlib.util.spec_from_loader(name, importlib.machinery.SourceFileLoader(name, str(path)))
@@ -138,7 +139,8 @@ def _import(origin: Origin) -> ModuleType:
     return module
 
 
-def _attribute(module: ModuleType, origin: Origin) -> Any:
+def attribute(module: ModuleType, origin: Origin) -> Any:
+    """What the file calls `origin.factory`. Raises `SubjectError`."""
     found: Any = module
     for part in origin.factory.split("."):
         if not hasattr(found, part):

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,17 +37,38 @@ Guess = tuple[dict[str, Any], str]
 """Changed fields of the subject, and how they are written in an adapter."""
 
 
-def advice(subject: Subject, name: str = "forward", at: HostArray | None = None) -> str | None:
-    """What makes the callable `name` readable, as the end of "try …"; None where no guess works. `at`: rows to call it with."""
+@dataclass(frozen=True)
+class Remedy:
+    """What makes a callable readable."""
+
+    changes: Mapping[str, Any]
+    """Fields of the subject."""
+    text: str
+    """The same as in an adapter."""
+    picked: str
+    """What is to be returned of the answer `out`; "" where that is the answer itself."""
+
+
+def remedy(subject: Subject, name: str = "forward") -> Remedy | None:
+    """The first guess with which the callable `name` is readable; one without changes where it is so already."""
     until = time.process_time() + SECONDS
     with preserved(subject.module if is_torch_module(subject.module) else None):
         for changes, text in _guesses(subject, name):
             if time.process_time() > until:
-                return None
-            found = _read(replace(subject, **changes), name, at)
-            if found is not None:
-                return " and ".join(part for part in (text, found) if part) or None
-    return _needs(subject, name)
+                break
+            picked = _read(replace(subject, **changes), name)
+            if picked is not None:
+                return Remedy(changes, text, picked)
+    return None
+
+
+def advice(subject: Subject, name: str = "forward") -> str | None:
+    """What makes the callable `name` readable, as the end of "try …"; None where no guess works."""
+    found = remedy(subject, name)
+    if found is None:
+        return _needs(subject, name)
+    wrapper = f"`def {name}(x): out = {expression(getattr(subject, name), subject)}(x); return {found.picked}`" if found.picked else ""
+    return " and ".join(part for part in (found.text, wrapper) if part) or None
 
 
 def expression(function: Callable[..., Any], subject: Subject) -> str:
@@ -71,7 +92,7 @@ def _guesses(subject: Subject, name: str) -> Iterator[Guess]:
         yield from (({"framework": f, "device": "cpu", "dtype": d}, f"framework={f!r}, dtype={d!r}") for d in dtypes[:2])
     if subject.context_shape is not None:
         yield {"context_shape": None}, "leaving context_shape out"
-    elif len(_required(subject.forward)) > 1:
+    elif len(required_arguments(subject.forward)) > 1:
         for k in range(1, LARGEST_CONTEXT + 1):
             yield {"context_shape": (k,)}, f"context_shape={(k,)}"
     for shape in event_shapes(subject):
@@ -87,7 +108,7 @@ def _guesses(subject: Subject, name: str) -> Iterator[Guess]:
 def _keywords(subject: Subject, name: str) -> Iterator[Guess]:
     """Keyword arguments without a default, as switches: all off, all on."""
     function = getattr(subject, name)
-    words = _required(function, of=(inspect.Parameter.KEYWORD_ONLY,))
+    words = required_arguments(function, of=(inspect.Parameter.KEYWORD_ONLY,))
     for value in (False, True) if words else ():
         given = ", ".join(f"{w}={value}" for w in words)
         wrapped = _with(function, dict.fromkeys(words, value))
@@ -99,17 +120,25 @@ def _with(function: Callable[..., Any], keywords: dict[str, bool]) -> Callable[.
 
 
 def event_shapes(subject: Subject) -> list[tuple[int, ...]]:
-    """Event shapes that the weights of a torch module suggest, the first layers first; of anything else short vectors."""
+    """Event shapes that the weights of the module suggest, the first layers first, and short vectors."""
     found: list[tuple[int, ...]] = []
-    if is_torch_module(subject.module):
-        for parameter in list(subject.module.parameters())[:16]:
-            shape = tuple(int(k) for k in parameter.shape)
-            found += [(shape[1],)] if len(shape) == 2 else [(shape[1], *IMAGE)] if len(shape) == 4 else [shape] if len(shape) == 1 else []
+    for weight in weights(subject.module)[:16]:
+        shape = tuple(int(k) for k in weight.shape)
+        found += [(shape[1],)] if len(shape) == 2 else [(shape[1], *IMAGE)] if len(shape) == 4 else [shape] if len(shape) == 1 else []
     found += [(k,) for k in (2, 3, 4, 1, 5, 6, 8)]
     return [s for s in dict.fromkeys(found) if s != subject.event_shape and math.prod(s) > 0]
 
 
-def _required(function: Callable[..., Any], of: tuple[Any, ...] = (
+def weights(network: Any) -> list[Any]:
+    """The parameters of a torch module, or the arrays among the leaves of a JAX pytree; of anything else none."""
+    if is_torch_module(network):
+        return list(network.parameters())
+    jax = sys.modules.get("jax")
+    leaves = jax.tree_util.tree_leaves(network) if jax is not None and network is not None else []
+    return [leaf for leaf in leaves if hasattr(leaf, "shape") and hasattr(leaf, "dtype")]
+
+
+def required_arguments(function: Callable[..., Any], of: tuple[Any, ...] = (
     inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD,
 )) -> list[str]:
     """Names of the arguments without a default."""
@@ -123,7 +152,7 @@ def _required(function: Callable[..., Any], of: tuple[Any, ...] = (
 def _needs(subject: Subject, name: str) -> str | None:
     """What the signature asks for and no guess could supply."""
     function = getattr(subject, name)
-    further = _required(function)[1:] + _required(function, of=(inspect.Parameter.KEYWORD_ONLY,))
+    further = required_arguments(function)[1:] + required_arguments(function, of=(inspect.Parameter.KEYWORD_ONLY,))
     if further and (subject.context_shape is None or len(further) > 1):
         given = ", ".join(f"{w}=…" for w in further)
         return (f"{name}=lambda x: {expression(function, subject)}(x, {given}), or context_shape=(k,) where it is conditioned on k numbers "
@@ -131,13 +160,13 @@ def _needs(subject: Subject, name: str) -> str | None:
     return None
 
 
-def _read(subject: Subject, name: str, at: HostArray | None) -> str | None:
-    """How the answer of one call is to be read: "" as it is, a wrapper, or None where it cannot be."""
+def _read(subject: Subject, name: str) -> str | None:
+    """What to return of the answer of one call: "" all of it as it is, parts of it, or None where it cannot be read."""
     rng = np.random.default_rng(0)
     try:
         framework = framework_of(subject)
         taken = {*subject.event_shape, math.prod(subject.event_shape)}
-        x = subject_inputs(subject, next(k for k in (5, 7, 4, 6) if k not in taken), rng) if at is None else at
+        x = subject_inputs(subject, next(k for k in (5, 7, 4, 6) if k not in taken), rng)
         row = None if subject.context_shape is None else rng.standard_normal(subject.context_shape)
         answer = Caller(subject, framework, 0, row).invoke(name, framework.native(x))
     except (Exception, SystemExit):
@@ -145,7 +174,7 @@ def _read(subject: Subject, name: str, at: HostArray | None) -> str | None:
     try:
         _well_formed(answer, name, x, framework, subject)
     except Exception:
-        return _wrapper(answer, name, x, framework, subject)
+        return _picked(answer, name, x, framework, subject)
     return ""
 
 
@@ -160,8 +189,8 @@ def _well_formed(answer: Any, name: str, x: HostArray, framework: Framework, sub
     outputs.log_det(name, answer, framework, len(x), shape=subject.event_shape, like=framework.native(x))
 
 
-def _wrapper(answer: Any, name: str, x: HostArray, framework: Framework, subject: Subject) -> str | None:
-    """A function that picks the arrays out of a dictionary, an object with named fields or a longer tuple."""
+def _picked(answer: Any, name: str, x: HostArray, framework: Framework, subject: Subject) -> str | None:
+    """The arrays of a dictionary, an object with named fields or a longer tuple: the event, and the log-det if there is one."""
     ways, n, shape, like = entries(answer), len(x), subject.event_shape, framework.native(x)
     event = next((way for way, value in ways if _fits(outputs.event, name, value, framework, n, shape)), None)
     if event is None:
@@ -169,8 +198,7 @@ def _wrapper(answer: Any, name: str, x: HostArray, framework: Framework, subject
     others = [(way, value) for way, value in ways if way != event and framework.is_array(value) and tuple(value.shape) != x.shape]
     scalars = [way for way, value in others if _fits(outputs.log_det, name, value, framework, n, shape=shape, like=like)]
     named = [way for way in scalars if any(word in way.lower() for word in WORDS)] or (scalars if event.startswith("[") else [])
-    picked = ", ".join(f"out{way}" for way in [event, *named[:1]] if way)
-    return f"`def {name}(x): out = {expression(getattr(subject, name), subject)}(x); return {picked}`"
+    return ", ".join(f"out{way}" for way in [event, *named[:1]])
 
 
 def entries(answer: Any) -> list[tuple[str, Any]]:
