@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from map_cases import results, shows_violation
+from seeds import each_with_seeds
 from torch import Tensor
 
 from iresnet_verify import Subject
@@ -51,16 +52,14 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("seed", range(3))
+@each_with_seeds("name", RIGHT)
 def test_rows_that_keep_their_promise_in_every_batch_are_right(name: str, seed: int) -> None:
     found = results(RIGHT[name](seed), INVERSE, seed)[INVERSE[0]]
     assert found.status == "passed", found.message
     assert found.evidence["compared"] >= 16
 
 
-@pytest.mark.parametrize("id", MUTANTS)
-@pytest.mark.parametrize("seed", range(3))
+@each_with_seeds("id", MUTANTS)
 def test_each_mistake_of_batches_is_found_by_the_check_meant_for_it(id: str, seed: int) -> None:
     subject, meant = MUTANTS[id].make(seed), list(MUTANTS[id].meant)
     found = results(subject, meant, seed)[meant[0]]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from map_cases import OF_INVERSE, accepted, rejected, results, shows_violation
+from seeds import each_with_seeds
 
 from iresnet_verify import Subject, audit
 from iresnet_verify.catalogue.shared.map_errors import Domain, floors, sensitivity
@@ -41,8 +42,7 @@ WRONG: dict[str, tuple[Callable[[int], Subject], str, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("name", maps.CORRECT)
+@each_with_seeds("name", maps.CORRECT, 2)
 def test_correct_map_is_accepted(name: str, seed: int) -> None:
     accepted(maps.CORRECT[name](seed), OF_INVERSE, seed)
 
@@ -147,8 +147,7 @@ HONEST = {
 }
 
 
-@pytest.mark.parametrize("name", HONEST)
-@pytest.mark.parametrize("seed", range(2))
+@each_with_seeds("name", HONEST, 2)
 def test_a_flat_map_that_its_log_det_or_its_inverse_accounts_for_is_not_failed(name: str, seed: int) -> None:
     found = results(HONEST[name](), ["inverse.separates-inputs", "inverse.unique-preimage", "inverse.is-injective"], seed)
     assert not [c.message for c in found.values() if c.status == "failed"]

@@ -9,6 +9,7 @@ import correct_maps as maps
 import numpy as np
 import pytest
 from map_cases import OF_BOUND, accepted, rejected, results, shows_violation
+from seeds import each_with_seeds
 
 from iresnet_verify import Subject
 from iresnet_verify.check.budget import BUDGETS
@@ -28,8 +29,7 @@ WRONG: dict[str, tuple[Callable[[int], Subject], str, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("name", maps.CORRECT)
+@each_with_seeds("name", maps.CORRECT, 2)
 def test_true_claim_is_accepted(name: str, seed: int) -> None:
     accepted(maps.CORRECT[name](seed), OF_BOUND, seed)
 
@@ -129,8 +129,7 @@ FAR = {
 }
 
 
-@pytest.mark.parametrize("name", FAR)
-@pytest.mark.parametrize("seed", range(3))
+@each_with_seeds("name", FAR)
 def test_layers_that_are_steeper_than_assumed_are_found_wherever_they_are(name: str, seed: int) -> None:
     subject = bounds.MUTANTS[FAR[name]].make(seed)
     for found in results(subject, ["lipschitz.bounds-jacobian", "lipschitz.bounds-pairs"], seed).values():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from seeds import each_with_seeds
 from torch import Tensor, nn
 
 from iresnet_verify import Subject, audit
@@ -92,8 +93,7 @@ RIGHT: dict[str, Callable[[int], Subject]] = {
 }
 
 
-@pytest.mark.parametrize("name", RIGHT)
-@pytest.mark.parametrize("seed", range(3))
+@each_with_seeds("name", RIGHT)
 def test_what_is_right_in_training_is_not_failed(name: str, seed: int) -> None:
     answers = found(RIGHT[name](seed), seed)
     assert not [(c.id, c.status, c.message) for c in answers.values() if c.status in ("failed", "error")]
@@ -108,8 +108,7 @@ def test_networks_whose_modes_agree_are_compared(name: str) -> None:
         assert answers[id].evidence["compared"] > 0
 
 
-@pytest.mark.parametrize("id", MUTANTS)
-@pytest.mark.parametrize("seed", range(1, 4))
+@each_with_seeds("id", MUTANTS)
 def test_each_mistake_of_training_is_found_by_the_check_meant_for_it(id: str, seed: int) -> None:
     answers = found(MUTANTS[id].make(seed), seed)
     assert any(answers[c].status == "failed" for c in MUTANTS[id].meant), [(c.id, c.status, c.message) for c in answers.values()]
