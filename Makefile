@@ -36,7 +36,7 @@ $(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,campaign,gallery,examples]' \
+	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,campaign,parquet,gallery,examples]' \
 		clarabel pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy basedpyright
 	@touch $@ $(VENV)/.installed-audit $(VENV)/.installed-examples
 

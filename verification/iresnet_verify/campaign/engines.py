@@ -1,6 +1,6 @@
 """What carries audits out: threads of this process, each with an auditor of its own, or the workers of a Dask cluster.
 
-An engine takes units one at a time and puts (unit, record) into a queue in the order in which they end.
+Results are given out in the order in which they come, all that are there at once.
 """
 
 from __future__ import annotations
@@ -8,18 +8,26 @@ from __future__ import annotations
 import importlib
 import ipaddress
 import os
+import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
 from iresnet_backends.errors import BackendUnavailableError
-from iresnet_verify.campaign.auditor import Auditor, Record
+from iresnet_verify.campaign.auditor import TRIES, Auditor, Record
+from iresnet_verify.campaign.keys import Present
+from iresnet_verify.campaign.shipping import Archive, Unpacked, visible
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.workers.pool import share_of_memory
+
+
+class LostSchedulerError(RuntimeError):
+    """The scheduler went away in the middle of a campaign."""
+
 
 Task = Callable[[Unit, Path], Record]
 Results = Iterator[list[tuple[Unit, Record]]]
@@ -120,35 +128,131 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def on_dask(
-    units: Sequence[Unit], out: Callable[[Unit], Path], workers: int, scheduler: str, task: Task | None, trust: Trust = UNKNOWN,
-) -> Results:
-    """Yield results as they come from a Dask cluster; `scheduler` is an address, or "local" for one made for this campaign."""
-    require_trust(scheduler, trust)
+@dataclass(frozen=True)
+class Engine:
+    """What carries audits out."""
+
+    workers: int = 2
+    """Audits at a time on this machine."""
+    scheduler: str | None = None
+    """The address of a Dask scheduler, or "local" for a cluster made for the campaign; None: `workers` threads of this process, each
+    with a process of its own that audits."""
+    trust: Trust = UNKNOWN
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """What a worker of the cluster must offer, e.g. {"GPU": 1}: Dask's own resources."""
+
+    def results(self, units: Sequence[Unit], out: Callable[[Unit], Path], task: Task | None) -> Results:
+        """Yield results as they come; `out`: where the reproductions of an audit go."""
+        return on_threads(units, out, self.workers, task) if self.scheduler is None else _on_dask(units, out, self, task)
+
+
+LOCAL = Engine()
+
+
+def _on_dask(units: Sequence[Unit], out: Callable[[Unit], Path], engine: Engine, task: Task | None) -> Results:
+    """Yield results as they come from a cluster. Workers that do not see this disk get the subjects' code (`shipping`).
+
+    A lost worker's audits are done by another one, three times in all.
+    """
+    require_trust(engine.scheduler or "", engine.trust)
     try:
         distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise BackendUnavailableError('expected Dask for --scheduler, got no `distributed`; try: pip install "iresnet-ref[campaign]"'
                                       ) from error
-    local = {"n_workers": workers, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    local = {"n_workers": engine.workers, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    trust = engine.trust
     security = distributed.security.Security(
         tls_ca_file=str(trust.ca), tls_client_cert=str(trust.certificate), tls_client_key=str(trust.key), require_encryption=True,
     ) if trust.ca else None
-    with distributed.Client(**local) if scheduler == "local" else distributed.Client(scheduler, security=security) as client:
-        futures = {client.submit(task or audited_here, u, out(u), pure=False, retries=2): u for u in units}
-        for future in distributed.as_completed(futures):
-            try:
-                yield [(futures[future], future.result())]
-            except Exception as error:
-                yield [(futures[future], crashed(error))]
+    with distributed.Client(**local) if engine.scheduler == "local" else distributed.Client(engine.scheduler, security=security) as client:
+        options = {"pure": False, "retries": TRIES - 1, "resources": dict(engine.resources) or None}
+        archives: dict[Path, Any] = {}
+
+        def archived(unit: Unit) -> Any:
+            folder = Path(unit.origin.file).parent
+            if folder not in archives:
+                archives[folder] = client.scatter(Archive.of(folder), hash=False)
+            return archives[folder]
+
+        def submitted(unit: Unit, ship: bool) -> Any:
+            if task is not None:
+                return client.submit(task, unit, out(unit), **options)
+            return client.submit(audited_here, unit, out(unit), archived(unit) if ship else None, **options)
+
+        there = client.run(visible, units[0], out(units[0])) if task is None and units else {}
+        ship = not all(there.values())
+        present = Present(("files", "package"))
+        futures = {submitted(u, ship): u for u in units}
+        completed = distributed.as_completed(futures)
+        for batch in completed.batches():
+            found = []
+            for future in batch:
+                unit = futures.pop(future)
+                record = _record(future)
+                if record.get("lacking"):
+                    again = submitted(unit, True)
+                    futures[again] = unit
+                    completed.add(again)
+                    continue
+                if task is None:
+                    _take(record, unit, out(unit), present)
+                found.append((unit, record))
+            if found:
+                yield found
 
 
-_here = threading.local()
+def _record(future: Any) -> Record:
+    if future.status == "cancelled":
+        raise LostSchedulerError("expected a Dask scheduler, got no connection to it any more; what was found is stored: start a "
+                                 "scheduler and run the same command again")
+    try:
+        found: Record = future.result()
+        return found
+    except Exception as error:
+        return crashed(error)
 
 
-def audited_here(unit: Unit, out: Path) -> Record:
-    """Audit in this thread's own auditor, which stays for the next one: what a Dask worker runs."""
-    if not hasattr(_here, "auditor"):
-        _here.auditor = Auditor(share_of_memory(os.cpu_count() or 1))
-    found: Record = _here.auditor(unit, out)
-    return found
+def _take(record: Record, unit: Unit, out: Path, present: Present) -> None:
+    """Write the reproductions that came with a record, and reject what was found with other code than is here."""
+    for name, text in record.pop("written", {}).items():
+        target = (out / name).resolve()
+        if target.is_relative_to(out.resolve()):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(text)
+    if not record["problem"] and (other := present.changes(record["key"], unit)):
+        record["problem"] = f"the worker had other code than this machine: {', '.join(other[:3])}"
+
+
+class _Here(threading.local):
+    """What a thread of a Dask worker keeps for the next audit."""
+
+    def __init__(self) -> None:
+        self.auditor = Auditor(share_of_memory(os.cpu_count() or 1))
+        self.unpacked = Unpacked()
+
+
+_here = _Here()
+
+
+def audited_here(unit: Unit, out: Path, archive: Archive | None = None) -> Record:
+    """Audit in this thread's own auditor, which stays for the next one: what a Dask worker runs.
+
+    Where the campaign's disk is not seen and no archive came, the record is {"lacking": True}.
+    """
+    if visible(unit, out):
+        return _here.auditor(unit, out)
+    if archive is None:
+        return {"lacking": True}
+    there, place = _here.unpacked.place(archive, unit, out)
+    shutil.rmtree(place, ignore_errors=True)
+    found = _here.auditor(there, place)
+    found["written"] = {p.relative_to(place).as_posix(): p.read_bytes() for p in place.rglob("*") if p.is_file()}
+    return _moved(found, str(place), str(out))
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    """A record whose paths of reproductions are where they will lie."""
+    if isinstance(value, dict):
+        return {k: v.replace(old, new, 1) if k == "reproduce" and isinstance(v, str) else _moved(v, old, new) for k, v in value.items()}
+    return [_moved(v, old, new) for v in value] if isinstance(value, list) else value

@@ -6,18 +6,43 @@ import shutil
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from iresnet_verify.campaign.auditor import Record
-from iresnet_verify.campaign.engines import UNKNOWN, Results, Task, Trust, on_dask, on_threads, require_trust
+from iresnet_verify.campaign.engines import LOCAL, Engine, Results, Task, require_trust
 from iresnet_verify.campaign.keys import Present
 from iresnet_verify.campaign.store import Result, Store, StoreError
 from iresnet_verify.campaign.unit import Unit
+from iresnet_verify.subject.seeds import derived_seed
 
 PATIENCE = 2.0
 """Seconds between two looks at what another campaign on the same folder is doing."""
+AGAIN = 2
+"""Fresh seeds with which a failure that only one seed has shown is looked at again."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a campaign is carried out. Nothing here changes what an audit finds."""
+
+    engine: Engine = LOCAL
+    task: Task | None = None
+    """What audits; None: an auditor."""
+    fresh: bool = False
+    """Audit every unit, whatever the folder holds."""
+    again: int = 0
+    """Fresh seeds for a failure that only one seed has shown."""
+    label: str = ""
+    """What this run is called in comparisons and trends; empty: when it began."""
+    progress: Callable[[str, Record | None], None] = lambda name, record: None
+    """Told of each unit that has a result now, with its record if it was found just now."""
+    expect: Callable[[int], None] = lambda more: None
+    """Told of audits that are to be done beside the planned ones."""
+    note: Callable[[str], None] = lambda text: None
+    """Told of what is worth saying, at once."""
 
 
 @dataclass(frozen=True)
@@ -26,68 +51,104 @@ class Findings:
 
     results: list[Result | None]
     notes: list[str]
+    run: int = 0
+    """The number of the run in the store."""
+    again: dict[str, list[Result]] = field(default_factory=dict)
+    """Results with fresh seeds, by the name of the unit whose failure they look at."""
 
 
-def run(
-    units: Sequence[Unit], folder: Path, *, workers: int = 2, scheduler: str | None = None, fresh: bool = False,
-    progress: Callable[[str, Record | None], None] = lambda name, record: None, task: Task | None = None,
-    note: Callable[[str], None] = lambda text: None, trust: Trust = UNKNOWN,
-) -> Findings:
-    """Audit every unit that has no result under the present key; `fresh`: every unit.
+def run(units: Sequence[Unit], folder: Path, options: Options | None = None) -> Findings:
+    """Audit every unit that has no result under the present key.
 
-    `scheduler` is the address of a Dask scheduler, or "local" for a cluster made for the campaign; None: `workers` threads, each
-    with a process of its own that audits. `progress` is told of each unit that has a result now (its record if it was found just
-    now), `note` of what is worth saying, at once. Raises `StoreError` where results cannot be kept.
+    Raises `StoreError` where results cannot be kept, `SubjectError` for a scheduler that nobody has vouched for.
     """
-    if scheduler is not None:
-        require_trust(scheduler, trust)
+    options = options or Options()
+    if options.engine.scheduler is not None:
+        require_trust(options.engine.scheduler, options.engine.trust)
     with Store(folder) as store:
         try:
-            return _run({u.name(folder): u for u in units}, store, workers, scheduler, fresh, progress, task, note, trust)
+            return _Campaign(store, options).run(units)
         except sqlite3.Error as error:
             raise StoreError(f"{store.path}: expected to store a result, got: {error}; what was stored before is safe: make room and "
                              "run the same command again") from error
 
 
-def _run(
-    units: dict[str, Unit], store: Store, workers: int, scheduler: str | None, fresh: bool,
-    progress: Callable[[str, Record | None], None], task: Task | None, note: Callable[[str], None], trust: Trust,
-) -> Findings:
-    notes: list[str] = []
+class _Campaign:
+    """One run on an open store."""
 
-    def say(texts: Iterable[str]) -> None:
+    def __init__(self, store: Store, options: Options) -> None:
+        self.store, self.options = store, options
+        self.present = Present() if options.engine.scheduler in (None, "local") else Present(("files", "package"))
+        self.notes: list[str] = []
+        self.start = 0
+        self.number = 0
+
+    def say(self, texts: Iterable[str]) -> None:
         for text in texts:
-            notes.append(text)
-            note(text)
+            self.notes.append(text)
+            self.options.note(text)
 
-    start = max((r.id for r in store.results(units)), default=0) if fresh else 0
-    present = Present() if scheduler is None or scheduler == "local" else Present(("files", "package"))
-    kept, stale = valid(units, store, present, after=start)
-    say(store.notes)
-    say([] if fresh else _reasons(stale))
-    for name in kept:
-        progress(name, None)
-    tried: set[str] = set()
-    while waiting := [n for n in units if n not in kept and n not in tried]:
-        mine = store.claim(waiting)
-        if not mine:
-            time.sleep(PATIENCE)  # another campaign is at it: wait for its results, or for its end
-            theirs, _ = valid({n: units[n] for n in waiting}, store, present, after=start)
-            for name in theirs:
-                progress(name, None)
-            kept |= theirs
-            continue
-        for found in _results([units[n] for n in waiting if n in mine], store.folder, workers, scheduler, task, trust):
-            named = [(u.name(store.folder), u, record) for u, record in found]
-            store.add((name, u.spec, u.seed, {"spec": u.spec, "arguments": u.arguments, **record}) for name, u, record in named)
-            for name, _, record in named:
-                tried.add(name)
-                progress(name, record)
-    newest: dict[str, Result] = {}
-    for result in store.results(units):
-        if result.key or result.unit not in kept:
-            newest[result.unit] = result
-    return Findings([newest.get(n) for n in units], notes)
+    def run(self, units: Sequence[Unit]) -> Findings:
+        named = {u.name(self.store.folder): u for u in units}
+        self.say([f"{len(units) - len(named)} audits are listed twice and done once"] if len(named) < len(units) else [])
+        self.start = max((r.id for r in self.store.results(named)), default=0) if self.options.fresh else 0
+        began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        self.number = self.store.begin(list(named), self.options.label, began, anew=self.options.fresh)
+        newest = self.audit(named)
+        repeats = _to_repeat(named, newest, self.options.again, self.store.folder)
+        again: dict[str, list[Result]] = {}
+        if repeats:
+            self.options.expect(len(repeats))
+            first = {name: of for name, (of, _) in repeats.items()}
+            for name, result in self.audit({name: unit for name, (_, unit) in repeats.items()}, first).items():
+                again.setdefault(first[name], []).append(result)
+        if not self.options.label:
+            self.store.forget_if_unchanged(self.number)
+        return Findings([newest.get(u.name(self.store.folder)) for u in units], self.notes, self.number, again)
+
+    def audit(self, units: dict[str, Unit], repeats: Mapping[str, str] | None = None) -> dict[str, Result]:
+        """The newest result of each unit, found now where none holds."""
+        kept, stale = valid(units, self.store, self.present, after=self.start)
+        self.say(n for n in self.store.notes if n not in self.notes)
+        self.say([] if self.options.fresh else reasons(stale))
+        self.keep(kept, repeats)
+        tried: set[str] = set()
+        while waiting := [n for n in units if n not in kept and n not in tried]:
+            mine = self.store.claim(waiting)
+            if not mine:
+                time.sleep(PATIENCE)  # another campaign is at it: wait for its results, or for its end
+                theirs, _ = valid({n: units[n] for n in waiting}, self.store, self.present, after=self.start)
+                self.keep(theirs, repeats)
+                kept |= theirs
+                continue
+            for found in self.results([units[n] for n in waiting if n in mine]):
+                named = [(u.name(self.store.folder), u, record) for u, record in found]
+                self.store.add(((name, u.title, u.seed, {"spec": u.spec, "arguments": u.arguments, **record})
+                                for name, u, record in named), self.number, repeats)
+                for name, _, record in named:
+                    tried.add(name)
+                    self.options.progress(name, record)
+        newest: dict[str, Result] = {}
+        for result in self.store.results(units):
+            if result.key or result.unit not in kept:
+                newest[result.unit] = result
+        return newest
+
+    def keep(self, kept: Mapping[str, Result], repeats: Mapping[str, str] | None) -> None:
+        self.store.enter(self.number, ((name, result.id, (repeats or {}).get(name, "")) for name, result in kept.items()))
+        for name in kept:
+            self.options.progress(name, None)
+
+    def results(self, units: Sequence[Unit]) -> Results:
+        folder = self.store.folder.resolve()
+
+        def out(unit: Unit) -> Path:
+            """Where reproductions go: emptied before the audit, so that none is older than the result."""
+            place = folder / "reproduce" / unit.name(folder)
+            shutil.rmtree(place, ignore_errors=True)
+            return place
+
+        return self.options.engine.results(units, out, self.options.task)
 
 
 def valid(units: dict[str, Unit], store: Store, present: Present, after: int = 0) -> tuple[dict[str, Result], dict[str, list[str]]]:
@@ -110,21 +171,36 @@ def valid(units: dict[str, Unit], store: Store, present: Present, after: int = 0
     return kept, {n: why for n, why in stale.items() if n not in kept}
 
 
-def _reasons(stale: dict[str, list[str]]) -> list[str]:
+def _to_repeat(units: Mapping[str, Unit], found: Mapping[str, Result], seeds: int, folder: Path) -> dict[str, tuple[str, Unit]]:
+    """Audits with fresh seeds of what only one seed has shown, by name: (the unit that has shown it, the audit).
+
+    What several seeds of a subject have shown needs none. Of what follows from another failure only that one is looked at.
+    """
+    shown: dict[tuple[str, str, str], list[str]] = {}
+    for name, result in found.items():
+        for audit in result.summary.audits if result.complete else ():
+            for check in audit.checks:
+                if check.failed and check.because_of is None:
+                    shown.setdefault((result.subject, audit.name, check.id), []).append(name)
+    once: dict[str, set[str]] = {}
+    for (_, _, check_id), names in shown.items():
+        if len(set(names)) == 1:
+            once.setdefault(names[0], set()).add(check_id)
+    taken = {u.seed for u in units.values()}
+    repeats = {}
+    for first, ids in once.items():
+        fresh = (derived_seed(units[first].seed, "again", str(k)) % 2**31 for k in range(2 * seeds + len(taken)))
+        for seed in [s for s in fresh if s not in taken][:seeds]:
+            unit = replace(units[first], seed=seed, select=tuple(sorted(ids)), ignore=())
+            repeats[unit.name(folder)] = first, unit
+    return repeats
+
+
+def reasons(stale: dict[str, list[str]]) -> list[str]:
     """One line for each thing that changed: how many audits it makes stale."""
     counted = Counter(why for reasons in stale.values() for why in reasons)
     lines = [f"{why}: {n} {'audit is' if n == 1 else 'audits are'} done again" for why, n in counted.most_common(20)]
     return lines + ([f"and {len(counted) - 20} further changes"] if len(counted) > 20 else [])
-
-
-def _results(units: Sequence[Unit], folder: Path, workers: int, scheduler: str | None, task: Task | None, trust: Trust) -> Results:
-    def out(unit: Unit) -> Path:
-        """Where reproductions go: emptied before the audit, so that none is older than the result."""
-        place = folder.resolve() / "reproduce" / unit.name(folder)
-        shutil.rmtree(place, ignore_errors=True)
-        return place
-
-    return on_threads(units, out, workers, task) if scheduler is None else on_dask(units, out, workers, scheduler, task, trust)
 
 
 def summary(results: Iterable[Result | None]) -> str:

@@ -4,6 +4,9 @@ One row a result. The verdict of an audit under one key is there at most once, w
 is on the disk before `add` returns, or nothing of it is. Every body carries its SHA-256, so a row that was cut or changed is seen,
 reported, and audited again; a file that is no database any more is put aside, after every row that can still be read was saved.
 
+A *run* is one execution of a campaign: its label, when it began, and which result each of its audits has; so that later versions of the
+code can be compared with earlier ones. Runs are tables of names only: what they say of a result is read from the result.
+
 An audit that came to no verdict leaves one row that says why (`key` is then empty); it is replaced by the next try.
 
 Two campaigns on one folder share the work: each audit is claimed before it runs, and a claim holds while the process that made it
@@ -15,28 +18,100 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sqlite3
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 from iresnet_verify.campaign.keys import digest
+from iresnet_verify.report import baseline
+from iresnet_verify.report.json import numbers
 
 FILE = "results.sqlite"
-SCHEMA = 1
+SCHEMA = 2
+COMPRESSION = 3
+"""Of zlib: level 6 takes twice the time and saves a tenth."""
 TABLES = """
 create table if not exists results (
     id integer primary key, unit text not null, key text not null, complete integer not null, subject text not null, seed integer not null,
-    exit integer not null, digest text not null, states text not null, body blob not null, unique (unit, key));
+    exit integer not null, digest text not null, summary text not null, body blob not null, unique (unit, key));
 create table if not exists keys (key text primary key, body text not null);
 create table if not exists claims (unit text primary key, owner text not null);
+create table if not exists runs (id integer primary key, label text not null, began text not null, plan text not null);
+create table if not exists members (
+    run integer not null, unit text not null, result integer not null, repeats text not null, primary key (run, unit)) without rowid;
 """
+
+
+class State(NamedTuple):
+    """What tables need of one check."""
+
+    id: str
+    status: str
+    declared: bool
+    """Whether it was declared to fail."""
+    because_of: str | None
+    size: float | None
+    """How large a failure is (`report.baseline.size`)."""
+    e_value: float | None
+    """Of the hypothesis that what the check claims is true, where its evidence holds one."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it failed without having been declared, or was declared and passed."""
+        return (self.status == "failed") != self.declared and self.status in ("failed", "passed")
+
+
+class Cause(NamedTuple):
+    """One finding of an audit: the cause by name, the check that shows it, and the sentence."""
+
+    name: str
+    check: str
+    wrong: str
+
+
+class Audited(NamedTuple):
+    """One audited subject of a result."""
+
+    name: str
+    checks: list[State]
+    causes: list[Cause]
+
+
+class Summary(NamedTuple):
+    """What tables need of a result."""
+
+    alpha: float
+    """The probability that a statistical check of it fails a correct subject is at most this."""
+    content: str
+    """Digest of what was found, whatever the seed and how long it took."""
+    audits: list[Audited]
+
+
+class Run(NamedTuple):
+    """One execution of a campaign."""
+
+    id: int
+    label: str
+    began: str
+    """When, in UTC; for people: nothing is decided by a clock."""
+    planned: int
+
+
+class Member(NamedTuple):
+    """One audit of a run."""
+
+    unit: str
+    result: Result
+    repeats: str
+    """The audit whose failure this one looks at again with another seed; empty for an audit of the campaign itself."""
 
 
 class StoreError(RuntimeError):
@@ -55,8 +130,8 @@ class Result:
     subject: str
     seed: int
     exit: int
-    states: list[tuple[str, list[tuple[str, str, bool, str | None]]]]
-    """Of each audited subject its name, and of each check: id, status, whether it was declared to fail, what it follows from."""
+    summary: Summary
+    """What tables need, without reading the whole result."""
     packed: bytes
 
     @property
@@ -137,18 +212,27 @@ class Store:
 
     # -- results
 
-    def add(self, results: Iterable[tuple[str, str, int, dict[str, Any]]]) -> list[bool]:
-        """Store (unit, subject, seed, record) in one transaction; say of each whether it was new. Claims on them end."""
+    def add(
+        self, results: Iterable[tuple[str, str, int, dict[str, Any]]], run: int | None = None, repeats: Mapping[str, str] | None = None,
+    ) -> list[int]:
+        """Store (unit, subject, seed, record) in one transaction, as results of a run; return their ids. Claims on them end.
+
+        `repeats`: of an audit the one whose failure it looks at again.
+        """
         found = [(_row(unit, subject, seed, record), record["key"]) for unit, subject, seed, record in results]
-        new = []
+        ids = []
         with _transaction(self.connection):
             for row, key in found:
                 self.connection.execute("delete from results where unit = ? and key = ''", row[:1])
-                new.append(self.connection.execute(INSERT, row).rowcount == 1)
+                self.connection.execute(INSERT, row)
+                ids.append(int(self.connection.execute("select id from results where unit = ? and key = ?", row[:2]).fetchone()[0]))
                 if row[1]:
                     self.connection.execute("insert or ignore into keys values (?, ?)", (row[1], json.dumps(key, sort_keys=True)))
                 self.connection.execute("delete from claims where unit = ?", row[:1])
-        return new
+                if run is not None:
+                    member = (run, row[0], ids[-1], (repeats or {}).get(row[0], ""))
+                    self.connection.execute("insert or replace into members values (?, ?, ?, ?)", member)
+        return ids
 
     def remove(self, ids: Iterable[int]) -> None:
         """Forget results."""
@@ -159,17 +243,23 @@ class Store:
         """All results, oldest first, or those of some audits. Damaged rows are removed and noted."""
         damaged = []
         wanted = set(units) if units is not None else None
-        for (number,) in self.connection.execute("select id from results order by id").fetchall():
+        names = self.connection.execute("select id, unit from results order by id").fetchall()
+        for number in [i for i, unit in names if wanted is None or unit in wanted]:
             row = self.connection.execute(f"select {COLUMNS} from results where id = ?", (number,)).fetchone()
-            if row is None or (wanted is not None and row[0] not in wanted):
+            if row is None:
                 continue
             if _seal(row) != row[-1]:
                 damaged.append(number)
                 self.notes.append(f"a result of {row[0]} was damaged: it is audited again")
             else:
-                yield Result(number, row[0], row[1], bool(row[2]), row[3], row[4], row[5], json.loads(row[6]), row[7])
+                yield _result(number, row)
         if damaged:
             self.remove(damaged)
+
+    def result(self, number: int) -> Result:
+        """One result by its id."""
+        row = self.connection.execute(f"select {COLUMNS} from results where id = ?", (number,)).fetchone()
+        return _result(number, row)
 
     def keys(self) -> dict[str, dict[str, dict[str, str]]]:
         """The keys of the results by their digests; one that was damaged is left out."""
@@ -180,6 +270,53 @@ class Store:
                 if digest(key) == name:
                     found[name] = key
         return found
+
+    # -- runs
+
+    def begin(self, units: Sequence[str], label: str, began: str, *, anew: bool = False) -> int:
+        """Begin a run of these audits, or go on with the last one where it has the same label and plan and was not ended."""
+        plan = json.dumps(sorted(units))
+        with _transaction(self.connection):
+            last = self.connection.execute("select id, label, plan from runs order by id desc limit 1").fetchone()
+            if last and not anew and (last[1] == label or not label) and last[2] == plan and not self._ended(last[0], len(units)):
+                return int(last[0])
+            values = (label or began, began, plan)
+            return int(self.connection.execute("insert into runs (label, began, plan) values (?, ?, ?)", values).lastrowid or 0)
+
+    def _ended(self, run: int, planned: int) -> bool:
+        query = ("select count(*) from members join results on results.id = members.result "
+                 "where run = ? and repeats = '' and complete = 1")
+        return bool(self.connection.execute(query, (run,)).fetchone()[0] >= planned)
+
+    def enter(self, run: int, members: Iterable[tuple[str, int, str]]) -> None:
+        """Say which results belong to a run: (audit, id of its result, the audit that it repeats or "")."""
+        with _transaction(self.connection):
+            self.connection.executemany("insert or replace into members values (?, ?, ?, ?)", [(run, *m) for m in members])
+
+    def forget_if_unchanged(self, run: int) -> bool:
+        """Forget a run that has the very results of the one before: nothing was done. Say whether that was so."""
+        with _transaction(self.connection):
+            before = self.connection.execute("select max(id) from runs where id < ?", (run,)).fetchone()[0]
+            found = [self.connection.execute("select unit, result from members where run = ? order by unit", (r,)).fetchall()
+                     for r in (before, run)]
+            if before is None or found[0] != found[1]:
+                return False
+            for table, column in (("members", "run"), ("runs", "id")):
+                self.connection.execute(f"delete from {table} where {column} = ?", (run,))
+        return True
+
+    def runs(self) -> list[Run]:
+        """All runs, oldest first."""
+        rows = self.connection.execute("select id, label, began, plan from runs order by id").fetchall()
+        return [Run(i, label, began, len(json.loads(plan))) for i, label, began, plan in rows]
+
+    def members(self, run: int) -> Iterator[Member]:
+        """The audits of a run that have a result, in the order of their names."""
+        rows = self.connection.execute("select unit, result, repeats from members where run = ? order by unit", (run,)).fetchall()
+        of = {result: (unit, repeats) for unit, result, repeats in rows}
+        for result in self.results(unit for unit, _, _ in rows):
+            if result.id in of and of[result.id][0] == result.unit:
+                yield Member(result.unit, result, of[result.id][1])
 
     # -- claims
 
@@ -227,7 +364,7 @@ class Store:
             self._lock = None
 
 
-COLUMNS = "unit, key, complete, subject, seed, exit, states, body, digest"
+COLUMNS = "unit, key, complete, subject, seed, exit, summary, body, digest"
 INSERT = f"insert or ignore into results ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 Row = tuple[str, str, int, str, int, int, str, bytes, str]
 
@@ -235,9 +372,9 @@ Row = tuple[str, str, int, str, int, int, str, bytes, str]
 def _row(unit: str, subject: str, seed: int, record: dict[str, Any]) -> Row:
     complete = not record["problem"]
     body = {"schema": SCHEMA, "unit": unit, **{k: v for k, v in record.items() if k != "key"}}
-    packed = zlib.compress(json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8"), 6)
+    packed = zlib.compress(json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8"), COMPRESSION)
     row = (unit, digest(record["key"]) if complete else "", int(complete), subject, seed, record["exit"],
-           json.dumps(_states(record["report"])), packed, "")
+           json.dumps(_summarised(record)), packed, "")
     return (*row[:-1], _seal(row))
 
 
@@ -250,11 +387,46 @@ def _seal(row: Sequence[object]) -> str:
     return total.hexdigest()
 
 
-def _states(report: dict[str, Any] | None) -> list[list[Any]]:
-    """What tables need without reading the whole result: `Result.states`."""
+def _summarised(record: dict[str, Any]) -> list[Any]:
+    """What `_summary` reads."""
+    report = record["report"]
     audits = [] if report is None else report.get("audits", [report])
-    return [[str(a["subject"]["name"]), [[c["id"], c["status"], c["expected"] is not None, c["because_of"]] for c in a["checks"]]]
-            for a in audits if "checks" in a]
+    content = hashlib.sha256(json.dumps(_timeless(report), sort_keys=True).encode()).hexdigest()[:32]
+    return [record.get("arguments", {}).get("alpha", 0.0), content, _states(audits)]
+
+
+def _timeless(value: Any) -> Any:
+    """A report without its seed, its times, and where reproductions lie."""
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if k not in ("seed", "seconds", "reproduce")}
+    return [_timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def _states(audits: list[dict[str, Any]]) -> list[list[Any]]:
+    return [[str(a["subject"]["name"]), [_state(c) for c in a["checks"]],
+             [[f["cause"], f["check"], f["wrong"]] for f in a.get("findings", [])]] for a in audits if "checks" in a]
+
+
+def _state(c: dict[str, Any]) -> list[Any]:
+    evidence = numbers(c.get("evidence") or {})
+    found = baseline.size_in(evidence) if c["status"] == "failed" else None
+    return [c["id"], c["status"], c["expected"] is not None, c["because_of"],
+            "Infinity" if found == math.inf else found, evidence.get("e_value")]
+
+
+def _result(number: int, row: Row) -> Result:
+    return Result(number, row[0], row[1], bool(row[2]), row[3], row[4], row[5], _summary(row[6]), row[7])
+
+
+def _summary(text: str) -> Summary:
+    alpha, content, audits = json.loads(text)
+    return Summary(alpha, content, [
+        Audited(name, [State(i, s, d, b, _number(z), _number(e)) for i, s, d, b, z, e in checks], [Cause(*c) for c in causes])
+        for name, checks, causes in audits])
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _readable(old: sqlite3.Connection) -> Iterator[Row]:

@@ -33,6 +33,12 @@ class Unit:
         return f"{Path(self.origin.file).name}:{self.origin.factory}"
 
     @property
+    def title(self) -> str:
+        """What is audited, whatever the seed: the factory, what it is called with, and the budget where it is not the quick one."""
+        called = f"({self.origin.call})" if self.origin.keywords else ""
+        return f"{self.spec}{called}" + (f" {self.budget}" if self.budget != "quick" else "")
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """Everything but the content of files that decides what the audit does, as JSON knows it."""
         found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
@@ -59,4 +65,5 @@ class Unit:
         """The unit that `plain` described."""
         known = {f.name for f in fields(cls)}
         kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in known}
-        return cls(**{**kept, "origin": Origin(**plain["origin"])})
+        origin = {**plain["origin"], "arguments": tuple((k, v) for k, v in plain["origin"]["arguments"])}
+        return cls(**{**kept, "origin": Origin(**origin)})

@@ -18,9 +18,10 @@ from iresnet_ref.errors import IResNetError
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.cli import configuration, terminal
+from iresnet_verify.cli.campaign_commands import campaign
 from iresnet_verify.report import baseline as baselines
 from iresnet_verify.report import github
-from iresnet_verify.report.exit_codes import CRASHED, FAILED, INTERRUPTED, PASSED, UNDECIDED, UNUSABLE, exit_code, joint
+from iresnet_verify.report.exit_codes import CRASHED, FAILED, INTERRUPTED, PASSED, UNDECIDED, UNUSABLE, exit_code
 from iresnet_verify.report.json import write as write_json
 from iresnet_verify.report.junit import write as write_junit
 from iresnet_verify.reproduction.file_names import folder_beside
@@ -208,47 +209,7 @@ def _make_writable(path: Path) -> None:
         raise click.UsageError(f"{path} cannot be written: {error.strerror}; choose another place") from None
 
 
-@main.command()
-@click.argument("subjects", metavar="FILE.py:FACTORY...", nargs=-1, required=True)
-@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), required=True, help="One JSON file an audit.")
-@click.option("--seeds", type=click.IntRange(min=1), default=10, show_default=True, help="Seeds of each subject, from --first on.")
-@click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="The first seed.")
-@click.option("--budget", type=click.Choice(list(BUDGETS)), default="quick", show_default=True, help="How hard to work.")
-@click.option("--backend", help="Passed on to factories that take backend=.")
-@click.option("--select", multiple=True, help="As for audit.")
-@click.option("--ignore", multiple=True, help="As for audit.")
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Audits at a time on this machine.")
-@click.option("--scheduler", help="Address of a Dask scheduler, or `local`; without it, processes of this machine.")
-@click.option("--fresh", is_flag=True, help="Audit again what the folder already holds.")
-@click.option("--tls-ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Certificate authority, for tls://HOST:PORT.")
-@click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="This side's certificate.")
-@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its key.")
-@click.option("--insecure", is_flag=True, help="Accept a scheduler on another machine without TLS.")
-def campaign(
-    subjects: tuple[str, ...], folder: Path, seeds: int, first: int, budget: str, backend: str | None, select: tuple[str, ...],
-    ignore: tuple[str, ...], workers: int, scheduler: str | None, fresh: bool,
-    tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, insecure: bool,
-) -> int:
-    """Audit subjects with many seeds, on one machine or a Dask cluster.
-
-    What the folder already holds is not done again, unless the code that the audit loaded has changed, or the packages, Python,
-    the machine, this program: it is said which. Audits that came to no verdict are tried again.
-    """
-    from iresnet_verify.campaign import run as many
-    from iresnet_verify.campaign.engines import Trust
-    from iresnet_verify.campaign.unit import Unit
-
-    chosen, left_out = (tuple(p for s in option for p in s.split(",") if p) for option in (select, ignore))
-    selected(chosen or None, left_out or None)
-    units = [Unit(parse(spec, backend), seed, budget, chosen, left_out) for spec in subjects for seed in range(first, first + seeds)]
-    with terminal.counting_bar(len(units), "auditing") as step:
-        found = many.run(units, folder, workers=workers, scheduler=scheduler, fresh=fresh, progress=lambda name, _: step(name),
-                         note=lambda text: click.echo(text, err=True), trust=Trust(tls_ca, tls_cert, tls_key, insecure))
-    for result in found.results:
-        if result is not None and not result.complete:
-            click.echo(f"no verdict: {result.subject}, seed {result.seed}: {result.body['problem']}", err=True)
-    click.echo(many.summary(found.results))
-    return joint([r.exit if r is not None else UNUSABLE for r in found.results])
+main.add_command(campaign)
 
 
 @main.command()

@@ -262,12 +262,3 @@ def progress_lines(console: Console, clock: Callable[[], float] = time.monotonic
             console.print(_text(f"{step.done} of {step.planned} checks, {step.subject}, {said}"), soft_wrap=True)
 
     return advance
-
-
-@contextmanager
-def counting_bar(total: int, title: str) -> Iterator[Callable[[str], None]]:
-    """A bar on standard error that the function given advances by one; its argument says by what."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda what: bar.update(task, advance=1, description=f"{legal(what):<48.48}")

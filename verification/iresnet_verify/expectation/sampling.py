@@ -121,7 +121,7 @@ def sample(
     finite = finite or known_finite
     bound = almost_sure_bound(ctx, draws, len(claim.x)) if complete else None
     values = draws_of(ctx, evaluate, claim.x, each=bound is not None)
-    tau, worst, bands = claim.slack + claim.bias, 0, []
+    tau, worst, bands, e_values = claim.slack + claim.bias, 0, [], []
     verdicts = []
     for i in range(len(claim.x)):
         column = values[:, i]
@@ -129,6 +129,9 @@ def sample(
         band = (sequences.betting(column, -bound, bound, alpha) if inside and bound is not None
                 else sequences.asymptotic(column, alpha))
         bands.append(band)
+        if inside and bound is not None:
+            ends = (float(claim.truth[i] - tau[i]), float(claim.truth[i] + tau[i]))
+            e_values.append(sequences.e_value(column, -bound, bound, alpha, *ends) if np.isfinite(ends).all() else 0.0)
         low, high = band.last
         verdicts.append(sequences.verdict(low - claim.truth[i], high - claim.truth[i], float(tau[i]), epsilon))
         if verdicts[-1] != "PASS" and verdicts[worst] != "FAIL":
@@ -140,6 +143,8 @@ def sample(
         "epsilon": epsilon, "alpha_per_row": alpha, "draws_per_row": CALLS * replicates(ctx),
         "rows": len(claim.x), "not_enumerated": reason, **claim.evidence,
     }
+    if e_values:
+        evidence["e_value"] = sum(e_values) / len(claim.x)  # a mean of e-values is one, whatever their dependence; a row without counts 0
     tolerance = f"τ = {tau[worst]:.3g} (oracle and declared bias), ε = {epsilon:.3g} nats, fixed before sampling"
     oracle = f"{'betting' if band.proved else 'asymptotic'} confidence sequence against {claim.source}"
     unit = 1 if bound is not None else replicates(ctx)

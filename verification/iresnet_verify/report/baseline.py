@@ -34,8 +34,13 @@ Known = Mapping[str, Mapping[str, float | None]]
 
 def size(result: CheckResult) -> float | None:
     """How large a failure is; None where its evidence does not say."""
+    return size_in(result.evidence)
+
+
+def size_in(evidence: Mapping[str, Any]) -> float | None:
+    """How large the failure is that this evidence is of; None where it does not say."""
     for name in SIZES:
-        found = result.evidence.get(name)
+        found = evidence.get(name)
         values = list(found.values()) if isinstance(found, Mapping) else found if isinstance(found, list | tuple) else [found]
         numbers = [abs(float(v)) for v in values if isinstance(v, Real) and not isinstance(v, bool)]
         if numbers:

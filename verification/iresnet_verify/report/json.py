@@ -107,19 +107,20 @@ def read(path: str | Path) -> list[AuditResult]:
 def _report(audit: Mapping[str, Any]) -> AuditResult:
     known = {f.name for f in fields(CheckResult)}
     checks = [
-        CheckResult(**{k: _numbers(v) if k in ("evidence", "curves") else v for k, v in c.items() if k in known})
+        CheckResult(**{k: numbers(v) if k in ("evidence", "curves") else v for k, v in c.items() if k in known})
         for c in audit["checks"]
     ]
     return AuditResult(
-        subject=_numbers(audit["subject"]), environment=audit["environment"], seed=audit["seed"], alpha=audit["alpha"],
+        subject=numbers(audit["subject"]), environment=audit["environment"], seed=audit["seed"], alpha=audit["alpha"],
         budget=audit["budget"], checks=checks, seconds=audit["seconds"],
         findings=[Finding(**{**f, "follows": tuple(f["follows"])}) for f in audit.get("findings", [])],
     )
 
 
-def _numbers(value: Any) -> Any:
+def numbers(value: Any) -> Any:
+    """A value as it was before it was written: what strict JSON has no number for becomes a float again."""
     if isinstance(value, str):
         return _SPECIAL.get(value, value)
     if isinstance(value, dict):
-        return {k: _numbers(v) for k, v in value.items()}
-    return [_numbers(v) for v in value] if isinstance(value, list) else value
+        return {k: numbers(v) for k, v in value.items()}
+    return [numbers(v) for v in value] if isinstance(value, list) else value

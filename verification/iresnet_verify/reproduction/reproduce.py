@@ -170,7 +170,7 @@ def _load(audited: Audited, path: Path) -> str:
         return script.FROM_PICKLE.format(paths=_import_paths(audited.subject), pickle=_stored(audited, path).name)
     return script.FROM_FILE.format(
         file=_relative(origin.file, path), factory=origin.factory, index=audited.index,
-        keywords="" if origin.backend is None else f"backend={origin.backend!r}",
+        keywords=origin.call,
     )
 
 
@@ -213,8 +213,9 @@ def _rerun_script(result: CheckResult, audited: Audited, path: Path) -> str:
         if reason is not None:
             subject, paths = "load()", "\n\n" + script.NOT_STORED.format(reason=reason) + "\n"
     else:
-        backend = f", {origin.backend!r}" if origin.backend else ""
-        subject, paths = f"({_relative(origin.file, path)}, {origin.factory!r}, {audited.index}{backend})", ""
+        more = f", {origin.backend!r}" if origin.backend or origin.arguments else ""
+        more += f", {origin.arguments!r}" if origin.arguments else ""
+        subject, paths = f"({_relative(origin.file, path)}, {origin.factory!r}, {audited.index}{more})", ""
     return _head(result, audited) + script.RERUN.format(
         paths=paths, inputs=inputs, subject=subject, check=result.id, mode=result.mode, seed=audited.seed,
         budget=audited.budget, share=audited.alpha,

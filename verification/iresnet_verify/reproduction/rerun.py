@@ -17,13 +17,13 @@ def rerun(
 ) -> int:
     """Re-run one check in one mode as the audit did and print its result; 1: failed, 0: not, 2: it could not run.
 
-    `subject` is (file, factory, index[, backend]), or the path of a subject stored with cloudpickle.
+    `subject` is (file, factory, index[, backend[, arguments]]), or the path of a subject stored with cloudpickle.
     """
     from iresnet_verify import catalogue
 
     if isinstance(subject, tuple):
-        file, factory, index, *backend = subject
-        made = load(Origin(str(Path(file).resolve()), factory, *backend), seed)[index]
+        file, factory, index, *more = subject
+        made = load(Origin(str(Path(file).resolve()), factory, *more), seed)[index]
     else:
         made = pickle.loads(subject.read_bytes())
     result = run_check(Prepared(made, seed), Planned(catalogue.load()[check], (mode,), share), seed=seed, budget=budget)

@@ -82,17 +82,31 @@ def betting(draws: npt.ArrayLike, lower: float, upper: float, alpha: float, *, l
     if x.size == 0 or not lower < upper or not 0.0 < alpha < 1.0 or looks < 1:
         raise ValueError(f"expected draws, lower < upper, 0 < α < 1 and looks ≥ 1; got {x.size} draws, [{lower}, {upper}], α = {alpha}, "
                          f"{looks} looks")
-    if not bool(((lower <= x) & (x <= upper)).all()):
-        raise ValueError(f"expected draws in [{lower}, {upper}], got {x.min()} to {x.max()}")
-    y, t = np.clip((x - lower) / (upper - lower), 0.0, 1.0), np.arange(1, x.size + 1)
-    mean = (0.5 + np.cumsum(y)) / (t + 1)
-    variance = (0.25 + np.cumsum((y - mean) ** 2)) / (t + 1)
-    bets = np.sqrt(2.0 * math.log(2.0 / alpha) / (x.size * np.r_[0.25, variance[:-1]]))
+    y, bets = _scaled(x, lower, upper, alpha)
+    t = np.arange(1, x.size + 1)
     times = np.unique(np.geomspace(x.size, 1, min(looks, x.size)).round().astype(np.int64))
     low = lower + (upper - lower) * _excluded_below(y, bets, alpha, times)
     high = upper - (upper - lower) * _excluded_below(1.0 - y, bets, alpha, times)
     margin = 4.0 * _U * max(abs(lower), abs(upper))  # of y, 1 − y and of the way back
     return Band(times, (np.cumsum(x) / t)[times - 1], low - margin, high + margin, proved=True)
+
+
+def _scaled(x: Vector, lower: float, upper: float, alpha: float) -> tuple[Vector, Vector]:
+    """Return the variables in [0, 1] and the bets on them."""
+    if not bool(((lower <= x) & (x <= upper)).all()):
+        raise ValueError(f"expected draws in [{lower}, {upper}], got {x.min()} to {x.max()}")
+    y, t = np.clip((x - lower) / (upper - lower), 0.0, 1.0), np.arange(1, x.size + 1)
+    mean = (0.5 + np.cumsum(y)) / (t + 1)
+    variance = (0.25 + np.cumsum((y - mean) ** 2)) / (t + 1)
+    return y, np.sqrt(2.0 * math.log(2.0 / alpha) / (x.size * np.r_[0.25, variance[:-1]]))
+
+
+def _rounding(terms: Vector, bet: Vector) -> float:
+    """A bound on the rounding of a sum of log1p(bet·(y − m)).
+
+    |δ log1p(a)| ≤ |δa|/(1 + a) ≤ 16u |log1p(a)| for the 4u|a| of the product, a ≥ −¾; y itself is off by 3u; a sum of n terms.
+    """
+    return (terms.size + 20) * _U * float(np.abs(terms).sum()) + 8.0 * _U * float(bet.sum()) / (1.0 - LARGEST_BET)
 
 
 def _excluded_below(y: Vector, bets: Vector, alpha: float, times: npt.NDArray[np.int64]) -> Vector:
@@ -102,9 +116,7 @@ def _excluded_below(y: Vector, bets: Vector, alpha: float, times: npt.NDArray[np
     def reached(m: float, n: int) -> bool:
         bet = np.minimum(bets[:n], LARGEST_BET / m)
         terms = np.log1p(bet * (y[:n] - m))
-        # |δ log1p(a)| ≤ |δa|/(1 + a) ≤ 16u |log1p(a)| for the 4u|a| of the product, a ≥ −¾; y itself is off by 3u; a sum of n terms
-        rounding = (n + 20) * _U * float(np.abs(terms).sum()) + 8.0 * _U * float(bet.sum()) / (1.0 - LARGEST_BET)
-        return float(np.cumsum(terms).max()) >= threshold + rounding
+        return float(np.cumsum(terms).max()) >= threshold + _rounding(terms, bet)
 
     for k, n in enumerate(times):
         centre = inside = max(float(y[:n].mean()), known)
@@ -116,6 +128,36 @@ def _excluded_below(y: Vector, bets: Vector, alpha: float, times: npt.NDArray[np
                 inside = middle
         found[k] = known
     return found
+
+
+def e_value(draws: npt.ArrayLike, lower: float, upper: float, alpha: float, low: float, high: float) -> float:
+    """Return an e-value of the hypothesis low ≤ μ ≤ high on variables in [lower, upper]: its expectation is at most 1 if that is true.
+
+    It is the capital of `betting` after the last draw, at the ends that the hypothesis allows: K⁺ falls and K⁻ rises with m, so that
+    E = ½(K⁺_n(high) + K⁻_n(low)) ≤ ½(K⁺_n(μ) + K⁻_n(μ)), whose expectation is 1. Rounded down; at most e⁷⁰⁰.
+
+    Reference: Ramdas, Grünwald, Vovk, Shafer, *Game-theoretic statistics and safe anytime-valid inference* (arXiv 2210.01948), §2.
+
+    >>> e_value(np.tile([0.0, 1.0], 500), 0.0, 1.0, 0.05, 0.5, 0.5) < 1.0 < e_value(np.ones(100), 0.0, 1.0, 0.05, 0.4, 0.6)
+    True
+    """
+    x = np.asarray(draws, dtype=np.float64)
+    if x.size == 0 or not lower < upper or not 0.0 < alpha < 1.0 or not low <= high:
+        raise ValueError(f"expected draws, lower < upper, 0 < α < 1 and low ≤ high; got {x.size} draws, [{lower}, {upper}], α = {alpha}, "
+                         f"[{low}, {high}]")
+    y, bets = _scaled(x, lower, upper, alpha)
+    scale, margin = upper - lower, 4.0 * _U * max(abs(lower), abs(upper)) / (upper - lower)
+    plus = _log_capital(y, bets, (high - lower) / scale + margin)
+    minus = _log_capital(1.0 - y, bets, (upper - low) / scale + margin)
+    return min(0.5 * (math.exp(min(plus, 700.0)) + math.exp(min(minus, 700.0))), math.exp(700.0))
+
+
+def _log_capital(y: Vector, bets: Vector, m: float) -> float:
+    """log K⁺_n(m), rounded down; m is a mean of values in [0, 1], so that one above 1 stands for 1."""
+    m = min(max(m, _U), 1.0)
+    bet = np.minimum(bets, LARGEST_BET / m)
+    terms = np.log1p(bet * (y - m))
+    return float(terms.sum()) - _rounding(terms, bet)
 
 
 def asymptotic(draws: npt.ArrayLike, alpha: float, *, tight_at: int | None = None) -> Band:

@@ -34,15 +34,27 @@ EXAMPLE = "iresnet-verify audit my_network.py:make_subject"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where subjects come from: a file, the name of a factory in it, and the backend asked for."""
+    """Where subjects come from: a file, the name of a factory in it, the backend asked for, and further arguments of the factory."""
 
     file: str
     factory: str
     backend: str | None = None
+    arguments: tuple[tuple[str, Any], ...] = ()
+    """Names and values (numbers, texts, truth values) that the factory is called with, beside backend=."""
 
     def __str__(self) -> str:
         """FILE.py:FACTORY, as on the command line."""
         return f"{self.file}:{self.factory}"
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What the factory is called with."""
+        return {**({} if self.backend is None else {"backend": self.backend}), **dict(self.arguments)}
+
+    @property
+    def call(self) -> str:
+        """The arguments of that call as Python, e.g. `backend='torch', depth=3`."""
+        return ", ".join(f"{k}={v!r}" for k, v in self.keywords.items())
 
 
 def parse(spec: str, backend: str | None = None) -> Origin:
@@ -156,7 +168,7 @@ def _call(factory: Any, origin: Origin) -> object:
     if not callable(factory):
         raise SubjectError(f"{origin}: expected a function without arguments that returns a Subject, got "
                            f"{_describe(factory)}; write `def factory(): return ...`")
-    keywords: dict[str, Any] = {}
+    keywords = origin.keywords
     if origin.backend is not None:
         if not _takes(factory, "backend"):
             raise SubjectError(
@@ -164,13 +176,11 @@ def _call(factory: Any, origin: Origin) -> object:
                 f"leave --backend out, or write `def {origin.factory}(backend=...)`"
             )
         _known_backend(origin.backend)
-        keywords["backend"] = origin.backend
     try:
         inspect.signature(factory).bind(**keywords)
     except TypeError as error:
-        raise SubjectError(
-            f"{origin}: a factory is called without arguments, but {error}; give its parameters default values"
-        ) from None
+        called = f"with {origin.call}" if origin.arguments else "without arguments"
+        raise SubjectError(f"{origin}: a factory is called {called}, but {error}; give its parameters default values") from None
     except ValueError:
         pass  # no signature to be had (a C function): call it and see
     try:

@@ -14,13 +14,14 @@ from subjects.campaigns import answer, project, stored, units
 
 from iresnet_backends.errors import BackendUnavailableError
 from iresnet_verify.campaign import keys, run
-from iresnet_verify.campaign.engines import Trust, require_trust
+from iresnet_verify.campaign.engines import Engine, Trust, require_trust
 from iresnet_verify.campaign.store import Store
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.cli import commands as cli
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import Origin
-from iresnet_verify.workers.loaded_code import LoadedCode
+
+AROUND = keys.surroundings()
 
 
 class Counted:
@@ -32,8 +33,8 @@ class Counted:
 
     def __call__(self, unit: Unit, out: Path) -> dict[str, Any]:
         self.calls.append(unit)
-        file = unit.origin.file
-        key = keys.key_of(unit, LoadedCode({file: keys.digest_of(file)}, ()))
+        file = Path(unit.origin.file)
+        key = {"files": {file.name: keys.digest_of(str(file))}, "distributions": {}, **AROUND}
         return {**answer(unit, self.problem, self.exit), "key": key}
 
 
@@ -42,17 +43,17 @@ class Counted:
 def test_only_completed_verdicts_are_kept(tmp_path: Path, problem: str, exit: int) -> None:
     file, folder = project(tmp_path / "p"), tmp_path / "c"
     task = Counted(problem, exit)
-    found = run.run(units(file, 1), folder, task=task)
+    found = run.run(units(file, 1), folder, run.Options(task=task))
     assert found.results[0] is not None
     assert found.results[0].body["problem"] == problem
     assert stored(folder) == {}
-    run.run(units(file, 1), folder, task=task)
+    run.run(units(file, 1), folder, run.Options(task=task))
     assert len(task.calls) == 2
     with Store(folder) as store:
         assert len(list(store.results())) == 1, "one line says why there is no verdict"
     good = Counted()
-    assert run.run(units(file, 1), folder, task=good).results[0] is not None
-    assert run.run(units(file, 1), folder, task=good).results[0] is not None
+    assert run.run(units(file, 1), folder, run.Options(task=good)).results[0] is not None
+    assert run.run(units(file, 1), folder, run.Options(task=good)).results[0] is not None
     assert len(good.calls) == 1
     with Store(folder) as store:
         assert [r.complete for r in store.results()] == [True]
@@ -70,18 +71,20 @@ def test_other_options_or_another_budget_are_other_audits(tmp_path: Path) -> Non
 
 def test_the_summary_says_what_zero_failures_mean(tmp_path: Path) -> None:
     file = project(tmp_path / "p")
-    assert run.summary(run.run(units(file, 200), tmp_path / "a", task=Counted()).results) == (
+    assert run.summary(run.run(units(file, 200), tmp_path / "a", run.Options(task=Counted())).results) == (
         "200 audits: 200 passed, no failure in 200: their rate is at most 0.015 at 95 % confidence")
-    assert run.summary(run.run(units(file, 1), tmp_path / "b", task=Counted("slow", 1)).results) == (
+    assert run.summary(run.run(units(file, 1), tmp_path / "b", run.Options(task=Counted("slow", 1))).results) == (
         "1 audits: 1 did not come to an end and will be tried again, 1 of these with failed checks")
 
 
 def test_the_command_audits_in_processes_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["campaign", f"{FILE}:wrong", f"{FILE}:good", "--seeds", "1", "--folder", str(tmp_path / "c"),
+    arguments = ["campaign", f"{FILE}:wrong", f"{FILE}:good", "--seeds", "1", "--folder", str(tmp_path / "c"), "--workers", "1",
                  "--select", "inverse.recovers-input,logdet.matches-determinant"]
     assert cli.run(arguments) == cli.FAILED
-    assert "2 audits: 1 passed, 1 failed" in capsys.readouterr().out
-    assert sorted(r["status"] for r in stored(tmp_path / "c").values()) == ["failed", "passed"]
+    said = capsys.readouterr().out
+    assert "2 audits: 1 passed, 1 failed" in said
+    assert "again with 2 of 2 fresh seeds" in said
+    assert sorted(r["status"] for r in stored(tmp_path / "c").values()) == ["failed", "failed", "failed", "passed"]
     assert cli.run(arguments) == cli.FAILED  # from the store, at once
     assert list((tmp_path / "c/reproduce").rglob("*.py")), "a failure can be seen again"
     assert cli.run(["campaign", "nowhere.py:f", "--folder", str(tmp_path)]) == cli.UNUSABLE
@@ -106,7 +109,7 @@ def test_dask_runs_the_same_audits(tmp_path: Path) -> None:
     file = project(tmp_path / "p")
     done: list[str] = []
     progress: Callable[[str, Any], None] = lambda name, _: done.append(name)  # noqa: E731
-    found = run.run(units(file, 2), tmp_path / "c", workers=1, scheduler="local", task=_answered, progress=progress)
+    found = run.run(units(file, 2), tmp_path / "c", run.Options(Engine(workers=1, scheduler="local"), task=_answered, progress=progress))
     assert [r.seed for r in found.results if r is not None] == [0, 1]
     assert len(done) == 2
 
@@ -117,7 +120,7 @@ REFUSED = ["tcp://10.0.0.7:8786", "cluster.example:8786", "10.0.0.7:8786", "tcp:
 @pytest.mark.parametrize("address", REFUSED)
 def test_a_scheduler_elsewhere_without_tls_is_refused(tmp_path: Path, address: str) -> None:
     with pytest.raises(SubjectError, match=r"expected .*TLS|expected --tls-ca"):
-        run.run(units(project(tmp_path / "p"), 1), tmp_path / "c", scheduler=address)
+        run.run(units(project(tmp_path / "p"), 1), tmp_path / "c", run.Options(Engine(scheduler=address)))
     assert not (tmp_path / "c").exists(), "before anything is done"
 
 
@@ -149,7 +152,8 @@ def test_tls_carries_a_campaign(tmp_path: Path) -> None:
                                   host="127.0.0.1", security=security) as cluster:
         file, trust = project(tmp_path / "p"), Trust(certificate, certificate, key)
         assert cluster.scheduler_address.startswith("tls://")
-        found = run.run(units(file, 2), tmp_path / "c", scheduler=cluster.scheduler_address, task=_answered, trust=trust)
+        engine = Engine(scheduler=cluster.scheduler_address, trust=trust)
+        found = run.run(units(file, 2), tmp_path / "c", run.Options(engine, task=_answered))
         assert [r is not None and r.complete for r in found.results] == [True, True]
 
 
@@ -160,4 +164,4 @@ def _answered(unit: Unit, out: Path) -> dict[str, Any]:
 def test_without_dask_a_scheduler_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(BackendUnavailableError, match=r"pip install .iresnet-ref\[campaign\]"):
-        run.run(units(project(tmp_path / "p"), 1), tmp_path, scheduler="local", task=_answered)
+        run.run(units(project(tmp_path / "p"), 1), tmp_path, run.Options(Engine(scheduler="local"), task=_answered))

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from places import HOSTILE
 from subjects.campaigns import ONE_CHECK, answer, project, reports, stored, units
 
 from iresnet_verify.campaign import keys, run
-from iresnet_verify.campaign.auditor import Auditor, perform
+from iresnet_verify.campaign.auditor import Auditor
+from iresnet_verify.campaign.engines import Engine
 from iresnet_verify.campaign.store import FILE, Store, StoreError
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.subject.loading import Origin
@@ -98,13 +100,13 @@ def test_a_worker_killed_from_outside_is_tried_again(tmp_path: Path) -> None:
     file = project(tmp_path / "p")
     (unit,) = units(file, 1, "killed_once")
     found: list[run.Findings] = []
-    thread = threading.Thread(target=lambda: found.append(run.run([unit], tmp_path / "c", workers=1)))
+    thread = threading.Thread(target=lambda: found.append(run.run([unit], tmp_path / "c", run.Options(Engine(workers=1)))))
     thread.start()
     pid = file.parent / "pid"
     until(lambda: pid.exists() and pid.read_text() != "")
     os.kill(int(pid.read_text()), signal.SIGKILL)
     thread.join()
-    undisturbed = run.run([unit], tmp_path / "d", workers=1)
+    undisturbed = run.run([unit], tmp_path / "d", run.Options(Engine(workers=1)))
     assert reports(found[0].results) == reports(undisturbed.results) != [None]
 
 
@@ -122,10 +124,10 @@ def test_an_auditor_that_is_killed_is_replaced(tmp_path: Path) -> None:
 
 @posix
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
-def test_a_client_that_is_killed_leaves_whole_results_and_no_process(tmp_path: Path) -> None:
+def test_a_client_that_is_killed_leaves_whole_results_and_no_process(tmp_path: Path, auditor: Auditor) -> None:
     file, folder = project(tmp_path / "p"), tmp_path / "c"
     before = auditors()
-    client = command(file, folder, "slow", 4)
+    client = command(file, folder, "slow", 4, "--workers", "1")
     until(lambda: count(folder) >= 1)
     mine = auditors() - before
     assert mine
@@ -133,13 +135,13 @@ def test_a_client_that_is_killed_leaves_whole_results_and_no_process(tmp_path: P
     client.communicate()
     kept = stored(folder)
     assert 1 <= len(kept) < 4
-    loads = (file.parent / "loads.txt").read_text().count("loaded")
     until(lambda: not auditors() & mine, 20)
-    assert finish(command(file, folder, "slow", 4))[0] == 0
+    loads = (file.parent / "loads.txt").read_text().count("loaded")
+    run.run(units(file, 4, "slow"), folder, run.Options(Engine(workers=1), task=auditor))
     found = stored(folder)
     assert kept.items() <= found.items()
-    assert (file.parent / "loads.txt").read_text().count("loaded") <= loads + 4 - len(kept) + 1, "nothing is done again"
-    run.run(units(file, 4, "slow"), tmp_path / "d")
+    assert (file.parent / "loads.txt").read_text().count("loaded") == loads + 4 - len(kept), "nothing is done again"
+    run.run(units(file, 4, "slow"), tmp_path / "d", run.Options(Engine(workers=1), task=auditor))
     assert sorted(map(str, found.values())) == sorted(map(str, stored(tmp_path / "d").values()))
 
 
@@ -254,7 +256,7 @@ def test_a_full_disk_is_one_line_and_what_was_stored_is_safe(tmp_path: Path) -> 
 def test_a_damaged_file_is_put_aside_and_what_can_be_read_is_kept(tmp_path: Path, damage: str) -> None:
     file, folder = project(tmp_path / "p"), tmp_path / "c"
     some = units(file, 60)
-    run.run(some, folder, task=quick)
+    run.run(some, folder, run.Options(task=quick))
     before, path = stored(folder), folder / FILE
     data = bytearray(path.read_bytes())
     if damage == "page overwritten":
@@ -268,7 +270,7 @@ def test_a_damaged_file_is_put_aside_and_what_can_be_read_is_kept(tmp_path: Path
         return quick(unit, out)
 
     said: list[str] = []
-    run.run(some, folder, task=task, note=said.append)
+    run.run(some, folder, run.Options(task=task, note=said.append))
     assert stored(folder) == before, "equal to the undisturbed run"
     assert 1 <= len(calls) <= 60
     if damage == "page overwritten":
@@ -276,12 +278,12 @@ def test_a_damaged_file_is_put_aside_and_what_can_be_read_is_kept(tmp_path: Path
     if damage != "empty":
         assert "damaged" in said[0]
         assert len(list(folder.glob(f"{FILE}.damaged-*"))) >= 1
-    run.run(some, folder, task=task)
+    run.run(some, folder, run.Options(task=task))
     assert len(calls) <= 60, "once repaired, it is whole"
 
 
 @pytest.mark.parametrize(
-    "change", ["exit = 0", "body = x'00'", "unit = 'another'", "states = '[]'", "digest = 'x'", "key = 'x'", "seed = 7"])
+    "change", ["exit = 0", "body = x'00'", "unit = 'another'", "summary = '[0, "", []]'", "digest = 'x'", "key = 'x'", "seed = 7"])
 def test_a_tampered_row_is_seen_and_audited_again(tmp_path: Path, change: str) -> None:
     file, folder = project(tmp_path / "p"), tmp_path / "c"
     some = units(file, 3)
@@ -289,14 +291,14 @@ def test_a_tampered_row_is_seen_and_audited_again(tmp_path: Path, change: str) -
     def task(unit: Unit, out: Path) -> dict[str, Any]:
         return {**quick(unit, out), "exit": 1}
 
-    run.run(some, folder, task=task)
+    run.run(some, folder, run.Options(task=task))
     before = stored(folder)
     connection = sqlite3.connect(folder / FILE)
     connection.execute(f"update results set {change} where id = 2")
     connection.commit()
     connection.close()
     said: list[str] = []
-    found = run.run(some, folder, task=task, note=said.append)
+    found = run.run(some, folder, run.Options(task=task, note=said.append))
     assert [r is not None and r.exit for r in found.results] == [1, 1, 1]
     assert stored(folder) == before
     assert change.startswith("unit") or "was damaged" in said[0]
@@ -304,12 +306,12 @@ def test_a_tampered_row_is_seen_and_audited_again(tmp_path: Path, change: str) -
 
 def test_a_tampered_key_is_seen(tmp_path: Path) -> None:
     file, folder = project(tmp_path / "p"), tmp_path / "c"
-    run.run(units(file, 1), folder, task=quick)
+    run.run(units(file, 1), folder, run.Options(task=quick))
     connection = sqlite3.connect(folder / FILE)
     connection.execute("update keys set body = replace(body, 'subject.py', 'other.py')")
     connection.commit()
     connection.close()
-    assert run.run(units(file, 1), folder, task=quick).notes == ["its key was damaged: 1 audit is done again"]
+    assert run.run(units(file, 1), folder, run.Options(task=quick)).notes == ["its key was damaged: 1 audit is done again"]
 
 
 def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -317,14 +319,14 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / FILE)
     connection.execute("pragma user_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match="expected schema 1, got 99"):
+    with pytest.raises(StoreError, match="expected schema 2, got 99"):
         Store(tmp_path)
 
 
 # -- subjects
 
 HOSTILES = {
-    "hangs": ("hangs", "did not finish within 3 s"), "segfaults": ("crashes", "died of SIGSEGV"),
+    "hangs": ("hangs", "did not finish within 0.5 s"), "segfaults": ("crashes", "died of SIGSEGV"),
     "ends the process": ("os_exits", "os._exit"), "kills itself": ("is_killed", "SIGKILL"),
 }
 
@@ -333,22 +335,23 @@ HOSTILES = {
 @pytest.mark.parametrize("name", ["hangs", pytest.param("segfaults", marks=pytest.mark.thorough),
                                   pytest.param("ends the process", marks=pytest.mark.thorough),
                                   pytest.param("kills itself", marks=pytest.mark.thorough)])
-def test_a_deadly_subject_has_no_verdict_and_disturbs_no_other(tmp_path: Path, name: str) -> None:
+def test_a_deadly_subject_has_no_verdict_and_disturbs_no_other(tmp_path: Path, auditor: Auditor, name: str) -> None:
     factory, said = HOSTILES[name]
-    bad = Unit(Origin(str(HOSTILE), factory), 0, "quick", ONE_CHECK, check_seconds=3.0)
-    good = units(project(tmp_path / "p"), 2)
-    found = run.run([bad, *good], tmp_path / "c").results
+    bad = Unit(Origin(str(HOSTILE), factory), 0, "quick", ONE_CHECK, check_seconds=0.5)
+    good = units(project(tmp_path / "p"), 1)
+    one = run.Options(Engine(workers=1), task=auditor)
+    found = run.run([bad, *good], tmp_path / "c", one).results
     assert found[0] is not None
     assert not found[0].complete
     assert said in found[0].body["problem"]
-    assert reports(found[1:]) == reports(run.run(good, tmp_path / "d").results)
-    assert len(stored(tmp_path / "c")) == 2
+    assert reports(found[1:]) == reports(run.run(good, tmp_path / "d", one).results)
+    assert len(stored(tmp_path / "c")) == 1
 
 
 @posix
-def test_a_subject_that_forks_is_audited_as_any_other_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_subject_that_forks_is_audited_as_any_other_and_leaves_nothing_behind(tmp_path: Path, auditor: Auditor) -> None:
     file = project(tmp_path / "p")
-    found = perform(units(file, 1, "forks")[0], tmp_path / "out")
+    found = auditor(units(file, 1, "forks")[0], tmp_path / "out")
     assert (found["exit"], found["problem"]) == (0, "")
     child = int((file.parent / "child").read_text())
     until(lambda: not alive(child), 10)
@@ -365,7 +368,7 @@ def test_a_subject_that_floods_is_audited_as_any_other(tmp_path: Path) -> None:
 @posix
 def test_a_subject_that_allocates_without_end_has_no_verdict(tmp_path: Path) -> None:
     file = project(tmp_path / "p")
-    auditor = Auditor(memory=2**29)
+    auditor = Auditor(memory=2**27)
     try:
         found = auditor(units(file, 1, "allocates")[0], tmp_path / "out")
         assert "memory" in found["problem"].lower()
@@ -374,17 +377,18 @@ def test_a_subject_that_allocates_without_end_has_no_verdict(tmp_path: Path) -> 
         auditor.close()
 
 
-def test_an_import_that_changes_in_mid_campaign_leaves_no_stale_result(tmp_path: Path) -> None:
+def test_an_import_that_changes_in_mid_campaign_leaves_no_stale_result(tmp_path: Path, auditor: Auditor) -> None:
     file, folder = project(tmp_path / "p"), tmp_path / "c"
     layers = file.parent / "layers.py"
 
     def task(unit: Unit, out: Path) -> dict[str, Any]:
         if unit.seed == 1:
             layers.write_text("SLOPE = 0.0\n")
-        return perform(unit, out)
+        return auditor(unit, out)
 
-    run.run(units(file, 3), folder, workers=1, task=task)
+    one = run.Options(Engine(workers=1), task=auditor)
+    run.run(units(file, 2), folder, replace(one, task=task))
     layers.write_text("SLOPE = 1.75\n")
-    again = run.run(units(file, 3), folder)
-    assert "layers.py changed: 3 audits are done again" in again.notes
-    assert reports(again.results) == reports(run.run(units(file, 3), tmp_path / "d").results)
+    again = run.run(units(file, 2), folder, one)
+    assert "layers.py changed: 2 audits are done again" in again.notes
+    assert reports(again.results) == reports(run.run(units(file, 2), tmp_path / "d", one).results)

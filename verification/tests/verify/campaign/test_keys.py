@@ -9,7 +9,8 @@ import pytest
 from subjects.campaigns import answer, project, reports, units
 
 from iresnet_verify.campaign import keys, run
-from iresnet_verify.campaign.auditor import perform
+from iresnet_verify.campaign.auditor import Auditor
+from iresnet_verify.campaign.engines import Engine
 from iresnet_verify.campaign.keys import Present
 from iresnet_verify.campaign.store import Store
 from iresnet_verify.campaign.unit import Unit
@@ -25,11 +26,12 @@ def stale(file: Path, folder: Path, factory: str = "factory") -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def audited(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def audited(tmp_path_factory: pytest.TempPathFactory, auditor: Auditor) -> tuple[Path, Path]:
     """A project, and the folder of a campaign that audited three factories of it."""
     place = tmp_path_factory.mktemp("keys")
     file, folder = project(place / "project"), place / "campaign"
-    found = run.run([*units(file, 1), *units(file, 1, "with_data"), *units(file, 1, "imports_late")], folder)
+    three = [*units(file, 1), *units(file, 1, "with_data"), *units(file, 1, "imports_late")]
+    found = run.run(three, folder, run.Options(Engine(workers=1), task=auditor))
     assert [r is not None and r.complete and r.exit == 0 for r in found.results] == [True] * 3
     return file, folder
 
@@ -101,7 +103,7 @@ def test_the_package_digest_is_of_its_files_not_its_version(tmp_path: Path, monk
     assert keys.package_digest() != before
 
 
-def test_code_is_never_taken_from_a_stale_cache(tmp_path: Path) -> None:
+def test_code_is_never_taken_from_a_stale_cache(tmp_path: Path, auditor: Auditor) -> None:
     """Python takes compiled code of a source with equal time and size; a clock set back makes such twins."""
     file = project(tmp_path)
     layers = tmp_path / "layers.py"
@@ -109,14 +111,14 @@ def test_code_is_never_taken_from_a_stale_cache(tmp_path: Path) -> None:
     __import__("py_compile").compile(str(layers), doraise=True)  # leaves the compiled SLOPE = 1.5 beside the source
     layers.write_text("SLOPE = 0.0\n")
     os.utime(layers, (1e9, 1e9))
-    found = perform(units(file, 1)[0], tmp_path / "out")
+    found = auditor(units(file, 1)[0], tmp_path / "out")
     assert found["exit"] != 0, "y / 0 is no inverse of 0·x"
     assert found["key"]["files"]["layers.py"] == keys.digest_of(str(layers))
 
 
-def test_an_import_that_changes_during_an_audit_is_no_verdict(tmp_path: Path) -> None:
+def test_an_import_that_changes_during_an_audit_is_no_verdict(tmp_path: Path, auditor: Auditor) -> None:
     file = project(tmp_path)
-    found = perform(units(file, 1, "rewrites_its_import")[0], tmp_path / "out")
+    found = auditor(units(file, 1, "rewrites_its_import")[0], tmp_path / "out")
     assert found["problem"] == "layers.py changed while it was audited"
 
 
@@ -130,16 +132,16 @@ def test_what_changed_is_said_and_only_that_is_done_again(tmp_path: Path) -> Non
         code = LoadedCode({str(file.parent / n): keys.digest_of(str(file.parent / n)) for n in ("subject.py", "layers.py")}, ())
         return {**answer(unit), "key": keys.key_of(unit, code)}
 
-    run.run(units(file, 3), folder, task=task)
-    run.run(units(file, 5), folder, task=task)
+    run.run(units(file, 3), folder, run.Options(task=task))
+    run.run(units(file, 5), folder, run.Options(task=task))
     assert [u.seed for u in sorted(calls, key=lambda u: u.seed)] == [0, 1, 2, 3, 4]
     (file.parent / "layers.py").write_text("SLOPE = 1.25\n")
-    found = run.run(units(file, 5), folder, task=task, note=said.append)
+    found = run.run(units(file, 5), folder, run.Options(task=task, note=said.append))
     assert said == found.notes == ["layers.py changed: 5 audits are done again"]
     assert len(calls) == 10
     (file.parent / "layers.py").write_text("SLOPE = 1.5\n")
-    run.run(units(file, 5), folder, task=task)
+    run.run(units(file, 5), folder, run.Options(task=task))
     assert len(calls) == 10, "the earlier results hold again"
-    run.run(units(file, 5), folder, task=task, fresh=True)
+    run.run(units(file, 5), folder, run.Options(task=task, fresh=True))
     assert len(calls) == 15
     assert None not in reports(found.results)
