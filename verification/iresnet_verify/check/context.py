@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from iresnet_verify.subject.conventions import Conventions
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.frameworks import OPERATIONS, UNIT_ROUNDOFF, Framework
 from iresnet_verify.subject.inputs import subject_inputs
-from iresnet_verify.subject.module_state import preserved
+from iresnet_verify.subject.module_state import is_torch_module, preserved
 from iresnet_verify.subject.seeds import derived_seed
 from iresnet_verify.subject.subject import HostArray, Native, Subject, stated_claim
 
@@ -40,6 +41,8 @@ class Context:
     """This check's share of the false-alarm rate, in this mode; only statistical checks may spend it."""
     framework: Framework
     conventions: Conventions
+    shared: dict[Any, Any] = field(default_factory=dict)
+    """What checks of one subject share in one process: results that depend on the subject's state, the mode and the seed alone."""
     rng: np.random.Generator = field(init=False)
     """Seeded by (seed, check id, mode)."""
 
@@ -79,6 +82,16 @@ class Context:
     def inputs(self, n: int) -> HostArray:
         """Draw n inputs from where the promises hold, in the subject's dtype."""
         return subject_inputs(self.subject, n, self.rng)
+
+    def state_key(self) -> tuple[Any, ...]:
+        """Return the mode and a digest of the module's parameters and buffers, under which results may be shared."""
+        module = self.subject.module
+        tensors = [*module.parameters(), *module.buffers()] if is_torch_module(module) else []
+        digest = hashlib.sha256()
+        for tensor in tensors:
+            digest.update(repr((tuple(tensor.shape), str(tensor.dtype))).encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch_bytes()).numpy().tobytes())
+        return self.mode, self.seed, self.budget.name, digest.hexdigest()
 
     # -- native arrays
     def native(self, a: HostArray, requires_grad: bool = False) -> Native:
@@ -194,6 +207,13 @@ class Context:
         shown = np.minimum(np.nan_to_num(shown, nan=0.0), math.sqrt(self.u) * size)
         shown = np.maximum(shown, np.median(shown)) if len(shown) else shown
         return OPERATIONS * self.u * size + shown + self.accuracy * size
+
+
+def torch_bytes() -> Any:
+    """Return torch's dtype of single bytes: any tensor can be seen as these, bfloat16 too."""
+    import torch
+
+    return torch.uint8
 
 
 def new_caller(subject: Subject, framework: Framework, conventions: Conventions, seed: int) -> Caller:

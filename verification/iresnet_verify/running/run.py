@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from iresnet_verify.check.budget import BUDGETS, Budget
 from iresnet_verify.check.context import Context
@@ -41,6 +42,8 @@ class Prepared:
     seed: int = 0
     framework: Framework = field(init=False)
     conventions_by_mode: dict[str | None, Conventions] = field(default_factory=dict)
+    shared: dict[Any, Any] = field(default_factory=dict)
+    """See `Context.shared`."""
 
     def __post_init__(self) -> None:
         validate(self.subject)
@@ -114,7 +117,7 @@ def _run_mode(
         with preserved(subject.module), redirect_stdout(printed), redirect_stderr(printed):
             set_mode(subject.module, mode)
             conventions = prepared.conventions(mode)
-            context = Context(subject, check.id, mode, seed, budget, item.alpha, framework, conventions)
+            context = Context(subject, check.id, mode, seed, budget, item.alpha, framework, conventions, prepared.shared)
             reason = skip_reason(context, check)
             if reason is not None:
                 return Outcome("skipped", reason, because_of=READABLE if reason.endswith(SEE_READABLE) else None)
