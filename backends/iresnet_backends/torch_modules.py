@@ -6,14 +6,11 @@ trained later on either side does not reach the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import iresnet_ref as ir
 from iresnet_backends.errors import BackendUnavailableError, ModuleError
-from iresnet_backends.reading.comparison import require_agreement
-from iresnet_backends.reading.forward_graph import Value, layers_between
 from iresnet_ref.arrays import from_host, to_host
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.layers import activations
@@ -51,7 +48,7 @@ def from_torch(
     True
     """
     torch = _torch()
-    from iresnet_backends.reading.torch_graph import undisturbed
+    from iresnet_backends.reading.torch_function import read
 
     if not isinstance(module, torch.nn.Module):
         raise ModuleError(
@@ -60,13 +57,7 @@ def from_torch(
     _require_readable(module, torch)
     shape = _event_shape(module, event_shape, torch)
     weight = next(p for p in module.parameters() if p.is_floating_point())
-    with undisturbed(module):
-        layers, end = _followed(module, shape, weight, activation_modules or {}, torch)
-    if end != shape:
-        raise ShapeError(f"from_torch: expected a branch whose ends agree, for x + g(x), got {shape} → {end}")
-    branch = ir.Branch(layers, shape)
-    with undisturbed(module):
-        require_agreement(branch, lambda x: module(x.clone()), "from_torch")
+    branch = read(module, module, shape, weight, declared=activation_modules or {})
     if like is None:
         return branch
     return branch.with_parameters({k: from_host(to_host(p), like) for k, p in branch.parameters().items()})
@@ -155,65 +146,6 @@ def _event_shape(module: Any, event_shape: Sequence[int] | None, torch: Any) -> 
     raise ShapeError(
         f"from_torch: expected event_shape= for {type(module).__name__}, which has no Linear to tell it, got None"
     )
-
-
-def _followed(
-    module: Any, shape: tuple[int, ...], weight: Any, declared: Mapping[type, str], torch: Any
-) -> tuple[Any, tuple[int, ...]]:
-    """Return the layers that the module's forward applies to events of this shape, and the shape of the result."""
-    from iresnet_backends.reading.torch_graph import ROWS, Followed, Graph, place_of
-    from iresnet_backends.reading.torch_layers import REFUSED, RULES
-
-    rules = dict(RULES)
-    graph = Graph(module, rules, REFUSED)
-    start = Value(shape)
-    x = torch.randn((ROWS, *shape), dtype=weight.dtype, device=weight.device)
-    with _as_activations(module, declared, rules):
-        try:
-            y = module(graph.follow(x, start))
-        except (RuntimeError, IndexError) as error:  # what torch raises for shapes and dtypes that do not fit
-            raise ShapeError(
-                f"from_torch: expected a module that takes events of shape {shape} in {weight.dtype}, got from {place_of(error, module)}: "
-                f"{str(error).splitlines()[0]}; try event_shape="
-            ) from error
-    if not isinstance(y, Followed):
-        raise ModuleError(
-            f"from_torch: expected one tensor that follows from the input, got {type(y).__name__}; parts of the forward that are compiled, "
-            "scripted or leave torch cannot be followed"
-        )
-    return layers_between(start, y.value), y.value.event
-
-
-@contextmanager
-def _as_activations(module: Any, declared: Mapping[type, str], rules: dict[str, Any]) -> Iterator[None]:
-    """Let modules of declared types count as one function each."""
-    from iresnet_backends.reading.torch_activations import declared as rule_of
-    from iresnet_backends.reading.torch_graph import Followed
-
-    changed = [part for part in module.modules() if type(part) in declared]
-    for part in changed:
-        activation = activations.get(declared[type(part)])
-        plain = part.forward
-
-        def forward(x: Any, plain: Callable[[Any], Any] = plain, activation: Any = activation) -> Any:
-            return x.graph.call(opaque(plain), (x,), {}) if isinstance(x, Followed) else plain(x)
-
-        name = f"declared as {activation.name}"
-
-        def opaque(plain: Callable[[Any], Any], name: str = name) -> Callable[[Any], Any]:
-            def function(x: Any) -> Any:
-                return plain(x)
-
-            function.__name__ = name
-            return function
-
-        rules[name] = rule_of(activation)
-        part.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        for part in changed:
-            del part.__dict__["forward"]
 
 
 def _torch_activation(activation: activations.Activation, torch: Any) -> Any:

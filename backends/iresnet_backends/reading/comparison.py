@@ -16,7 +16,7 @@ SIZES = (0.0, 2.0**-10, 0.25, 1.0, 4.0, 32.0)
 ROWS = 7
 
 
-def require_agreement(branch: ir.Branch, compute: Callable[[Any], Any], who: str) -> None:
+def require_agreement(branch: ir.Branch, compute: Callable[[Any], Any], who: str, rows: int = ROWS) -> None:
     """Refuse a branch that is off by more than the rounding of both sides, 2s with s its own running error per row.
 
     Both are computed in the dtype of the branch, and s bounds the rounding of any order of the same sums. Raises: ModuleError with
@@ -24,7 +24,7 @@ def require_agreement(branch: ir.Branch, compute: Callable[[Any], Any], who: str
     """
     rng = np.random.default_rng(0)
     for size in SIZES:
-        x = from_host(size * rng.standard_normal((ROWS, *branch.event_shape)), branch.like)
+        x = from_host(size * rng.standard_normal((rows, *branch.event_shape)), branch.like)
         ours, rounding, *_ = branch.running_error(x)
         ours, theirs = (np.asarray(to_host(a), dtype=np.float64) for a in (ours, compute(x)))
         allowed = 2.0 * np.asarray(to_host(rounding), dtype=np.float64)
@@ -37,7 +37,7 @@ def require_agreement(branch: ir.Branch, compute: Callable[[Any], Any], who: str
                 f"{who}: expected weights whose rounding can be bounded, got {branch.like.dtype} in which it cannot, so that nothing "
                 "could be compared; try the module in float32 or float64"
             )
-        off = np.linalg.norm((ours - theirs).reshape(ROWS, -1), axis=1)
+        off = np.linalg.norm((ours - theirs).reshape(rows, -1), axis=1)
         if not (off <= allowed).all():
             row = int(np.argmax(np.where(np.isnan(off), np.inf, off - allowed)))
             place = int(np.nanargmax(np.abs(ours - theirs)[row])) if not np.isnan(off[row]) else 0

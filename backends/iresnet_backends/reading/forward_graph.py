@@ -51,6 +51,20 @@ def layers_between(start: Value, end: Value) -> tuple[Layer, ...]:
     return tuple(joined(layers))
 
 
+def less(end: Value, start: Value, negative: Callable[[], Sequence[Layer]]) -> Value:
+    """Return g where `end` = x + g: without one `start` among its terms, or with −x as a further term where none is."""
+
+    def terms(value: Value) -> list[Value]:
+        return [t for part in value.inputs for t in terms(part)] if len(value.inputs) > 1 else [value]
+
+    found = terms(end)
+    place = next((i for i, term in enumerate(found) if term is start), None)
+    if place is None or len(found) == 1:
+        return Value(end.event, (end, Value(end.event, (start,), negative)))
+    rest = found[:place] + found[place + 1 :]
+    return rest[0] if len(rest) == 1 else Value(end.event, tuple(rest))
+
+
 def joined(layers: Sequence[Layer]) -> Iterator[Layer]:
     """Yield the layers, neighbouring reshapes made into one, and those that do nothing left out."""
     pending: Rearrangement | None = None

@@ -96,6 +96,7 @@ def sigmoid(call: Call, input: Any, *, out: Any = None) -> Value:
 def named(name: str) -> Rule:
     """Return the rule of an activation without arguments."""
     def rule(call: Call, input: Any, inplace: bool = False, *, out: Any = None) -> Value:
+        """An activation of the proofs, by its name."""
         del inplace, out
         return pointwise(only(input, call), activations.get(name))
 

@@ -2,7 +2,8 @@
 
 Whatever stands between input and output is seen as it is computed: modules that stand twice, hooks, parametrisations, subclasses with
 a forward of their own. All that does not depend on the input stays an ordinary tensor. A forward that asks for numbers (`if x.sum() > 0`,
-`.item()`) is refused, since what it does elsewhere is unknown.
+`.item()`) is refused, since what it does elsewhere is unknown. So is what reads them past the record (`torch.tensor(x)`, scripted and
+compiled parts): every operation that meets the memory of a followed tensor outside of a recorded call.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from iresnet_backends.errors import ModuleError
 from iresnet_backends.reading.forward_graph import Value
@@ -55,8 +58,6 @@ ABOUT = frozenset(
         "__len__",
         "__hash__",
         "_is_view",
-        "__repr__",
-        "__format__",
         "is_inference",
         "is_same_size",
     ]
@@ -90,6 +91,7 @@ class Graph:
     def __init__(self, module: Any, rules: dict[str, Rule], refused: dict[str, str]) -> None:
         self.names = {id(part): name or "the module" for name, part in module.named_modules()}
         self.rules, self.refused = rules, refused
+        self.recording = False
         self._alive: list[weakref.ref[Followed]] = []
 
     def follow(self, x: Any, value: Value) -> Followed:
@@ -102,7 +104,16 @@ class Graph:
 
     def call(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Compute the function, and record what it is by its rule. Raises ModuleError."""
+        before, self.recording = self.recording, True
+        try:
+            return self._recorded(function, args, kwargs)
+        finally:
+            self.recording = before
+
+    def _recorded(self, function: Any, args: Any, kwargs: Any) -> Any:
         name = _name(function)
+        if name in ("__repr__", "__format__"):
+            return f"a followed tensor of shape {tuple(args[0].shape)}"  # never its numbers: text can be decided on
         if name in ABOUT:
             with torch._C.DisableTorchFunctionSubclass():
                 return function(*args, **kwargs)
@@ -149,6 +160,11 @@ class Graph:
             frame = frame.f_back
         return "the module"
 
+    def watched(self, x: Any) -> bool:
+        """Whether a tensor shares its memory with one that is followed."""
+        alive = (other for reference in self._alive if (other := reference()) is not None)
+        return any(other.untyped_storage()._cdata == x.untyped_storage()._cdata for other in alive)
+
     def _require_rows(self, result: Any, name: str, x: Followed) -> None:
         for part in result if isinstance(result, (tuple, list)) else (result,):
             if not isinstance(part, torch.Tensor) or part.ndim == 0 or part.shape[0] != ROWS or part.dtype != x.dtype:
@@ -172,6 +188,31 @@ class Graph:
                 raise ModuleError(
                     f"from_torch: expected {name} in place on a tensor without a view at {self.place()}, got one with; try inplace=False"
                 )
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
+    """Refuses every operation on the memory of a followed tensor that no recorded call makes."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self.graph = graph
+
+
+def _watched_dispatch(watch: Watch, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    """Compute an operation, unless it reads past the record. Raises ModuleError."""
+    del types
+    kwargs, graph = kwargs or {}, watch.graph
+    with torch._C.DisableTorchFunctionSubclass():
+        if not graph.recording and any(isinstance(leaf, torch.Tensor) and graph.watched(leaf) for leaf in tree_leaves((args, kwargs))):
+            raise ModuleError(
+                f"from_torch: expected functions of torch that can be followed, got {function} on the numbers of the input at "
+                f"{graph.place()}; parts of the forward that are compiled, scripted or copied (torch.tensor) cannot be read"
+            )
+        return function(*args, **kwargs)
+
+
+# Not in the body of the class: torch would wrap it there, and the wrapper's first call imports torch._dynamo, which takes seconds.
+setattr(Watch, "__torch_dispatch__", _watched_dispatch)  # noqa: B010  a method, replaced in one class
 
 
 INPLACE_THIRD = {"relu": 1, "elu": 2, "leaky_relu": 2, "selu": 1, "celu": 2, "silu": 1, "mish": 1, "hardtanh": 3, "relu6": 1,
@@ -274,8 +315,8 @@ def _in_place(name: str, kwargs: Any) -> bool:
 
 
 @contextmanager
-def undisturbed(module: Any) -> Iterator[None]:
-    """Evaluation mode, no gradients, plain sums (no Winograd, no TF32), and everything put back afterwards: modes, state, seeds.
+def undisturbed(module: Any, evaluate: bool = True) -> Iterator[None]:
+    """Evaluation mode unless told otherwise, no gradients, plain sums (no Winograd, no TF32), and everything put back: modes, state, seeds.
 
     Raises: ModuleError where the forward has changed the module's state, since the next one would then compute something else.
     """
@@ -294,7 +335,7 @@ def undisturbed(module: Any) -> Iterator[None]:
             library.enabled = False
         changed = []
         try:
-            for part, _ in modes:
+            for part, _ in modes if evaluate else ():
                 part.training = False
             yield
         finally:
@@ -312,7 +353,7 @@ def undisturbed(module: Any) -> Iterator[None]:
                     stored[name] = tensor
         if changed:
             raise ModuleError(
-                "from_torch: expected a forward that leaves the module as it is in evaluation, got one that changed "
+                "from_torch: expected a forward that leaves the module as it is, got one that changed "
                 f"{', '.join(changed[:3])}; if that happens once only, call the module once before"
             )
 

@@ -77,7 +77,7 @@ def network_of(layers: Sequence[Layer], event: tuple[int, ...]) -> Network:
     """Return the units of a branch of these layers on events of this shape. Raises UnreadableError with the reason."""
     flat = _flat(layers)
     images = {(layer.image, layer.padding) for layer in flat if isinstance(layer, Conv)}
-    if not images or _entries(layers, event) <= WHOLE_UP_TO:
+    if not images or entries(layers, event) <= WHOLE_UP_TO:
         return _Reader(_Whole()).network(layers, event)
     if len(images) > 1 or any(isinstance(layer, Affine | DiagonalAffine | Rearrangement | Parallel) for layer in flat):
         raise UnreadableError("convolutions stand beside other linear layers, or differ in image or padding")
@@ -102,7 +102,7 @@ def _flat(layers: Sequence[Layer]) -> list[Layer]:
     return found
 
 
-def _entries(layers: Sequence[Layer], event: tuple[int, ...]) -> int:
+def entries(layers: Sequence[Layer], event: tuple[int, ...]) -> int:
     """Return how many entries Δx and what comes out of the nonlinearities have."""
 
     def within(layers: Sequence[Layer], event: tuple[int, ...]) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from places import ROOT  # noqa: E402
-from published_modules import MODULES, Shape, seeded, table  # noqa: E402
+from published_modules import MODULES, Shape, operations, seeded, table  # noqa: E402
 
 import iresnet_ref as ir  # noqa: E402
 from iresnet_backends import ModuleError, from_torch  # noqa: E402
@@ -47,5 +49,6 @@ def test_no_module_is_listed_twice() -> None:
     assert len({(shape.source, shape.name) for shape in MODULES}) == len(MODULES)
 
 
-def test_the_docs_list_them() -> None:
-    assert table() in DOCS.read_text("utf-8"), "write it anew: python verification/tests/support/subjects/published_modules.py"
+@pytest.mark.parametrize("generated", [table, operations])
+def test_the_docs_list_them(generated: Callable[[], str]) -> None:
+    assert generated() in DOCS.read_text("utf-8"), "write it anew: python verification/tests/support/subjects/published_modules.py"

@@ -339,9 +339,51 @@ class OpaqueSine(nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
 
 def test_a_forward_that_changes_its_module_is_refused_and_undone() -> None:
     net = Remembering()
-    with pytest.raises(ModuleError, match="leaves the module as it is in evaluation, got one that changed calls"):
+    with pytest.raises(ModuleError, match="leaves the module as it is, got one that changed calls"):
         from_torch(net)
     assert float(net.calls) == 0.0
+
+
+def without_the_record(x: Any) -> float:
+    with torch._C.DisableTorchFunctionSubclass():
+        return float(x.sum())
+
+
+PAST_THE_RECORD: dict[str, Callable[[Any], Any]] = {
+    "torch.tensor": lambda x: float(torch.tensor(x).norm()),
+    "no recorder": without_the_record,
+    "numpy": lambda x: float(x.numpy().sum()),
+    "DLPack": lambda x: float(np.from_dlpack(x).sum()),
+    "a copy": lambda x: float(__import__("copy").deepcopy(x).sum()),
+    "vmap": torch.func.vmap(torch.sum),
+    "its address": lambda x: x.data_ptr(),
+}
+
+
+@pytest.mark.parametrize("how", PAST_THE_RECORD)
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor")
+def test_a_forward_that_reads_numbers_past_the_record_is_refused(how: str) -> None:
+    """Far out it is nine times as steep, where no probe goes: what is decided on numbers of the input must be seen, not compared."""
+
+    class Decides(nn.Linear):  # type: ignore[misc, name-defined, unused-ignore]
+        def forward(self, x: Any) -> Any:
+            PAST_THE_RECORD[how](x)
+            return super().forward(x)
+
+    with pytest.raises(ModuleError, match=r"can be followed, got|expected layers with a known Lipschitz constant, got"):
+        from_torch(Decides(3, 3).double())
+
+
+def test_text_of_a_followed_tensor_has_no_numbers() -> None:
+    seen: list[str] = []
+
+    class Prints(nn.Linear):  # type: ignore[misc, name-defined, unused-ignore]
+        def forward(self, x: Any) -> Any:
+            seen.append(f"{x} {x!r}")
+            return super().forward(x)
+
+    from_torch(Prints(3, 3).double())
+    assert "." not in seen[0]
 
 
 def test_what_cannot_be_followed_can_be_declared_and_is_compared() -> None:

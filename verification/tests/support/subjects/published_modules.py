@@ -600,9 +600,29 @@ REASONS = {
 }
 """Why, in the words of the docs."""
 
+
+
+def operations() -> str:
+    """Return the table of the functions of torch that are read, and of those that are refused with a reason of their own."""
+    from iresnet_backends.reading.torch_layers import REFUSED, RULES
+
+    read: dict[str, list[str]] = {}
+    for name, rule in RULES.items():
+        read.setdefault((rule.__doc__ or "").strip().splitlines()[0], []).append(name)
+    refused: dict[str, list[str]] = {}
+    for name, reason in REFUSED.items():
+        refused.setdefault(reason, []).append(name)
+    rows = [f"| {', '.join(f'`{n}`' for n in names)} | {what.replace('|', chr(92) + '|')} |" for what, names in read.items()]
+    rows += [f"| {', '.join(f'`{n}`' for n in names)} | refused: {why} |" for why, names in refused.items()]
+    return "| functions and methods of torch, in place too | read as |\n|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def write(page: str, name: str, text: str) -> str:
+    """Return the page with this text between the marks of a generated part."""
+    before, mark, rest = page.partition(f"<!-- generated: {name} -->\n")
+    return before + mark + text + "<!-- end -->" + rest.partition("<!-- end -->")[2]
+
+
 if __name__ == "__main__":
-    page = Path(__file__).parents[4] / "docs" / "modules.md"
-    before, _, rest = page.read_text("utf-8").partition("<!-- generated: modules -->\n")
-    page.write_text(
-        before + "<!-- generated: modules -->\n" + table() + "<!-- end -->" + rest.partition("<!-- end -->")[2], "utf-8"
-    )
+    path = Path(__file__).parents[4] / "docs" / "modules.md"
+    path.write_text(write(write(path.read_text("utf-8"), "modules", table()), "operations", operations()), "utf-8")

@@ -1,0 +1,1 @@
+"""Branches of which a careless reader would prove too much."""
