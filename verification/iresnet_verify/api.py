@@ -12,8 +12,8 @@ from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.diagnosis.diagnose import diagnose
 from iresnet_verify.report import json, junit
+from iresnet_verify.report.names import folder_beside
 from iresnet_verify.reproduction.attach import attach
-from iresnet_verify.reproduction.file_names import folder_beside
 from iresnet_verify.running.description import describe_subject, environment
 from iresnet_verify.running.run import Prepared, plan_audit, run_check
 from iresnet_verify.subject.subject import Subject

@@ -146,7 +146,7 @@ def parametrize_with_checks(
     The factories are called while pytest collects, with all generators seeded. A subject may stand for its factory.
     Raises `SubjectError` where a factory raises or returns something else.
     """
-    from iresnet_verify.reproduction.file_names import slug
+    from iresnet_verify.report.names import slug
     from iresnet_verify.reproduction.reproduce import Audited
     from iresnet_verify.running.run import Prepared, plan_audit
 

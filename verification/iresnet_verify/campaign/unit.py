@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from iresnet_verify.reproduction.file_names import slug
+from iresnet_verify.report.names import slug
 from iresnet_verify.subject.loading import Origin
 from iresnet_verify.workers.worker import Job
 

@@ -29,6 +29,11 @@ class AuditResult:
     """The audited `Subject` where it was audited in this process: what reproductions load. In no written report."""
 
     @property
+    def cpu_seconds(self) -> float:
+        """CPU time of the checks; loading the subject is not in it."""
+        return sum(c.cpu_seconds for c in self.checks)
+
+    @property
     def status(self) -> Status:
         """failed > error > inconclusive > passed.
 

@@ -32,6 +32,9 @@ class CheckResult:
     because_of: str | None = None
     """The check whose finding this result follows from."""
     seconds: float = 0.0
+    """Of the wall clock."""
+    cpu_seconds: float = 0.0
+    """Of the processor, all threads together."""
     mode: str | None = None
     """The mode in which the reported outcome was seen."""
     curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from iresnet_verify.report import github
 from iresnet_verify.report.exit_codes import CRASHED, FAILED, INTERRUPTED, PASSED, UNDECIDED, UNUSABLE, exit_code
 from iresnet_verify.report.json import write as write_json
 from iresnet_verify.report.junit import write as write_junit
-from iresnet_verify.reproduction.file_names import folder_beside
+from iresnet_verify.report.names import folder_beside
 from iresnet_verify.running.plan import selected
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import parse

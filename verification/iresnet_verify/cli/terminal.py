@@ -91,9 +91,8 @@ def show_one(report: AuditResult, console: Console) -> None:
             console.print(_finding(result))
     console.print(_families([report], console.width, per_family=True))
     shown = overall(report)
-    console.print(
-        Text.assemble((f"{shown.label}: ", COLOURS[shown.key]), _text(verdict(report)), f" ({seconds_text(report.seconds)})")
-    )
+    took = f" ({seconds_text(report.seconds)}, CPU {seconds_text(report.cpu_seconds)})"
+    console.print(Text.assemble((f"{shown.label}: ", COLOURS[shown.key]), _text(verdict(report)), took))
     console.print()
 
 

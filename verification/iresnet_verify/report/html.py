@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.registry import FAMILIES
 from iresnet_verify.check.result import CheckResult
+from iresnet_verify.report.names import slug
 from iresnet_verify.report.plots import Figure, draw
 from iresnet_verify.report.text import (
     BY_KEY,
@@ -63,8 +65,8 @@ class CheckView:
     anchor: str
     result: CheckResult
     state: State
-    order: int
-    kind_meaning: str
+    gist: str
+    """The one line of the closed entry: what was found where it did not simply pass, else the claim."""
     evidence: list[tuple[str, str]]
     inputs: list[tuple[str, str]]
     figures: list[Figure]
@@ -138,7 +140,8 @@ def write(reports: Sequence[AuditResult], path: Path) -> None:
 
 def render(reports: Sequence[AuditResult], path: Path) -> str:
     """The page as text; `path` is where it will lie, for the links to reproduction files."""
-    subjects = [_subject(r, f"s{i}", path) for i, r in enumerate(reports, 1)]
+    numbers = itertools.count(1)
+    subjects = [_subject(r, anchor, path, numbers) for r, anchor in zip(reports, anchors(reports), strict=True)]
     families = sorted({c.result.family for s in subjects for c in s.checks}, key=_family_rank)
     environment = Environment(
         loader=PackageLoader("iresnet_verify.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -148,6 +151,7 @@ def render(reports: Sequence[AuditResult], path: Path) -> str:
     source = environment.loader
     assert source is not None
     style, script = (source.get_source(environment, f"report.{kind}")[0] for kind in ("css", "js"))
+    style += "".join(f'.{s.key} > summary::before {{ content: "{s.glyph}" / ""; }}\n' for s in STATES)  # once, not in every entry
     totals = count([c.result for s in subjects for c in s.checks])
     shared = bool(reports) and all(r.environment == reports[0].environment for r in reports)
     return environment.get_template("report.html.j2").render(
@@ -156,7 +160,18 @@ def render(reports: Sequence[AuditResult], path: Path) -> str:
         style_hash=_sha256(style), script_hash=_sha256(script),
         environment=list(reports[0].environment.items()) if shared else [], shared=shared,
         settings=_settings(reports), kinds=KINDS, seconds=sum(r.seconds for r in reports),
+        cpu_seconds=sum(r.cpu_seconds for r in reports),
     )
+
+
+def anchors(reports: Sequence[AuditResult]) -> list[str]:
+    """An anchor for each subject, made of its name; that of a check is `<subject>.<check id>`, the same in every report."""
+    taken: list[str] = []
+    for report in reports:
+        name = slug(str(report.subject.get("name", "")))
+        numbered = (f"{name}-{i}" if i > 1 else name for i in range(1, len(taken) + 2))
+        taken.append(next(a for a in numbered if a not in taken))
+    return taken
 
 
 def prose(text: str) -> Markup:
@@ -195,10 +210,10 @@ def _settings(reports: Sequence[AuditResult]) -> list[tuple[str, str]]:
     return [(k, v.pop() if len(v) == 1 else "differs, see each subject") for k, v in rows.items() if v]
 
 
-def _subject(report: AuditResult, anchor: str, path: Path) -> SubjectView:
+def _subject(report: AuditResult, anchor: str, path: Path, numbers: Iterator[int]) -> SubjectView:
     name = str(report.subject.get("name", "unnamed subject"))
     ordered = sorted(report.checks, key=lambda c: (STATES.index(state(c)), _family_rank(c.family), c.id))
-    checks = [_check(c, f"{anchor}-c{i}", i, path) for i, c in enumerate(ordered)]
+    checks = [_check(c, f"{anchor}.{re.sub('[^A-Za-z0-9.-]+', '-', c.id)}", path, numbers) for c in ordered]
     plain, groups = [], []
     for key in [*FACTS, *(k for k in report.subject if k not in FACTS)]:
         value = report.subject.get(key)
@@ -217,12 +232,13 @@ def _subject(report: AuditResult, anchor: str, path: Path) -> SubjectView:
     )
 
 
-def _check(result: CheckResult, anchor: str, order: int, path: Path) -> CheckView:
-    figures = [draw(str(name), curve, f"{anchor}-p{i}") for i, (name, curve) in enumerate(result.curves.items())]
+def _check(result: CheckResult, anchor: str, path: Path, numbers: Iterator[int]) -> CheckView:
+    figures = [draw(str(name), curve, f"p{next(numbers)}") for name, curve in result.curves.items()]
     inputs = result.counterexample.inputs if result.counterexample is not None else {}
     link, command = _reproduction(result.reproduce, path)
+    gist = result.message if state(result).key != "passed" and result.message else result.claim
     return CheckView(
-        anchor, result, state(result), order, KINDS.get(result.kind, ""), _rows(result.evidence.items()),
+        anchor, result, state(result), gist, _rows(result.evidence.items()),
         _rows((k, _shown(v)) for k, v in inputs.items()), figures, link, command,
     )
 

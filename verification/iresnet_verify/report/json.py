@@ -26,7 +26,7 @@ from iresnet_verify.report.text import refusals
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FIELDS = (
     "id", "family", "status", "expected", "mode", "kind", "claim", "message", "evidence", "tolerance", "oracle",
-    "because_of", "reference", "reproduce", "seconds", "curves",
+    "because_of", "reference", "reproduce", "seconds", "cpu_seconds", "curves",
 )
 
 
@@ -74,6 +74,7 @@ def as_dict(report: AuditResult) -> dict[str, Any]:
                 "budget": report.budget,
                 "status": report.status,
                 "seconds": report.seconds,
+                "cpu_seconds": report.cpu_seconds,
                 "findings": [asdict(f) for f in report.findings],
                 "refused": [{"check": check, "reason": reason} for check, reason in refusals(report)],
                 "checks": [{name: getattr(c, name) for name in _FIELDS} for c in report.checks],

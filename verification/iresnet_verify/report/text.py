@@ -193,7 +193,7 @@ def value_text(value: Any) -> str:
         text = ", ".join(f"{k}: {value_text(v)}" for k, v in value.items())
     elif isinstance(value, Sequence):
         text = ", ".join(value_text(v) for v in value[:12]) + (f", … ({len(value)} in all)" if len(value) > 12 else "")
-        text = f"({text})" if isinstance(value, tuple) else text
+        text = (f"({text},)" if len(value) == 1 else f"({text})") if isinstance(value, tuple) else text
     else:
         text = repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.reproduction.file_names import slug
+from iresnet_verify.report.names import slug
 from iresnet_verify.reproduction.reproduce import Audited, write
 from iresnet_verify.running.run import Prepared, plan_audit
 from iresnet_verify.subject.subject import Subject

@@ -76,6 +76,11 @@ def load():
     if importlib.util.find_spec("iresnet_verify") is None:  # without the library a Subject is a plain record
         sys.modules["iresnet_verify"] = types.SimpleNamespace(Subject=types.SimpleNamespace)
     file = {file}
+    places = [Path(p) for p in sys.argv[1:] if __name__ == "__main__"] + [file, Path(file.name), HERE / file.name]
+    file = next((p for p in places if p.is_file()), None)
+    if file is None:
+        print("the subject's file is at none of", *map(str, places), "- give its path as the argument", file=sys.stderr)
+        sys.exit(2)
     sys.path += [str(file.parent), "."]
     spec = importlib.util.spec_from_file_location("subject_file", file)
     module = sys.modules["subject_file"] = importlib.util.module_from_spec(spec)
@@ -113,5 +118,5 @@ HERE = Path(__file__).resolve().parent
 {inputs}  # what the check found; it searches again below
 
 if __name__ == "__main__":
-    sys.exit(rerun({subject}, check={check!r}, mode={mode!r}, seed={seed!r}, budget={budget!r}, share={share!r}))
+    sys.exit(rerun({subject}, places=sys.argv[1:], check={check!r}, mode={mode!r}, seed={seed!r}, budget={budget!r}, share={share!r}))
 '''

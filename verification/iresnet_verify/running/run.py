@@ -80,7 +80,7 @@ def run_check(
         modes = subject_modes(subject)
         item = Planned(item, modes if item.modes else modes[-1:], alpha / len(modes) if item.statistical else 0.0)
     limits = BUDGETS[budget] if isinstance(budget, str) else budget
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     outcomes = [(mode, _run_mode(prepared, item, mode, seed, limits)) for mode in item.modes]
     mode, worst = max(reversed(outcomes), key=lambda pair: SEVERITY.index(_severity(pair[1])))
     evidence, message = dict(worst.evidence), worst.message
@@ -96,7 +96,8 @@ def run_check(
     return CheckResult(
         id=check.id, family=check.family, status=worst.status, claim=check.claim, reference=check.reference,
         kind=check.kind, message=message, evidence=evidence, tolerance=worst.tolerance, oracle=worst.oracle,
-        expected=subject.expected_failures.get(check.id), seconds=time.perf_counter() - started, mode=mode,
+        expected=subject.expected_failures.get(check.id), seconds=time.perf_counter() - started,
+        cpu_seconds=time.process_time() - worked, mode=mode,
         curves=worst.curves, counterexample=worst.counterexample, because_of=worst.because_of,
     )
 

@@ -25,7 +25,7 @@ from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.diagnosis.diagnose import attribute, failures
-from iresnet_verify.reproduction.file_names import slug
+from iresnet_verify.report.names import slug
 from iresnet_verify.running.description import add_conventions
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import Origin

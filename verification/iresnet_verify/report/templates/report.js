@@ -10,6 +10,8 @@
   addEventListener("error", (event) => { root.dataset.problem = event.message; });
 
   const checks = $(".check"), subjects = $(".subject"), tools = document.getElementById("tools");
+  for (const check of checks) check.dataset.family ??= check.querySelector("h3").textContent.split(".")[0];
+  const first = new Map(checks.map((c, i) => [c, i]));
   const text = new Map(checks.map((c) => [c, c.textContent.toLowerCase()]));
   const names = new Map(subjects.map((s) => [s, s.querySelector("h2").textContent.toLowerCase()]));
   const chosen = new Set();
@@ -66,7 +68,7 @@
   function sort() {
     const by = { urgency: () => 0, family: (a, b) => a.dataset.family.localeCompare(b.dataset.family), time: (a, b) => b.dataset.seconds - a.dataset.seconds };
     for (const list of $(".list")) {
-      list.append(...$(".check", list).sort((a, b) => by[order.value](a, b) || a.dataset.order - b.dataset.order));
+      list.append(...$(".check", list).sort((a, b) => by[order.value](a, b) || first.get(a) - first.get(b)));
     }
   }
 
@@ -101,7 +103,7 @@
 
   // A link to a check shows it, whatever the filters say; a cell of the overview filters by its family.
   function reveal() {
-    const target = document.getElementById(location.hash.slice(1));
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target || !target.matches(".check, .subject")) return;
     if (target.hidden || target.closest(".subject").hidden) clear();
     if (target.matches(".check")) target.open = true;
@@ -111,7 +113,30 @@
   for (const link of $(".matrix a.cell")) {
     link.addEventListener("click", () => { clear(); family.value = link.dataset.family; show(); setTimeout(reveal); });
   }
-  for (const link of $('a[href^="#s"]:not(.cell)')) link.addEventListener("click", () => setTimeout(reveal));
+  for (const link of $('main a[href^="#"]:not(.cell), .causes a')) link.addEventListener("click", () => setTimeout(reveal));
+
+  // Commands and links can be copied; without permission for the clipboard the text is selected instead.
+  async function copy(button, what, element) {
+    try {
+      await navigator.clipboard.writeText(what);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(element);
+      button.textContent = "Selected: press Ctrl+C";
+    }
+    setTimeout(() => { button.textContent = button.title; }, 2500);
+  }
+  function copies(element, what, title) {
+    const button = make("button", { type: "button", className: "copy", title }, title);
+    button.addEventListener("click", () => copy(button, what(), element));
+    element.after(button);
+  }
+  for (const code of $(".reproduce code")) copies(code, () => code.textContent, "Copy the command");
+  for (const check of checks) {
+    const here = make("a", { className: "here", href: `#${encodeURIComponent(check.id)}` }, "Link to this result");
+    check.querySelector(".body").append(make("p", { className: "reproduce" }, here));
+    copies(here, () => here.href, "Copy the link");
+  }
 
   // Paper has no triangle to click on: everything opens but what passed or was skipped.
   let closed = [];

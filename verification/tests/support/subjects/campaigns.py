@@ -104,7 +104,7 @@ def answer(unit: Unit, problem: str = "", exit: int = 0) -> dict[str, Any]:
 def timeless(value: Any) -> Any:
     """A report without what differs between two equal runs: seconds, and where reproductions lie."""
     if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "reproduce")}
+        return {k: timeless(v) for k, v in value.items() if k not in ("seconds", "cpu_seconds", "reproduce")}
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 

@@ -32,8 +32,12 @@ from sample_reports import (
     undecided,
 )
 
+from iresnet_verify import catalogue
+from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.outcome import Status
-from iresnet_verify.report.html import prose, render, write
+from iresnet_verify.check.result import CheckResult
+from iresnet_verify.report.html import anchors, prose, render, write
+from iresnet_verify.report.names import slug
 from iresnet_verify.report.text import STATES, count, number, overall, seconds_text, state, value_text, verdict
 
 VOID = {"meta", "link", "input", "br"}
@@ -82,7 +86,7 @@ def test_every_result_is_on_the_page_and_urgent_ones_come_first_and_open(page: t
     checks = page[1].all("details", "check")
     assert len(checks) == sum(len(r.checks) for r in gallery())
     keys = [s.key for s in STATES]
-    first = [c["data-state"] for c in checks if c["id"].startswith("s1-")]
+    first = [c["data-state"] for c in checks if c["id"].startswith(f"{anchors(gallery())[0]}.")]
     assert first == sorted(first, key=keys.index)
     assert set(first) == set(keys)
     assert {c["data-state"] for c in checks if "open" in c} == {"failed", "unexpected", "error"}
@@ -117,6 +121,42 @@ def test_links_inside_the_page_lead_somewhere_and_ids_are_unique(page: tuple[str
     named = [a[k] for _, a in page[1].elements for k in ("aria-labelledby", "aria-describedby") if k in a]
     inside = [a["href"][1:] for a in page[1].all("a") if a["href"].startswith("#")]
     assert {i for n in named for i in n.split()} | set(inside) <= set(ids)
+
+
+def test_anchors_are_names_and_stay_when_other_subjects_and_checks_come_and_go() -> None:
+    def ids(*reports: AuditResult) -> set[str]:
+        return {a["id"] for a in Page(render(reports, Path("r.html"))).all("details", "check")}
+
+    one, other = passing(), failing()
+    alone = ids(one)
+    assert alone == {f"{slug(str(one.subject['name']))}.{c.id}" for c in one.checks}
+    assert alone <= ids(other, one)
+    assert ids(replace(one, checks=one.checks[::3])) <= alone
+    assert len(ids(one, one)) == 2 * len(alone)
+
+
+def test_a_subject_takes_at_most_100_kilobytes() -> None:
+    """The whole catalogue with messages and evidence of ordinary length; what two pages share does not count."""
+    more: dict[str, Any] = {"message": "x" * 60, "mode": "eval", "tolerance": "x" * 60, "oracle": "x" * 50,
+                            "evidence": {f"largest error {k}": 1.234e-7 for k in range(5)}}
+    statuses: tuple[Status, ...] = ("passed", "skipped", "passed")
+    checks = [CheckResult(c.id, c.family, statuses[i % 3], c.claim, c.reference, c.kind, **more)
+              for i, c in enumerate(catalogue.load().values())]
+
+    def page(*names: str) -> int:
+        reports = [replace(passing(), subject={**passing().subject, "name": n}, checks=checks) for n in names]
+        return len(render(reports, Path("r.html")).encode())
+
+    assert page("a flow of ordinary length", "another flow of that length") - page("a flow of ordinary length") <= 100_000
+
+
+def test_wall_time_and_cpu_time_are_told_apart() -> None:
+    checks = [replace(result("inverse.a", "failed"), seconds=70.0, cpu_seconds=65.0),
+              replace(result("logdet.a", "failed"), seconds=30.0, cpu_seconds=25.0)]
+    text = " ".join("".join(Page(render([replace(passing(), checks=checks, seconds=200.0)], Path("r.html"))).text).split())
+    assert "Wall time3 min 20 s" in text.replace(" 3 min", "3 min")
+    assert "1 min 10 s, of which CPU 1 min 5 s" in text
+    assert re.search(r"CPU time of the checks ?1 min 30 s", text)
 
 
 def test_nothing_on_the_page_points_outside_it(page: tuple[str, Page]) -> None:
@@ -239,12 +279,14 @@ set(order, "urgency"); say.urgent = document.querySelector(".subject .check h3")
 press("#tools button:not([aria-pressed])"); say.closed = document.querySelectorAll(".check:not([open])").length;
 document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "/", bubbles: true })); say.focus = document.activeElement === box;
 press('.matrix a.cell[data-family="parity"]'); say.cell = seen();
-press("#s1 .findings li:last-child a");
+press(".subject .findings li:last-child a");
 await new Promise((done) => setTimeout(done, 200));
-const target = document.querySelector(location.hash);
+const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
 say.open = target.open;
 say.unhidden = seen();
 say.below = target.getBoundingClientRect().top >= document.getElementById("tools").getBoundingClientRect().bottom;
+say.copies = document.querySelectorAll(".reproduce code + .copy").length;
+say.links = [...document.querySelectorAll(".check")].filter((c) => decodeURIComponent(c.querySelector(".here").hash) !== "#" + c.id).length;
 say.problem = document.documentElement.dataset.problem ?? null;
 document.body.dataset.probe = JSON.stringify(say);
 """
@@ -299,5 +341,6 @@ def test_filters_search_and_sorting_work_in_a_browser(chromium: str, tmp_path: P
     assert json.loads(html.unescape(found[1])) == {
         "all": total, "declared": 2, "both": 63, "family": 1, "tally": f"1 of {total} checks", "cleared": total,
         "search": 1, "none": 0, "slowest": "estimator.unbiased", "urgent": "inverse.recovers-input", "closed": 0,
-        "focus": True, "cell": 6, "open": True, "unhidden": total, "below": True, "problem": None,
+        "focus": True, "cell": 6, "open": True, "unhidden": total, "below": True, "problem": None, "links": 0,
+        "copies": sum(c.reproduce is not None for r in gallery() for c in r.checks),
     }

@@ -41,7 +41,12 @@ def make():
     )
 """
 FAILED = CheckResult("inverse.recovers-input", "inverse", "failed", 'claim with """ and \\', "ref", "search", "message")
-WITHOUT_LIBRARY = "import runpy, sys; sys.modules['iresnet_verify'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+WITHOUT_LIBRARY = """
+import runpy, sys
+sys.modules['iresnet_verify'] = None
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
 
 
 def largest_error(calls: Any, x: Any, bound: float) -> tuple[float, float]:
@@ -68,9 +73,9 @@ def write(folder: Path, measure: Callable[..., Any] | None, inputs: dict[str, An
     return reproduce.write(result, audited, folder / "reproduce")
 
 
-def execute(script: Path, *, library: bool = True) -> tuple[int, str]:
-    command = [str(script)] if library else ["-c", WITHOUT_LIBRARY, str(script)]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env=os.environ)
+def execute(script: Path, *arguments: Path, library: bool = True, cwd: Path | None = None) -> tuple[int, str]:
+    command = [str(script), *map(str, arguments)] if library else ["-c", WITHOUT_LIBRARY, str(script)]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env=os.environ, cwd=cwd)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -88,6 +93,26 @@ def test_the_script_fails_until_the_subject_is_repaired_and_needs_no_library(tmp
     code, text = execute(script, library=False)
     assert code == 0, text
     assert "holds" in text
+
+
+@pytest.mark.parametrize("measure", [largest_error, None])
+def test_the_script_runs_from_anywhere_and_says_what_it_misses(tmp_path: Path, measure: Callable[..., Any] | None) -> None:
+    """In any folder; moved together with the subject; moved alone it asks for the subject's file and takes its place."""
+    home, other, elsewhere = (tmp_path / name for name in ("home", "moved", "elsewhere"))
+    for folder in (home, elsewhere):
+        folder.mkdir()
+    script = write(home, measure, {"x": np.ones((2, 3)), "bound": 0.1})
+    assert execute(script, cwd=elsewhere)[0] == 1
+    home.rename(other)
+    script = other / script.relative_to(home)
+    assert execute(script, cwd=elsewhere)[0] == 1
+    (other / "subject.py").rename(elsewhere / "given.py")
+    code, said = execute(script, cwd=tmp_path)
+    assert code == 2
+    assert "Traceback" not in said
+    assert "subject.py" in said
+    assert "give its path as the argument" in said
+    assert execute(script, elsewhere / "given.py", cwd=tmp_path)[0] == 1
 
 
 def test_the_script_sees_the_subject_that_was_audited(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Names of the folder and files that reproductions are written to."""
+"""Names of the folder and files that reproductions are written to, and of anchors."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ def folder_beside(path: Path) -> Path:
 
 
 def slug(name: str) -> str:
-    """A name as part of a file name."""
+    """A name as part of a file name or an anchor."""
     return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:60] or "subject"
