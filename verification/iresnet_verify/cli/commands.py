@@ -270,6 +270,36 @@ def parity(backends: tuple[str, ...], seed: int, json_path: Path | None) -> int:
 
 
 @main.command()
+@click.option("--json", "json_path", type=FILE, help="Write the vectors as JSON.")
+@click.option("--npz", "npz_path", type=FILE, help="Write the vectors as NumPy arrays.")
+def golden(json_path: Path | None, npz_path: Path | None) -> int:
+    """Write the golden vectors: networks with the numbers of a right implementation, for ports in any language."""
+    from iresnet_verify.golden import file
+
+    if not json_path and not npz_path:
+        raise click.UsageError("expected a file to write, got none; try --json vectors.json")
+    if json_path:
+        json_path.write_text(file.text(), encoding="utf-8")
+    if npz_path:
+        file.write_npz(npz_path)
+    return PASSED
+
+
+@main.command()
+@click.argument("answers", metavar="ANSWERS.json", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def compare(answers: Path) -> int:
+    """Compare ANSWERS.json with the golden vectors and say which formula is off. Exits 1 if a number is wrong."""
+    from iresnet_verify.golden import comparison
+
+    try:
+        found = comparison.compare(comparison.load(answers))
+    except comparison.AnswerError as error:
+        raise click.UsageError(str(error)) from error
+    terminal.golden_table(found)
+    return PASSED if all(c.right for c in found) else FAILED
+
+
+@main.command()
 @click.argument("patterns", nargs=-1)
 @click.option("--json", "json_path", type=FILE, help="Write the kill matrix as JSON.")
 @click.option("--markdown", "markdown_path", type=FILE,

@@ -25,6 +25,7 @@ from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.registry import FAMILIES, Check
 from iresnet_verify.check.result import CheckResult
+from iresnet_verify.golden.comparison import Compared
 from iresnet_verify.report.text import (
     BY_KEY,
     STATES,
@@ -121,6 +122,23 @@ def catalogue_table(checks: Sequence[Check], console: Console | None = None) -> 
         table.add_row(Text.assemble((check.id, "bold"), (f"\n{check.kind}{needs}", "dim")), about, end_section=True)
     console.print(table)
     console.print(f"{len(checks)} checks")
+
+
+def golden_table(found: Sequence[Compared], console: Console | None = None) -> None:
+    """Print what is wrong in answers to the golden vectors, and how much is right."""
+    console = console or Console()
+    wrong = [c for c in found if not c.right]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("case", overflow="fold")
+    table.add_column("quantity", overflow="fold")
+    table.add_column("error/allowed", justify="right", no_wrap=True)
+    table.add_column("which are the numbers of", overflow="fold")
+    for c in wrong:
+        table.add_row(c.case, c.quantity, f"{c.error:.1e}", c.formula or "no mistake that is known here")
+    if wrong:
+        console.print(table)
+    cases = len({c.case for c in found})
+    console.print(f"{len(found) - len(wrong)} of {len(found)} quantities of {cases} {'case' if cases == 1 else 'cases'} are right")
 
 
 def _results(report: AuditResult, width: int) -> Table:
