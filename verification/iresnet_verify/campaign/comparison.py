@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iresnet_verify.campaign.tally import Cell, Row, Tally
+from iresnet_verify.campaign.tally import Cell, Tally, named
 from iresnet_verify.report.baseline import GROWTH
 from iresnet_verify.report.text import number
 
@@ -49,13 +49,9 @@ def compare(before: Tally, after: Tally) -> list[Change]:
         row_now, b = new.get(key, (row, None))
         kind = _kind(a, b)
         if kind and row_now is not None:
-            found.append(Change(kind, _named(row_now), key[2], a, b))
+            found.append(Change(kind, named(row_now), key[2], a, b))
     order = ("broke", "new", "worse", "gone", "better", "fixed")
     return sorted(found, key=lambda c: (order.index(c.kind), c.subject, c.check))
-
-
-def _named(row: Row) -> str:
-    return row.title if row.name in ("", row.title) else f"{row.title} ({row.name})"
 
 
 def _kind(a: Cell | None, b: Cell | None) -> str:

@@ -65,10 +65,8 @@ class Row:
     name: str
     cells: dict[str, Cell] = field(default_factory=dict)
     seeds: int = 0
-    causes: dict[tuple[str, str], int] = field(default_factory=dict)
-    """(cause, sentence) and on how many seeds."""
-    examples: dict[tuple[str, str], int] = field(default_factory=dict)
-    """A result that shows the cause."""
+    causes: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    """(cause, sentence, the check that shows it) and on how many seeds. Of sentences that differ in numbers the first one stands."""
 
     @property
     def failing(self) -> int:
@@ -152,9 +150,8 @@ class _Counting:
             for check in audit.checks:
                 _count(row.cells.setdefault(check.id, Cell()), check, member.unit, result, fresh)
             for cause in audit.causes:
-                key = cause.name, cause.wrong
-                row.causes[key] = row.causes.get(key, 0) + 1
-                row.examples.setdefault(key, result.id)
+                first = next((k for k in row.causes if (k[0], k[2]) == (cause.name, cause.check)), (cause.name, cause.wrong, cause.check))
+                row.causes[first] = row.causes.get(first, 0) + 1
 
     def _repeated(self, member: Member) -> None:
         for audit in member.result.summary.audits if member.result.complete else ():
@@ -214,11 +211,15 @@ def failing(t: Tally) -> list[tuple[Row, str, Cell]]:
     return [(r, c, cell) for r in t.rows for c, cell in r.cells.items() if cell.root]
 
 
+def named(row: Row) -> str:
+    """A subject for people: what its factory is called with, and its own name."""
+    return row.title if row.name in ("", row.title) else f"{row.title} ({row.name})"
+
+
 def said(row: Row, check: str, cell: Cell) -> str:
     """One failure in one line: its rate, its interval, its size, and what fresh seeds say."""
     low, high = cell.interval
-    name = row.title if row.name in ("", row.title) else f"{row.title} ({row.name})"
-    text = f"{name}: {check}: {cell.failures} of {cell.trials} seeds, rate in [{low:.2g}, {high:.2g}]"
+    text = f"{named(row)}: {check}: {cell.failures} of {cell.trials} seeds, rate in [{low:.2g}, {high:.2g}]"
     text += f", size {cell.size:.2g}" if cell.size is not None else ""
     if cell.again[1]:
         text += f"; again with {cell.again[0]} of {cell.again[1]} fresh seeds"

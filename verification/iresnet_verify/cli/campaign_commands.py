@@ -1,4 +1,4 @@
-"""`iresnet-verify campaign`: run, status, show, diff, export. Without a name of one of these it is run."""
+"""`iresnet-verify campaign`: run, status, show, report, diff, export. Without a name of one of these it is run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from iresnet_verify.subject.errors import SubjectError
 FOLDER = click.Path(file_okay=False, path_type=Path)
 READ = click.Path(exists=True, dir_okay=False, path_type=Path)
 SHOWN = 20
-"""Failures that the terminal shows."""
+"""Failures that the terminal shows; the page has more."""
 
 
 class RunByDefault(click.Group):
@@ -130,7 +130,7 @@ def _say(store: Any, number: int) -> None:
     for row, check, cell in found[:SHOWN]:
         click.echo(legal(numbers.said(row, check, cell)))
     if len(found) > SHOWN:
-        click.echo(f"and {len(found) - SHOWN} more: iresnet-verify campaign show")
+        click.echo(f"and {len(found) - SHOWN} more: iresnet-verify campaign report")
     for text in numbers.sentences(t):
         click.echo(text)
 
@@ -207,6 +207,19 @@ def _evidence(body: Mapping[str, Any], name: str, check: str, seed: int) -> str:
     evidence = "; ".join(f"{k} = {value_text(v)}" for k, v in c["evidence"].items())
     lines = [f"  seed {seed}: {c['message']}", f"    evidence: {evidence}"]
     return "\n".join([*lines, *([f"    reproduce: python {c['reproduce']}"] if c["reproduce"] else [])])
+
+
+@campaign.command()
+@click.argument("place")
+@click.option("--html", "path", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Where the page goes.")
+def report(place: str, path: Path) -> int:
+    """Write one HTML page: subjects × checks, rates, causes, evidence, and how runs compare."""
+    from iresnet_verify.campaign import page
+
+    with _run_of(place) as (store, number):
+        page.write(store, number, path)
+    click.echo(f"written: {path}")
+    return PASSED
 
 
 @campaign.command()

@@ -143,11 +143,7 @@ def render(reports: Sequence[AuditResult], path: Path) -> str:
     numbers = itertools.count(1)
     subjects = [_subject(r, anchor, path, numbers) for r, anchor in zip(reports, anchors(reports), strict=True)]
     families = sorted({c.result.family for s in subjects for c in s.checks}, key=_family_rank)
-    environment = Environment(
-        loader=PackageLoader("iresnet_verify.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(prose=prose, value=value_text, seconds=seconds_text, plural=plural)
+    environment = templates()
     source = environment.loader
     assert source is not None
     style, script = (source.get_source(environment, f"report.{kind}")[0] for kind in ("css", "js"))
@@ -157,7 +153,7 @@ def render(reports: Sequence[AuditResult], path: Path) -> str:
     return environment.get_template("report.html.j2").render(
         title=_title(subjects), subjects=subjects, families=families, states=STATES, totals=totals,
         headline=_headline(subjects), style=Markup(style), script=Markup(script),
-        style_hash=_sha256(style), script_hash=_sha256(script),
+        style_hash=source_hash(style), script_hash=source_hash(script),
         environment=list(reports[0].environment.items()) if shared else [], shared=shared,
         settings=_settings(reports), kinds=KINDS, seconds=sum(r.seconds for r in reports),
         cpu_seconds=sum(r.cpu_seconds for r in reports),
@@ -174,13 +170,24 @@ def anchors(reports: Sequence[AuditResult]) -> list[str]:
     return taken
 
 
+def templates() -> Environment:
+    """The templates of pages: every text is escaped, an unknown name is an error."""
+    environment = Environment(
+        loader=PackageLoader("iresnet_verify.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(prose=prose, value=value_text, seconds=seconds_text, plural=plural)
+    return environment
+
+
 def prose(text: str) -> Markup:
     """Escaped text in which `backquoted` parts are code."""
     parts = re.split(r"`([^`\n]+)`", text)
     return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
-def _sha256(text: str) -> str:
+def source_hash(text: str) -> str:
+    """The SHA-256 of a style or script, as a content security policy names it."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 

@@ -94,7 +94,7 @@ def test_rates_are_exact_and_equal_contents_are_one_trial(tmp_path: Path) -> Non
     assert (t.alike, cell.trials, cell.failures, cell.counts) == (2, 7, 1, {"failed": 1, "passed": 8})
     assert cell.interval == clopper_pearson(1, 7)
     assert "2 results repeat the content of another seed's" in " ".join(sentences(t))
-    assert list(t.rows[0].causes.items()) == [(("sign", "The sign is wrong."), 1)]
+    assert list(t.rows[0].causes.items()) == [(("sign", "The sign is wrong.", "inverse.a"), 1)]
 
 
 def test_e_values_are_multiplied_by_those_of_fresh_seeds_and_judged_together(tmp_path: Path) -> None:
