@@ -143,11 +143,21 @@ def forward_parameters(ctx: Context) -> Outcome:
     y = ctx.f.forward(x, seed=seed).astype(np.float64)
     u = ctx.u if moved is None else 2.0**-53
     floor = (2.0 * u + ctx.accuracy) * float(np.sqrt(np.square(y * c).sum()))
+    blur = 0.0 if moved is None or found is None else _rounding_of_gradients(ctx, x, c, seed, found[1])
     unseen = next(iter(ctx.subject.module.buffers()), None) is not None
     return compare_directions(
-        along_directions(ctx, named, gradients, number, floor, moved, guard), what="c·F", moves_by_itself=unseen,
+        along_directions(ctx, named, gradients, number, floor, moved, guard, blur), what="c·F", moves_by_itself=unseen,
         counterexample=lambda at: Counterexample({"x": x}),
     )
+
+
+def _rounding_of_gradients(ctx: Context, x: HostArray, c: HostArray, seed: int, gradients: list[Any]) -> float:
+    """Bound ‖δθ̄‖₂ of one backward pass: 64·u·‖θ̄‖, and 8 changes under a move of x by 4u, which sees what is lost to cancellation."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=x.shape)
+    moved = _backward(ctx, (x.astype(np.float64) * (1 + 4 * ctx.u * signs)).astype(x.dtype), c, seed)
+    pairs = [(g, h) for g, h in zip(gradients, [] if moved is None else moved[1], strict=False) if g is not None and h is not None]
+    size, change = (float(sum(t.double().square().sum() for t in ts)) ** 0.5 for ts in ([g for g, _ in pairs], [g - h for g, h in pairs]))
+    return 64.0 * ctx.u * size + 8.0 * change
 
 
 def _by_jax(ctx: Context, x: HostArray, c: HostArray) -> Outcome:

@@ -39,6 +39,8 @@ class Along:
 
     backward: float
     slope: Slope
+    rounded: float = 0.0
+    """What the backward pass may lose to rounding where the differences are those of a wider dtype."""
 
     @property
     def gap(self) -> float:
@@ -49,17 +51,18 @@ class Along:
     @property
     def bound(self) -> float:
         """How far they may lie apart."""
-        return 4.0 * self.slope.error + 0.5 * self.slope.kink
+        return 4.0 * self.slope.error + 0.5 * self.slope.kink + self.rounded
 
 
 def along_directions(
     ctx: Context, named: Sequence[tuple[str, Any]], gradients: Sequence[Any], number: Callable[[], float], floor: float,
-    moved: Sequence[Any] | None = None, guard: Callable[[], AbstractContextManager[None]] | None = None,
+    moved: Sequence[Any] | None = None, guard: Callable[[], AbstractContextManager[None]] | None = None, blur: float = 0.0,
 ) -> list[Along]:
     """Compare the gradients of `number`() with its differences as the parameters move.
 
     `named` are the subject's parameters. `moved`, the parameters that move (those of its float64 copy, say), and `guard`, which puts
-    them back, are by default the subject's own. `floor` is the least rounding of one value of the number.
+    them back, are by default the subject's own. `floor` is the least rounding of one value of the number, `blur` that of the
+    gradients in the 2-norm where they are of a narrower dtype than what moves.
     """
     import torch
 
@@ -83,7 +86,8 @@ def along_directions(
         u = torch.finfo(tensors[0].dtype).eps / 2
         noise = max(SAFE * rounding(value, 64.0 * u / LENGTH), floor)
         backward = sum(float((g.double().cpu() * d).sum()) for g, d in zip(owned, v, strict=True))
-        found.append(Along(backward, slope(value, 0.5, noise)))
+        length = float(sum(d.square().sum() for d in v)) ** 0.5
+        found.append(Along(backward, slope(value, 0.5, noise), blur * length))
     return found
 
 
@@ -108,7 +112,8 @@ def compare_directions(
         passed=lambda at: f"right to {at.largest:.2g} along {at.compared} directions",
         undecided=f"backward gives {first.backward:.6g}, differences {first.slope.value:.6g} ± {first.bound:.1g}: kinks, rounding, or "
         "vectors of a power iteration that move with the parameters",
-        tolerance="4·(error of the differences, rounding measured) + half the difference of one-sided derivatives",
+        tolerance="4·(error of the differences, rounding measured) + half the difference of one-sided derivatives + rounding of the pass "
+        "where the differences are those of a float64 copy",
         oracle="differences along random directions and along the gradient itself",
         evidence={"derivative": found[0].slope.value, "backward": found[0].backward, "directions": len(found)},
         counterexample=counterexample,

@@ -61,6 +61,32 @@ def test_differences_of_float32_are_as_sharp_as_they_can_be(seed: int) -> None:
     assert found.status == "failed", found.message
 
 
+class Scale(torch.nn.Module):
+    """x + a·tanh(x), its gradient with respect to a multiplied by `factor`."""
+
+    def __init__(self, seed: int, dtype: torch.dtype, factor: float) -> None:
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.rand(3, generator=torch.Generator().manual_seed(seed)).to(dtype))
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.factor * self.a + (1.0 - self.factor) * self.a.detach()
+        return x + a * torch.tanh(x)
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, "passed"), (1.001, "failed")])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_backward_pass_in_float32_is_judged_by_the_rounding_of_float32(seed: int, factor: float, status: str) -> None:
+    """Its differences are those of a float64 copy, a million times sharper; a thousandth too much is still seen."""
+
+    def built(dtype: str | None = None, device: str | None = None) -> Subject:
+        net = Scale(seed, getattr(torch, dtype or "float32"), factor)
+        return Subject(name="narrow", event_shape=(3,), forward=net, module=net, dtype=dtype or "float32", fresh=built)
+
+    found = one(built(), "gradient.forward", seed=seed)
+    assert found.status == status, found.message
+
+
 def test_the_rows_of_a_comparison_grow_with_the_budget() -> None:
     rows = {b: audit(subject(d=2), budget=b, select=["gradient.log-det"]).checks[0].evidence["rows"] for b in ("quick", "standard")}
     assert rows == {"quick": 4, "standard": 8}
