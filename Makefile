@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help audit gallery test test-adapters test-gpu test-thorough examples examples-full bench lint tables clean
+.PHONY: help audit gallery test test-adapters test-gpu test-thorough examples examples-full bench docs lint tables clean
 help:
 	@echo 'make audit                            audit the gallery of real subjects; writes reports/'
 	@echo 'make audit SUBJECT=file.py:factory    audit your own network; writes reports/'
@@ -23,6 +23,7 @@ help:
 	@echo "make examples                         the paper's tasks on real data, trained without autodiff; writes reports/examples/"
 	@echo 'make examples-full                    the same over three seeds and with longer budgets: hours'
 	@echo 'make bench                            speed beside what people use today, as ratios'
+	@echo 'make docs                             the site: reports/site/index.html'
 	@echo 'make lint                             ruff, mypy --strict and pyright'
 	@echo 'make tables                           write docs/checks.md from the catalogue'
 	@echo 'make clean                            remove .venv, reports and caches'
@@ -36,9 +37,9 @@ $(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,campaign,parquet,gallery,examples]' \
+	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,campaign,parquet,gallery,examples,docs]' \
 		clarabel pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy basedpyright
-	@touch $@ $(VENV)/.installed-audit $(VENV)/.installed-examples
+	@touch $@ $(VENV)/.installed-audit $(VENV)/.installed-examples $(VENV)/.installed-docs
 
 ifdef SUBJECT
 audit: $(VENV)/.installed-audit
@@ -120,6 +121,16 @@ examples-full: $(VENV)/.installed-examples
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet
 	$(BIN)/python benchmarks/bench_inverse.py
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[torch,verify,docs]'
+	@touch $@
+
+# Offline: no page asks another host for anything, and a warning (a link that leads nowhere, a name that is not found) is an error.
+docs: $(VENV)/.installed-docs
+	rm -rf reports/site
+	$(BIN)/python -m sphinx --builder html --fresh-env --fail-on-warning --keep-going --quiet docs reports/site
+	@echo 'written: reports/site/index.html'
 
 clean:
 	rm -rf $(VENV) $(ADAPTERS) reports build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage

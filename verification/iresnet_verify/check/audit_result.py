@@ -18,11 +18,17 @@ class AuditResult:
     subject: Mapping[str, Any]
     """Name, event_shape, framework, dtype, device, claims, origin, and the conventions that were found."""
     environment: Mapping[str, str]
+    """Versions and machine, as far as they may change a result."""
     seed: int
+    """Equal seeds, equal audits."""
     alpha: float
+    """The probability that any statistical check fails a correct subject."""
     budget: str
+    """"quick", "standard" or "thorough"."""
     checks: Sequence[CheckResult]
+    """One result for each check that was planned, in the order of the catalogue."""
     seconds: float = 0.0
+    """What the audit took, in seconds of the wall clock."""
     findings: Sequence[Finding] = ()
     """The causes of what failed, the first one first."""
     origin: object = field(default=None, compare=False, repr=False)

@@ -15,8 +15,11 @@ class Finding:
     cause: str
     """The name of the hypothesis; the id of a check whose claim names one mistake; or `UNEXPLAINED`."""
     wrong: str
+    """What is wrong, in one sentence."""
     sure: str
+    """How sure that is: what it predicts, and how many rivals do not."""
     change: str
+    """What to change."""
     check: str
     """The failed check under which the others are folded."""
     follows: tuple[str, ...] = ()

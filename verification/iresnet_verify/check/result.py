@@ -16,15 +16,25 @@ class CheckResult:
     """One check on one subject, over all modes it ran in (the worst mode decides the status)."""
 
     id: str
+    """`family.claim`, stable once released."""
     family: str
+    """The part of the id before the dot."""
     status: Status
+    """"passed", "failed", "inconclusive", "skipped" or "error"."""
     claim: str
+    """The statement that was tested, with its equation."""
     reference: str
+    """Paper and equation, or the promise that the claim restates."""
     kind: str
+    """"proof", "equivalence" or "search": what a pass means."""
     message: str = ""
+    """What was found, in one sentence: expected, got, what to try."""
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers by name; `compared` is how many values were compared."""
     tolerance: str = ""
+    """The bound and its derivation."""
     oracle: str = ""
+    """Where the truth came from."""
     expected: str | None = None
     """The declared reason, where this check is an expected failure."""
     reproduce: str | None = None
@@ -32,12 +42,13 @@ class CheckResult:
     because_of: str | None = None
     """The check whose finding this result follows from."""
     seconds: float = 0.0
-    """Of the wall clock."""
+    """Of the wall clock, over all modes."""
     cpu_seconds: float = 0.0
     """Of the processor, all threads together."""
     mode: str | None = None
     """The mode in which the reported outcome was seen."""
     curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Plots of the HTML page: name -> {"kind": …, "x": […], "y": […]}."""
     counterexample: Counterexample | None = None
 
     @property

@@ -25,6 +25,10 @@ MODULES = sorted(
 )
 
 
+SLOW = {"audit/recipes-jax.md"}
+"""Pages whose blocks take long, or need packages that are not in every environment."""
+
+
 class Examples(doctest.DocTestFinder):
     """Finds the examples of decorated functions too: they are known by the module of what is wrapped."""
 
@@ -51,6 +55,53 @@ def test_the_page_of_the_checks_is_the_catalogue() -> None:
 
     page = markdown(list(catalogue.load().values()))
     assert (ROOT / "docs/checks.md").read_text(encoding="utf-8") == page, "run: make tables"
+
+
+PAGES = [
+    pytest.param(path, id=name, marks=[pytest.mark.thorough] if name in SLOW else [])
+    for path in sorted((ROOT / "docs").rglob("*.md"))
+    if "```python" in path.read_text("utf-8")
+    for name in [path.relative_to(ROOT / "docs").as_posix()]
+]
+BLOCK = re.compile(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", re.S)
+"""A block of Python and, where a block of text follows at once, what it prints: `...` stands for anything."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_blocks_of_a_page_run_and_print_what_it_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One after another in one namespace, as a reader types them; one that begins with `# name.py` is that file too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names: dict[str, Any] = {"__name__": page.stem}
+    declared: list[Any] = [None]
+    loaded = set(sys.modules)
+    try:
+        for code, printed in BLOCK.findall(page.read_text("utf-8")):
+            for package in re.findall(r"^(?:import|from) (equinox|flax)\b", code, re.M):
+                pytest.importorskip(package)
+            if file := re.match(r"# (\w+\.py)\n", code):
+                (tmp_path / file.group(1)).write_text(code, encoding="utf-8")
+            exec(compile(code, str(page), "exec", dont_inherit=True), names)
+            out = capsys.readouterr().out
+            same = doctest.OutputChecker().check_output(printed, out, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+            assert same or not printed, f"it prints:\n{out}"
+            if names.get("factory") not in declared:
+                declared.append(names["factory"])
+                _check_recipe(names["factory"])
+    finally:
+        for name in {path.stem for path in tmp_path.glob("*.py")} - loaded:
+            sys.modules.pop(name, None)
+
+
+def _check_recipe(factory: Any) -> None:
+    """A subject that a page declares can be read, and what it says of its inverse and log-det holds."""
+    from iresnet_verify import audit
+
+    report = audit(factory(), budget="quick", select=["hygiene.readable", "inverse.recovers-input", "logdet.matches-determinant"])
+    assert {c.status for c in report.checks} <= {"passed", "skipped"}, [(c.id, c.status, c.message) for c in report.checks]
+    assert any(c.status == "passed" and c.id != "hygiene.readable" for c in report.checks)
 
 
 def test_readme_python_runs(
