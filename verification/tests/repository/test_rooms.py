@@ -18,7 +18,7 @@ ROOMS = {
     "iresnet_ref": """errors arrays rounding probes jacobian norms layers error_analysis normalisation branches block
                       inversion log_determinant gradient flows training""",
     "iresnet_verify": """statistics measurements subject adapters machine oracle randomness check expectation report catalogue
-                         running diagnosis reproduction workers api pytest_plugin mutants campaign golden cli __main__""",
+                         running diagnosis reproduction workers api pytest_plugin mutants campaign golden strategies cli __main__""",
 }
 """The rooms of each package in the order in which they may import. The face of a package may import everything."""
 PLACES = {
