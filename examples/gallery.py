@@ -1,5 +1,6 @@
 """The gallery: audit published packages, the reference and two controls, and hold the outcome against what is declared.
 
+Each subject is printed as it ends, and the page grows with it; reproductions are executed beside the audits.
 `make audit` runs this; `make gallery` runs it with `--published`, in an environment that has the packages of
 docs/gallery.md. It exits 0 exactly when everything is as declared: every failed check is in the subject's
 `expected_failures`, every declared failure was found again and its reproduction, executed just now, still shows it,
@@ -10,32 +11,37 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import multiprocessing
 import os
-import subprocess
+import runpy
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import rich.console
-import rich.progress
 
 from iresnet_backends import available
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.cli.terminal import gallery_table
+from iresnet_verify.cli.terminal import COLOURS, gallery_table, progress_bar
 from iresnet_verify.report import html as report_html
 from iresnet_verify.report.json import write as write_json
+from iresnet_verify.report.text import overall, seconds_text, verdict
 from iresnet_verify.subject.loading import Origin
 from iresnet_verify.workers import isolated_audits as isolated
 from iresnet_verify.workers.worker import Job
 
 SUBJECTS = Path(__file__).resolve().parent / "subjects"
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
-GALLERY = (  # longest first, so that no worker is left with a long one at the end
+GALLERY = (  # a short one, so that there is soon something to see; then the longest first, so that none is left alone at the end
+    "reference.py:roulette",
     "normflows_flow.py:subject", "normflows_residual.py:block_64d", "normflows_residual.py:block_2d",
     "zuko_nsf.py:subject", "nflows_coupling.py:spline", "nflows_coupling.py:affine", "normflows_realnvp.py:subject",
-    "revtorch_block.py:subject", "plain_resnet.py:subject", "reference_module.py:subject", "reference.py:roulette",
+    "revtorch_block.py:subject", "plain_resnet.py:subject", "reference_module.py:subject",
 )
 PUBLISHED = tuple(
     f"published_{file}.py:{factory}" for file, factories in {
@@ -58,6 +64,8 @@ IN_PART = {
 NOT_FOR_THE_REFERENCE = ("precision", "jax", "array-api-strict:cpu", "array-api-strict:no_")
 """Left out: the 50-digit oracle, JAX (it compiles every operation for every shape), the strict device that hides mistakes of
 placement, and those without float64; the laws run on all of them."""
+START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+"""How processes start: forked from one that has imported what all of them need, where the system can."""
 STILL_WRONG = 1
 """Exit code of a reproduction whose violation is still there."""
 SECONDS = 300
@@ -76,17 +84,15 @@ def origins(published: bool = False) -> list[Origin]:
     return fixed + [Origin(str(SUBJECTS / "reference.py"), "subject", backend) for backend in backends]
 
 
-def audit(seed: int, budget: str, workers: int, folder: Path, published: bool = False) -> isolated.Audits:
-    """Audit all of them in worker processes, with a progress bar on a terminal."""
+def audit(
+    seed: int, budget: str, workers: int, folder: Path, published: bool = False,
+    ended: Callable[[AuditResult], None] | None = None,
+) -> isolated.Audits:
+    """Audit all of them in worker processes, forked from one that has imported torch, where the system can fork."""
     jobs = [Job(origin, seed=seed, budget=budget, select=_select(origin), load_seconds=CHECK_SECONDS, check_seconds=CHECK_SECONDS)
             for origin in origins(published)]
-    with rich.progress.Progress(console=rich.console.Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("auditing the gallery", total=None)
-
-        def step(progress: isolated.Progress) -> None:
-            bar.update(task, completed=progress.done, total=progress.planned, description=progress.subject)
-
-        return isolated.run(jobs, folder, workers=workers, progress=step)
+    with progress_bar() as step:
+        return isolated.run(jobs, folder, workers=workers, progress=step, start=START, ended=ended)
 
 
 def _select(origin: Origin) -> tuple[str, ...]:
@@ -106,32 +112,77 @@ def reproduce(check: CheckResult) -> str | None:
     """Execute the reproduction of a failed check: None if it still shows the violation, else what is wrong with it."""
     if check.reproduce is None or not Path(check.reproduce).exists():
         return "no reproduction was written"
-    try:
-        run = subprocess.run([sys.executable, check.reproduce], capture_output=True, text=True, timeout=SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return f"its reproduction did not end within {SECONDS} s"
-    if run.returncode == STILL_WRONG and "Traceback" not in run.stderr:
+    with tempfile.TemporaryDirectory() as folder:
+        said = Path(folder) / "said.txt"
+        context: Any = multiprocessing.get_context(START)
+        process = context.Process(target=execute, args=(check.reproduce, str(said)))
+        process.start()
+        process.join(SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            return f"its reproduction did not end within {SECONDS} s"
+        text = said.read_text("utf-8", "replace") if said.exists() else ""
+    if process.exitcode == STILL_WRONG and "Traceback" not in text:
         return None
-    last = (run.stderr or run.stdout).strip().splitlines()[-1:] or ["no output"]
-    return f"its reproduction exits with {run.returncode}, not {STILL_WRONG}: {last[0]}"
+    last = text.strip().splitlines()[-1:] or ["no output"]
+    return f"its reproduction exits with {process.exitcode}, not {STILL_WRONG}: {last[0]}"
 
 
-def surprises(audits: isolated.Audits, workers: int) -> list[str]:
-    """Everything that is not as declared, one sentence each."""
-    found = [str(error) for error in audits.errors]
-    for report in audits.reports:
-        for c in report.checks:
-            if c.status == "error" or c.unexpected:
-                what = "declared to fail, but passed" if c.status == "passed" else f"{c.status}: {c.message}"
-                found.append(f"{report.subject['name']}: {c.id} {what}")
-            elif c.expected is not None and c.status != "failed":
-                found.append(f"{report.subject['name']}: {c.id} declared to fail, but {c.status}: {c.message}")
-    failures = list(declared(audits.reports))
-    with ThreadPoolExecutor(workers) as pool:
-        for (report, c), wrong in zip(failures, pool.map(reproduce, [c for _, c in failures]), strict=True):
-            if wrong is not None:
-                found.append(f"{report.subject['name']}: {c.id} failed as declared, but {wrong}")
+def execute(script: str, said: str) -> None:
+    """What the process of a reproduction does: run the file as a program, its output and its errors in `said`."""
+    file = os.open(said, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = [script]
+    runpy.run_path(script, run_name="__main__")
+
+
+def surprises(report: AuditResult) -> list[str]:
+    """Everything of one subject that is not as declared, one sentence each; its reproductions are executed."""
+    found = []
+    for c in report.checks:
+        if c.status == "error" or c.unexpected:
+            what = "declared to fail, but passed" if c.status == "passed" else f"{c.status}: {c.message}"
+            found.append(f"{report.subject['name']}: {c.id} {what}")
+        elif c.expected is not None and c.status != "failed":
+            found.append(f"{report.subject['name']}: {c.id} declared to fail, but {c.status}: {c.message}")
+    for _, c in declared([report]):
+        wrong = reproduce(c)
+        if wrong is not None:
+            found.append(f"{report.subject['name']}: {c.id} failed as declared, but {wrong}")
     return found
+
+
+@dataclass
+class Show:
+    """Prints each subject as it ends, rewrites the page with those that have ended, and executes their reproductions, one after another."""
+
+    console: rich.console.Console
+    page: Path
+    ended: list[AuditResult] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    aside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    tasks: list[Future[None]] = field(default_factory=list)
+
+    def __call__(self, report: AuditResult) -> None:
+        """Print the line of a subject at once, and leave the rest to the thread aside."""
+        shown = overall(report)
+        line = f"{shown.glyph} {report.subject['name']}: {verdict(report)} ({seconds_text(report.seconds)})"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True, style=COLOURS[shown.key])
+        self.ended.append(report)
+        self.tasks.append(self.aside.submit(self._more, report, list(self.ended)))
+
+    def _more(self, report: AuditResult, ended: Sequence[AuditResult]) -> None:
+        report_html.write(ended, self.page)
+        self.wrong += surprises(report)
+
+    def finish(self) -> list[str]:
+        """Wait for the reproductions; everything that was not as declared."""
+        for task in self.tasks:
+            task.result()
+        self.aside.shutdown()
+        return self.wrong
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,12 +195,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     REPORTS.mkdir(exist_ok=True)
     stem = "published" if chosen.published else "gallery"
-    audits = audit(chosen.seed, chosen.budget, chosen.workers, REPORTS / f"{stem}-reproduce", chosen.published)
-    write_json(audits.reports, REPORTS / f"{stem}.json")
-    report_html.write(audits.reports, REPORTS / f"{stem}.html")
-    wrong = surprises(audits, chosen.workers)
-
     console = rich.console.Console(width=None if sys.stdout.isatty() else 160)
+    page = REPORTS / f"{stem}.html"
+    report_html.write([], page)
+    console.print(f"The page, which grows as subjects end: {page.as_uri()}", soft_wrap=True, highlight=False)
+    show = Show(console, page)
+    try:
+        audits = audit(chosen.seed, chosen.budget, chosen.workers, REPORTS / f"{stem}-reproduce", chosen.published, show)
+    except isolated.Interrupted as stopped:
+        report_html.write(stopped.audits.reports, page)
+        console.print("interrupted; the page has what was found")
+        return 130
+    wrong = [str(error) for error in audits.errors] + show.finish()
+    write_json(audits.reports, REPORTS / f"{stem}.json")
+    report_html.write(audits.reports, page)
     gallery_table(audits.reports, console)
     reasons: dict[tuple[str, str], list[CheckResult]] = {}
     for report, c in declared(audits.reports):
@@ -168,9 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reproduced = sum(1 for _ in declared(audits.reports))
     verdict = f"{len(wrong)} not as declared" if wrong else f"as declared; {reproduced} declared failures reproduced"
     console.print(f"{len(audits.reports)} subjects: {verdict}.", style="bold", highlight=False)
-    console.print(f"The report: {(REPORTS / f'{stem}.html').as_uri()}", soft_wrap=True, highlight=False)
+    console.print(f"The page: {page.as_uri()}", soft_wrap=True, highlight=False)
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
+    if START == "forkserver":
+        multiprocessing.set_forkserver_preload(["__main__", "iresnet_verify.workers.worker", "torch"])
     sys.exit(main())

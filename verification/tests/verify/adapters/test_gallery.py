@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -13,17 +14,13 @@ from places import EXAMPLES
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.outcome import Status
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.workers.isolated_audits import Audits
 
 
 @pytest.fixture(scope="module")
-def gallery() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gallery", EXAMPLES / "gallery.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def gallery() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:  # the processes of reproductions import it by this name
+        patch.syspath_prepend(str(EXAMPLES))
+        yield importlib.import_module("gallery")
 
 
 def result(status: Status, expected: str | None = None, reproduce: str | None = None) -> CheckResult:
@@ -35,7 +32,7 @@ def result(status: Status, expected: str | None = None, reproduce: str | None = 
 
 def surprises(gallery: ModuleType, check: CheckResult) -> list[str]:
     report = AuditResult({"name": "a subject"}, {}, 0, 1e-6, "quick", (check,))
-    found: list[str] = gallery.surprises(Audits([report], []), 1)
+    found: list[str] = gallery.surprises(report)
     return found
 
 
