@@ -37,11 +37,10 @@ from iresnet_verify.workers.worker import Job
 
 SUBJECTS = Path(__file__).resolve().parent / "subjects"
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
-GALLERY = (  # a short one, so that there is soon something to see; then the longest first, so that none is left alone at the end
-    "reference.py:roulette",
+GALLERY = (  # longest first, so that no worker is left with a long one at the end
     "normflows_flow.py:subject", "normflows_residual.py:block_64d", "normflows_residual.py:block_2d",
     "zuko_nsf.py:subject", "nflows_coupling.py:spline", "nflows_coupling.py:affine", "normflows_realnvp.py:subject",
-    "revtorch_block.py:subject", "plain_resnet.py:subject", "reference_module.py:subject",
+    "revtorch_block.py:subject", "plain_resnet.py:subject", "reference_module.py:subject", "reference.py:roulette",
 )
 PUBLISHED = tuple(
     f"published_{file}.py:{factory}" for file, factories in {
@@ -75,13 +74,17 @@ CHECK_SECONDS = 600.0
 
 
 def origins(published: bool = False) -> list[Origin]:
-    """Every factory of the gallery, and the reference once for each backend that works here; or the published layers."""
+    """Every factory of the gallery, and the reference once for each backend that works here; or the published layers.
+
+    The reference on the first backend takes seconds and comes first, so that there is soon something to see.
+    """
     specs = (*IN_PART, *PUBLISHED) if published else GALLERY
     fixed = [Origin(str(SUBJECTS / file), factory) for file, factory in (spec.split(":") for spec in specs)]
     if published:
         return fixed
     backends = [name for name in available() if not name.startswith(NOT_FOR_THE_REFERENCE)]
-    return fixed + [Origin(str(SUBJECTS / "reference.py"), "subject", backend) for backend in backends]
+    first, *others = [Origin(str(SUBJECTS / "reference.py"), "subject", backend) for backend in backends]
+    return [first, *fixed, *others]
 
 
 def audit(

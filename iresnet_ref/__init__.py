@@ -70,9 +70,8 @@ from iresnet_ref.log_determinant.methods import Series as Series
 from iresnet_ref.log_determinant.result import LogDet as LogDet
 from iresnet_ref.probes import Probes as Probes
 
-__version__ = "0.1.0"
-
 if _typing.TYPE_CHECKING:
+    __version__: str
     from iresnet_ref import activations as activations
     from iresnet_ref import bijections as bijections
     from iresnet_ref import bounds as bounds
@@ -84,10 +83,12 @@ if _typing.TYPE_CHECKING:
 else:
     _FACES = ("activations", "bijections", "bounds", "densities", "layers", "roulette", "spectral", "training")
 
-    def __getattr__(name: str) -> _types.ModuleType:
-        """Return a module of further names, imported when it is first asked for."""
+    def __getattr__(name: str) -> _types.ModuleType | str:
+        """Return a module of further names, imported when it is first asked for; or the version of what is installed."""
         if name in _FACES:
             return _importlib.import_module(f"{__name__}.{name}")
+        if name == "__version__":
+            return _importlib.import_module("importlib.metadata").version("iresnet-ref")
         msg = f"module {__name__!r} has no attribute {name!r}; of the names that are not flat, ir.{' ir.'.join(_FACES)}"
         raise AttributeError(msg)
 

@@ -236,7 +236,8 @@ def checks(patterns: tuple[str, ...], markdown: bool, page_path: Path | None) ->
 @main.command()
 @click.option("--gpu", is_flag=True, help="Run parity and timing on the GPUs instead; exits 3 where there is none.")
 @click.option("--json", "json_path", type=FILE, help="With --gpu: write the page as JSON.")
-def doctor(gpu: bool, json_path: Path | None) -> int:
+@click.option("--issue", is_flag=True, help="The same in a few lines of plain text, to paste into an issue.")
+def doctor(gpu: bool, json_path: Path | None, issue: bool) -> int:
     """Say which backends, devices, dtypes and extras work here."""
     if gpu:
         from iresnet_verify.machine import gpu_page as page
@@ -245,6 +246,11 @@ def doctor(gpu: bool, json_path: Path | None) -> int:
         return UNDECIDED if kept is None else PASSED if kept else FAILED
     if json_path:
         raise click.UsageError("--json goes with --gpu")
+    if issue:
+        from iresnet_verify.machine.doctor import issue_lines
+
+        click.echo("\n".join(issue_lines()))
+        return PASSED
     from iresnet_verify.machine.doctor import examine
 
     examine(Console())

@@ -38,6 +38,19 @@ def examine(console: Console) -> None:
     console.print(_extras())
 
 
+def issue_lines() -> list[str]:
+    """The same in a few lines of plain text, for an issue: versions, then each backend with the dtypes that work."""
+    lines = [f"iresnet-ref {_version('iresnet-ref')}, Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores"]
+    packages = dict.fromkeys(p for found in _requirements().values() for p in found)
+    lines.append(", ".join(f"{p} {_version(p)}" for p in ("numpy", "array-api-compat", *packages) if _version(p)))
+    trials = _trials(sorted(iresnet_backends.FAMILIES, key=lambda family: family != FIRST))
+    for family in iresnet_backends.FAMILIES:
+        found, error = trials[family]
+        lines += [f"{family}:{device}: {', '.join(dtypes)}" for device, dtypes in found]
+        lines += [f"{family}: {error[:110]}"] if error else []
+    return lines
+
+
 def _backends(families: tuple[str, ...]) -> Table:
     trials = _trials(sorted(families, key=lambda family: family != FIRST))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", title="Backends", title_justify="left")
