@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -62,6 +63,8 @@ class Adapter:
     names: dict[str, Any] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
     """Field -> expression."""
+    sizes: list[tuple[int, ...]] = field(default_factory=list)
+    """Event shapes that the arguments of the constructor suggest."""
 
     def value(self, expression: str) -> Any:
         """What an expression means."""
@@ -107,10 +110,10 @@ def _of_object(found: Any, name: str, module: ModuleType) -> Adapter:
         raise SubjectError(f"{name} is a Subject already; return it from a function and audit that: `iresnet-verify audit FILE.py:FACTORY`")
     if inspect.isroutine(found) and len(required_arguments(found)) == 1:
         return _of_functions(module, name)
-    call = name
+    call, sizes = name, []
     if inspect.isclass(found) or inspect.isroutine(found):
         given, keywords = _arguments(found, name)
-        call = f"{name}({given})"
+        call, sizes = f"{name}({given})", _sizes(found, keywords)
         try:
             found = found(**keywords)
         except Exception as error:
@@ -119,7 +122,7 @@ def _of_object(found: Any, name: str, module: ModuleType) -> Adapter:
                 "its name instead") from error
     if isinstance(found, Subject):
         raise SubjectError(f"{name}() returns a Subject already; audit it: `iresnet-verify audit FILE.py:{name}`")
-    adapter = Adapter(found, names={"network": found})
+    adapter = Adapter(found, names={"network": found}, sizes=sizes)
     adapter.setup.append(f"network = {call}" + ("  # guessed arguments: put in yours" if "=" in call else ""))
     if "jax.random" in call:
         adapter.imports.append("import jax")
@@ -154,6 +157,17 @@ def _arguments(function: Callable[..., Any], name: str) -> tuple[str, dict[str, 
 
         scope["nnx"] = nnx
     return ", ".join(f"{k}={t}" for k, t in texts.items()), {k: eval(t, scope) for k, t in texts.items()}
+
+
+def _sizes(function: Callable[..., Any], given: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """Event shapes suggested by arguments called dim, features or d, and by no other."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    values = {p.name: given.get(p.name, p.default) for p in parameters}
+    return [(v,) for k, v in values.items() if isinstance(v, int) and not isinstance(v, bool) and v > 0
+            and re.fullmatch(r"(n|in|input|event|data|x)?_?(dims?|features?|d|size|dimensions?)", k.lower())]
 
 
 def _argument(p: inspect.Parameter) -> str | None:
@@ -195,7 +209,7 @@ def _complete(adapter: Adapter, name: str) -> Subject:
     framework = "torch" if torch else "jax" if jax else _framework(adapter)
     start: dict[str, Any] = {"framework": framework, "module": adapter.network if torch else None}
     start["dtype"] = dtype_name(weight) if weight is not None else "float32" if start["framework"] == "jax" else "float64"
-    shapes = event_shapes(Subject(name="", event_shape=(), forward=len, module=adapter.network)) or [(2,)]
+    shapes = [*adapter.sizes, *event_shapes(Subject(name="", event_shape=(), forward=len, module=adapter.network)), (2,)]
     fields: dict[str, Any] = {}
     for way in [adapter.fields["forward"]] if "forward" in adapter.fields else _ways(adapter, FORWARD, torch, jax):
         tried = Subject(name=name, event_shape=shapes[0], forward=adapter.value(way), **start)

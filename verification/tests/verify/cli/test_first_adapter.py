@@ -40,6 +40,16 @@ class Image(torch.nn.Module):
     def forward(self, x):
         return x + 0.1 * torch.tanh(self.convolution(x)), 0.0, 0.0
 
+class Conditional(torch.nn.Module):  # an event of 3 numbers is read as well, by broadcasting
+    def __init__(self, dim, context_dim):
+        super().__init__()
+        self.half = dim // 2
+        self.net = torch.nn.Linear(self.half + context_dim, dim - self.half)
+
+    def forward(self, x, c):
+        a, b = x[:, : self.half], x[:, self.half :]
+        return torch.cat([a, b + self.net(torch.cat([a, c], 1))], 1)
+
 class Configured(torch.nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -69,6 +79,7 @@ CASES = {
     ]),
     "a function that makes one": (TORCH, "my_model.py:made", ["network = made()", "event_shape=(5,),"]),
     "images, a longer tuple": (TORCH, "my_model.py:Image", ["network = Image(channels=3)", "event_shape=(3, 8, 8),"]),
+    "conditional": (TORCH, "my_model.py:Conditional", ["event_shape=(2,),", "context_shape=(2,),", "dtype='float32',"]),
     "NumPy functions": (PLAIN.format(numpy="numpy"), "my_model.py", ["framework='numpy'", "inverse=inverse,", "log_det=log_det,"]),
     "JAX functions": (PLAIN.format(numpy="jax.numpy"), "my_model.py:forward", ["framework='jax'", "dtype='float32'", "inverse=inverse,"]),
 }
