@@ -69,7 +69,7 @@ test-adapters: $(ADAPTERS)/.installed
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(CODE) examples/gallery.py examples/declare.py
+	$(BIN)/mypy $(CODE) examples/gallery.py examples/declare.py examples/pictures.py verification/tests/support/typed_consumer.py
 	$(BIN)/basedpyright
 
 tables: $(VENV)/.installed-audit
