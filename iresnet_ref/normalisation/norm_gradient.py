@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, from_host, size, to_host
+from iresnet_ref.arrays import HostArray, from_host, to_host
 from iresnet_ref.errors import NonFiniteError
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
-from iresnet_ref.norms.convolution import DENSE_UP_TO, largest_blocks, tightest_symbol
+from iresnet_ref.norms.convolution import largest_blocks, taken_as_matrix, tightest_symbol
 from iresnet_ref.norms.dense import times_power_of_two
 
 
@@ -68,11 +68,11 @@ def _of_sums(weight: HostArray, axis: int) -> tuple[float, HostArray]:
 def _of_convolution(operator: Convolution) -> tuple[float, HostArray]:
     """Return (σ, ∂σ/∂K), in the cases of `convolution_norm_bound`."""
     kernel = np.asarray(operator.weight)
-    outputs, inputs, kh, kw = kernel.shape
+    kh, kw = kernel.shape[2:]
     if (kh, kw) == (1, 1):
         sigma, u, v = _largest(kernel[:, :, 0, 0])
         return sigma, np.outer(u, v)[:, :, None, None]
-    if operator.padding == "zero" and size(operator.image) * min(outputs, inputs) <= DENSE_UP_TO:
+    if taken_as_matrix(operator):
         sigma, u, v = _largest(operator.matrix())
         u, v = u.reshape(1, *operator.out_shape), v.reshape(1, *operator.in_shape)
         return sigma, operator.weight_gradient(u, v)

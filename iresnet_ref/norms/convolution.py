@@ -7,8 +7,8 @@ within ε of the true one, and the norms of the computed blocks are proved as th
 *Zero padding.* The operator on n×n is a crop of the one on N×N that wraps around, for every N ≥ n + (k − 1)/2, where no tap
 that starts inside the image reaches it again around the edge. What wraps may as well change its sign: the frequencies are
 then (2j + 1)π/N instead of 2jπ/N, and lie on both sides of a peak of ‖B(ω)‖₂ where the others hit it. The bound is the
-least of the periodic and antiperiodic operators at N = n + (k − 1)/2. N = n is no bound. Small operators are certified as the
-matrices they are, and 1×1 kernels as dense.
+least of the periodic and antiperiodic operators at N = n + (k − 1)/2. N = n is no bound. Small operators, and those whose kernel is
+large on its image, are certified as the matrices they are, and 1×1 kernels as dense.
 `docs/proofs.md` derives each line.
 """
 
@@ -35,6 +35,8 @@ Grid = tuple[tuple[int, int], tuple[int, int]]
 _U = rounding.FLOAT64_ROUNDOFF
 DENSE_UP_TO = 256
 """Operators with a side up to this are certified as matrices, without slack. At 512 the frequencies take a twentieth of the time."""
+LOOSE = 4.0 / 3.0
+"""… and up to four times this where the grid that covers the image has so many times its pixels: the slack is then 2 to 16 %."""
 _SQUARINGS = 5
 _CLOSE = 1e-3
 
@@ -42,8 +44,8 @@ _CLOSE = 1e-3
 def convolution_norm_bound(operator: Convolution) -> float:
     """Return a proved upper bound on ‖A‖₂ of a convolution with a host kernel; inf where none can be proved.
 
-    Slack: that of `norm_bound` for circular padding, 1×1 kernels and small operators; else the gap between zero padding and
-    wrapping around, below 1 % for multi-channel Gaussian 3×3 kernels from 16×16 on; docs/proofs.md has the table.
+    Slack: that of `norm_bound` for circular padding, 1×1 kernels and operators taken as matrices; else the gap between zero padding
+    and wrapping around, below 1 % for multi-channel Gaussian 3×3 kernels from 16×16 on; docs/proofs.md has the table.
     """
     require_gradual_underflow()
     kernel = np.asarray(operator.weight, dtype=np.float64)
@@ -51,8 +53,7 @@ def convolution_norm_bound(operator: Convolution) -> float:
         return math.inf
     if kernel.shape[2:] == (1, 1):
         return norm_bound(kernel[:, :, 0, 0])
-    side = size(operator.image) * min(kernel.shape[:2])
-    if operator.padding == "zero" and side <= DENSE_UP_TO:
+    if taken_as_matrix(operator):
         return norm_bound(Convolution(kernel, operator.image, operator.padding).matrix())
     magnitude = float(np.abs(kernel).max(initial=0.0))
     if magnitude == 0.0:
@@ -61,6 +62,18 @@ def convolution_norm_bound(operator: Convolution) -> float:
     scaled = np.ldexp(kernel, -exponent)
     _, blocks = tightest_symbol(Convolution(scaled, operator.image, operator.padding))
     return times_power_of_two(proved_on(blocks, symbol_error(scaled)), exponent)
+
+
+def taken_as_matrix(operator: Convolution) -> bool:
+    """Return whether the bound is that of the matrix: zero padding and a small side, the less so the larger the kernel on its image.
+
+    >>> [taken_as_matrix(Convolution(np.ones((8, 8, k, k)), (8, 8), "zero")) for k in (3, 5)]
+    [False, True]
+    """
+    outputs, inputs, *kernel = operator.weight.shape
+    side = size(operator.image) * min(outputs, inputs)
+    wider = math.prod((n + k // 2) / n for n, k in zip(operator.image, kernel, strict=True))
+    return operator.padding == "zero" and side <= (4 * DENSE_UP_TO if wider >= LOOSE else DENSE_UP_TO)
 
 
 def tightest_symbol(operator: Convolution) -> tuple[Grid, Host]:

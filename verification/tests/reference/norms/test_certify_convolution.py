@@ -100,6 +100,14 @@ def test_the_bound_is_never_below_the_norm_of_a_thousand_operators(monkeypatch: 
     assert never_below(range(100, 130), monkeypatch) == 1080
 
 
+@pytest.mark.parametrize(("shape", "image"), [((3, 3, 7, 5), (11, 8)), ((8, 6, 1, 7), (8, 8)), ((16, 16, 3, 3), (5, 5))])
+def test_a_kernel_that_is_large_on_its_image_costs_no_slack(shape: tuple[int, ...], image: tuple[int, int]) -> None:
+    a = Convolution(np.random.default_rng(0).standard_normal(shape), image, "zero")
+    n = min(a.matrix().shape)
+    assert n > certify_convolution.DENSE_UP_TO
+    assert convolution_norm_bound(a) <= np.linalg.norm(a.matrix(), 2) * (1 + 4 * n * n * 2.0**-53)
+
+
 def test_the_image_itself_is_no_covering_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certify_convolution, "DENSE_UP_TO", 0)
     monkeypatch.setattr(certify_convolution, "covering_grids", lambda image, kernel: [((image[0], 0), (image[1], 0))])
