@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from iresnet_ref.arrays import all_finite, public, require_alike, require_finite, require_real, require_rows
+from iresnet_ref.arrays import (
+    all_finite,
+    device,
+    namespace,
+    public,
+    require_alike,
+    require_finite,
+    require_real,
+    require_rows,
+)
 from iresnet_ref.branches.certificate import Certificate
 from iresnet_ref.branches.certificates.two_sided import TwoSided, from_lipschitz
-from iresnet_ref.rounding import down
+from iresnet_ref.rounding import FLOAT64_ROUNDOFF, down, unit_roundoff
 
 if TYPE_CHECKING:
     from iresnet_ref.branches.branch import Branch
@@ -174,3 +183,21 @@ def two_sided(subject: Branch | ResidualBlock) -> TwoSided:
     branch.find_two_sided()
     found = branch.two_sided
     return from_lipschitz(branch.certificate.bound) if found is None else found
+
+
+def in_float64(block: ResidualBlock, *arrays: Any) -> tuple[Any, ...]:
+    """Return (block, *arrays) in float64 if that is finer and the device has it: the same values, but for what it flushes."""
+    x = arrays[0]
+    xp = namespace(x)
+    if unit_roundoff(x) <= FLOAT64_ROUNDOFF:
+        return block, *arrays
+    offered = xp.__array_namespace_info__().dtypes(kind="real floating", device=device(x))
+    if "float64" not in offered:
+        return block, *arrays
+    wide = offered["float64"]
+    parameters = {name: xp.astype(p, wide) for name, p in block.branch.parameters().items()}
+    branch = block.branch.with_parameters(parameters)
+    for old, new in zip(block.branch.layers, branch.layers, strict=True):
+        if "_norms" in vars(old):  # the values are the same, and so is what is proved of them
+            vars(new)["_norms"] = vars(old)["_norms"]
+    return ResidualBlock(branch, block.lipschitz), *(xp.astype(a, wide) for a in arrays)

@@ -41,9 +41,10 @@ def invert(
 
     Shapes: y (batch, *event). `error_bound` ≥ distance to the exact preimage of y and to every x′ whose computed F(x′)
     equals y: (‖r̂‖ + ρ)/(1 − L), ρ the rounding bound of evaluating the residual ([B19] Thm 1 with rounding added). It costs
-    no evaluation; in float32 it is far wider than the error (see `ir.bounds.inverse_ball`), and inf where rounding takes the
-    whole of 1 − L, as it may in wide layers with L near 1. Every row has a rounding floor (`ir.bounds.rounding_floor`) below
-    which no method gets; `check_every` steps pass between host synchronisations, at which converged rows are dropped.
+    no evaluation; in float32 it is far wider than the error (see `ir.bounds.inverse_ball`). On rows of which it proves no digit, as L
+    nears 1, the bound is that ball, about the exact preimage alone (`covers_computed` is false). Every row has a rounding floor
+    (`ir.bounds.rounding_floor`) below which no method gets; `check_every` steps pass between host synchronisations, at which converged
+    rows are dropped.
 
     Methods: "banach" is the plain iteration; "anderson" or `Anderson(memory)` and "newton" accelerate it; "hidden" iterates in
     the space of the first hidden layer, if the branch begins and ends with dense layers. "auto" iterates in the hidden space

@@ -6,12 +6,13 @@ rounding and rtol, amplified by at most 1/(1 − L) at every block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import public
+from iresnet_ref.arrays import namespace, public
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.gradient.log_determinant import logdet_gradient, require
 from iresnet_ref.gradient.result import SequenceGradient
@@ -60,6 +61,7 @@ def sequence_gradient(
             f"sequence_gradient: expected blocks in one norm, whose radii can be chained, got norms {norms}; try the 2-norm for all"
         )
     require(blocks[-1], y, weights, y_bar, check=check, products=True)
+    xp = namespace(y)
     rtol = float(rounding.unit_roundoff(y) ** 0.75) if rtol is None else rtol
     method = named(method)
     parameters, reconstructions, radii = [], [], []
@@ -70,7 +72,10 @@ def sequence_gradient(
         # y is itself rebuilt, with an error of at most `radius`: F⁻¹ carries it on
         contraction = rounding.down(1.0 - block.contraction() - block.branch.rounding[1], 2)
         on_top = 1.0 + 8.0 * rounding.unit_roundoff(y)
-        radius = (inverse.error_bound + radius * on_top / contraction) * on_top
+        # of what the forward pass computed, which a bound on the exact preimage alone is not about
+        unknown = xp.full_like(inverse.error_bound, math.inf)
+        own = xp.where(inverse.covers_computed, inverse.error_bound, unknown)
+        radius = (own + radius * on_top / contraction) * on_top if contraction > 0.0 else unknown
         if weights is None:
             y_bar, _, gradients = block.pullback(inverse.x, y_bar=y_bar, check=False)
         else:

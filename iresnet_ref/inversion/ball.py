@@ -13,7 +13,6 @@ from typing import Any
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import (
-    device,
     namespace,
     public,
     require_alike,
@@ -22,7 +21,7 @@ from iresnet_ref.arrays import (
     row_norm,
     to_host,
 )
-from iresnet_ref.block import ResidualBlock
+from iresnet_ref.block import ResidualBlock, in_float64
 from iresnet_ref.errors import ShapeError
 
 
@@ -48,7 +47,8 @@ class Ball:
             return f"(‖r̂‖ + ρ)/μ with μ = {self.stretch:.6g} and Lip(g) ≤ {self.lipschitz:.6g}, rounding ρ for u = {self.roundoff:.3g}"
         return (
             f"no radius for row {missing[0]} ({len(missing)} rows in all): the rounding of its residual is not bounded "
-            f"within the range of an arithmetic with u = {self.roundoff:.3g}; use float64, or smaller inputs"
+            f"within the range of an arithmetic with u = {self.roundoff:.3g}; use float64, on the CPU "
+            "if this device has none, or smaller inputs"
         )
 
 
@@ -83,7 +83,7 @@ def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) ->
         raise ShapeError(f"x: expected {y.shape[0]} rows like y, got {x.shape[0]}; pass the y that x was computed from")
     stretch, lipschitz = block.least_stretch(), block.certificate.bound if block.lipschitz is None else block.lipschitz
     flushed = rounding.smallest_normal(x)  # also by the conversion
-    block, x, y = _in_float64(block, x, y)
+    block, x, y = in_float64(block, x, y)
     size, radius = _radius(block, x, y, stretch, flushed)
     return Ball(radius, size, lipschitz, rounding.unit_roundoff(x), stretch)
 
@@ -101,20 +101,3 @@ def _radius(block: ResidualBlock, x: Any, y: Any, stretch: float, flushed: float
     total = total * (1.0 + (2 * n + 32) * u) + 4.0 * n * flushed
     radius = total / stretch * (1.0 + 8.0 * u)
     return size_r, xp.where(xp.isnan(radius), xp.full_like(radius, math.inf), radius)
-
-
-def _in_float64(block: ResidualBlock, x: Any, y: Any) -> tuple[ResidualBlock, Any, Any]:
-    """Return all three in float64 if that is finer than their dtype and the device has it: the values exactly, but what it flushes."""
-    xp = namespace(x)
-    if rounding.unit_roundoff(x) <= rounding.FLOAT64_ROUNDOFF:
-        return block, x, y
-    offered = xp.__array_namespace_info__().dtypes(kind="real floating", device=device(x))
-    if "float64" not in offered:
-        return block, x, y
-    wide = offered["float64"]
-    parameters = {name: xp.astype(p, wide) for name, p in block.branch.parameters().items()}
-    branch = block.branch.with_parameters(parameters)
-    for old, new in zip(block.branch.layers, branch.layers, strict=True):
-        if "_norms" in vars(old):  # the values are the same, and so is what is proved of them
-            vars(new)["_norms"] = vars(old)["_norms"]
-    return ResidualBlock(branch, block.lipschitz), xp.astype(x, wide), xp.astype(y, wide)

@@ -6,6 +6,9 @@ no evaluation. Let r̂ be the computed residual y − x − g(x) and ρ = 2(α +
 *Staying at x:* ‖x − x*‖ ≤ (‖r̂‖ + ρ)/(1 − L) for the exact preimage x* of y; with 1 − L − β in place of 1 − L also for every
 x* whose computed F(x*) equals y, since e(x*) ≤ e(x) + β‖x − x*‖.
 
+*Where that proves not one digit,* which is the rule near L = 1 in float32, the rows have the ball about the exact preimage instead, whose
+residual is evaluated in float64 where the device has it (`inversion.ball`): three forward passes of those rows.
+
 *Going to z = fl(y − g(x)),* which has been evaluated already: y − z − g(z) = g(x) − g(z) up to e(x) and the rounding of z, so that
 the residual of z, computed by anybody, is at most L‖r̂‖ + ρ ([B19] Thm 1), and ‖z − x*‖ ≤ (L‖r̂‖ + ρ)/(1 − L − β). The step is
 taken on the rows where L‖r̂‖ + ρ < ‖r̂‖, that is well above the rounding floor.
@@ -19,15 +22,19 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, expand_rows, from_host, namespace
+from iresnet_ref.arrays import HostArray, device, expand_rows, from_host, indices, namespace, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
+from iresnet_ref.inversion.ball import inverse_ball
 from iresnet_ref.inversion.rows import Rows
 from iresnet_ref.inversion.safeguard import Goal, Point
 
+ONE_DIGIT = 0.1
+"""A radius above this part of ‖x‖ proves no decimal digit of x."""
 
-def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tuple[Any, Any, Any]:
-    """Return (x, ‖r‖, radius) per row, from the last evaluated point and its record."""
+
+def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tuple[Any, Any, Any, Any]:
+    """Return (x, ‖r‖, radius, covers_computed) per row, from the last evaluated point and its record."""
     xp, n = namespace(point.x), math.prod(point.x.shape[1:])
     u, underflow = rounding.unit_roundoff(point.x), 4.0 * n * rounding.smallest_normal(point.x)
     alpha, beta = block.branch.rounding
@@ -44,4 +51,17 @@ def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tup
     contraction = rounding.down(block.least_stretch() - beta, 2)
     total = np.where(stays, (residual + rho) * on_top + underflow, stepped)
     radius = total / contraction if contraction > 0.0 else np.full_like(total, math.inf)
-    return x, from_host(np.where(stays, residual, stepped), x), from_host(radius * (1.0 + 4.0 * u), x)
+    closer = _of_ball(block, x, point.y, radius, np.flatnonzero(~(radius <= ONE_DIGIT * rows.size)))
+    covers = xp.asarray(radius <= closer, dtype=xp.bool, device=device(x))
+    return x, from_host(np.where(stays, residual, stepped), x), from_host(closer * (1.0 + 4.0 * u), x), covers
+
+
+def _of_ball(block: ResidualBlock, x: Any, y: Any, radius: HostArray, loose: HostArray) -> HostArray:
+    """Return the radii, those of the loose rows replaced by the ball's where that is smaller."""
+    if not loose.size:
+        return radius
+    xp, index = namespace(x), indices(loose, x)
+    found = to_host(inverse_ball(block, xp.take(x, index, axis=0), xp.take(y, index, axis=0), check=False).radius)
+    closer = radius.copy()
+    closer[loose] = np.minimum(radius[loose], found)
+    return closer

@@ -68,10 +68,10 @@ def invert_block(
     if 0 in y.shape:
         return _empty(y)
     point, rows, used = _solve(block, y, goal, method)
-    x, residual, bound = last_step(block, point, rows, goal)
+    x, residual, bound, covers = last_step(block, point, rows, goal)
     xp = namespace(y)
     converged = xp.asarray(rows.converged, dtype=xp.bool, device=device(y))
-    result = Inverse(x, residual, bound, indices(rows.evaluations, y), converged, used)
+    result = Inverse(x, residual, bound, indices(rows.evaluations, y), converged, used, covers)
     if throw and not rows.converged.all():
         raise _not_converged(block, y, goal, result, rows)
     return result

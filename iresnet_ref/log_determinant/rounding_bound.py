@@ -1,13 +1,13 @@
-"""A bound on the error of the exact log-determinant: the rounding of J, and of its determinant.
+"""A bound on the error of an exact log-determinant: log det(I + J) is enclosed, in float64 where there is float64.
 
-The value is that of a computed matrix M̂ = M + δM, M a rotation of the chain of J with ‖M‖₂ ≤ P = Π‖A_i‖ΠLip(φ_i) < 1, of the narrowest
-dimension n. With t = ‖δM‖_*/(1 − P) < 1 the eigenvalues λ of (I + M)⁻¹δM have Σ|λ| ≤ t (Weyl), so
+M, a rotation of the chain of J, has ‖M‖₂ ≤ P = Π‖A_i‖ΠLip(φ_i) < 1 and the narrowest dimension n; M̂ = M + δM is computed. With
+t = ‖δM‖_*/(1 − P) < 1 the eigenvalues λ of (I + M)⁻¹δM have Σ|λ| ≤ t (Weyl), so
 
-    |log det(I + M̂) − log det(I + M)| = |Σ log|1 + λ|| ≤ −log(1 − t).
+    |log det(I + M̂) − log det(I + M)| = |Σ log|1 + λ|| ≤ −log(1 − t) ≤ t/(1 − t).
 
 ‖δM‖_* ≤ Σ_i ‖δD_i‖_* Π_{j≠i}‖F_j‖ + nγ_K Π‖|F_i|‖: the activations' derivatives are off by their own rounding and by that of
-their arguments (`error_analysis.jacobian`), and the factors are multiplied in any association with K roundings a term. The
-determinant of M̂ adds ε/(1 − t), ε = 8nu/(1 − P) − n²u·log(1 − P): the factorisation, and n logarithms summed one by one.
+their arguments (`error_analysis.jacobian`), and the factors are multiplied in any association with K roundings a term.
+log|det(I + M̂)| is enclosed by measured residuals of its factors (`factor_residuals`): no factorisation is trusted.
 """
 
 from __future__ import annotations
@@ -17,66 +17,90 @@ from itertools import accumulate
 from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, public, size
-from iresnet_ref.block import ResidualBlock
+from iresnet_ref.arrays import device, namespace, public, require_alike, require_finite, require_real, size
+from iresnet_ref.block import ResidualBlock, in_float64
 from iresnet_ref.error_analysis.forward import no_error
 from iresnet_ref.error_analysis.jacobian import JacobianError, jacobian_errors, telescoped
+from iresnet_ref.errors import ShapeError
+from iresnet_ref.log_determinant.exact import CHUNK, exact_logdet
+from iresnet_ref.log_determinant.factor_residuals import enclosed
 from iresnet_ref.rounding import down
 
 
 @public
-def logdet_error_bound(block: ResidualBlock, x: Any, *, check: bool = True) -> Any:
-    """Return, per row, a bound on |value − log det(I + J_g(x))| of `logdet(block, x, method="exact")`, in nats.
+def logdet_error_bound(block: ResidualBlock, x: Any, value: Any = None, *, check: bool = True) -> Any:
+    """Return, per row, a proved bound on |value − log det(I + J_g(x))| in nats; `value` is that of `logdet(block, x, "exact")`.
 
-    −log(1 − t) + ε/(1 − t), t = ‖δM‖_*/(1 − P): see the module. Measured cost: two to six forward passes, no determinant.
-
-    The first term is proved, under the assumptions on the arithmetic in docs/proofs.md. The second is derived, not
-    proved: LU with partial pivoting has no useful a-priori bound; docs/proofs.md has the measurements.
-    For J so small that the value is tr J − tr J²/2, ε is the proved rounding and remainder of that.
+    |value − m| + ρ, where [m − ρ, m + ρ] contains the log-determinant: see the module. Any `value` may be given, whatever it was computed
+    with; left out, the exact one is computed again, of the whole batch as `logdet` does it. The enclosure is evaluated in float64 on x's
+    device wherever there is float64, whatever the dtype of x, as by `inverse_ball`: the bound is then of the size of the error, while
+    float32 arithmetic proves nothing of most branches of ten layers. Where a device has none (MPS, TPU, JAX without x64), move block and x
+    to the CPU.
+    Cost: a forward pass with its errors, J, a QR factorisation, an inverse and four products of n × n matrices a row.
 
     It is inf where t ≥ 1 (low precision, or a kink, a tie of sorted channels, within rounding of the argument), where
     Lip(g) < 1 is stated but not proved, and for blocks that contract in another norm than the 2-norm.
-    Shapes: x (batch, *event); the result (batch,) of x's dtype.
-    Raises: NotContractiveError, ShapeError, DTypeError, NonFiniteError. Reference: Higham 2002, §3.5 and §14.6.
+    Shapes: x (batch, *event), value (batch,); the result (batch,) of x's dtype.
+    Limits: the assumptions on the arithmetic in docs/proofs.md.
+    Raises: NotContractiveError, ShapeError, DTypeError, NonFiniteError. Reference: Higham 2002, §3.5; docs/proofs.md has the proof.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ir.ResidualBlock(ir.mlp((4, 16, 4), lipschitz=0.9))
-    >>> bool(logdet_error_bound(F, np.ones((1, 4)))[0] < 1e-11)
+    >>> x = np.ones((1, 4))
+    >>> bool(logdet_error_bound(F, x)[0] < 1e-11)
+    True
+    >>> bool(logdet_error_bound(F, x, ir.logdet(F, x).value + 0.5)[0] >= 0.5)
     True
     """
     block.require(x, "x", check=check, products=True)
+    if value is not None:
+        _require_value(value, x, check)
     block.contraction()
     xp = namespace(x)
-    u = rounding.unit_roundoff(x)
     unproved = xp.full(x.shape[:1], math.inf, dtype=x.dtype, device=device(x))
-    product = block.branch.product.bound  # of every rotation, which no other bound is; only the 2-norm is treated below
-    if product >= 1.0 or block.norm != 2.0:
+    # of every rotation, which no other bound is; only the 2-norm is treated below
+    if block.branch.product.bound >= 1.0 or block.norm != 2.0 or 0 in x.shape:
         return unproved
-    layers = block.branch.layers
-    events = accumulate(layers[:-1], lambda event, layer: layer.out_shape(event), initial=block.branch.event_shape)
-    factors, sizes = jacobian_errors(layers, x, no_error(x)), [size(event) for event in events]
-    n, gap = min(sizes), down(1.0 - product, 1)
-    nuclear = _rounding_of_products(factors, n, x) + telescoped(factors)
-    on_top = 1.0 + (2 * max(sizes) + 64) * u
-    t = nuclear * (on_top / gap)
+    value = exact_logdet(block.branch.jacobian(x)) if value is None else value
+    wide, at = in_float64(block, x)
+    middle, radius = _enclosure(wide, at, rounding.smallest_normal(x))
+    bound = xp.abs(xp.astype(value, at.dtype) - middle) + radius
+    bound = xp.astype(bound * (1.0 + 8.0 * rounding.unit_roundoff(x)) + rounding.smallest_normal(x), x.dtype)
+    return xp.where(bound < math.inf, bound, unproved)  # NaN too
+
+
+def _require_value(value: Any, x: Any, check: bool) -> None:
+    require_real(value, "value")
+    require_alike(value, x, "value")
+    if tuple(value.shape) != tuple(x.shape[:1]):
+        got, wanted = tuple(value.shape), tuple(x.shape[:1])
+        raise ShapeError(f"value: expected shape {wanted}, one for each row of x, got {got}; try logdet(…).value")
+    if check:
+        require_finite(value=value)
+
+
+def _enclosure(block: ResidualBlock, x: Any, flushed: float) -> tuple[Any, Any]:
+    """Return (m, ρ) with |m − log det(I + J)| ≤ ρ per row, evaluated in the arithmetic of x; ρ is inf where t ≥ 1."""
+    xp, layers = namespace(x), block.branch.layers
+    events = list(accumulate(layers[:-1], lambda event, layer: layer.out_shape(event), initial=block.branch.event_shape))
+    sizes = [size(event) for event in events]
+    factors, n = jacobian_errors(layers, x, no_error(x, 2.0, flushed)), min(sizes)
+    product = block.branch.product.bound
+    nuclear = _rounding_of_products(factors, n, rounding.unit_roundoff(x), flushed) + telescoped(factors)
+    on_top = 1.0 + (2 * max(sizes) + 64) * rounding.unit_roundoff(x)
+    t = nuclear * (on_top / down(1.0 - product, 1))
     inside = t < 1.0
     t = xp.where(inside, t, xp.zeros_like(t))
-    error = (_determinant(n, u, product, gap) / (1.0 - t) - xp.log1p(-t)) * on_top
-    return xp.where(inside, error, unproved)
+    chain = block.branch.jacobian(x).narrowest().merged()
+    rows = max(1, CHUNK // n**2)
+    parts = [enclosed(chain.take(slice(i, min(i + rows, chain.batch))).dense()) for i in range(0, chain.batch, rows)]
+    middle, radius = (xp.concat(of, axis=0) for of in zip(*parts, strict=True))
+    return middle, xp.where(inside, (radius + t / (1.0 - t)) * on_top, xp.full_like(t, math.inf))
 
 
-def _rounding_of_products(factors: list[JacobianError], n: int, x: Any) -> float:
+def _rounding_of_products(factors: list[JacobianError], n: int, u: float, flushed: float) -> float:
     """Return nγ_K Π‖|F_i|‖, and what underflow may lose."""
     terms = sum(factor.terms for factor in factors)
     absolute = math.prod(factor.absolute for factor in factors)
-    underflow = n * terms * rounding.smallest_normal(x) * math.prod(1.0 + factor.absolute for factor in factors)
-    return n * rounding.gamma(terms, rounding.unit_roundoff(x)) * absolute + underflow
-
-
-def _determinant(n: int, u: float, product: float, gap: float) -> float:
-    """Return ε, or the rounding and the remainder of tr M − tr M²/2 where ‖M‖_F ≤ √nP is sure to choose that."""
-    frobenius = math.sqrt(n) * product
-    factorised = 8.0 * n * u / gap - n * n * u * math.log(gap)
-    if frobenius >= 0.99 * u ** (1.0 / 3.0):
-        return factorised
-    return min(factorised, 2.0 * n * (n + 2) * u * product + 0.5 * frobenius**3)
+    underflow = n * terms * flushed * math.prod(1.0 + factor.absolute for factor in factors)
+    return n * rounding.gamma(terms, u) * absolute + underflow

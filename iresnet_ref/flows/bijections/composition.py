@@ -158,6 +158,7 @@ class Composition(Bijection):
             functools.reduce(operator.add, (r.evaluations for r in results)),
             functools.reduce(operator.and_, (r.converged for r in results)),
             " + ".join(dict.fromkeys(r.method for r in results)),
+            functools.reduce(operator.and_, (r.covers_computed for r in results)),
             inverse_lipschitz=product,
             vacuous=vacuous,
         )

@@ -220,7 +220,7 @@ def _measure(b: Backend, truth: Truth, found: dict[str, float]) -> None:
     running = to_host(block.branch.running_error(x)[1]).astype(np.float64)
     record("forward", norm(truth.gap(y, truth.y), axis=1), running + u * norm(to_host(truth.y), axis=1))
     value = ir.logdet(block, x, method="exact").value
-    record("exact logdet", truth.gap(value, exact_logdet(truth.chain)), ir.bounds.logdet_error_bound(block, x))
+    record("exact logdet", truth.gap(value, exact_logdet(truth.chain)), ir.bounds.logdet_error_bound(block, x, value))
     chain, v = block.branch.linearize(x)[1], b.asarray(truth.draws[0])
     steps = np.arange(1, max(TERMS, int(truth.lengths.max())) + 1)
     terms = d * (bounds.jacobian + d * u) * LIPSCHITZ ** (steps - 1.0)
