@@ -80,7 +80,7 @@ def cells(lipschitz: float, seed: int = 5, rows: int = 2000) -> Iterator[Cell]:
             probes = ir.Probes(seed=seed, kind=kind, count=max(COUNTS), block=block)
             for traces in ((), exact_traces(chain)):
                 estimator = RouletteEstimator(chain, bound, traces, 2.0, drawn)
-                found, _ = estimator.estimates(probes, x)
+                found = estimator.estimates(probes, x).values
                 for n in COUNTS:
                     y = found.reshape(-1, n, rows).swapaxes(0, 1).reshape(n, -1)
                     yield cell(estimator, probes, y, truth, (name, lipschitz, kind, len(traces), n))

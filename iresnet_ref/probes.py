@@ -29,6 +29,8 @@ _LENGTH_BLOCK = 0xFFFFFFFF
 """The block of the counter reserved for series lengths; probes use 0, 1, 2, …"""
 _COLUMNS_ROW = 0xFFFFFFFF
 """The row of the counter reserved for the Hadamard columns of a replicate, which all rows of the batch share."""
+PILOT_STREAM = 0x80000000
+"""A pilot draws from the stream with its highest bit flipped."""
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: int) -> tuple[Words, Words, Words, Words]:

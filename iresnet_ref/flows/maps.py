@@ -94,7 +94,7 @@ def logdet(
     Series(terms)            Σ_{k≤terms} (−1)^{k+1} vᵀJᵏv/k; |bias| ≤ −r(log(1 − L) + Σ_{k≤terms} Lᵏ/k) ([B19] Thm 4).
     Roulette(lengths)        unbiased ([C19]); N drawn for each sample, by default from `ir.roulette.near_optimal(L)`, whose
                              variance is finite for every L < 1; E[N] = max(6, 1.5/(1 − L)), or `lengths` if that is a number.
-    Arnoldi(terms)           quadrature on the Krylov space of `terms` products, with a proved bias bound that is far too large.
+    Arnoldi(terms)           quadrature on the Krylov space of `terms` products; its error is proved a posteriori.
     Auto(estimate)           exact while r ≤ 256, else the estimate, Roulette() by default. If that has a `standard_error`,
                              whichever of the two meets it for the fewest operations.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,14 @@ from iresnet_ref.probes import Probes
 
 AT_ONCE = 2**24
 """Entries of the probes that are drawn at a time."""
+
+
+class Estimates(NamedTuple):
+    """One value for each (probe or replicate, row), the products of each row, and what each value is off by at most, or None."""
+
+    values: Any
+    evaluations: HostArray
+    errors: Any = None
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,8 @@ class Estimator(ABC):
         """Products with J for each probe, in the mean."""
 
     @abstractmethod
-    def values(self, probes: Probes, v: Any) -> tuple[Any, HostArray]:
-        """Return one value for each probe of v (count·block, batch, *event) and row, and the products of each row."""
+    def values(self, probes: Probes, v: Any) -> Estimates:
+        """Return one value for each probe of v (count·block, batch, *event) and row."""
 
     @abstractmethod
     def bias_bound(self, rank: int) -> float:
@@ -56,21 +64,29 @@ class Estimator(ABC):
         bound = self.variance(probes)
         return bound if self.norm == 2.0 else size(self.chain.in_shape) * bound  # ‖Jᵏ‖₂ ≤ √d Lᵏ only
 
-    def estimates(self, probes: Probes, like: Any) -> tuple[Any, HostArray]:
-        """Return one estimate per (replicate, row) and the products per row, a part of the replicates at a time."""
+    def estimates(self, probes: Probes, like: Any) -> Estimates:
+        """Return one estimate per (replicate, row), a part of the replicates at a time."""
         per_replicate = probes.block * max(1, like.shape[0]) * size(self.chain.in_shape)
         at_once = max(1, AT_ONCE // per_replicate)
         parts = [
             self._part(probes.part(first, min(first + at_once, probes.count)), like)
             for first in range(0, probes.count, at_once)
         ]
-        evaluations = np.sum([part[1] for part in parts], axis=0)
-        return (parts[0][0] if len(parts) == 1 else namespace(like).concat([p[0] for p in parts], axis=0)), evaluations
+        if len(parts) == 1:
+            return parts[0]
+        xp, errors = namespace(like), [part.errors for part in parts]
+        return Estimates(
+            xp.concat([part.values for part in parts], axis=0),
+            np.sum([part.evaluations for part in parts], axis=0),
+            None if errors[0] is None else xp.concat(errors, axis=0),
+        )
 
-    def _part(self, probes: Probes, like: Any) -> tuple[Any, HostArray]:
-        xp, batch = namespace(like), like.shape[0]
-        values, evaluations = self.values(probes, probes.draw(like))
-        return xp.mean(xp.reshape(values, (probes.count, probes.block, batch)), axis=1), evaluations
+    def _part(self, probes: Probes, like: Any) -> Estimates:
+        def replicates(values: Any) -> Any:
+            return namespace(like).mean(namespace(like).reshape(values, (probes.count, probes.block, like.shape[0])), axis=1)
+
+        found = self.values(probes, probes.draw(like))
+        return Estimates(replicates(found.values), found.evaluations, None if found.errors is None else replicates(found.errors))
 
     @property
     def noise(self) -> float:

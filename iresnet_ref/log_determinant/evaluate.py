@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import device, holds, indices, is_short, namespace, require_full_precision
+from iresnet_ref.arrays import device, holds, indices, is_short, namespace, require_full_precision, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.jacobian.chain import Chain
-from iresnet_ref.log_determinant.arnoldi import ArnoldiEstimator
+from iresnet_ref.log_determinant.arnoldi.quadrature import SHORTEST, ArnoldiEstimator, products_of, steps_within
 from iresnet_ref.log_determinant.estimator import Estimator
 from iresnet_ref.log_determinant.exact import exact_logdet, signed_logdet
 from iresnet_ref.log_determinant.interval import FEWEST_REPLICATES, error_and_skewness, replicates_needed
@@ -38,6 +38,8 @@ from iresnet_ref.probes import Probes
 
 EXACT_UP_TO = 256
 """`auto` computes the exact determinant up to this narrowest dimension of the chain."""
+BIAS_SHARE = 1.0 / 32.0
+"""Of a standard error that is asked for: what Arnoldi's bound may be for `auto` to take it. Biases of many blocks add up."""
 EXACT_AT_MOST = 4096
 """Beyond this narrowest dimension `auto` never forms the matrix, whatever standard error is asked for."""
 
@@ -58,7 +60,7 @@ def evaluate(
     if isinstance(method, Exact) and block.lipschitz is None and not block.certificate.bound < 1.0:
         return _exact_without_contraction(chain, block, x)
     lipschitz = block.contraction()
-    rank = chain.rank
+    rank, automatic = chain.rank, isinstance(method, Auto)
     if isinstance(method, Auto):
         to_a_goal = method.estimate.standard_error is not None
         exact_cost = exact_in_products(chain) if to_a_goal and rank <= EXACT_AT_MOST else math.inf
@@ -66,7 +68,10 @@ def evaluate(
     if not isinstance(method, Estimate):
         return _exact(chain, x, determinant)
     drawn = method.table(lipschitz) if isinstance(method, Roulette) else None
-    per_replicate = method.probes.block * drawn.mean if drawn is not None else 0.0
+    if automatic and isinstance(method, Roulette) and exact_cost > FEWEST_REPLICATES * products_of(SHORTEST):
+        method, drawn = _deterministic_length(chain, block, x, method, drawn)
+    each = drawn.mean if drawn is not None else products_of(method.terms) if isinstance(method, Arnoldi) else 0.0
+    per_replicate = method.probes.block * each
     if exact_cost <= FEWEST_REPLICATES * per_replicate:
         return _exact(chain, x, determinant)
     estimator, probes = _estimator(chain, block, x, method, drawn), method.probes
@@ -77,6 +82,20 @@ def evaluate(
         probes = probes.part(0, require_reach(count, method.standard_error, probes.block * estimator.products))
     planned = math.inf if method.standard_error is None else probes.count * method.standard_error**2
     return _estimate(estimator, probes, x, rank, method.name, min(estimator.variance_bound(probes), planned))
+
+
+def _deterministic_length(
+    chain: Chain, block: ResidualBlock, x: Any, method: Roulette, drawn: Table | None
+) -> tuple[Estimate, Table | None]:
+    """Return Arnoldi's method where its bound meets the standard error asked for within the products of the roulette, else the latter."""
+    wanted, d = method.standard_error, size(chain.in_shape)
+    if wanted is None or drawn is None or method.lengths is not None or block.norm != 2.0 or x.shape[0] == 0:
+        return method, drawn
+    most = min(d, math.floor(drawn.mean) - products_of(0))
+    terms = steps_within(chain, block.contraction(), BIAS_SHARE * wanted, most, method.probes, x)
+    if terms is None:
+        return method, drawn
+    return Arnoldi(terms, probes=method.probes, standard_error=wanted, exact_traces=method.exact_traces), None
 
 
 def _estimator(chain: Chain, block: ResidualBlock, x: Any, method: Estimate, drawn: Table | None) -> Estimator:
@@ -116,9 +135,10 @@ def _estimate(estimator: Estimator, probes: Probes, x: Any, rank: int, method: s
     zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))
     bias, exact = zero + estimator.bias_bound(rank), len(estimator.traces)
     if not estimator.random:
-        value, _ = estimator.estimates(Probes(), x)
+        value = estimator.estimates(Probes(), x).values
         return LogDet(value[0, :], zero, bias, indices(np.zeros(x.shape[0]), x), method, 0, exact)
-    estimates, evaluations = estimator.estimates(probes, x)
+    estimates, evaluations, errors = estimator.estimates(probes, x)
+    bias = bias if errors is None else xp.minimum(bias, xp.mean(errors, axis=0))
     value = xp.mean(estimates, axis=0)
     error, skewness = error_and_skewness(estimates, value, estimator.noise, variance)
     evaluations = indices(evaluations, x)

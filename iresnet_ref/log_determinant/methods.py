@@ -133,8 +133,10 @@ class Roulette(Estimate):
 @public
 @dataclass(frozen=True)
 class Arnoldi(Truncated):
-    """Quadrature on the Krylov space of `terms` ≤ d products; |bias| ≤ (r + d)Σ_{k>terms} Lᵏ/k is proved, and usually far too large.
+    """Quadrature on the Krylov space of `terms` ≤ d products, and a proved bound on its error from what that space leaves over.
 
+    The bound, `bias_bound`, is |value − mean vᵀlog(I + J)v| over the probes themselves, and never above (r + d)Σ_{k>terms} Lᵏ/k, which is
+    known beforehand and usually far too large: 1e-9 for 30 nats at 64 dimensions and 8 products. It takes four products with Jᵀ a probe.
     Its gradient is that of the series with as many terms.
     """
 
@@ -143,7 +145,8 @@ class Arnoldi(Truncated):
 class Auto(LogDetMethod):
     """`Exact` while the narrowest dimension is at most 256, else `estimate`.
 
-    With `estimate.standard_error`, whichever of the two meets it for the fewest operations.
+    With `estimate.standard_error`, whichever meets it for the fewest operations; and `Arnoldi` in place of a roulette of default
+    lengths where its proved bound is below 1/32 of it within the products that the roulette takes.
     """
 
     estimate: Roulette = field(default_factory=Roulette)

@@ -16,13 +16,11 @@ from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.jacobian.factors import Factor
 from iresnet_ref.log_determinant.estimator import Estimator
 from iresnet_ref.log_determinant.interval import FEWEST_REPLICATES
-from iresnet_ref.probes import Probes
+from iresnet_ref.probes import PILOT_STREAM, Probes
 
 PILOT = 32
 PILOT_MARGIN = 31.0 / 15.655
 """The upper 99 % limit of a variance over its estimate from 32 normal replicates: 31/χ²₃₁(.01)."""
-PILOT_STREAM = 0x80000000
-"""The pilot draws from the stream with its highest bit flipped."""
 LU_SLOWDOWN = 5.0
 """Time of a flop of a batched LU over one of a matrix product; measured 4–7 on one CPU thread."""
 MOST_REPLICATES = 2**22
@@ -42,7 +40,7 @@ def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: An
     if bound <= least * wanted * wanted:
         return least
     pilot = Probes(probes.seed, probes.stream ^ PILOT_STREAM, probes.kind, PILOT, probes.block)
-    values, _ = estimator.estimates(pilot, like)
+    values = estimator.estimates(pilot, like).values
     xp = namespace(values)
     variance = float(np.max(to_host(xp.var(values, axis=0, correction=1))))
     return max(least, math.ceil(min(PILOT_MARGIN * variance, bound) / (wanted * wanted)))

@@ -15,7 +15,8 @@ class LogDet:
 
     `value`; `standard_error` from independent replicates (0 for deterministic methods, NaN with fewer than 8 replicates, the proved one
     where they are all alike to rounding);
-    `bias_bound` ≥ |E[value] − truth| of the method in exact arithmetic; `evaluations`: products with J_g or its transpose;
+    `bias_bound` ≥ |E[value] − truth| of the method in exact arithmetic, or for `ir.Arnoldi` ≥ |value − mean vᵀlog(I + J)v| over its
+    probes; `evaluations`: products with J_g or its transpose;
     `method` as it was carried out; `replicates` (0 where nothing is random); `exact_traces`: how many terms of the series
     are exact traces rather than estimates; `skewness` of the replicates as they were drawn (None where nothing is random);
     `replicates_needed` for `interval`.

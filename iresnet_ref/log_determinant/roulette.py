@@ -16,7 +16,7 @@ import numpy as np
 from iresnet_ref.arrays import Array, HostArray, size
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.bounds import truncation_bound
-from iresnet_ref.log_determinant.estimator import Estimator
+from iresnet_ref.log_determinant.estimator import Estimates, Estimator
 from iresnet_ref.log_determinant.length_distributions import Table
 from iresnet_ref.log_determinant.ragged import ragged_series
 from iresnet_ref.log_determinant.series import divisor, event_dot, replaced_terms
@@ -51,11 +51,12 @@ class RouletteEstimator(Estimator):
         """E[N]."""
         return self.drawn.mean
 
-    def values(self, probes: Probes, v: Any) -> tuple[Any, HostArray]:
+    def values(self, probes: Probes, v: Any) -> Estimates:
         """Return the estimate of each probe and row; those of a block share their N: only then is the block one replicate."""
         lengths = probes.lengths(v.shape[1], self.drawn.thresholds, self.drawn.n_exact_terms)
         evaluations = probes.block * products(lengths, len(self.traces)).sum(axis=0)
-        return roulette_logdet(self.chain, v, np.repeat(lengths, probes.block, axis=0), self.drawn, self.traces), evaluations
+        lengths = np.repeat(lengths, probes.block, axis=0)
+        return Estimates(roulette_logdet(self.chain, v, lengths, self.drawn, self.traces), evaluations)
 
     def bias_bound(self, rank: int) -> float:
         """Return what lies beyond the longest series that is drawn."""

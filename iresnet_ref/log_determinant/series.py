@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, namespace, size, widen
+from iresnet_ref.arrays import namespace, size, widen
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.bounds import truncation_bound
-from iresnet_ref.log_determinant.estimator import Estimator
+from iresnet_ref.log_determinant.estimator import Estimates, Estimator
 from iresnet_ref.log_determinant.variance import probe_variance
 from iresnet_ref.probes import Probes
 
@@ -82,10 +82,10 @@ class SeriesEstimator(Estimator):
         """One for each term."""
         return float(self.terms)
 
-    def values(self, probes: Probes, v: Any) -> tuple[Any, HostArray]:
+    def values(self, probes: Probes, v: Any) -> Estimates:
         """Return the truncated series of each probe and row."""
         evaluations = np.full(v.shape[1], self.terms * probes.count * probes.block)
-        return series_logdet(self.chain, v, self.terms, self.traces), evaluations
+        return Estimates(series_logdet(self.chain, v, self.terms, self.traces), evaluations)
 
     def bias_bound(self, rank: int) -> float:
         """Return the bound on what is cut off."""

@@ -132,7 +132,7 @@ def test_the_last_step_is_taken_only_where_every_computed_residual_gets_smaller(
         x = (near + away * y[::-1]).astype(dtype)
         point, rows = Point(x, block.branch(x), y), Rows(len(y))
         rows.residual, _, rows.size, _ = rows.look(point, 1e-6)
-        z, norm, _ = last_step(block, point, rows, goal)
+        z, norm, _, _ = last_step(block, point, rows, goal)
         stepped = (z != x).any(axis=1)
         steps.append(stepped.any())
         alone = np.concatenate([residual(block, z[i : i + 1], y[i : i + 1]) for i in range(len(y))])

@@ -3,7 +3,7 @@
 e₁ᵀHʲe₁‖v‖² = vᵀJʲv for j ≤ k (Saad, *Analysis of some Krylov subspace approximations*, 1992, Lemma 3.1), so with ‖H‖ ≤ ‖J‖ ≤ L
 both sides differ from the series cut at k by at most ‖v‖² Σ_{j>k} Lʲ/j each; in expectation the trace's side by r of it, r the
 rank of J: |bias| ≤ (r + d) Σ_{j>k} Lʲ/j. That is at least the bound of the series with k terms; the true bias is usually far
-smaller: 1e2–1e4 times for spectra that are nearly real, not at all for eigenvalues that fill a disc.
+smaller, not so for eigenvalues that fill a disc, and what it is at most is proved from the space itself (`error`).
 
 The logarithm of the small matrix is ∫₀¹ e₁ᵀH(I + tH)⁻¹e₁ dt by Gauss–Legendre nodes, σ/(1 + tσ) at each, where σ is what
 elimination of I + tH from its last row leaves at the first entry. Its pivots are positive, for ‖H‖ < 1. The integrand is analytic for
@@ -14,77 +14,100 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import HostArray, device, from_host, namespace, size
+from iresnet_ref.arrays import HostArray, from_host, holds, namespace, size, to_host
+from iresnet_ref.arrays.namespaces import is_traced
 from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.jacobian.factors import Dense, Diagonal
+from iresnet_ref.log_determinant.arnoldi.error import LEFT, arnoldi_error, eliminated, room
+from iresnet_ref.log_determinant.arnoldi.process import krylov
 from iresnet_ref.log_determinant.bounds import truncation_bound
+from iresnet_ref.log_determinant.estimator import Estimates
 from iresnet_ref.log_determinant.series import SeriesEstimator, divisor, replaced_terms
 from iresnet_ref.log_determinant.variance import square_moment
-from iresnet_ref.probes import Probes
+from iresnet_ref.probes import PILOT_STREAM, Probes
 
 
-def arnoldi_logdet(chain: Chain, v: Any, steps: int, lipschitz: float, traces: Sequence[Any] = ()) -> Any:
-    """Return ‖v‖² e₁ᵀlog(I + H)e₁ for each probe and row, H of order `steps` ≤ d, the first len(traces) ≤ steps terms exact."""
-    columns = hessenberg(chain, v, steps)
-    xp = namespace(v)
-    flat = xp.reshape(v, (*v.shape[:2], size(chain.in_shape)))
-    value = log_first_entry(columns, lipschitz)
+def arnoldi_logdet(chain: Chain, v: Any, steps: int, lipschitz: float, traces: Sequence[Any] = ()) -> tuple[Any, Any]:
+    """Return (‖v‖² e₁ᵀlog(I + H)e₁, what it is off by at most) for each probe and row, H of order `steps` ≤ d.
+
+    The first len(traces) ≤ steps terms are exact traces; the bound is that of the others (`error`).
+    """
+    space = krylov(chain, v, steps)
+    columns = space.columns
+    xp, d = namespace(v), size(chain.in_shape)
+    flat = xp.reshape(v, (*v.shape[:2], d))
+    value, growth, nodes = _integrated(columns, room(lipschitz))
     powers = [columns[0][..., 0]]  # e₁ᵀHʲe₁ for j = 1, 2
     if steps > 1:
         powers.append(columns[0][..., 0] * columns[0][..., 0] + columns[0][..., 1] * columns[1][..., 0])
     for k, _ in enumerate(traces, start=1):
         value = value - powers[k - 1] / divisor(k)
-    return replaced_terms(traces, value) + xp.sum(flat * flat, axis=-1) * value
+    left = [v]
+    for _ in range(LEFT + 1):
+        left.append(chain.rmatvec(left[-1]))
+    left = [xp.reshape(z, flat.shape) for z in left[1:]]
+    error = arnoldi_error(space, nodes, growth, lipschitz, left, symmetric=is_symmetric(chain))
+    return replaced_terms(traces, value) + xp.sum(flat * flat, axis=-1) * value, error
 
 
-def hessenberg(chain: Chain, v: Any, steps: int) -> list[Any]:
-    """Return the columns of H, column j with its entries 0 … j + 1 (the last one without the entry below the diagonal).
+SHORTEST = 4
+"""The fewest products that `auto` tries …"""
+PROBES_TRIED = 4
+"""… with so many probes."""
 
-    Gram–Schmidt twice. Where Jq lies in the space to rounding, the next vector is 0: the process has ended there.
+
+def products_of(steps: int) -> int:
+    """Return the products of one probe: `steps` with J, and with Jᵀ those of the bound."""
+    return steps + LEFT + 1
+
+
+def steps_within(chain: Chain, lipschitz: float, bias: float, most: int, probes: Probes, like: Any) -> int | None:
+    """Return the first of 4, 8, 16, … ≤ most products whose error is proved to be at most `bias` on every row, for a few probes; or None.
+
+    They are drawn from a stream of their own, as those of the pilot of a standard error.
     """
-    xp = namespace(v)
-    lead, d = tuple(v.shape[:2]), size(chain.in_shape)
-    tiny = 8.0 * d * rounding.unit_roundoff(v)
-    q = xp.reshape(v, (*lead, 1, d))
-    basis = q / xp.sqrt(xp.sum(q * q, axis=-1, keepdims=True))
-    columns: list[Any] = []
-    for j in range(steps):
-        w = xp.reshape(chain.matvec(xp.reshape(basis[..., j, :], tuple(v.shape))), (*lead, 1, d))
-        length = xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True))
-        entries = xp.zeros((*lead, 1, j + 1), dtype=v.dtype, device=device(v))
-        for _ in range(2):
-            h = xp.matmul(w, xp.matrix_transpose(basis))
-            w, entries = w - xp.matmul(h, basis), entries + h
-        beta = xp.sqrt(xp.sum(w * w, axis=-1, keepdims=True))
-        beta = xp.where(beta > tiny * length, beta, xp.zeros_like(beta))
-        if j + 1 == steps:
-            columns.append(entries[..., 0, :])
-            break
-        columns.append(xp.concat([entries, beta], axis=-1)[..., 0, :])
-        unit = xp.where(beta > 0.0, w / xp.where(beta > 0.0, beta, xp.ones_like(beta)), xp.zeros_like(w))
-        basis = xp.concat([basis, unit], axis=-2)
-    return columns
+    v = replace(probes, stream=probes.stream ^ PILOT_STREAM, count=PROBES_TRIED, block=1).draw(like)
+    steps = SHORTEST
+    while steps <= most:
+        if float(to_host(arnoldi_logdet(chain, v, steps, lipschitz)[1]).max()) <= bias:
+            return steps
+        steps *= 2
+    return None
+
+
+def is_symmetric(chain: Chain) -> bool:
+    """Return whether J = ±WᵀDW or J = W = Wᵀ in every number; False where there is no value to look at."""
+    if is_traced(chain.like):
+        return False
+    xp = namespace(chain.like)
+    match chain.factors:
+        case Dense(a), Diagonal(_), Dense(b) if tuple(a.shape) == tuple(reversed(b.shape)):
+            across = xp.matrix_transpose(b)
+            return holds(a == across) or holds(a == -across)
+        case (Dense(a),):
+            return holds(a == xp.matrix_transpose(a))
+    return False
 
 
 def log_first_entry(columns: list[Any], lipschitz: float) -> Any:
     """Return e₁ᵀlog(I + H)e₁ = ∫₀¹ σ/(1 + tσ) dt for H given by its columns, ‖H‖ ≤ L < 1."""
+    return _integrated(columns, lipschitz)[0]
+
+
+def _integrated(columns: list[Any], lipschitz: float) -> tuple[Any, Any, int]:
+    """Return (e₁ᵀlog(I + H)e₁, the growth of the elimination, the number of nodes)."""
     xp = namespace(columns[0])
     nodes, weights = graded_rule(lipschitz, columns[0])
     t = xp.reshape(nodes, (-1, 1, 1, 1))
-    last = xp.expand_dims(columns[-1], axis=0)
-    for j in range(len(columns) - 1, 0, -1):  # row j has one entry left of the diagonal: only column j − 1 changes
-        before = xp.expand_dims(columns[j - 1], axis=0)
-        ratio = t * before[..., j:] / (1.0 + t * last[..., j : j + 1])
-        last = before[..., :j] - ratio * last[..., :j]
-    sigma = last[..., 0]
-    t = t[..., 0]
-    return xp.sum(xp.reshape(weights, (-1, 1, 1)) * sigma / (1.0 + t * sigma), axis=0)
+    sigma, _, growth = eliminated(columns, t)
+    return xp.sum(xp.reshape(weights, (-1, 1, 1)) * sigma / (1.0 + t[..., 0] * sigma), axis=0), growth, nodes.shape[0]
 
 
 def pieces(lipschitz: float) -> int:
@@ -161,10 +184,16 @@ class ArnoldiEstimator(SeriesEstimator):
         """Always: the terms behind the last product depend on the probe."""
         return True
 
-    def values(self, probes: Probes, v: Any) -> tuple[Any, HostArray]:
-        """Return the quadrature of each probe and row."""
-        evaluations = np.full(v.shape[1], self.terms * probes.count * probes.block)
-        return arnoldi_logdet(self.chain, v, self.terms, self.lipschitz, self.traces), evaluations
+    @property
+    def products(self) -> float:
+        """One for each term, and those of the bound."""
+        return float(products_of(self.terms))
+
+    def values(self, probes: Probes, v: Any) -> Estimates:
+        """Return the quadrature of each probe and row, and what it is off by at most."""
+        evaluations = np.full(v.shape[1], int(self.products) * probes.count * probes.block)
+        values, errors = arnoldi_logdet(self.chain, v, self.terms, self.lipschitz, self.traces)
+        return Estimates(values, evaluations, errors)
 
     def bias_bound(self, rank: int) -> float:
         """Return the bound of both sides, and the rounding of an orthonormal basis."""
