@@ -30,6 +30,7 @@ from iresnet_verify.report.text import (
     BY_KEY,
     STATES,
     State,
+    established,
     findings,
     hence,
     legal,
@@ -51,6 +52,7 @@ COLOURS = {
     "failed": "bold red", "unexpected": "bold magenta", "error": "bold yellow", "inconclusive": "yellow",
     "declared": "cyan", "skipped": "dim", "passed": "green",
 }
+GROUND_COLOURS = {"proved": "bold green", "bounded": "bold blue", "searched": "bold yellow"}
 WIDE = 120
 LINE_SECONDS = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -78,6 +80,7 @@ def show_one(report: AuditResult, console: Console) -> None:
         console.print(Text.assemble((f"{state(unread).glyph} ", COLOURS["error"]), _text(unread.message)))
         console.print(Text.assemble((f"{state(unread).label}: ", COLOURS["error"]), _text(verdict(report))))
         return
+    console.print(_established(report))
     causes = findings(report)
     for number, finding in enumerate(causes, 1):
         console.print(_cause(report, finding, number if len(causes) > 1 else 0))
@@ -95,6 +98,12 @@ def show_one(report: AuditResult, console: Console) -> None:
     took = f" ({seconds_text(report.seconds)}, CPU {seconds_text(report.cpu_seconds)})"
     console.print(Text.assemble((f"{shown.label}: ", COLOURS[shown.key]), _text(verdict(report)), took))
     console.print()
+
+
+def _established(report: AuditResult) -> Text:
+    """What is proved, what is bounded, what was only searched: three colours, three words, one line."""
+    parts = [Text.assemble((g.word, GROUND_COLOURS[g.key]), " ", _text(what)) for g, what in established(report)]
+    return Text(" · ").join(parts)
 
 
 def gallery_table(reports: Sequence[AuditResult], console: Console | None = None) -> None:

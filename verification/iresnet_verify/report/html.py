@@ -32,8 +32,10 @@ from iresnet_verify.report.text import (
     BY_KEY,
     KINDS,
     STATES,
+    Ground,
     State,
     count,
+    established,
     findings,
     modes,
     overall,
@@ -87,6 +89,11 @@ class SubjectView:
     facts: list[tuple[str, str]]
     groups: list[tuple[str, list[tuple[str, str]]]]
     """Nested entries of the subject (claims, conventions): title and rows."""
+
+    @property
+    def established(self) -> list[tuple[Ground, str]]:
+        """What is proved, what is bounded at which error rate, what was only searched."""
+        return established(self.report)
 
     @property
     def causes(self) -> list[tuple[Finding, CheckView, str]]:

@@ -21,7 +21,7 @@ import numpy as np
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.result import SCHEMA, CheckResult
-from iresnet_verify.report.text import refusals
+from iresnet_verify.report.text import GROUNDS, certificates, ground, refusals
 
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FIELDS = (
@@ -75,6 +75,9 @@ def as_dict(report: AuditResult) -> dict[str, Any]:
                 "status": report.status,
                 "seconds": report.seconds,
                 "cpu_seconds": report.cpu_seconds,
+                "established": {
+                    **{g.key: [c.id for c in report.checks if ground(c) is g] for g in GROUNDS}, "certificates": certificates(report),
+                },
                 "findings": [asdict(f) for f in report.findings],
                 "refused": [{"check": check, "reason": reason} for check, reason in refusals(report)],
                 "checks": [{name: getattr(c, name) for name in _FIELDS} for c in report.checks],

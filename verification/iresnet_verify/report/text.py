@@ -52,6 +52,49 @@ KINDS = {
 }
 
 
+class Ground(NamedTuple):
+    """On what a pass rests."""
+
+    key: str
+    word: str
+    meaning: str
+
+
+PROVED = Ground("proved", "proved", "By a certificate for all inputs; or an identity, an enumeration, ball arithmetic at those compared.")
+BOUNDED = Ground("bounded", "bounded", "The deviation is at most the stated ε, at the stated error rate.")
+SEARCHED = Ground("searched", "searched", "No counterexample was found by this much search.")
+GROUNDS = (PROVED, BOUNDED, SEARCHED)
+"""The strongest first."""
+
+
+def ground(result: CheckResult) -> Ground | None:
+    """On what a pass rests; None where the check did not pass."""
+    if state(result).key != "passed":
+        return None
+    if result.kind == "search":
+        return SEARCHED
+    sampled = result.kind == "equivalence" or any(key.startswith("alpha") for key in result.evidence)
+    return BOUNDED if sampled else PROVED
+
+
+def certificates(report: AuditResult) -> dict[str, str]:
+    """What is proved for all inputs, by check."""
+    return {c.id: str(c.evidence["proved"]) for c in report.checks if ground(c) is PROVED and "proved" in c.evidence}
+
+
+def established(report: AuditResult) -> list[tuple[Ground, str]]:
+    """What is proved, what is bounded at which error rate, what was only searched: a few words each."""
+    n = {g: sum(ground(c) is g for c in report.checks) for g in GROUNDS}
+    proved = sorted(certificates(report).values(), key=lambda statement: not statement.startswith("Lip"))
+    here = n[PROVED] - len(proved)
+    proved += [f"{here} {'identity' if here == 1 else 'identities'}"] if here else []
+    return [
+        (PROVED, ", ".join(proved) or "nothing"),
+        (BOUNDED, f"{plural(n[BOUNDED], 'check')} at error rate {report.alpha:.0e}" if n[BOUNDED] else "nothing"),
+        (SEARCHED, plural(n[SEARCHED], "check") if n[SEARCHED] else "nothing"),
+    ]
+
+
 def state(result: CheckResult) -> State:
     """The state a result is shown in: a declared failure is its own state, and so is a declared failure that passed."""
     if result.expected is not None and result.status == "failed":

@@ -51,7 +51,7 @@ def contraction_proved(ctx: Context) -> Outcome:
         return Outcome("skipped", f"not proved: {what} proved here ({certificate.reason}){read.modes}", evidence, oracle=HOW)
     where = f" where F = x + g(x), which is {assumed}" if assumed else ""
     return Outcome("passed", f"proved: {statement}, so F is a bijection with Lip(F⁻¹) ≤ {upwards(inverse)}{where}{read.modes}",
-                   {**evidence, "proved": f"{statement}{', if F = x + g(x)' if assumed else ''}", "inverse_lipschitz": inverse},
+                   {**evidence, "proved": f"F bijective{' if it is x + g(x)' if assumed else ''}", "inverse_lipschitz": inverse},
                    "none: the certificate is rounded up", HOW)
 
 

@@ -43,9 +43,10 @@ def proved(ctx: Context) -> Outcome:
     everywhere = read.on_every_image()
     also = "" if everywhere is None else f", and Lip(g) ≤ {upwards(everywhere)} on images of every size"
     above = certificate.bound > L
-    statement = f"Lip(g) ≤ {beyond(certificate.bound, L) if above else upwards(certificate.bound)}"
+    short = upwards(certificate.bound)
+    statement = f"Lip(g) ≤ {beyond(certificate.bound, L) if above else short if float(short) <= L else f'{certificate.bound:.17g}'}"
     return Outcome(
         "passed", f"proved: {statement}{also}, claimed {L:.6g}{above_claim(certificate.bound, L)} ({certificate.reason}){read.modes}",
-        {**evidence, "proved": statement + also} | ({} if everywhere is None else {"on_every_image": everywhere}),
+        {**evidence, "proved": statement} | ({} if everywhere is None else {"on_every_image": everywhere}),
         f"L(1 + {slack:.1e}), 4nu for each layer; the certificate is rounded up", HOW,
     )

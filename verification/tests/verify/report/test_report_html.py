@@ -203,6 +203,14 @@ def test_a_reproduction_is_linked_relative_to_the_page(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
 
 
+def test_each_subject_says_what_its_passes_rest_on(tmp_path: Path) -> None:
+    text = render([failing(), passing()], tmp_path / "a.html")
+    assert text.count('<p class="grounds">') == 4, "with its verdict and at its head"
+    assert text.count('<b>proved</b> 20 identities') == 2
+    assert text.count('<b>searched</b> 10 checks') == 2
+    assert render([passing()], tmp_path / "a.html").count('<p class="grounds">') == 1
+
+
 def test_the_verdict_says_what_was_and_was_not_found() -> None:
     assert verdict(failing()) == (
         "1 of the 6 checks that came to a result failed. 1 declared failure passed: remove the declaration. "

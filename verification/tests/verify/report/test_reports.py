@@ -21,6 +21,7 @@ from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.cli import terminal
 from iresnet_verify.report import junit
 from iresnet_verify.report.json import document, read, write
+from iresnet_verify.report.text import established
 from iresnet_verify.workers.isolated_audits import Progress
 
 
@@ -41,6 +42,31 @@ def test_json_has_the_schema(tmp_path: Path) -> None:
     assert all(keys <= c.keys() for c in found["checks"])
     assert [c["expected"] for c in found["checks"]] == [None, None, "upstream", "upstream", None, None, None]
     assert found["checks"][1]["reproduce"] == "r/two.py"
+
+
+GROUNDED = replace(REPORT, checks=[
+    result("lipschitz.proved", "passed", kind="proof", evidence={"proved": "Lip(g) ≤ 0.58"}),
+    result("inverse.contraction-proved", "passed", kind="proof", evidence={"proved": "F bijective"}),
+    result("logdet.matches-determinant", "passed", kind="proof"),
+    result("estimator.unbiased", "passed", kind="proof", evidence={"alpha_per_row": 1e-8}),
+    result("density.samples-follow-log-prob", "passed", kind="equivalence"),
+    result("lipschitz.bounds-pairs", "passed", kind="search"),
+    result("lipschitz.bounds-stretch", "failed", kind="search"),
+    result("logdet.adds-up", "skipped", kind="proof"),
+])
+LINE = f"proved Lip(g) ≤ 0.58, F bijective, 1 identity · bounded 2 checks at error rate {REPORT.alpha:.0e} · searched 1 check"
+
+
+def test_a_report_says_what_is_proved_what_is_bounded_and_what_was_only_searched(tmp_path: Path) -> None:
+    """A pass by sampling is bounded though its check can prove; what failed or was skipped rests on nothing."""
+    assert " · ".join(f"{g.word} {what}" for g, what in established(GROUNDED)) == LINE
+    assert LINE in printed(160, GROUNDED)
+    write([GROUNDED], tmp_path / "a.json")
+    found = reading_strictly(tmp_path / "a.json")["established"]
+    assert found["certificates"] == {"lipschitz.proved": "Lip(g) ≤ 0.58", "inverse.contraction-proved": "F bijective"}
+    assert found["bounded"] == ["estimator.unbiased", "density.samples-follow-log-prob"]
+    assert found["searched"] == ["lipschitz.bounds-pairs"]
+    assert len(read(tmp_path / "a.json")[0].checks) == len(GROUNDED.checks)
 
 
 def test_odd_numbers_survive_strict_json(tmp_path: Path) -> None:
