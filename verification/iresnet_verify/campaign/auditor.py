@@ -26,7 +26,7 @@ from iresnet_verify.campaign import keys
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.report.exit_codes import exit_code
 from iresnet_verify.report.json import document
-from iresnet_verify.workers import isolated_audits
+from iresnet_verify.workers import isolated_audits, warm
 
 TRIES = 3
 """How often an audit is tried whose worker or auditor was killed from outside."""
@@ -114,7 +114,8 @@ class Auditor:
             return self.process
         self.close(for_good=False)
         self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  closed with the process
-        environment = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
+        environment = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+                       "PYTHONHASHSEED": "0"}  # the order of sets is the same in every audit, wherever it runs
         self.process = subprocess.Popen(
             [sys.executable, "-m", "iresnet_verify.campaign.auditor", *frameworks], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=self.errors, text=True, encoding="utf-8", env=environment, start_new_session=True)
@@ -159,7 +160,8 @@ def serve(requests: IO[str], answers: IO[str], frameworks: Sequence[str]) -> Non
     """Answer requests until there are no more. Ends at once, with all it started, when the other side is gone."""
     fork = "forkserver" in multiprocessing.get_all_start_methods()
     if fork:
-        multiprocessing.set_forkserver_preload(["iresnet_verify.workers.worker", *frameworks])
+        os.environ[warm.PREPARE] = "1"
+        multiprocessing.set_forkserver_preload(["iresnet_verify.workers.worker", *frameworks, "iresnet_verify.workers.warm"])
     while line := requests.readline():
         asked = json.loads(line)
         over = threading.Event()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib
 import ipaddress
+import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
@@ -165,7 +167,8 @@ def _on_dask(units: Sequence[Unit], out: Callable[[Unit], Path], engine: Engine,
     security = distributed.security.Security(
         tls_ca_file=str(trust.ca), tls_client_cert=str(trust.certificate), tls_client_key=str(trust.key), require_encryption=True,
     ) if trust.ca else None
-    with distributed.Client(**local) if engine.scheduler == "local" else distributed.Client(engine.scheduler, security=security) as client:
+    with _quiet(), (distributed.Client(**local) if engine.scheduler == "local" else
+                    distributed.Client(engine.scheduler, security=security)) as client:
         options = {"pure": False, "retries": TRIES - 1, "resources": dict(engine.resources) or None}
         archives: dict[Path, Any] = {}
 
@@ -184,12 +187,12 @@ def _on_dask(units: Sequence[Unit], out: Callable[[Unit], Path], engine: Engine,
         ship = not all(there.values())
         present = Present(("files", "package"))
         futures = {submitted(u, ship): u for u in units}
-        completed = distributed.as_completed(futures)
+        completed = distributed.as_completed(futures, with_results=True, raise_errors=False)  # results come together, not one call each
         for batch in completed.batches():
             found = []
-            for future in batch:
+            for future, result in batch:
                 unit = futures.pop(future)
-                record = _record(future)
+                record = _record(future.status, result)
                 if record.get("lacking"):
                     again = submitted(unit, True)
                     futures[again] = unit
@@ -202,15 +205,26 @@ def _on_dask(units: Sequence[Unit], out: Callable[[Unit], Path], engine: Engine,
                 yield found
 
 
-def _record(future: Any) -> Record:
-    if future.status == "cancelled":
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask logs a lost connection as a traceback; here it is one error, in words."""
+    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.partition(".")[0] == "distributed"]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
+
+
+def _record(status: str, result: Any) -> Record:
+    if status == "cancelled":
         raise LostSchedulerError("expected a Dask scheduler, got no connection to it any more; what was found is stored: start a "
                                  "scheduler and run the same command again")
-    try:
-        found: Record = future.result()
-        return found
-    except Exception as error:
-        return crashed(error)
+    record: Record = result if status == "finished" else crashed(result[1])
+    return record
 
 
 def _take(record: Record, unit: Unit, out: Path, present: Present) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import tempfile
+import weakref
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -78,13 +80,14 @@ class Unpacked:
     """Where archives lie on this worker, each unpacked once."""
 
     def __init__(self) -> None:
-        self.root: tempfile.TemporaryDirectory[str] | None = None
+        self.root: Path | None = None
 
     def place(self, archive: Archive, unit: Unit, out: Path) -> tuple[Unit, Path]:
         """The unit and the folder of its reproductions, on this machine."""
         if self.root is None:
-            self.root = tempfile.TemporaryDirectory(prefix="iresnet-verify-code-")
-        root, file = Path(self.root.name) / archive.digest[:32], Path(unit.origin.file)
+            self.root = Path(tempfile.mkdtemp(prefix="iresnet-verify-code-"))
+            weakref.finalize(self, shutil.rmtree, self.root, ignore_errors=True)  # at the latest when the process ends
+        root, file = self.root / archive.digest[:32], Path(unit.origin.file)
         common = Path(os.path.commonpath([file.parent, out]))
         folder = root / "disk" / file.parent.relative_to(common)
         if not (root / "whole").exists():

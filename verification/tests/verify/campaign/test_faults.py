@@ -24,6 +24,7 @@ from iresnet_verify.campaign.auditor import Auditor
 from iresnet_verify.campaign.engines import Engine
 from iresnet_verify.campaign.store import FILE, Store, StoreError
 from iresnet_verify.campaign.unit import Unit
+from iresnet_verify.cli import commands as cli
 from iresnet_verify.subject.loading import Origin
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and locks of POSIX systems")
@@ -145,6 +146,59 @@ def test_a_client_that_is_killed_leaves_whole_results_and_no_process(tmp_path: P
     assert sorted(map(str, found.values())) == sorted(map(str, stored(tmp_path / "d").values()))
 
 
+def test_an_interruption_keeps_what_is_done_and_gives_back_what_is_not(tmp_path: Path) -> None:
+    file, folder = project(tmp_path / "p"), tmp_path / "c"
+    some, seen = units(file, 30), []
+
+    def interrupting(name: str, record: object) -> None:
+        seen.append(name)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.run(some, folder, run.Options(Engine(workers=1), task=quick, progress=interrupting))
+    kept = stored(folder)
+    assert len(kept) >= 5
+    assert {*seen} <= {*kept}, "what was shown as done is kept"
+    assert not list(folder.glob(".*.lock"))
+    with Store(folder) as store:
+        assert store.claim([u.name(folder) for u in some]) == {u.name(folder) for u in some}
+    run.run(some, folder, run.Options(task=quick))
+    assert kept.items() <= stored(folder).items()
+    assert len(stored(folder)) == 30
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(units: list[Unit], folder: Path, options: run.Options) -> None:
+        options.progress("a", {"exit": 0})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run", interrupted)
+    assert cli.run(["campaign", f"{project(tmp_path)}:factory", "--seeds", "9", "--folder", str(tmp_path / "c")]) == 130
+    said = capsys.readouterr().err
+    assert "interrupted: 1 of 9 audits are kept in" in said.replace("\n", " ")
+    assert "the same command goes on" in said
+
+
+@posix
+@pytest.mark.thorough
+def test_ctrl_c_ends_a_command_and_all_that_it_started(tmp_path: Path) -> None:
+    file, folder = project(tmp_path / "p"), tmp_path / "c"
+    before = auditors()
+    client = command(file, folder, "slow", 40)
+    until(lambda: count(folder) >= 1)
+    mine = auditors() - before
+    client.send_signal(signal.SIGINT)
+    code, _, said = finish(client)
+    assert code == 130, said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    until(lambda: not auditors() & mine, 10)
+    assert 1 <= len(stored(folder)) < 40
+
+
 @pytest.mark.thorough
 def test_a_scheduler_that_is_killed_is_a_crash_in_one_line_and_loses_nothing(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
@@ -161,7 +215,9 @@ def test_a_scheduler_that_is_killed_is_a_crash_in_one_line_and_loses_nothing(tmp
         scheduler.kill()
         code, _, said = finish(client)
         assert code == 4, said
-        assert len(said.strip().splitlines()) == 1, said
+        *before, last = said.strip().splitlines()
+        assert last.startswith("could not go on: LostSchedulerError: "), said
+        assert all(" of 6 audits, " in line for line in before), said
         kept = stored(folder)
         assert 1 <= len(kept) < 6
     finally:
