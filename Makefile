@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help audit gallery test test-adapters test-gpu test-thorough examples examples-full bench docs lint tables clean
+.PHONY: help mypy pyright audit gallery test test-adapters test-gpu test-thorough examples examples-full bench docs lint tables clean
 help:
 	@echo 'make audit                            audit the gallery of real subjects; writes reports/'
 	@echo 'make audit SUBJECT=file.py:factory    audit your own network; writes reports/'
@@ -69,7 +69,12 @@ test-adapters: $(ADAPTERS)/.installed
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory --jobs=2 mypy pyright
+
+mypy:
 	$(BIN)/mypy $(CODE) examples/gallery.py examples/declare.py examples/pictures.py verification/tests/support/typed_consumer.py
+
+pyright:
 	$(BIN)/basedpyright
 
 tables: $(VENV)/.installed-audit

@@ -6,6 +6,7 @@ that only its author can know; those fields are comments.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import keyword
 import re
@@ -153,9 +154,7 @@ def _arguments(function: Callable[..., Any], name: str) -> tuple[str, dict[str, 
 
         scope["jax"] = jax
     if any("nnx." in t for t in texts.values()):
-        from flax import nnx
-
-        scope["nnx"] = nnx
+        scope["nnx"] = importlib.import_module("flax.nnx")
     return ", ".join(f"{k}={t}" for k, t in texts.items()), {k: eval(t, scope) for k, t in texts.items()}
 
 
@@ -243,7 +242,7 @@ def _ways(adapter: Adapter, words: tuple[str, ...], torch: bool, jax: bool) -> I
     plain = [f"network.{w}" for w in words if callable(getattr(network, w, None))]
     if callable(network) and words == FORWARD:
         plain = ["network", *(w for w in plain if not torch or w != "network.forward")]
-    single = jax and any(c.__module__.startswith(("equinox", "flowjax")) for c in type(network).__mro__)
+    single = jax and any(c.__module__.startswith(("equinox", "flowjax")) for c in inspect.getmro(type(network)))
     if jax:
         import jax as loaded
 

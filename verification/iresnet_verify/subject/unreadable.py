@@ -208,7 +208,7 @@ def entries(answer: Any) -> list[tuple[str, Any]]:
     if dataclasses.is_dataclass(answer) and not isinstance(answer, type):
         return [(f".{f.name}", getattr(answer, f.name)) for f in dataclasses.fields(answer)]
     if isinstance(answer, tuple) and hasattr(answer, "_fields"):
-        return [(f".{key}", value) for key, value in zip(answer._fields, answer, strict=True)]
+        return [(f".{key}", value) for key, value in zip(getattr(answer, "_fields"), answer, strict=True)]  # noqa: B009
     if isinstance(answer, tuple | list):
         return [(f"[{i}]", value) for i, value in enumerate(answer)]
     return [(f".{key}", value) for key, value in getattr(answer, "__dict__", {}).items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +117,11 @@ def subject(kind: type[Branch], norm: float = 0.6, changed: Callable[[Branch], o
 
 def doubled(net: Branch) -> object:
     """A hook that nothing in the class shows."""
-    return net.last.register_forward_hook(lambda module, inputs, output: 1.5 * output)
+
+    def steeper(module: Any, inputs: Any, output: Any) -> Any:
+        return 1.5 * output
+
+    return net.last.register_forward_hook(steeper)
 
 
 BOUNDS = ("lipschitz.bounds-jacobian", "lipschitz.bounds-pairs", "lipschitz.bounds-stretch")

@@ -23,7 +23,7 @@ def not_passed(report: Report) -> list[tuple[str, str, str]]:
     return [(c.id, c.status, c.message) for c in report.checks if c.status != "passed" and c.id not in OF_OTHER_NETWORKS]
 
 
-@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(s, marks=pytest.mark.thorough) for s in range(3, 20))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.thorough) for s in range(1, 20))])
 def test_a_correct_network_passes_every_check(seed: int) -> None:
     report = audit(complete(seed), seed=seed, budget="quick")
     assert not not_passed(report)
