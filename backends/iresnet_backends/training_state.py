@@ -12,6 +12,8 @@ from iresnet_ref.training.loop import State
 
 PREVIOUS = ".previous"
 """Behind the name of a checkpoint: the one before it."""
+WARM = "normalised.warm"
+"""The place in a state of what its proofs begin with, nothing before the first step."""
 
 
 def checkpoint(path: str | Path, every: int = 1) -> Callable[[State, float], None]:
@@ -57,8 +59,8 @@ def resume(path: str | Path, initial: State) -> State:
     """Return the state saved at `path`, on the backend and in the dtype of `initial`; `initial` where there is no file yet.
 
     A run killed between two renamings has left its previous checkpoint alone: that one is returned. Whether an ActNorm
-    is initialised may differ from `initial`; everything else that is no weight, moment or step has to be equal: types, shapes,
-    activations, permutations, options, norms, Lipschitz constants, settings.
+    is initialised may differ from `initial`, and what proofs begin with; everything else that is no weight, moment or step has to
+    be equal: types, shapes, activations, permutations, options, norms, Lipschitz constants, settings.
     Raises: FormatError for a file that is damaged, or holds anything but a training of the same model, naming the differences.
     """
     path, previous = Path(path), _sibling(Path(path), PREVIOUS)
@@ -71,7 +73,8 @@ def resume(path: str | Path, initial: State) -> State:
         raise FormatError(f"resume: {error}; the checkpoint before it is kept at {previous}") from error
     if not isinstance(state, State):
         raise FormatError(f"resume {path}: expected the state of a training, got {type(state).__name__}; try load")
-    others = [d for d in differences(initial, state) if d[0].rpartition(".")[2] not in {"step", "initialised"}]
+    found = (d for d in differences(initial, state) if not d[0].startswith(WARM))
+    others = [d for d in found if d[0].rpartition(".")[2] not in {"step", "initialised"}]
     if others:
         told = "; ".join(f"{where}: expected {wanted}, got {got}" for where, wanted, got in others[:5])
         raise FormatError(f"resume {path}: expected a training of the same model and settings, got {len(others)} differences: {told}; "

@@ -20,7 +20,7 @@ from iresnet_ref.errors import NonFiniteError
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
-from iresnet_ref.norms.convolution import largest_blocks, taken_as_matrix, tightest_symbol
+from iresnet_ref.norms.convolution import Grid, largest_blocks, taken_as_matrix, tightest_symbol
 from iresnet_ref.norms.dense import times_power_of_two
 
 
@@ -79,12 +79,18 @@ def _of_convolution(operator: Convolution) -> tuple[float, HostArray]:
     grid, blocks = tightest_symbol(operator)
     candidates = largest_blocks(blocks)
     best = int(candidates[np.argmax(np.linalg.svd(blocks[candidates], compute_uv=False)[:, 0])])
-    sigma, u, v = _largest(blocks[best])
+    return wave_slope(kernel, grid, best)
+
+
+def wave_slope(kernel: HostArray, grid: Grid, frequency: int) -> tuple[float, HostArray]:
+    """Return (σ, ∂σ/∂K) of the largest singular value of B(ω) at one frequency, numbered as `norms.convolution.symbol` does."""
+    _, _, kh, kw = kernel.shape
     (rows, down), (columns, across) = grid
-    row, column = divmod(best, columns // 2 + 1)
+    row, column = divmod(frequency, columns // 2 + 1)
     angle = np.pi * (
         (2 * row + down) * np.arange(kh)[:, None] / rows + (2 * column + across) * np.arange(kw) / columns
     )
+    sigma, u, v = _largest(kernel.reshape(*kernel.shape[:2], -1) @ np.exp(1j * angle).reshape(-1))
     pair = np.outer(u.conj(), v)[:, :, None, None]
     return sigma, np.real(pair) * np.cos(angle) - np.imag(pair) * np.sin(angle)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,6 @@ import numpy.typing as npt
 from iresnet_ref import rounding
 from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
 from iresnet_ref.rounding import gamma, up
-
-if TYPE_CHECKING:
-
-    pass
 
 Matrix = npt.NDArray[np.float64]
 _U = rounding.FLOAT64_ROUNDOFF
@@ -51,7 +47,7 @@ def proves_norm_at_most(weight: Matrix, c: float) -> bool:
     if not (math.isfinite(magnitude) and math.isfinite(c) and c > 0.0):
         return False
     exponent = math.frexp(max(c, magnitude))[1]
-    return _Gram.of(scaled(w, -exponent)).below(math.ldexp(c, -exponent))
+    return Gram.of(scaled(w, -exponent)).below(math.ldexp(c, -exponent))
 
 
 def norm_bound(weight: Matrix) -> float:
@@ -68,9 +64,9 @@ def norm_bound(weight: Matrix) -> float:
     if magnitude == 0.0 or not math.isfinite(magnitude):
         return 0.0 if magnitude == 0.0 else math.inf
     exponent = math.frexp(magnitude)[1]
-    gram = _Gram.of(scaled(w, -exponent))
+    gram = Gram.of(scaled(w, -exponent))
     top = float(np.linalg.eigvalsh(gram.matrix)[-1])
-    excess = float(gram.shift(math.sqrt(top))[1]) + 8.0 * math.sqrt(gram.matrix.shape[0]) * _U * top
+    excess = gram.least_excess(top)
     for _ in range(100):  # the first candidate nearly always; far above the norm every proof succeeds
         c = math.sqrt(top + excess) * (1.0 + 4.0 * _U)
         if gram.below(c):
@@ -80,20 +76,23 @@ def norm_bound(weight: Matrix) -> float:
 
 
 @dataclass(frozen=True)
-class _Gram:
-    """Ĝ = fl(WᵀW) and ‖Ĝ − WᵀW‖₂ ≤ `error`, for W with `rows` ≥ columns and entries of size at most 1, or a stack of such."""
+class Gram:
+    """Ĝ with ‖Ĝ − WᴴW‖₂ ≤ `error`, for W with `rows` ≥ columns and the larger of its entries and c near 1, or a stack of such.
 
-    matrix: Matrix
-    error: Matrix
+    Ĝ is the symmetric, or Hermitian, matrix that its lower triangle defines; `error` is one number or one for each of the stack.
+    """
+
+    matrix: npt.NDArray[Any]
+    error: Any
     rows: int
 
     @staticmethod
-    def of(w: Matrix) -> _Gram:
-        """Return Ĝ of the smaller side of W."""
+    def of(w: Matrix, *, block: int | None = None) -> Gram:
+        """Return Ĝ of the smaller side of W; blocks of many rows are faster, and less is proved of them."""
         if w.shape[-2] < w.shape[-1]:
             w = w.swapaxes(-1, -2)
         m, n = w.shape[-2:]
-        block = max(_BLOCK, n // 4, math.isqrt(m))
+        block = max(_BLOCK, n // 4, math.isqrt(m)) if block is None else block
         transposed = w.swapaxes(-1, -2)
         gram = transposed[..., :block] @ w[..., :block, :]
         part = np.empty_like(gram)
@@ -102,27 +101,35 @@ class _Gram:
         absolute = np.abs(w)
         terms = min(m, block) + math.ceil(m / block) - 1
         sums = absolute.swapaxes(-1, -2) @ (absolute @ np.ones((n, 1)))
-        return _Gram(gram, gamma(terms, _U) * sums.max(axis=(-2, -1)), m)
+        return Gram(gram, gamma(terms, _U) * sums.max(axis=(-2, -1)), m)
 
     def shift(self, c: float) -> tuple[Matrix, Matrix]:
         """Return (fl(c₂ − ĝ_ii), s), s ≥ κ tr Ã + ‖Ĝ − G‖₂ + δ with its own rounding, and all underflow, included."""
         n = self.matrix.shape[-1]
         c_squared = c * c * (1.0 - 2.0 * _U)
-        squares = np.diagonal(self.matrix, axis1=-2, axis2=-1)
+        squares = np.diagonal(self.matrix, axis1=-2, axis2=-1).real
         diagonal = c_squared - squares
-        kappa = gamma(n + 1, _U) / (1.0 - gamma(n + 1, _U))
+        if np.iscomplexobj(self.matrix):  # docs/proofs.md: √2γ_{2n+1}, of real inner products twice as long
+            kappa = 1.5 * gamma(2 * n + 1, _U) / (1.0 - gamma(2 * n + 1, _U))
+        else:
+            kappa = gamma(n + 1, _U) / (1.0 - gamma(n + 1, _U))
         delta = 4.0 * _U * (c_squared + squares.max(axis=-1))
         total = kappa * np.abs(diagonal).sum(axis=-1) + self.error + delta
         return diagonal, total * (1.0 + 2.0 * (self.rows + 2 * n + 16) * _U)
 
+    def least_excess(self, top: float) -> float:
+        """Return about what c² must exceed the largest eigenvalue `top` of Ĝ by for a proof: the shift, and the rounding of `top`."""
+        shift = float(np.max(self.shift(math.sqrt(top))[1]))
+        return shift + 8.0 * math.sqrt(self.matrix.shape[-1]) * _U * top
+
     def below(self, c: float) -> bool:
-        """Return whether c²I − WᵀW ⪰ 0 is proved."""
+        """Return whether c²I − WᴴW ⪰ 0 is proved."""
         diagonal, s = self.shift(c)
         shifted = -self.matrix
         places = np.arange(shifted.shape[-1])
         shifted[..., places, places] = diagonal - np.expand_dims(s, -1)
         try:
-            pivots = np.diagonal(np.linalg.cholesky(shifted), axis1=-2, axis2=-1)
+            pivots = np.diagonal(np.linalg.cholesky(shifted), axis1=-2, axis2=-1).real
         except np.linalg.LinAlgError:
             return False
         return bool((np.isfinite(pivots) & (pivots > 0.0)).all())  # pivot i holds the squares of row i: all entries are finite

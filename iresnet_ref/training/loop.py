@@ -78,7 +78,7 @@ def start(model: Any, *, lipschitz: float | None = 0.9, settings: Settings | Non
     if not isinstance(model, Flow | Classifier):
         raise DTypeError(f"start: expected a flow or a Classifier, got {shown(model)}; try ir.Flow([ir.ResidualBlock(branch)])")
     settings = Settings() if settings is None else settings
-    normalised = NormalisedModel(model, lipschitz)
+    normalised = NormalisedModel(model, lipschitz, None if lipschitz is None else {})
     parameters = normalised.parameters()
     if not parameters:
         raise ShapeError("start: expected a model with parameters, got none; try steps such as ir.ResidualBlock(ir.mlp((2, 8, 2)))")

@@ -12,6 +12,7 @@ from iresnet_ref.branches.normalised import NormalisedBranch
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.flows.bijections.composition import Composition, FactorOut
 from iresnet_ref.flows.bijections.residual import Residual
+from iresnet_ref.normalisation.raw_proof import Warm
 
 
 @public
@@ -21,6 +22,7 @@ class NormalisedModel:
 
     Bijections without a branch are used as they are, blocks inside `ir.bijections.FactorOut` are found; a Lipschitz constant that a
     raw block states is dropped, the certificate takes its place. Raises as `ir.NormalisedBranch`.
+    With `warm` (to begin with, {}) other parameters begin their proofs where these ended, as in `ir.NormalisedBranch`.
     With `lipschitz` None nothing is divided: a standard ResNet, the unconstrained twin to compare with. It has no inverse.
 
     >>> import numpy as np, iresnet_ref as ir
@@ -33,13 +35,14 @@ class NormalisedModel:
 
     raw: Any
     lipschitz: float | None = 0.9
+    warm: Mapping[str, Mapping[str, Warm]] | None = None
 
     @cached_property
     def _made(self) -> tuple[Any, dict[str, NormalisedBranch]]:
         branches: dict[str, NormalisedBranch] = {}
         if self.lipschitz is None:
             return self.raw, branches
-        steps = _certified(self.raw.steps, "", self.lipschitz, branches)
+        steps = self._certified(self.raw.steps, "", self.lipschitz, branches)
         return replace(self.raw, steps=steps), branches
 
     @property
@@ -65,7 +68,8 @@ class NormalisedModel:
     @public
     def with_parameters(self, parameters: Mapping[str, Any]) -> NormalisedModel:
         """Return the same normalisation of other raw parameters. Raises ShapeError."""
-        return replace(self, raw=self.raw.with_parameters(parameters))
+        warm = None if self.warm is None else {prefix: branch.after for prefix, branch in self._made[1].items()}
+        return replace(self, raw=self.raw.with_parameters(parameters), warm=warm)
 
     def pullback(self, gradients: Mapping[str, Any]) -> dict[str, Any]:
         """Return the gradients with respect to the raw parameters, from those with respect to the model's."""
@@ -75,15 +79,15 @@ class NormalisedModel:
             raw.update({prefix + k: g for k, g in branch.pullback(mine).items()})
         return raw
 
-
-def _certified(step: Any, prefix: str, lipschitz: float, branches: dict[str, NormalisedBranch]) -> Any:
-    """Return the step with certified branches, and enter them under the prefix of their parameters."""
-    if isinstance(step, Residual):
-        branches[prefix] = NormalisedBranch(step.block.branch, lipschitz)
-        return Residual(replace(step.block, branch=branches[prefix].branch, lipschitz=None))
-    if isinstance(step, Composition):
-        inner = (_certified(s, f"{prefix}{i}.", lipschitz, branches) for i, s in enumerate(step.steps))
-        return Composition(tuple(inner))
-    if isinstance(step, FactorOut):
-        return replace(step, rest=_certified(step.rest, prefix, lipschitz, branches))
-    return step
+    def _certified(self, step: Any, prefix: str, lipschitz: float, branches: dict[str, NormalisedBranch]) -> Any:
+        """Return the step with certified branches, and enter them under the prefix of their parameters."""
+        if isinstance(step, Residual):
+            warm = None if self.warm is None else self.warm.get(prefix, {})
+            branches[prefix] = NormalisedBranch(step.block.branch, lipschitz, warm)
+            return Residual(replace(step.block, branch=branches[prefix].branch, lipschitz=None))
+        if isinstance(step, Composition):
+            inner = (self._certified(s, f"{prefix}{i}.", lipschitz, branches) for i, s in enumerate(step.steps))
+            return Composition(tuple(inner))
+        if isinstance(step, FactorOut):
+            return replace(step, rest=self._certified(step.rest, prefix, lipschitz, branches))
+        return step

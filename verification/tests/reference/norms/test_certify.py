@@ -165,7 +165,7 @@ def exact_shift(w: np.ndarray[Any, Any], c: float) -> Fraction:
         return k * Fraction(U) / (1 - k * Fraction(U))
 
     m, n = w.shape
-    gram = certify._Gram.of(w)
+    gram = certify.Gram.of(w)
     block = max(64, n // 4, math.isqrt(m))
     terms = block + math.ceil(m / block) - 1 if m > block else m
     absolute = [[Fraction(float(abs(v))) for v in row] for row in w]
@@ -182,19 +182,19 @@ def test_the_shift_is_the_formula_rounded_up(shape: tuple[int, int]) -> None:
     for seed in range(5):
         w = np.random.default_rng(seed).uniform(-1.0, 1.0, shape)
         c = float(np.linalg.norm(w, 2)) * (1 + 1e-12)
-        wanted, got = exact_shift(w, c), Fraction(certify._Gram.of(w).shift(c)[1])
+        wanted, got = exact_shift(w, c), Fraction(certify.Gram.of(w).shift(c)[1])
         assert wanted * (1 + (shape[0] + 2 * shape[1]) * Fraction(U)) <= got <= wanted * (1 + Fraction(10) ** -12)
 
 
 def test_the_square_of_c_is_rounded_down() -> None:
     for c in np.random.default_rng(0).uniform(0.5, 1.0, 200):
-        diagonal, _ = certify._Gram.of(np.diag([0.5, 0.0])).shift(float(c))
+        diagonal, _ = certify.Gram.of(np.diag([0.5, 0.0])).shift(float(c))
         assert Fraction(float(diagonal[1])) <= Fraction(float(c)) ** 2
 
 
 def test_the_gram_matrix_is_within_its_error() -> None:
     for w in (lost_sum(16384), weight("gaussian", (3000, 1), 0)):
-        gram = certify._Gram.of(w)
+        gram = certify.Gram.of(w)
         truth = sum(Fraction(float(v)) ** 2 for v in w[:, 0])
         assert abs(Fraction(float(gram.matrix[0, 0])) - truth) <= Fraction(gram.error)
 
@@ -212,8 +212,8 @@ def false_proofs() -> int:
 
 def test_a_proof_without_the_shift_proves_something_false(monkeypatch: pytest.MonkeyPatch) -> None:
     assert false_proofs() == 0
-    whole = certify._Gram.shift
-    monkeypatch.setattr(certify._Gram, "shift", lambda gram, c: (whole(gram, c)[0], 0.0))
+    whole = certify.Gram.shift
+    monkeypatch.setattr(certify.Gram, "shift", lambda gram, c: (whole(gram, c)[0], 0.0))
     assert false_proofs() > 0
 
 
@@ -222,13 +222,13 @@ def test_a_proof_that_forgets_the_rounding_of_the_gram_matrix_proves_something_f
 ) -> None:
     w = lost_sum(16384)
     assert norm_bound(w) ** 2 * (1 - 4 * U) > 1 + float((w[1:] ** 2).sum())
-    whole = certify._Gram.of
+    whole = certify.Gram.of
 
     def forgetful(w: Any) -> Any:
         gram = whole(w)
-        return certify._Gram(gram.matrix, 0.0, gram.rows)
+        return certify.Gram(gram.matrix, 0.0, gram.rows)
 
-    monkeypatch.setattr(certify._Gram, "of", staticmethod(forgetful))
+    monkeypatch.setattr(certify.Gram, "of", staticmethod(forgetful))
     assert not exceeds_norm(norm_bound(w), w)
 
 

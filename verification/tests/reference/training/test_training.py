@@ -261,6 +261,32 @@ def test_a_killed_run_continues_bit_for_bit(key: str, tmp_path: Path) -> None:
     same(fit(again, estimated, 5), whole)
 
 
+# What the proofs begin with belongs to the state: it is in the checkpoint, in the dtype of the weights.
+@pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f32"])
+def test_a_run_whose_proofs_begin_where_the_last_ended_continues_bit_for_bit(key: str, tmp_path: Path) -> None:
+    like, rng = backend(key).asarray(np.zeros(1)), np.random.default_rng(0)
+    dense = ir.ResidualBlock(ir.mlp((3, 56, 56, 3), seed=1, like=like))  # wide enough for a block of vectors
+    images = ir.ResidualBlock(ir.convnet((9, 9, 8), channels=10, kernels=(3, 1), seed=2, like=like))
+    for block, event, width in ((dense, (3,), 1.0), (images, (9, 9, 8), 0.1)):
+        x = from_host(width * rng.standard_normal((4, *event)), like)
+        fresh = start(ir.Flow([block], options=ir.Options(logdet=ir.Series(terms=2))), settings=Settings(learning_rate=1e-3, average=0.5))
+
+        def small(model: ir.Flow, step: int, x: Any = x) -> Loss:
+            return maximum_likelihood(model, x, step=step)
+
+        whole = fit(fresh, small, 4)
+        path = tmp_path / f"{len(event)}.safetensors"
+        fit(fresh, small, 2, callback=checkpoint(path))
+        again = resume(path, fresh)
+        begun = [warm.vectors for warm in (again.normalised.warm or {})["0."].values() if warm.vectors is not None]
+        assert again.step == 2
+        assert begun
+        assert all(v.dtype == like.dtype for v in begun)
+        same(fit(again, small, 2), whole)
+        for prefix, weight in whole.averaged.parameters().items():
+            assert (to_host(weight) == to_host(fit(again, small, 2).averaged.parameters()[prefix])).all()
+
+
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     path, fresh = tmp_path / "run.safetensors", start(flow(np.zeros(1)), lipschitz=LIPSCHITZ)

@@ -1,0 +1,143 @@
+"""σ, its gradient and a proved bound of a layer's *raw* weight at once, and what that says of the weight after the division.
+
+One Gram matrix of the raw weight W gives σ and its vectors, and proves ‖W‖ ≤ c (`norms.largest_pair`, `norms.gram_symbol`). The layer
+that is used has W′ = fl(sW). With the unit roundoff u of its dtype, s rounded to it as well, and f its smallest normal number,
+
+    ‖W′‖ ≤ s(1 + u)(c + u‖|W|‖) + 4Nf,      N the entries,
+
+so W′ needs no proof of its own. For convolutions ‖|W|‖ is ‖Σ_t|K_t|‖. `docs/proofs.md` derives it.
+What makes the proof cheap is `Warm`: vectors and choices of the last one. It decides no truth: a stale one costs time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from iresnet_ref import rounding
+from iresnet_ref.arrays import HostArray, from_host, namespace, size, to_host
+from iresnet_ref.jacobian.convolution import Convolution
+from iresnet_ref.layers.layer import Layer
+from iresnet_ref.layers.linear import LinearLayer
+from iresnet_ref.normalisation.norm_gradient import wave_slope
+from iresnet_ref.norms.convolution import absolute_convolution_norm_bound, covering_grids, taken_as_matrix
+from iresnet_ref.norms.dense import absolute_norm_bound, largest, times_power_of_two
+from iresnet_ref.norms.gram_symbol import TAPS_UP_TO, Peak, peak
+from iresnet_ref.norms.largest_pair import largest_pair
+from iresnet_ref.rounding import up
+
+ROUNDOFFS = (2.0**-24, 2.0**-53)
+"""Of float32 and float64: in fewer digits, and in more, the divided weight is proved itself."""
+ORDINARY = (2.0**-60, 2.0**60)
+"""Of the largest entry: outside, the divided weight is proved itself."""
+_GRID_KEPT = 128
+"""Proofs until the grid around a zero-padded image is chosen anew: the weights have moved, and another may be tighter."""
+
+
+@dataclass(frozen=True, eq=False)
+class Warm:
+    """What the next proof begins with: `vectors` in the weight's namespace, dtype and device, or None.
+
+    Of a convolution on a grid also its `twists`, and how many `proofs` there have been on it.
+    """
+
+    vectors: Any = None
+    twists: tuple[int, ...] = ()
+    proofs: int = 0
+
+
+class RawProof(NamedTuple):
+    """‖W‖ ≤ `bound` and ‖|W|‖ ≤ `absolute`, both proved; σ and `slope` = ∂σ/∂W; what the next proof begins with."""
+
+    bound: float
+    absolute: float
+    sigma: float
+    slope: Any
+    warm: Warm
+
+
+def raw_proof(layer: Layer, warm: Warm | None) -> RawProof | None:
+    """Return what is proved of a linear layer's weight in the 2-norm; None where this is not the way to prove it.
+
+    >>> import iresnet_ref as ir
+    >>> proof = raw_proof(ir.layers.Affine(np.diag([0.5, 2.0]), np.zeros(2)), None)
+    >>> proof.sigma, 2.0 <= proof.bound <= 2.0 * (1 + 1e-9), bool(np.all(proof.slope == np.diag([0.0, 1.0])))
+    (2.0, True, True)
+    """
+    if not isinstance(layer, LinearLayer) or rounding.unit_roundoff(layer.weight) not in ROUNDOFFS:
+        return None
+    if hasattr(namespace(layer.weight), "mp"):  # it may have no subnormal numbers at all
+        return None
+    host = np.asarray(to_host(layer.weight), dtype=np.float64)
+    if not ORDINARY[0] <= largest(host) <= ORDINARY[1]:
+        return None
+    warm = Warm() if warm is None else warm
+    start = None if warm.vectors is None else np.asarray(to_host(warm.vectors), dtype=np.float64)
+    operator = layer.operator
+    if isinstance(operator, Convolution):
+        found = _of_convolution(replace(operator, weight=host), start, warm)
+    else:
+        pair = largest_pair(host, start)
+        found = pair.bound, absolute_norm_bound(host), pair.sigma, np.outer(pair.u, pair.v), Warm(pair.block)
+    if found is None or not found[0] < math.inf:
+        return None
+    bound, absolute, sigma, slope, after = found
+    vectors = None if after.vectors is None else from_host(np.ascontiguousarray(after.vectors), layer.weight)
+    return RawProof(bound, absolute, sigma, from_host(slope, layer.weight), replace(after, vectors=vectors))
+
+
+def _of_convolution(
+    operator: Convolution, start: HostArray | None, warm: Warm
+) -> tuple[float, float, float, HostArray, Warm] | None:
+    """The same of a convolution with a host kernel, in the cases of `convolution_norm_bound`."""
+    kernel = np.asarray(operator.weight)
+    outputs, inputs, kh, kw = kernel.shape
+    absolute = absolute_convolution_norm_bound(operator)
+    if (kh, kw) == (1, 1):
+        pair = largest_pair(kernel[:, :, 0, 0], start)
+        return pair.bound, absolute, pair.sigma, np.outer(pair.u, pair.v)[:, :, None, None], Warm(pair.block)
+    if taken_as_matrix(operator):
+        pair = largest_pair(operator.matrix(), start)
+        u, v = pair.u.reshape(1, *operator.out_shape), pair.v.reshape(1, *operator.in_shape)
+        return pair.bound, absolute, pair.sigma, operator.weight_gradient(u, v), Warm(pair.block)
+    if kh * kw * min(outputs, inputs) > TAPS_UP_TO:
+        return None
+    exponent = math.frexp(largest(kernel))[1]
+    scaled = np.ldexp(kernel, -exponent)
+    rows, columns = operator.image
+    grids = [((rows, 0), (columns, 0))] if operator.padding == "circular" else covering_grids(operator.image, kernel.shape[2:])
+    kept = [grid for grid in grids if tuple(twist for _, twist in grid) == warm.twists and warm.proofs < _GRID_KEPT]
+    peaks: dict[Any, Peak] = {grid: peak(scaled, grid, start if kept else None) for grid in kept or grids}
+    grid = min(peaks, key=lambda g: peaks[g].bound)
+    found = peaks[grid]
+    if not found.bound < math.inf:
+        return None
+    sigma, slope = wave_slope(kernel, grid, found.frequency)
+    after = Warm(found.vectors, tuple(twist for _, twist in grid), warm.proofs + 1 if kept else 0)
+    return times_power_of_two(found.bound, exponent), absolute, sigma, slope, after
+
+
+def divided(layer: Any, proof: RawProof, share: float) -> tuple[Any, float] | None:
+    """Return the layer with fl(sW) and s ≤ 1; it carries the proof that ‖fl(sW)‖ ≤ share. None where it is to be proved itself."""
+    weight = layer.parameters["weight"]
+    u, lost = rounding.unit_roundoff(weight), 4.0 * size(tuple(weight.shape)) * rounding.smallest_normal(weight)
+    total = up((1.0 + u) * (proof.bound + u * proof.absolute), 6)
+    scale = 1.0 if proof.bound <= share else (share - lost) / total * (1.0 - 16.0 * rounding.FLOAT64_ROUNDOFF)
+    if not scale > ORDINARY[0]:
+        return None
+    if scale == 1.0:
+        return _carrying(layer, weight, proof.bound, proof.absolute), scale
+    bound = up(scale * total, 2) + lost
+    if not bound <= share:
+        return None
+    return _carrying(layer, weight * scale, bound, up(scale * (1.0 + u) * (1.0 + u) * proof.absolute, 8) + lost), scale
+
+
+def _carrying(layer: Any, weight: Any, norm: float, absolute: float) -> Any:
+    """Return the layer with this weight and what is proved of it."""
+    new = layer.with_parameters({**layer.parameters, "weight": weight})
+    vars(new)["_norms"] = (norm, absolute)
+    return new
