@@ -25,6 +25,12 @@ ALSO: dict[str, tuple[str, ...]] = {
 """What a cause brings about beyond its own area."""
 
 
+LOCAL = tuple(c.name for c in (
+    log_dets.CUT_SHORT, log_dets.EPSILON, log_dets.NARROW, log_dets.NOT_FINITE, inverses.CLIPPED, inverses.FIXED, inverses.EARLY,
+    inverses.TOGETHER, inverses.NARROW, inverses.OTHER_VALUE))
+"""Causes that need not show at every input: they are looked for around the points at which checks failed too."""
+
+
 @dataclass(frozen=True)
 class Area:
     """One quantity: `primary` checks compare it directly, `others` fail with it."""
@@ -62,15 +68,20 @@ def _inverse(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
     tries = [around(case, y) for y in points(results, "y", shape)] + [
         case.ctx.f.forward(around(case, x), seed=0) for x in points(results, "x", shape)]
     for y in tries[:3]:
-        found = inverses.inverse(case, y) if found is None else found
+        found = _there_alone(inverses.inverse(case, y)) if found is None else found
     return found
 
 
 def _log_det(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
     found = volumes.log_det(case)
     for x in points(results, "x", case.ctx.subject.event_shape)[:2] if found is None else []:
-        found = volumes.log_det(case.at(around(case, x))) if found is None else found
+        found = _there_alone(volumes.log_det(case.at(around(case, x)))) if found is None else found
     return found
+
+
+def _there_alone(found: Explanation | None) -> Explanation | None:
+    """What explains a failure around one point, if it may show itself there alone: a wrong sign, say, would have been seen at any input."""
+    return found if found is not None and found.cause.name in LOCAL else None
 
 
 def _bound(case: Case, results: Sequence[CheckResult]) -> Explanation | None:

@@ -164,6 +164,8 @@ def _norms(case: Case, weights: dict[str, Array]) -> Iterator[Norm]:
 def _of_kernels(kernels: list[Array], own: int) -> Iterator[Norm]:
     yield Norm(RESHAPED, tuple(_spectral(k.reshape(len(k), -1)) for k in kernels))
     yield Norm(RESHAPED, tuple(_spectral(k.swapaxes(0, 1).reshape(k.shape[1], -1)) for k in kernels), "input channels first")
+    yield Norm(ENTRY, tuple(float(np.abs(k).max()) for k in kernels), "the largest entry")
+    yield Norm(ENTRY, tuple(float(np.abs(k).mean()) for k in kernels), "the mean entry")
     yield Norm(CENTRE, tuple(_spectral(k[:, :, k.shape[2] // 2, k.shape[3] // 2]) for k in kernels))
     true_stride = [(s, p) for s in (1, 2) for p in (kernels[0].shape[2] // 2,)]
     for stride0, padding0 in true_stride:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from iresnet_verify.check.finding import UNEXPLAINED, Finding
-from iresnet_verify.check.registry import FINITE, NOT_RANDOM, READABLE
+from iresnet_verify.check.registry import CATALOGUE, FINITE, NOT_RANDOM, READABLE
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.diagnosis.areas import ALSO, AREAS, Area
-from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING
+from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT
 from iresnet_verify.diagnosis.case import opened
 from iresnet_verify.diagnosis.hypothesis import Explanation
 from iresnet_verify.running.run import Prepared
@@ -24,6 +24,7 @@ DERIVED = {"inverse_gradient": "inverse", "log_det_gradient": "log_det"}
 """Gradients of a quantity: where its value is wrong they are not compared with those of the right one."""
 SPECIFIC = ("inverse.rows-are-independent", "inverse.keeps-precision")
 """Checks of a quantity that name one mistake even where its value is wrong for a reason that is not known."""
+TWO_MAPS = "parity.train-and-eval"
 FIRST = (READABLE, FINITE, NOT_RANDOM, "hygiene.exact-log-det-not-random")
 """Causes that are shown before what the hypotheses explain, though they bring no other failure about: they make results undecided."""
 Explained = Mapping[str, Explanation]
@@ -75,6 +76,14 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
             left.pop(id, None)
 
     order = list(BEHAVIOURS)
+    if TWO_MAPS in left:  # what is wrong in one of the modes alone is what distinguishes them
+        alone = [id for id in left if id != TWO_MAPS and _in_one_mode(by_id[id])]
+        unexplained = [id for id in alone if any(a.holds(id) for a in AREAS)
+                       and not any(a.name in explanations and a.holds(id) for a in AREAS)]
+        if any("modes" in by_id[id].evidence for id in unexplained):
+            behaviour = BEHAVIOURS[TWO_MAPS]
+            take(90.0, TWO_MAPS, TWO_MAPS, _words(by_id[TWO_MAPS], behaviour.wrong, behaviour.change),
+                 [*unexplained, *(c for c in left if behaviour.follows(c))])
     coupled = any(BEHAVIOURS[id].brings is EVERYTHING or id in FIRST[:3] for id in left if id in BEHAVIOURS)
     for rank, area in enumerate(AREAS):
         explanation = explanations.get(area.name)
@@ -104,7 +113,15 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
     return tuple(replace(r, because_of=cause[r.id]) if r.id in cause and r.because_of is None else r for r in given), tuple(ordered)
 
 
+def _in_one_mode(result: CheckResult) -> bool:
+    """Whether a check failed in one mode and passed in the other, or looks at one mode only."""
+    modes = str(result.evidence.get("modes", ""))
+    return ("failed" in modes and "passed" in modes) or (result.id in CATALOGUE and not CATALOGUE[result.id].modes)
+
+
 def _rank(rank: int, id: str) -> float:
+    if id in INDEPENDENT:
+        return 2.5  # after FIRST[:3]
     return float(rank) if BEHAVIOURS[id].brings is EVERYTHING or id in FIRST else 200.0 + rank
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.log_det_truth import moduli
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
-from iresnet_verify.diagnosis.log_dets import DROPPED, FACTOR, OFF_BY_ONE, PLUS, SIGN, SURROGATE, Volumes
+from iresnet_verify.diagnosis.log_dets import DROPPED, FACTOR, OFF_BY_ONE, PLUS, SIGN, SQUARED, SURROGATE, Volumes
 from iresnet_verify.expectation.bias import prepare
 from iresnet_verify.expectation.sampling import CALLS, Claim, replicates
 from iresnet_verify.randomness.enumeration import Enumerator, NotEnumerableError
@@ -100,6 +100,7 @@ def _ratios(
     yield made(SIGN, lambda k, n: -1.0)
     yield made(PLUS, lambda k, n: (-1.0) ** (k + 1))
     yield made(SURROGATE, lambda k, n: float(k))
+    yield made(SQUARED, lambda k, n: 1.0 / k)
     yield made(OFF_BY_ONE, lambda k, n: k / (k + 1.0), "1/(k + 1) for 1/k")
     yield made(WEIGHTS, lambda k, n: over(S(n), S(n + 1)), "1/P(N ≥ k + 1)")
     yield made(WEIGHTS, lambda k, n: over(S(n), S(max(n - 1, start))), "1/P(N ≥ k − 1)")

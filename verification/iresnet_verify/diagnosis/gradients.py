@@ -25,9 +25,11 @@ from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Predi
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.randomness.enumeration import NotEnumerableError
 from iresnet_verify.subject.calls import flat
+from iresnet_verify.subject.errors import BackwardError, backward_pass
 
 DETACHED = Cause("detached", "{what} is 0: the value is cut from the graph.", "Do not detach what is to be trained.")
 PART = Cause("parameter-detached", "{what} has no part for {detail}, the rest is right.", "Do not detach it.")
+RAISES = Cause("backward-raises", "The backward pass of {what} raises: {detail}.", "Let it answer, or detach what carries no gradient.")
 ROWS = 4
 """Rows of one comparison of gradients of the log-det."""
 ONE_PARAMETER = Cause("one-parameter-wrong", "{what} is wrong for {detail}, and right for every other parameter.",
@@ -37,6 +39,8 @@ SLOPES = Cause("slopes-detached", "{what} has no part for x and for the biases (
 FIRST = Cause("first-weight-for-all", "{what} uses the first row's weight for every row.", "Use each row's own upstream gradient.")
 MEAN = Cause("mean-weight-for-all", "{what} uses the mean of the upstream gradients for every row.", "Use each row's own upstream "
              "gradient.")
+LAST = Cause("last-weight-for-all", "{what} uses the last row's weight for every row.", "Use each row's own upstream gradient.")
+SUM = Cause("sum-of-weights", "{what} uses the sum of the upstream gradients for every row.", "Use each row's own upstream gradient.")
 ONES = Cause("weights-ignored", "{what} ignores the upstream gradient: every row has weight 1.", "Multiply by each row's upstream "
              "gradient.")
 GRADIENT_SIGN = Cause("gradient-sign", "{what} has the wrong sign.", "Remove the minus.")
@@ -66,7 +70,10 @@ def log_det_gradient(case: Case) -> Explanation | None:
     x = case.x[:ROWS]
     w, chosen = weights_of(len(x)), sketch(ctx, x)
     truth = oracle(ctx, x, w, chosen)
-    mine = subject_gradient(ctx, x, w, chosen, SEED)
+    try:
+        mine = subject_gradient(ctx, x, w, chosen, SEED)
+    except BackwardError as error:
+        return _raised("the log-det", error)
     got, tolerance = mine.numbers, 8.0 * truth.tolerance
     if ctx.log_det_claim[0] != "exact" and mine.attached and not is_deterministic(ctx, x):
         try:
@@ -86,11 +93,17 @@ def log_det_gradient(case: Case) -> Explanation | None:
     return explained
 
 
+def _raised(what: str, error: BackwardError) -> Explanation:
+    return Explanation(RAISES, what, str(error).partition(" raised ")[2] or str(error), 1, 0.0, 0, "It raised when it was tried again.")
+
+
 def _by_weights(truth: Oracle, w: Array, tolerance: Array) -> Iterator[Prediction]:
     n = len(w)
     yield Prediction(DETACHED, 0.0 * tolerance, tolerance)
     yield Prediction(FIRST, np.full(n, w[0]) @ truth.rows, tolerance)
     yield Prediction(MEAN, np.full(n, w.mean()) @ truth.rows, tolerance)
+    yield Prediction(LAST, np.full(n, w[-1]) @ truth.rows, tolerance)
+    yield Prediction(SUM, np.full(n, w.sum()) @ truth.rows, tolerance)
     yield Prediction(ONES, np.ones(n) @ truth.rows, tolerance)
     yield Prediction(GRADIENT_SIGN, -w @ truth.rows, tolerance)
     yield Prediction(GRADIENT_FACTOR, w @ truth.rows / n, tolerance, f"1/(the batch size), 1/{n},")
@@ -159,7 +172,11 @@ def forward_gradient(case: Case) -> Explanation | None:
         y = ctx.raw_forward(leaf.clone(), seed=SEED)[0]
         if not y.requires_grad:
             return None
-        y.backward(torch.tensor(c).to(y))
+        try:
+            with backward_pass("forward"):
+                y.backward(torch.tensor(c).to(y))
+        except BackwardError as error:
+            return _raised("forward", error)
         got = np.zeros(c.shape) if leaf.grad is None else leaf.grad.double().numpy()
     got, c = flat(got), flat(c)
     rounding = 64.0 * ctx.u * np.sqrt(ctx.d) * (np.linalg.norm(J.matrix, axis=(1, 2)) + 1.0)
@@ -172,6 +189,8 @@ def forward_gradient(case: Case) -> Explanation | None:
     made = [
         Prediction(DETACHED, 0.0 * c, tolerance), Prediction(SKIP, c, tolerance), Prediction(GRADIENT_SIGN, -right, tolerance),
         Prediction(FIRST, c + branch(c[:1]), tolerance), Prediction(FIRST, c[:1] + branch(c[:1]), tolerance),
+        Prediction(LAST, c + branch(c[-1:]), tolerance), Prediction(LAST, c[-1:] + branch(c[-1:]), tolerance),
+        Prediction(SUM, c + branch(c.sum(0)), tolerance), Prediction(SUM, c.sum(0) + branch(c.sum(0)), tolerance),
         Prediction(MEAN, c + branch(c.mean(0)), tolerance), Prediction(MEAN, c.mean(0) + branch(c.mean(0)), tolerance),
         Prediction(GRADIENT_FACTOR, 2.0 * right, tolerance, "2"), Prediction(GRADIENT_FACTOR, right / len(c), tolerance, f"1/{len(c)}"),
     ]

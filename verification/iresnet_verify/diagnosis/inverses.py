@@ -14,7 +14,7 @@ import numpy as np
 
 from iresnet_verify.catalogue.shared.map_errors import promised
 from iresnet_verify.diagnosis.case import SEED, Case
-from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
+from iresnet_verify.diagnosis.hypothesis import SPARE, Array, Cause, Explanation, Prediction, explain
 from iresnet_verify.diagnosis.parts import blocks, parameters, with_parameter
 from iresnet_verify.subject.calls import flat
 from iresnet_verify.subject.frameworks import OPERATIONS
@@ -42,6 +42,8 @@ COLUMNS = Cause("components-permuted", "{what} returns the right numbers at othe
 CACHED = Cause("cached", "{what} answers with the input of the last forward call, whatever y is.", "Compute it from y.")
 RANDOM = Cause("inverse-random", "{what} gives another x at every call although F is not random: something in it runs in training mode.",
                "Keep the mode, and draw nothing in the inverse.")
+SHIFT = Cause("shift-of-the-inverse", "{what} is off by the same {detail} at every y.",
+              "Look for a bias that is added or subtracted twice, or not at all.")
 CLIPPED = Cause("clipped", "{what} solves F(x) = y for y clipped to ±{detail}.", "Do not clip, or raise where y is out of range.")
 ORDER = Cause("order-of-blocks", "{what} undoes the blocks in the order of the forward pass.", "Undo the last block first.")
 LEFT_OUT = Cause("block-left-out", "{what} leaves out {detail}.", "Undo every block.")
@@ -120,6 +122,9 @@ def _equations(a: Answers) -> Iterator[tuple[Cause, Array, str, int]]:
     for shift, words in ((1, "shifted by 1"), (-1, "shifted by −1")):
         yield ROWS, a.miss(np.roll(image, shift, axis=0)), words, 0
     yield ROWS, a.miss(image[::-1]), "reversed", 0
+    if len(y) > SPARE and np.array_equal(y, case.y):
+        apart = flat(x).astype(np.float64) - flat(case.x)
+        yield SHIFT, np.linalg.norm(apart - apart[:1], axis=1), f"{np.linalg.norm(apart[0]):.3g} (‖x̂ − x‖)", 1
     yield from _columns(a, image.reshape(shape).astype(np.float64), y.reshape(shape).astype(np.float64))
     yield CACHED, a.miss(x, a.other), "", 0
     off = np.abs(image - y) > a.promised.reshape(-1, *[1] * (y.ndim - 1))
@@ -163,13 +168,16 @@ def _through(chain: list[Callable[[HostArray], HostArray]], x: HostArray) -> Hos
 
 
 def _parameters(a: Answers, x: HostArray) -> Iterator[tuple[Cause, Array, str, int]]:
+    chain = blocks(a.case) or []
+    shorter = [flat(_through(chain[:i] + chain[i + 1 :], x)).astype(np.float64) for i in range(len(chain))] if len(chain) > 1 else []
     for name in parameters(a.case):
         def miss(c: float, name: str = name) -> HostArray:
             with with_parameter(a.case, name, c):
                 return flat(a.forward(x)).astype(np.float64) - flat(a.y)
 
         without = miss(0.0)
-        if np.abs(without + flat(a.y) - flat(x)).max() > a.promised.max():  # else what is left is the identity
+        image = without + flat(a.y)
+        if all(np.abs(image - other).max() > a.promised.max() for other in (flat(x), *shorter)):  # else a block is left out, or all of F
             yield WITHOUT, np.linalg.norm(without, axis=1), name, 0
         c, r, step = 1.0, miss(1.0), 1e-3
         for _ in range(6):  # Gauss-Newton in the one number c, on the first row

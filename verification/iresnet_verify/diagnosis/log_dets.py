@@ -30,6 +30,12 @@ SURROGATE = Cause("missing-1/k", "{what} is tr(J(I + J)⁻¹): the 1/k of the se
                   "of which only the gradient is that of the log-det.",
                   "Divide the k-th term by k; of a Neumann surrogate declare log_det_is='gradient-only'.")
 OFF_BY_ONE = Cause("k-off-by-one", "{what} has {detail}: k is off by one.", "The k-th term is (−1)^(k+1) tr(Jᵏ)/k, from k = 1 on.")
+SQUARED = Cause("1/k²", "{what} divides its k-th term by k², where k belongs.", "The k-th term is (−1)^(k+1) tr(Jᵏ)/k.")
+ABSOLUTE = Cause("absolute-value", "{what} is the absolute value of the log-det.", "Take the logarithm of |det|, not its absolute value.")
+BLOCK_ORDER = Cause("order-of-blocks", "{what} is that of the blocks in the reverse order.",
+                    "Give each block the output of the one before.")
+ALL_AT_X = Cause("blocks-at-one-point", "{what} evaluates every block at {detail}.", "Give each block the output of the one before it.")
+BLOCK_LEFT_OUT = Cause("block-left-out", "{what} leaves out {detail}.", "Add the log-det of every block.")
 DROPPED = Cause("terms-dropped", "{what} lacks {detail} of the series.", "Add up every term from k = 1 on.")
 CUT_SHORT = Cause("cut-short", "{what} is the series cut after {detail}.",
                   "Declare the bound of what is left out, log_det_is=<nats>, draw the length at random, or take more terms.")
@@ -67,6 +73,8 @@ class Volumes:
     """−1 for the log-det of the inverse, whose right value is −t."""
     elsewhere: Mapping[str, Array] = field(default_factory=dict)
     """The log-det at other points that a mistake might take, by their names."""
+    of_blocks: tuple[tuple[Cause, Array, str], ...] = ()
+    """(cause, log-det, detail) where F is a chain of blocks that are put together wrongly."""
 
     @property
     def right(self) -> Array:
@@ -119,6 +127,8 @@ def _values(v: Volumes, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
     with np.errstate(all="ignore"):
         yield SIGN, -t, "", 0
         yield ZERO, 0.0 * t, "", 0
+        if (t > 0.0).any() and (t < 0.0).any():  # else it is ±t
+            yield ABSOLUTE, np.abs(t), "", 0
         minus = np.linalg.slogdet(eye - A)[1]
         if v.vanish:
             yield PLUS, -minus, "", 0
@@ -139,6 +149,8 @@ def _values(v: Volumes, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
         yield OFFSET, t + shift, f"{shift:.6g}", 1
         for name, value in v.elsewhere.items():
             yield AT_ANOTHER_POINT, value, name, 0
+        for cause, value, words in v.of_blocks:
+            yield cause, value, words, 0
         yield from _rows(t, got * v.sign)
         yield CONSTANT, ones * got[0] * v.sign, f"{got[0]:.6g}", 1
         eps = np.exp(v.sign * got[pivot]) - np.exp(t[pivot])
@@ -155,6 +167,7 @@ def _series(v: Volumes) -> Iterator[tuple[Cause, Array, str, int]]:
         return
     sign = (-1.0) ** (k + 1)
     yield OFF_BY_ONE, (sign * traces / (k + 1)).sum(0), "1/(k + 1) for 1/k", 0
+    yield SQUARED, (sign * traces / k**2).sum(0), "", 0
     yield OFF_BY_ONE, (sign[:-1] * traces[1:] / k[:-1]).sum(0), "tr(J^(k+1)) for tr(Jᵏ)", 0
     yield OFF_BY_ONE, (sign[1:] * traces[1:] / k[:-1]).sum(0), "1/(k − 1) for 1/k", 0
     yield DROPPED, terms[::2].sum(0), "every even term", 0

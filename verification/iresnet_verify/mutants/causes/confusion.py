@@ -21,7 +21,9 @@ HEAD = """# What the diagnosis says of known mistakes
 
 A row a mistake: its cause in the words of the library (`mutants/causes/names.py`, which the diagnosis does not read), and the causes that
 the report shows, the first one first. The page is written by `iresnet-verify mutants [PATTERN] --diagnosis docs/diagnosis.md`, and
-for pairs of mistakes with `--pairs`; each replaces the rows of what it runs. Intervals are Wilson's at 95 %.
+for pairs of mistakes with `--pairs`; each replaces the rows of what it runs. Intervals are Wilson's at 95 %. The mutants of `afterwards`
+were written after the first hypotheses, which named 77 of 90 rightly and 4 wrongly; since more and stricter ones followed, they
+count as known. Those of `later` were written after these, and no hypothesis has been changed since it first saw them.
 """
 
 

@@ -138,6 +138,19 @@ _table("gradient", """
     last-step-of-the-inverse-alone last-step-alone
     implicit-gradient-not-inverted gradient-not-inverted
     a-frozen-parameter-raises gradient.frozen-parameters
+    softplus-by-where-overflow-in-the-branch-not-taken gradient.far-inputs
+    slope-by-where-in-the-log-det gradient.far-inputs
+    elu-by-where gradient.far-inputs
+    root-of-a-square-at-0 gradient.far-inputs
+    logarithm-of-0-in-the-branch-taken gradient.far-inputs
+    log-det-detached-in-the-density gradient.log-prob
+    base-density-detached gradient.log-prob
+    mean-weight-in-the-density gradient.log-prob
+    density-without-a-graph gradient.log-prob
+    backward-raises-attributeerror backward-raises
+    backward-of-the-log-det-raises-valueerror backward-raises
+    shift-without-gradient-in-float32 parameter-detached
+    branch-halved-in-float32 gradient-factor
 """)
 _table("density", """
     log-det-subtracted sign
@@ -249,6 +262,25 @@ _table("lifetime", """
     standard-error-of-16-draws-divided-by-4-twice estimator.standard-error
     standard-error-from-draws-that-share-a-length estimator.standard-error
     variance-for-standard-error estimator.standard-error
+""")
+_table("quiet", """
+    three-sums-of-two inverse.separates-inputs
+    a-coordinate-that-is-clipped inverse.separates-inputs
+    a-coordinate-that-is-flat-below-0 inverse.separates-inputs
+    a-coordinate-that-loses-its-sign inverse.is-injective
+    smallest-step-decides rows-stop-together
+    lower-quartile-of-steps-decides rows-stop-together
+    first-row-decides rows-stop-together
+    scale-kept-in-the-inverse state.after-optimiser-step
+    outputs-kept-in-a-list hygiene.memory
+    sum-of-outputs-with-its-graph hygiene.memory
+    gelu-taken-for-1-lipschitz beyond-the-weights
+    silu-taken-for-1-lipschitz beyond-the-weights
+    mish-taken-for-1-lipschitz beyond-the-weights
+    hardswish-taken-for-1-lipschitz beyond-the-weights
+    norm-1e-7-above-its-claim weights-above-claim
+    layer-1e-13-above-its-claim lipschitz.layers
+    layer-1e-5-above-its-claim-in-float32 lipschitz.layers
 """)
 _table("reference", """
     tolerance-of-the-inverse-squared-away stops-early
@@ -386,5 +418,90 @@ _table("afterwards", """
     offset-not-saved state.save-and-load
     autograd-left-off-by-forward hygiene.global-settings-kept
 """)
-AFTER = frozenset(id for id in CAUSES if id.startswith("afterwards/"))
-"""Mutants that were written after the hypotheses, and not shown to them before they were counted."""
+_table("later", """
+    three-times-the-log-det factor
+    divided-by-the-batch factor
+    minus-half-of-it factor
+    binary-logarithm factor
+    five-terms cut-short
+    eight-terms cut-short
+    first-term-left-out terms-dropped
+    one-power-too-many k-off-by-one
+    log-2-too-little constant-added
+    a-nat-a-dimension-too-much constant-added
+    rows-rolled-by-one rows-permuted
+    median-over-the-batch hygiene.batch-independence
+    largest-of-the-batch hygiene.batch-independence
+    second-row-for-all hygiene.batch-independence
+    at-twice-x at-another-point
+    at-minus-x at-another-point
+    at-f-of-f-of-x at-another-point
+    of-the-symmetrised-jacobian symmetrised
+    of-the-upper-triangle diagonal-only
+    of-j-squared two-products-a-term
+    identity-doubled identity-doubled
+    logarithm-of-1-plus-the-trace trace
+    rounded-to-bfloat16 float32-inside
+    a-millionth-inside-the-logarithm epsilon-in-the-log
+    clamped-at-0 clamped
+    inverse-twice factor
+    inverse-half-a-nat-too-much constant-added
+    inverse-at-the-origin at-another-point
+    weights-two-powers-too-large factor
+    first-term-never-drawn terms-dropped
+    fourth-weight-halved one-weight-wrong
+    probes-of-one-and-a-half-times-the-size factor
+    five-probes-added-up factor
+    minus-the-estimate sign
+    a-tenth-too-much constant-added
+    estimate-at-the-origin at-another-point
+    odd-terms-alone-at-random terms-dropped
+    weights-forgotten-after-the-third weights-forgotten
+    a-third-of-the-gradient gradient-factor
+    minus-the-gradient gradient-sign
+    second-row-s-weight-for-all another-row-s-weight
+    absolute-weights absolute-weights
+    last-layer-detached parameter-detached
+    input-detached parameter-detached
+    twice-the-branch-s-gradient gradient-factor
+    last-row-s-weight-in-the-map last-weight-for-all
+    sum-of-the-weights-in-the-map sum-of-weights
+    first-layer-of-the-map-detached parameter-detached
+    half-of-the-gradient-through-the-inverse gradient-factor
+    log-det-twice-in-the-density log-det-twice
+    base-at-f-of-f-of-x base-at-another-point
+    density-with-log-d-too-much constant-added
+    half-of-the-base base-halved
+    base-at-x-and-the-log-det-subtracted base-at-x-and-sign
+    seven-steps fixed-number-of-steps
+    two-steps-from-0 fixed-number-of-steps
+    y-minus-g-of-y fixed-number-of-steps
+    rows-turned-round rows-permuted
+    components-rolled components-permuted
+    twice-the-bias parameter-stale
+    last-layer-of-another-epoch parameter-stale
+    first-block-left-out block-left-out
+    two-blocks-exchanged order-of-blocks
+    clipped-to-one clipped
+    returned-through-float16 float32-inside
+    a-shift-of-a-thousandth shift-of-the-inverse
+    the-preimage-negated inverse-negated
+    the-preimage-a-thousandth-too-large inverse-scaled
+    norm-on-4-by-4-for-6-by-6 norm-at-another-grid
+    smallest-column entry-for-norm
+    elu-with-alpha-2 beyond-the-weights
+    twice-tanh beyond-the-weights
+    scaled-by-the-size-of-the-batch hygiene.batch-independence
+    forward-seeds-torch hygiene.global-randomness-kept
+    the-inverse-answers-in-float32 hygiene.dtype-kept
+    the-inverse-empties-its-argument hygiene.input-kept
+    a-branch-that-fades hygiene.determinism
+    a-shift-in-training-only parity.train-and-eval
+""")
+AFTER = frozenset(id for id in CAUSES if id.startswith("later/"))
+"""Mutants that were written after the hypotheses, and not shown to them before they were counted.
+
+Three of their labels (the median, the largest, the second row of a batch) were those of hypotheses that predict sums, means, first and
+last rows only; by the rule above they are the check's now. Those of `afterwards` were such mutants, until the hypotheses that had missed
+some of them were made stricter and more: they count as known since.
+"""

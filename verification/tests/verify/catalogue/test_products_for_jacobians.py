@@ -78,6 +78,16 @@ def test_the_bound_on_the_norm_holds_and_is_near() -> None:
     assert (bound <= np.maximum(products.ENOUGH, most * norm)).all()
 
 
+def test_more_rounds_show_a_norm_close_to_one_to_be_below_it() -> None:
+    ctx = context(right())
+    x = ctx.inputs(1) * 0.0
+    factor = 0.97 / float(np.linalg.norm(ctx.residual_jacobian(x).matrix[0], 2))
+    close = context(right(residual=lambda net: lambda z: factor * net.g(z), forward=lambda net: lambda z: z + factor * net.g(z),
+                          inverse=lambda net: None))
+    assert products.contraction(close, x)[0] >= 1.0
+    assert 0.97 <= products.contraction(close, x, products.MANY_ROUNDS)[0] < 1.0
+
+
 def test_lanczos_finds_what_is_stretched_most_and_least() -> None:
     ctx = context(right())
     x = 0.1 * ctx.inputs(3)

@@ -106,6 +106,26 @@ def test_an_infinite_forward_is_the_only_finding() -> None:
     assert [c.id for c in report.checks if c.status == "failed"] == ["hygiene.forward-finite"]
 
 
+def test_a_graph_that_is_kept_is_named_although_rows_depend_on_each_other() -> None:
+    class RunningMean(torch.nn.Module):
+        """y = scale·x less a running mean, of which each training step keeps the graph."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(4, dtype=D))
+            self.mean: torch.Tensor
+            self.register_buffer("mean", torch.zeros(4, dtype=D))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                self.mean = 0.9 * self.mean + 0.1 * (x * self.scale).mean(0)
+            return x * self.scale - self.mean.detach()
+
+    module = RunningMean()
+    report = audit(Subject(name="keeps graphs", event_shape=(4,), forward=module, module=module), 0, "quick", select=["hygiene"])
+    assert [f.cause for f in report.findings] == ["hygiene.memory", "hygiene.batch-independence"]
+
+
 def test_a_norm_barely_above_its_claim_is_one_finding_that_says_by_how_much() -> None:
     report = audit(barely_over(), 0, "quick", select=["lipschitz", "convergence", "inverse"])
     assert findings(report) == ["lipschitz.bounds-jacobian"]

@@ -1,0 +1,99 @@
+"""An explanation has to hold at other inputs too, and one that a rival gives as well is none; what blocks make together is recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from iresnet_verify import Report, Subject, audit, mutants
+from iresnet_verify.mutants.causes.names import CAUSES
+from iresnet_verify.mutants.networks import Residual
+from iresnet_verify.mutants.volume import exact, subject
+
+VALUE = ("logdet.matches-determinant",)
+
+
+def causes(report: Report) -> list[str]:
+    return [f.cause for f in report.findings]
+
+
+def with_log_det(value: Callable[[Any, Tensor], Tensor]) -> Subject:
+    made = subject(seed=1)
+    return replace(made, log_det=lambda x: value(made.module, x), inverse_log_det=None)
+
+
+# At the audit's own inputs every log-det of this network is negative: there −t and |t| are one, and elsewhere they are not.
+def test_minus_the_log_det_is_not_claimed_where_it_is_its_absolute_value() -> None:
+    assert causes(audit(with_log_det(lambda n, x: exact(n, x).abs()), 0, "quick", select=VALUE)) == ["unexplained"]
+    mended = with_log_det(lambda n, x: exact(n, x).abs() + 1e-3 * (exact(n, x) > 0))
+    assert causes(audit(mended, 0, "quick", select=VALUE)) == ["unexplained"]
+    assert causes(audit(with_log_det(lambda n, x: -exact(n, x)), 0, "quick", select=VALUE)) == ["sign"]
+
+
+# One row's value for all does not depend on x within a batch, and does from batch to batch.
+def test_a_constant_is_one_in_every_batch() -> None:
+    second = with_log_det(lambda n, x: exact(n, x)[min(1, len(x) - 1)].expand(len(x)))
+    assert causes(audit(second, 0, "quick", select=VALUE)) == ["unexplained"]
+    assert causes(audit(with_log_det(lambda n, x: 0.0 * exact(n, x) + 0.7), 0, "quick", select=VALUE)) == ["constant"]
+
+
+NEW = ("afterwards/divided-by-k-squared", "afterwards/one-block-left-out", "afterwards/a-shift-in-the-inverse",
+       "afterwards/last-row-s-weight-for-all", "afterwards/half-of-the-log-det-in-the-density", "afterwards/largest-entry-of-the-kernel",
+       "gradient/backward-raises-attributeerror")
+
+
+@pytest.mark.parametrize("id", NEW)
+def test_the_first_cause_is_the_seeded_one(id: str) -> None:
+    mutant = mutants.load()[id]
+    assert causes(audit(mutant.make(2), 0, "quick", select=mutant.meant)) == [CAUSES[id]]
+
+
+def test_what_differs_in_one_mode_alone_follows_from_the_modes() -> None:
+    mutant = mutants.load()["afterwards/another-scale-in-evaluation"]
+    report = audit(mutant.make(1), 0, "quick", select=[*mutant.meant, "logdet.matches-determinant", "logdet.adds-up"])
+    (found,) = report.findings
+    assert found.cause == "parity.train-and-eval"
+    assert "logdet.matches-determinant" in found.follows
+
+
+def chain(put_together: Callable[[list[Residual], Tensor], Tensor]) -> Subject:
+    """Three blocks with the log-det that `put_together` makes of theirs."""
+    net = nn.Sequential(*[Residual(3, 0.6, k, torch.float64) for k in range(3)])
+    return Subject(name="three blocks", event_shape=(3,), forward=net, module=net, modes=("eval",),
+                   log_det=lambda x: put_together(list(net), x))  # type: ignore[arg-type]
+
+
+def own(block: Residual, x: Tensor) -> Tensor:
+    """log|det I + J_g| of one block."""
+    rows = [torch.func.jacrev(lambda z: block(z[None])[0])(row) for row in x]
+    return torch.linalg.slogdet(torch.stack(rows))[1]
+
+
+def along(order: list[Residual], x: Tensor, left_out: int = -1) -> Tensor:
+    total = torch.zeros(len(x), dtype=x.dtype)
+    for i, block in enumerate(order):
+        total = total + (i != left_out) * own(block, x)
+        x = block(x)
+    return total
+
+
+@pytest.mark.parametrize(("put_together", "cause", "words"), [
+    (lambda b, x: along(b[::-1], x), "order-of-blocks", "reverse order"),
+    (lambda b, x: sum(own(block, x) for block in b), "blocks-at-one-point", "the input of the first"),
+    (lambda b, x: along(b, x, left_out=1), "block-left-out", "block 2 of 3"),
+])
+def test_log_dets_of_blocks_that_are_put_together_wrongly(
+    put_together: Callable[[list[Residual], Tensor], Tensor], cause: str, words: str
+) -> None:
+    report = audit(chain(put_together), 0, "quick", select=VALUE)
+    assert causes(report) == [cause]
+    assert words in report.findings[0].wrong
+
+
+def test_a_right_chain_has_no_finding() -> None:
+    assert causes(audit(chain(along), 0, "quick", select=VALUE)) == []
