@@ -150,7 +150,7 @@ def skip_reason(context: Context, check: Check) -> str | None:
     broken = context.conventions.broken
     for name in ("forward", *check.needs):
         if name in broken:
-            return f"{name} cannot be read{SEE_READABLE}"
+            return f"{broken[name]}{SEE_READABLE}"
     return next((reason for reason in (_missing(context, name) for name in check.needs) if reason is not None), None)
 
 
