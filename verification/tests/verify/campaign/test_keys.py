@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from subjects.campaigns import answer, project, reports, units
+from subjects.campaigns import answer, project, reports, timeless, units
 
 from iresnet_verify.campaign import keys, run
-from iresnet_verify.campaign.auditor import Auditor
+from iresnet_verify.campaign.auditor import Auditor, perform
 from iresnet_verify.campaign.engines import Engine
 from iresnet_verify.campaign.keys import Present
 from iresnet_verify.campaign.store import Store
@@ -145,3 +146,14 @@ def test_what_changed_is_said_and_only_that_is_done_again(tmp_path: Path) -> Non
     run.run(units(file, 5), folder, run.Options(task=task, fresh=True))
     assert len(calls) == 15
     assert None not in reports(found.results)
+
+
+@pytest.mark.thorough
+def test_a_prepared_fork_finds_what_a_new_process_finds(tmp_path: Path, auditor: Auditor) -> None:
+    (unit,) = units(project(tmp_path), 1)
+    unit = replace(unit, select=())
+    found, new = auditor(unit, tmp_path / "out"), perform(unit, tmp_path / "out")
+    assert timeless(found["report"]) == timeless(new["report"])
+    extra = found["key"].pop("distributions").items() - new["key"].pop("distributions").items()
+    assert {name for name, _ in extra} <= {"charset-normalizer", "hypothesis", "sortedcontainers"}, "what it has loaded beforehand"
+    assert found["key"] == new["key"]
