@@ -38,6 +38,8 @@ class ResidualBlock:
     L = Lip(g) is what `certify` proves of the weights. `lipschitz` states a smaller constant that you know and the
     certificate cannot prove: everything downstream then rests on it, and an iteration that contradicts it raises
     NotContractiveError. Residuals, distances and error bounds of the block are in the norm of its branch.
+    Shapes: x, F(x) (batch, *event). Raises: ShapeError for a branch that does not keep the event shape, DTypeError for what is no branch.
+    Reference: [B19] Thm 1.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
@@ -56,6 +58,11 @@ class ResidualBlock:
                 f"block: expected a branch that keeps the event shape {self.branch.event_shape}, for x + g(x), got "
                 f"{self.branch.out_shape}; try a last layer with as many outputs"
             )
+
+    def __repr__(self) -> str:
+        """Name the layers of g."""
+        stated = "" if self.lipschitz is None else f"; Lip(g) ≤ {self.lipschitz:g} is stated"
+        return f"ResidualBlock {repr(self.branch).removeprefix('Branch ')}{stated}"
 
     @public
     def __call__(self, x: Any, *, check: bool = True) -> Any:

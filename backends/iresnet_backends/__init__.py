@@ -77,6 +77,9 @@ def devices(family: str) -> list[str]:
     """Return the devices that a family names here.
 
     Raises: ImportError where its package is missing, RuntimeError where its driver is.
+
+    >>> devices("numpy")
+    ['cpu']
     """
     return list(_module(family).devices())
 

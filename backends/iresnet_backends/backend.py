@@ -32,6 +32,11 @@ class Backend:
     `memory()` is the number of bytes in use there, None where the framework does not say. `generator(seed)` is the
     framework's own random generator, for those who ask for it: the reference never does. `active()` is a context in which
     the device is the current one, for the framework that computes on a current device (CuPy).
+
+    >>> import iresnet_backends
+    >>> be = iresnet_backends.get("numpy", dtype="float32")
+    >>> be.to_numpy(be.asarray([1.0])).dtype, be.memory()
+    (dtype('float32'), None)
     """
 
     name: str

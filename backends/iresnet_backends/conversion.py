@@ -13,7 +13,7 @@ from iresnet_ref.errors import DTypeError
 
 
 def convert(x: Any, to: Backend, *, copy: bool = False) -> Any:
-    """Return x as an array of the backend `to`, with the same values and dtype.
+    """Return x as an array of the backend `to`, with the same shape, values and dtype.
 
     Without `copy` the result shares the memory of x (writing to one shows in the other), and where memory cannot be
     shared (another device, unaligned for JAX, Python objects) nothing is copied silently: BackendUnavailableError says so.

@@ -84,6 +84,12 @@ def load(path: str | Path, *, like: Any = None, backend: Backend | str | None = 
     namespace, dtype and device. Values are exact unless a narrower dtype is asked for.
     Raises: FormatError for a file that is truncated, of another origin, of a newer version, or does not describe a valid
     subject; FileNotFoundError; BackendUnavailableError.
+
+    >>> import tempfile, pathlib, torch, iresnet_ref as ir
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(pathlib.Path(folder) / "g.safetensors", ir.mlp((2, 8, 2)))
+    ...     load(pathlib.Path(folder) / "g.safetensors", like=torch.zeros(1)).like.dtype
+    torch.float32
     """
     if like is not None and backend is not None:
         raise ValueError("load: expected like= or backend=, got both; a Backend has a dtype and a device of its own")

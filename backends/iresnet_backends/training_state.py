@@ -22,6 +22,7 @@ def checkpoint(path: str | Path, every: int = 1) -> Callable[[State, float], Non
     The file is replaced as a whole: a run killed while it writes leaves the checkpoints that it had. The one before is kept
     at `path` with `.previous` behind its name. What a killed run left half written is removed
     here, so only one run may write to a path.
+    Raises: ValueError for every < 1.
 
     >>> import tempfile, pathlib, numpy as np, iresnet_ref as ir
     >>> from iresnet_ref.training import fit, maximum_likelihood, start
@@ -62,6 +63,11 @@ def resume(path: str | Path, initial: State) -> State:
     is initialised may differ from `initial`, and what proofs begin with; everything else that is no weight, moment or step has to
     be equal: types, shapes, activations, permutations, options, norms, Lipschitz constants, settings.
     Raises: FormatError for a file that is damaged, or holds anything but a training of the same model, naming the differences.
+
+    >>> import pathlib, iresnet_ref as ir
+    >>> first = ir.training.start(ir.Flow([ir.ResidualBlock(ir.mlp((2, 4, 2)))]))
+    >>> resume(pathlib.Path("no such file"), first) is first
+    True
     """
     path, previous = Path(path), _sibling(Path(path), PREVIOUS)
     if not path.exists() and not previous.exists():

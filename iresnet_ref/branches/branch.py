@@ -43,6 +43,14 @@ class Branch:
 
     `g(x)` is the value, `g.linearize(x)` the value and J_g(x) as a `Chain`; `g.certificate` a proved bound on Lip(g) in the
     `norm` of events: 2, or 1 or ∞ (`iresnet_ref.norms.induced`); `ir.certify(g)` looks for the tightest.
+
+    Shapes: x (batch, *event_shape). Raises: ShapeError where layers do not fit or none has parameters, DTypeError for
+    mixed dtypes or devices. Reference: [B19] §2.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> g = ir.Branch((ir.layers.Affine(0.5 * np.eye(2), np.zeros(2)), ir.layers.Pointwise(ir.activations.get("tanh"))), (2,))
+    >>> g(np.zeros((3, 2))).tolist()[0], g.certificate.proved
+    ([0.0, 0.0], True)
     """
 
     layers: tuple[Layer, ...]
@@ -68,6 +76,10 @@ class Branch:
     def like(self) -> Any:
         """A parameter: it carries the namespace, the dtype and the device."""
         return next(iter(self.parameters().values()))
+
+    def __repr__(self) -> str:
+        """Name the layers; the arrays are in `parameters()`."""
+        return f"Branch {self.event_shape}: " + ", ".join(layer.name for layer in self.layers)
 
     def __call__(self, x: Any) -> Any:
         """Return g(x)."""

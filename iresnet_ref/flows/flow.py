@@ -39,8 +39,8 @@ class Flow:
     Reference: [B19] §3, [C19] §2.
 
     >>> import numpy as np, iresnet_ref as ir
-    >>> flow = ir.Flow([ir.bijections.ActNorm.uninitialised((2,)), ir.ResidualBlock(ir.mlp((2, 16, 2)))])
     >>> x = np.asarray([[0.0, 1.0], [2.0, 5.0], [4.0, 3.0]])
+    >>> flow = ir.Flow([ir.bijections.ActNorm.uninitialised((2,), like=x), ir.ResidualBlock(ir.mlp((2, 16, 2), like=x))])
     >>> flow = flow.initialise(x)
     >>> flow.log_prob(x).value.shape, flow.sample(4, seed=1).shape
     ((3,), (4, 2))
@@ -70,6 +70,13 @@ class Flow:
             require_alike(base.like, arrays[0], "flow base")
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "base", base)
+
+    def __repr__(self) -> str:
+        """Name the steps and the base, on at most ten lines."""
+        steps: Composition = self.steps
+        numbers = sum(size(tuple(p.shape)) for p in self.parameters().values())
+        head = f"Flow {steps.in_shape} → {type(self.base).__name__} {steps.out_shape}, {len(steps.steps)} steps, {numbers} parameters"
+        return "\n".join([head, *steps.described()])
 
     @property
     def event_shape(self) -> tuple[int, ...]:

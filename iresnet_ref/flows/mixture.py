@@ -28,7 +28,7 @@ class GaussianMixture:
 
     >>> import numpy as np
     >>> base = GaussianMixture(np.asarray([[-3.0], [3.0]]), np.zeros(1), np.zeros(2))
-    >>> base.posterior(np.asarray([[0.0], [3.0]])).round(3).tolist()
+    >>> np.round(base.posterior(np.asarray([[0.0], [3.0]])), 3).tolist()
     [[0.5, 0.5], [0.0, 1.0]]
     """
 

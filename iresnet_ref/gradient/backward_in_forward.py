@@ -23,7 +23,17 @@ from iresnet_ref.log_determinant.methods import LogDetMethod, Name
 
 @dataclass(frozen=True, eq=False)
 class StoredGradient:
-    """What is kept between the passes: x, and the gradient of Σ_b w_b log det(I + J_g(x_b)) for the weights w."""
+    """What is kept between the passes: x, and the gradient of Σ_b w_b log det(I + J_g(x_b)) for the weights w.
+
+    Reference: [C19] §3.3.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
+    >>> y, stored = ir.backward_in_forward(F, np.ones((3, 2)))
+    >>> x_bar, gradients = stored.backward(y, np.full(3, -1.0 / 3.0))
+    >>> tuple(x_bar.shape)
+    (3, 2)
+    """
 
     block: ResidualBlock
     x: Any

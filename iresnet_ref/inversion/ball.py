@@ -30,6 +30,14 @@ class Ball:
     """‖x − x*‖ ≤ `radius` per row, for the exact preimage x* of y; `residual_norm` is the computed ‖y − x − g(x)‖: in the block's norm.
 
     `roundoff` is u of the arithmetic that evaluated the residual. Where nothing is proved `radius` is inf.
+
+    Shapes: `radius`, `residual_norm` (batch,). Reference: [B19] Thm 1.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
+    >>> ball = ir.bounds.inverse_ball(F, np.zeros((1, 2)), F(np.zeros((1, 2))))
+    >>> bool(ball.radius[0] < 1e-12)
+    True
     """
 
     radius: Any

@@ -45,6 +45,12 @@ class PathInverse(Inverse):
     `inverse_lipschitz` = ΠΛ_k bounds Lip(F⁻¹). `vacuous`, per row: error_bound ≥ ‖x‖, so that not one digit of x is proved.
     `amplification_estimate` = Π‖(I + J_k)⁻¹‖₂ per row along the path, an estimate and never a bound: what an error at y is
     multiplied by, to first order; closed-form steps enter with their Λ_k. `residual_norm` is that of the last step taken.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
+    >>> inverse = ir.invert([F, F], np.ones((3, 2)), rtol=1e-10)
+    >>> round(inverse.inverse_lipschitz, 6), bool(np.any(inverse.vacuous))
+    (4.0, False)
     """
 
     inverse_lipschitz: float = 1.0

@@ -29,6 +29,13 @@ class Activation:
     bound |φ′(a) − φ′(b)| ≤ curvature·|a − b| + jump·(how many `kinks` lie between a and b); inf where they are not stated. `made`
     is (family, *arguments) of a member of a family, such as ("elu", 2.0): what saving and interchange need to make it again.
     `slopes` (inf φ′, sup φ′), rounded outwards, says more than `lipschitz` does: tight certificates live on it.
+
+    Shapes: any array, entry by entry. Raises: nothing of its own.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> phi = ir.activations.get("elu")
+    >>> float(phi.value(np.zeros(1))[0]), phi.lipschitz, phi.slope_interval
+    (0.0, 1.0, (0.0, 1.0))
     """
 
     name: str

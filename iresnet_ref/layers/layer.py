@@ -22,6 +22,10 @@ class Layer(ABC):
 
     docs/layers.md makes one. Errors of rounding are proved of the layers of this package; of another one nothing is
     (`error_analysis`): what rests on them is inf, and all else is as for any layer.
+
+    >>> import iresnet_ref as ir
+    >>> isinstance(ir.layers.CLipSwish(), ir.layers.Layer)
+    True
     """
 
     @abstractmethod

@@ -101,7 +101,13 @@ class LinearLayer(Layer):
 @public
 @dataclass(frozen=True)
 class Affine(LinearLayer):
-    """h ↦ W h + b, W of shape (out, in), b of shape (out,). Raises: ShapeError, DTypeError."""
+    """h ↦ W h + b, W of shape (out, in), b of shape (out,). Raises: ShapeError, DTypeError.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> layer = ir.layers.Affine(np.asarray([[0.0, 2.0]]), np.ones(1))
+    >>> layer(np.ones((3, 2))).tolist(), bool(2.0 <= layer.norm_bound() < 2.001)
+    ([[3.0], [3.0], [3.0]], True)
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,6 +137,11 @@ class Conv(LinearLayer):
 
     `image` is the (height, width) that the layer works on: the norm that is certified is that of the operator there.
     Raises: ShapeError for even kernels, kernels larger than the image, a bias of another length; DTypeError.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> layer = ir.layers.Conv(np.ones((1, 1, 3, 3)) / 9, np.zeros(1), (5, 5))
+    >>> tuple(layer(np.ones((2, 1, 5, 5))).shape), bool(layer.norm_bound() <= 1.0)
+    ((2, 1, 5, 5), True)
     """
 
     image: tuple[int, int]

@@ -14,6 +14,7 @@ def logdet_bounds(d: int, lipschitz: float) -> tuple[float, float]:
     """Return (d·log(1 − L), d·log(1 + L)), which enclose log det(I + J): every eigenvalue of J has modulus ≤ L.
 
     Reference: [B19], Lipschitz bounds on the log-determinant.
+    Units: nats. Raises: NotContractiveError for L outside [0, 1).
 
     >>> [round(bound, 4) for bound in logdet_bounds(3, 0.5)]
     [-2.0794, 1.2164]
@@ -29,6 +30,7 @@ def truncation_bound(d: int, lipschitz: float, n: int) -> float:
 
     Summed from the tail, Σ_{k>n} Lᵏ/k, so that nothing cancels. The remainder past the last term m is added: it is at most
     L^{m+1}/((m + 1)(1 − L)), and, near L = 1 far less, E₁(mλ) ≤ Lᵐ log(1 + 1/(mλ)), λ = −log L (Abramowitz & Stegun 5.1.20).
+    Units: nats. Raises: NotContractiveError for L outside [0, 1).
 
     >>> abs(truncation_bound(2, 0.5, 0) - 2 * math.log(2)) < 1e-15
     True

@@ -30,6 +30,13 @@ class LengthDistribution:
     `tail_ratio` = lim P(N ≥ k+1)/P(N ≥ k); the variance is accepted as finite for L² < tail_ratio, or for L² equal to it
     where `finite_at_ratio` holds for the *value*. `tail_ratio` is not checked against `survival`; without one nothing
     is proved, and the distribution is refused. `roulette_variance_bound` computes the variance that follows.
+
+    Reference: [C19] §3.1.
+
+    >>> import iresnet_ref as ir
+    >>> halves = ir.roulette.LengthDistribution(lambda k: 0.5 ** (k - 1), tail_ratio=0.5)
+    >>> halves.has_finite_variance(0.7), halves.has_finite_variance(0.9)
+    (True, False)
     """
 
     survival: Callable[[int], float]
@@ -51,6 +58,7 @@ class LengthDistribution:
 @public
 def geometric(q: float, n_exact_terms: int = 1) -> LengthDistribution:
     """Return P(N ≥ k) = q^max(k − n_exact_terms, 0), 0 < q < 1: the first `n_exact_terms` terms are always taken, with weight 1.
+    The variance is finite for L² < q, and infinite for ρ(J)² > q. Raises: ValueError for q outside (0, 1). Reference: [C19] §3.1.
 
     >>> geometric(0.5, n_exact_terms=2).survival(3)
     0.5

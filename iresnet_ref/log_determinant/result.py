@@ -20,6 +20,15 @@ class LogDet:
     `method` as it was carried out; `replicates` (0 where nothing is random); `exact_traces`: how many terms of the series
     are exact traces rather than estimates; `skewness` of the replicates as they were drawn (None where nothing is random);
     `replicates_needed` for `interval`.
+
+    All are (batch,) but `method` and the counts. Limits: accuracy is absolute, since log det(I + J) may be arbitrarily close to 0;
+    rounding is bounded by `ir.bounds.logdet_error_bound` and is in none of these.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
+    >>> exact = ir.logdet(F, np.ones((3, 2)), "exact")
+    >>> tuple(exact.value.shape), float(np.max(exact.standard_error)), exact.method
+    ((3,), 0.0, 'exact')
     """
 
     value: Any

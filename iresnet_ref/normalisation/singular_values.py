@@ -37,6 +37,11 @@ class SingularTriple(NamedTuple):
     """σ = uᵀAv with unit vectors u, v: σ a 0-d array, u (1, *out_shape), v (1, *in_shape).
 
     At fixed u and v, σ is linear in the weight: its gradient is `operator.weight_gradient(u, v)`.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> triple = ir.spectral.singular_triple(np.asarray([[3.0, 0.0], [0.0, 1.0]]))
+    >>> round(float(triple.sigma), 12), tuple(triple.u.shape)
+    (3.0, (1, 2))
     """
 
     sigma: Any

@@ -24,7 +24,14 @@ _REMEDY = "try a smaller learning_rate, clip= or warm_up="
 @public
 @dataclass(frozen=True)
 class Settings:
-    """`clip` bounds the gradient's global norm, `warm_up` counts steps, `average` is the decay of the moving average (0: none)."""
+    """`clip` bounds the gradient's global norm, `warm_up` counts steps, `average` is the decay of the moving average (0: none).
+
+    Raises: ValueError for a number out of its range. Reference: Loshchilov and Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019.
+
+    >>> import iresnet_ref as ir
+    >>> ir.training.Settings(learning_rate=5e-3, clip=1.0).warm_up
+    0
+    """
 
     learning_rate: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
@@ -49,6 +56,12 @@ class State:
     """A run after `step` steps: raw weights and certified model, moments, average. It determines the rest of the run.
 
     `iresnet_backends.save` writes it bit for bit.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> state = ir.training.start(ir.Flow([ir.ResidualBlock(ir.mlp((2, 4, 2)))]), lipschitz=0.9)
+    >>> after = ir.training.fit(state, lambda flow, step: ir.training.maximum_likelihood(flow, np.ones((3, 2))), 2)
+    >>> after.step, ir.certify(after.model.steps.steps[0].block).bound <= 0.9
+    (2, True)
     """
 
     normalised: NormalisedModel
@@ -74,6 +87,11 @@ def start(model: Any, *, lipschitz: float | None = 0.9, settings: Settings | Non
 
     `lipschitz` bounds Lip(g) of every residual branch, by certificate, after every step; None trains the raw weights as
     they are: a standard ResNet. Raises NotContractiveError, NonFiniteError, ShapeError for a model without parameters.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> state = ir.training.start(ir.Flow([ir.ResidualBlock(ir.mlp((2, 4, 2)))]), lipschitz=0.9)
+    >>> state.step, state.normalised.lipschitz
+    (0, 0.9)
     """
     if not isinstance(model, Flow | Classifier):
         raise DTypeError(f"start: expected a flow or a Classifier, got {shown(model)}; try ir.Flow([ir.ResidualBlock(branch)])")

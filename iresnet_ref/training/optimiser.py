@@ -19,7 +19,14 @@ Arrays = Mapping[str, Any]
 @public
 @dataclass(frozen=True)
 class Moments:
-    """Running means of the gradient (`first`) and its square (`second`) after `step` steps."""
+    """Running means of the gradient (`first`) and its square (`second`) after `step` steps.
+
+    Shapes: those of the parameters.
+
+    >>> import numpy as np, iresnet_ref as ir
+    >>> ir.training.Moments.zero({"a": np.ones(2)}).first["a"].tolist()
+    [0.0, 0.0]
+    """
 
     first: dict[str, Any]
     second: dict[str, Any]
@@ -54,7 +61,7 @@ def adamw(
     >>> import numpy as np
     >>> p = {"a": np.asarray([1.0, -2.0])}
     >>> moved, _ = adamw(p, {"a": np.asarray([3.0, -0.1])}, Moments.zero(p), learning_rate=0.5)
-    >>> moved["a"].round(6).tolist()
+    >>> np.round(moved["a"], 6).tolist()
     [0.5, -1.5]
     """
     require_fitting(gradients, parameters)
@@ -104,9 +111,10 @@ def flat(arrays: Iterable[Any]) -> Any:
 @public
 def clip(gradients: Arrays, largest: float, norm: Any = None) -> dict[str, Any]:
     """Return the gradients times min(1, largest/‖g‖), ‖g‖ = `norm`, by default `global_norm`: the direction stays.
+    Raises: ValueError for largest ≤ 0, ShapeError for a norm that is no number, DTypeError.
 
     >>> import numpy as np
-    >>> clip({"a": np.asarray([3.0, 4.0])}, 1.0)["a"].round(3).tolist()
+    >>> np.round(clip({"a": np.asarray([3.0, 4.0])}, 1.0)["a"], 3).tolist()
     [0.6, 0.8]
     """
     if not 0.0 < largest < math.inf:
@@ -145,6 +153,7 @@ def warm_up(step: int, steps: int) -> float:
 @public
 def averaged(average: Arrays, parameters: Arrays, decay: float) -> dict[str, Any]:
     """Return decay·average + (1 − decay)·parameters.
+    Raises: ValueError for a decay outside [0, 1], ShapeError for other names.
 
     >>> averaged({"a": 1.0}, {"a": 3.0}, 0.75)
     {'a': 1.5}

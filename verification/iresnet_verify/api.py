@@ -21,7 +21,16 @@ from iresnet_verify.subject.subject import Subject
 
 @dataclass(frozen=True)
 class Report(AuditResult):
-    """The audit of one subject, and the files it can be written to."""
+    """The audit of one subject, and the files it can be written to.
+
+    `status`, `checks`, `findings` and the rest: `AuditResult`.
+
+    >>> from iresnet_verify import Subject, audit
+    >>> double = Subject(name="double", event_shape=(2,), forward=lambda x: 2 * x, inverse=lambda y: y / 2, framework="numpy")
+    >>> report = audit(double, budget="quick", select=["inverse.recovers-input"])
+    >>> report.status, [check.id for check in report.checks], list(report.findings)
+    ('passed', ['inverse.recovers-input'], [])
+    """
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form (schema 1)."""
@@ -54,6 +63,13 @@ def audit(
     families or patterns. `on_result` is called after each check. Raises `SubjectError` where the subject itself
     does not keep its contract; whatever happens inside a check is a result, never an exception.
     What failed is attributed to causes (`AuditResult.findings`).
+
+    >>> import torch
+    >>> from iresnet_verify import Subject
+    >>> flow = torch.nn.Linear(2, 2).double()
+    >>> wrong = Subject(name="wrong", event_shape=(2,), forward=flow, inverse=lambda y: y, module=flow)
+    >>> audit(wrong, budget="quick", select=["inverse.recovers-input"]).status
+    'failed'
     """
     started = time.perf_counter()
     prepared = Prepared(subject, seed)

@@ -145,6 +145,12 @@ def parametrize_with_checks(
 
     The factories are called while pytest collects, with all generators seeded. A subject may stand for its factory.
     Raises `SubjectError` where a factory raises or returns something else.
+
+    >>> from iresnet_verify import Subject
+    >>> double = Subject(name="double", event_shape=(2,), forward=lambda x: 2 * x, inverse=lambda y: y / 2, framework="numpy")
+    >>> @parametrize_with_checks([double], select=["inverse.recovers-input"])
+    ... def test_double(subject, check):
+    ...     check(subject)
     """
     from iresnet_verify.report.names import slug
     from iresnet_verify.reproduction.reproduce import Audited

@@ -85,6 +85,7 @@ class LayerTransform(torch.distributions.Transform):
 
 class AsInvertibleModule(torch.nn.Module):
     """A layer as a module of FrEIA: ([x], c, rev, jac) ↦ ([y], log|det dy/dx|).
+    Raises: ValueError for a node with another shape than the layer's events, or with several inputs.
 
     >>> from iresnet_backends import torch_layers
     >>> (y,), log_det = AsInvertibleModule([(2,)], layer=torch_layers.ResidualBlock((2, 8, 2)))([torch.zeros(3, 2)])

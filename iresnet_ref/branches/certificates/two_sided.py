@@ -33,6 +33,11 @@ class TwoSided:
     """⟨Δg, Δx⟩ ≥ −`monotone`‖Δx‖², `lower`‖Δx‖ ≤ ‖ΔF‖ ≤ `upper`‖Δx‖, and x ↦ x − `step`·(F(x) − y) contracts by `rate`: all proved.
 
     Where nothing better is proved these are L, max(0, 1 − L), 1 + L, and 1 and L.
+
+    >>> import iresnet_ref as ir
+    >>> found = ir.bounds.two_sided(ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5)))
+    >>> found.invertible, 0.5 <= found.lower <= found.upper <= 1.5001
+    (True, True)
     """
 
     monotone: float

@@ -20,6 +20,9 @@ from iresnet_ref.inversion.composition import PathInverse, propagated
 from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.log_determinant.result import LogDet
 
+LINE = 100
+"""Characters of a step in a `repr`."""
+
 
 @public
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Composition(Bijection):
     The error bound of the inverse is propagated: with ε_k the bound of step k alone and Λ_k ≥ Lip(f_k⁻¹), the preimage is
     within ε_1 + Λ_1(ε_2 + Λ_2(⋯)) of the exact one. It is a true bound, and quickly vacuous: eight blocks at L = .97
     multiply by 1.5e12 (`inverse_lipschitz`).
+    Raises: DTypeError for a step that is no bijection, ShapeError for none, or for two that do not fit.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> f = Composition((ir.bijections.Permutation((2,), (1, 0)), ir.ResidualBlock(ir.mlp((2, 8, 2)))))
@@ -58,6 +62,21 @@ class Composition(Bijection):
         arrays = list(self.parameters().values())
         for array in arrays[1:]:
             require_alike(array, arrays[0], "flow parameter")
+
+    def __repr__(self) -> str:
+        """Name the steps, on at most ten lines."""
+        return "\n".join([f"Composition {self.in_shape} → {self.out_shape}, {len(self.steps)} steps", *self.described()])
+
+    def described(self) -> list[str]:
+        """Return at most eight lines that name the steps, equal ones in a row together."""
+        names = [repr(s.block) if isinstance(s, Residual) else f"{type(s).__name__} {s.in_shape}" for s in self.steps]
+        lines, first = list[str](), 0
+        for name, group in itertools.groupby(names):
+            count = len(list(group))
+            where = f"{first}" if count == 1 else f"{first}–{first + count - 1}"
+            lines.append(f"  {where}: {name if len(name) <= LINE else name[: LINE - 1] + '…'}")
+            first += count
+        return lines if len(lines) <= 8 else [*lines[:5], f"  … {len(lines) - 7} more …", *lines[-2:]]
 
     @property
     def streams(self) -> int:  # type: ignore[override]  # a constant of the other bijections
@@ -228,6 +247,7 @@ class FactorOut(Bijection):
 
     y = (flat rest(x_a), flat x_b), a vector, with x_a the first half of the channels (the larger one of an odd number).
     Real NVP, arXiv 1605.08803, §3.6. Nest one in another for more scales; the base then is one density on vectors.
+    Raises: ShapeError for fewer than two channels, or steps that do not take half of them.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> f = FactorOut((4, 2, 2), [ir.bijections.Permutation((2, 2, 2), (1, 0))])

@@ -40,6 +40,7 @@ class ContextShift(ClosedForm):
 
     `condition(h)` sets the context, `condition(None)` takes it away; so does `Flow.condition`, for all steps of a flow. While it is set it
     is a parameter: gradients then have h̄ under "context".
+    The log-determinant is 0. Raises: ShapeError for a weight or a context that does not fit, DTypeError.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> ContextShift(np.asarray([[1.0], [-1.0]]), (2,)).condition(np.asarray([[3.0]]))(np.zeros((1, 2))).tolist()

@@ -16,6 +16,7 @@ from iresnet_ref.flows.bijections.protocol import Rearrangement
 @dataclass(frozen=True)
 class Permutation(Rearrangement):
     """y_k = x_{order[k]} over the first event axis.
+    The log-determinant is 0. Raises: ShapeError for an order that is no permutation of the channels.
 
     >>> import numpy as np
     >>> Permutation((3,), (2, 0, 1))(np.asarray([[0.0, 1.0, 2.0]])).tolist()

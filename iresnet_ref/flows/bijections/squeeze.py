@@ -18,6 +18,7 @@ from iresnet_ref.flows.bijections.protocol import Rearrangement
 @dataclass(frozen=True)
 class Squeeze(Rearrangement):
     """(channels, height, width) → (4·channels, height/2, width/2).
+    The log-determinant is 0. Raises: ShapeError for an odd height or width. Reference: [B19] §4.
 
     >>> import numpy as np
     >>> Squeeze((1, 2, 2))(np.asarray([[[[1.0, 2.0], [3.0, 4.0]]]])).reshape(-1).tolist()

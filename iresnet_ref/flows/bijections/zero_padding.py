@@ -23,6 +23,7 @@ class ZeroPad(Rearrangement):
     """x ↦ (x, 0), `channels` zeros appended to the first event axis; log-determinant 0 by convention; inverse (x, z) ↦ x.
 
     `Inverse.residual_norm` of the inverse is ‖z‖₂, how far y was from the image.
+    Raises: ShapeError for no channel to append. Reference: [B19] §4, injective padding.
 
     >>> import numpy as np
     >>> ZeroPad((2,), 1)(np.ones((1, 2))).tolist()

@@ -13,7 +13,13 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check on one subject, over all modes it ran in (the worst mode decides the status)."""
+    """One check on one subject, over all modes it ran in (the worst mode decides the status).
+
+    >>> from iresnet_verify import Subject, audit
+    >>> double = Subject(name="double", event_shape=(2,), forward=lambda x: 2 * x, inverse=lambda y: y / 2, framework="numpy")
+    >>> audit(double, budget="quick", select=["inverse.recovers-input"]).checks[0].status
+    'passed'
+    """
 
     id: str
     """`family.claim`, stable once released."""

@@ -40,7 +40,7 @@ class Examples(doctest.DocTestFinder):
 def test_docstring_examples_run(name: str) -> None:
     module = importlib.import_module(name)
     found = Examples().find(module, name)
-    own = {n: thing for n, thing in vars(module).items() if getattr(thing, "__module__", "") == name}
+    own = {n: thing for n, thing in vars(module).items() if getattr(thing, "__module__", "") == name and hasattr(thing, "__name__")}
     public = {n for n, thing in own.items() if ">>>" in (getattr(thing, "__doc__", "") or "")}
     assert public <= {test.name.removeprefix(f"{name}.") for test in found if test.examples}
     runner = doctest.DocTestRunner()
