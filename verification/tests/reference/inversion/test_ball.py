@@ -181,6 +181,13 @@ def test_where_replays_have_no_bound_the_preimage_has_that_of_float64() -> None:
 def test_a_chain_of_replays_takes_no_bound_that_is_about_the_preimage_alone() -> None:
     block, y = rotated()
     assert np.isinf(ir.sequence_gradient([block, block], y, y, rtol=1e-3).radius).all()
+    # and where 1 − L − a > 0, row by row
+    block = ir.ResidualBlock(ir.mlp((8, 32, 8), lipschitz=0.999, like=np.zeros(1, dtype=np.float32)))
+    assert block.branch.rounding[1] < 1 - block.contraction()
+    y = block(np.float32([[1e-3], [1e4]]) * np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32))
+    covers = ir.invert(block, y, rtol=1e-5).covers_computed
+    assert covers.tolist() == [False, True]
+    assert np.isinf(ir.sequence_gradient([block], y, y, rtol=1e-5).radius[0]).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("lipschitz", [0.99, 0.999, 0.99999])

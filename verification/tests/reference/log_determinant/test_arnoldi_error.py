@@ -101,7 +101,7 @@ def test_the_bound_holds_for_a_hundred_thousand_values_above_rounding() -> None:
     for seed in range(100):
         for kind in FAMILY:
             for lipschitz in (0.3, 0.9, 0.97, 0.995):
-                gap, bound, rounding = compared(kind, 24, lipschitz, 2 + (3 * seed + len(kind)) % 12, seed, 40)
+                gap, bound, rounding = compared(kind, 24, lipschitz, 2 + (3 * seed + len(kind)) % 12, seed, 96)
                 assert (gap <= bound + rounding).all(), (seed, kind, lipschitz)
                 above += int((gap > 10 * rounding).sum())
     assert above >= 100_000
