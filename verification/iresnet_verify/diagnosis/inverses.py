@@ -236,7 +236,7 @@ def _stopping(a: Answers, alone: Array, together: Array, done: Array, words: str
         if not _as_many_steps(a, int(common[0]), words):
             yield EARLY, alone[common[0]], f", after {common[0]} steps {words}, and after another number at other inputs"
         else:
-            yield FIXED, alone[common[0]], f"{common[0]} step{'s' if common[0] != 1 else ''} {words}"
+            yield FIXED, np.maximum(alone, together)[common[0]], f"{common[0]} step{'s' if common[0] != 1 else ''} {words}"
     elif not finished:
         yield EARLY, np.array([alone[n, i] for i, n in enumerate(first)]), f", after {first.min()} to {first.max()} steps {words}"
 
