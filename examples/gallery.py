@@ -46,7 +46,7 @@ PUBLISHED = tuple(
     f"published_{file}.py:{factory}" for file, factories in {
         "torchflows": ("proximal", "deep_sigmoid"), "torchflows_one_way": ("radial", "planar", "sylvester"),
         "enflows": ("shift", "leaky_relu"), "freia": ("scaling", "haar"),
-        "others": ("pyro_sylvester", "torchlip_reflect", "torchlip_zeros", "normflows_other_grid"),
+        "others": ("pyro_sylvester", "torchlip_reflect", "torchlip_zeros", "torchlip_sequential", "normflows_other_grid"),
     }.items() for factory in factories
 )
 """Objects of packages that only the environment of `make gallery` has: docs/gallery.md."""

@@ -142,6 +142,10 @@ FINDINGS = (
             "its formula needs a triangular product that is not triangular; hidden by the initialisation", VOLUME, "pyro_sylvester"),
     Finding("deel-torchlip 1.0.5", ("torchlip SpectralConv2d, padding_mode='reflect'",), "\"k_coef_lip: Lipschitz constant to ensure\"",
             "not ensured with the padding mode \"reflect\", which is documented", (*NORM, "convergence.banach-rate"), "torchlip_reflect"),
+    Finding("deel-torchlip 1.0.5", ("torchlip Sequential, k_coef_lip=0.5",),
+            "`Sequential`: \"k_coef_lip: the Lipschitz coefficient to ensure globally on the model\"",
+            "the layers have been built by then and ignore their share: norm 1 where 0.5 is asked for",
+            (*NORM, "convergence.banach-rate", "lipschitz.all-magnitudes"), "torchlip_sequential"),
 )
 
 UNNORMALISED = dict.fromkeys(

@@ -1,7 +1,8 @@
-"""Single layers of other packages: a Sylvester flow of pyro-ppl 1.9.2 and convolutions of deel-torchlip 1.0.5, normflows 1.7.3.
+"""Single layers of other packages: a Sylvester flow of pyro-ppl 1.9.2, layers of deel-torchlip 1.0.5, a convolution of normflows 1.7.3.
 
 pyro: "log_abs_det_jacobian(x, y)". torchlip: "k_coef_lip: Lipschitz constant to ensure", in every padding mode that its
-documentation lists; the audit sees the layer as the branch of x + g(x), k_coef_lip = 0.9. normflows: "Convolutional neural
+documentation lists; the audit sees the layer as the branch of x + g(x), k_coef_lip = 0.9. `Sequential` claims as much of a whole module,
+"the Lipschitz coefficient to ensure globally on the model". normflows: "Convolutional neural
 network which is Lipschitz continuous with Lipschitz constant L < 1", lipschitz_const = 0.97 for each of one layer.
 """
 
@@ -12,9 +13,9 @@ import pyro.distributions.transforms as pyro
 import torch
 from _findings import declared
 from _training import seeded
-from deel.torchlip import SpectralConv2d
+from deel.torchlip import Sequential, SpectralConv2d, SpectralLinear
 
-from iresnet_verify import Subject
+from iresnet_verify import Subject, adapters
 
 
 def pyro_sylvester() -> Subject:
@@ -45,6 +46,12 @@ def torchlip_reflect() -> Subject:
 
 def torchlip_zeros() -> Subject:
     return _branch("zeros")
+
+
+def torchlip_sequential() -> Subject:
+    name = "torchlip Sequential, k_coef_lip=0.5"
+    net = seeded(lambda: Sequential(SpectralLinear(3, 3), SpectralLinear(3, 3), k_coef_lip=0.5))
+    return adapters.certifier(lambda _: 0.5, net, (3,), name=name, expected_failures=declared(name))
 
 
 def normflows_other_grid() -> Subject:

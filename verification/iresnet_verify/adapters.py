@@ -31,7 +31,7 @@ from iresnet_verify.subject.module_state import is_torch_module, preserved
 from iresnet_verify.subject.outputs import describe, unpack
 from iresnet_verify.subject.subject import EventShape, Subject
 
-__all__ = ["density_pair", "event_pair", "inn", "ode", "pair", "recognise", "reversible", "transform"]
+__all__ = ["certifier", "density_pair", "event_pair", "inn", "ode", "pair", "recognise", "reversible", "transform"]
 
 Object = Any
 """An object of a published package."""
@@ -155,6 +155,43 @@ def ode(
 
     fields = {"accuracy": accuracy, "inverse_tolerance": 100 * accuracy, **fields}
     return _subject(dynamics, event_shape, lambda x: solve(x, *times), lambda y: solve(y, *times[::-1]), fields)
+
+
+SHARE = 0.9
+"""Lip(g) that a certifier claims after its module has been scaled: what is refuted at this is refuted at its own number."""
+
+
+def certifier(bound: Callable[[Object], Any], module: Object, event_shape: EventShape, **fields: Any) -> Subject:
+    """A claim Lip(module) ≤ bound(module) of a torch module, as that of the block x + g(x), g = module·SHARE/bound: Lip(g) ≤ SHARE.
+
+    The audit searches for the counterexample, and proves the claim where it can. Where the module changes the number of entries,
+    events are flat and as long as the larger of the two: zeros are appended, which changes no norm.
+    Raises SubjectError for a bound that is not positive and finite.
+
+    >>> certifier(lambda net: net.k_coef_lip, torchlip.Sequential(…, k_coef_lip=0.5), (3,))   # doctest: +SKIP
+    """
+    import torch
+
+    claimed = bound(module)
+    claimed = float(claimed.detach() if hasattr(claimed, "detach") else claimed)
+    if not 0.0 < claimed < math.inf:
+        raise SubjectError(f"certifier: expected a positive finite bound on Lip(module), got {claimed}; try bound=lambda module: …")
+    scale = SHARE / claimed
+    like = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.zeros(1))
+    with torch.no_grad(), preserved(module):
+        out = tuple(module(torch.zeros((2, *event_shape), dtype=like.dtype, device=like.device)).shape[1:])
+    inside, outside = math.prod(event_shape), math.prod(out)
+    size = max(inside, outside)
+    same = inside == outside
+
+    def g(x: Any) -> Any:
+        z = x if same else x[:, :inside].reshape(x.shape[0], *event_shape)
+        y = module(z) * scale
+        return y.reshape(x.shape) if same else torch.nn.functional.pad(y.reshape(x.shape[0], outside), (0, size - outside))
+
+    name = f"{type(module).__module__.split('.')[0]} {type(module).__name__}, claimed Lip ≤ {claimed:.6g}"
+    given = {"name": name, "residual": g, "lipschitz": SHARE, "module": module, "modes": ("eval",), **fields}
+    return _subject(module, event_shape if same else (size,), lambda x: x + g(x), None, given)
 
 
 def recognise(obj: Object, event_shape: EventShape, **fields: Any) -> Subject:

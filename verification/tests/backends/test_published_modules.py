@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from places import ROOT  # noqa: E402
-from published_modules import MODULES, Shape, operations, seeded, table  # noqa: E402
+from published_modules import MODULES, Shape, operations, primitives, seeded, table  # noqa: E402
 
 import iresnet_ref as ir  # noqa: E402
 from iresnet_backends import ModuleError, from_torch  # noqa: E402
@@ -49,6 +49,8 @@ def test_no_module_is_listed_twice() -> None:
     assert len({(shape.source, shape.name) for shape in MODULES}) == len(MODULES)
 
 
-@pytest.mark.parametrize("generated", [table, operations])
+@pytest.mark.parametrize("generated", [table, operations, primitives])
 def test_the_docs_list_them(generated: Callable[[], str]) -> None:
+    if generated is primitives:
+        pytest.importorskip("jax")
     assert generated() in DOCS.read_text("utf-8"), "write it anew: python verification/tests/support/subjects/published_modules.py"

@@ -125,6 +125,14 @@ def _of_framework(ctx: Context, function: Callable[..., Any], name: str, rows: i
         return unpack(name, function(x, **seed))[0]
 
     framework = ctx.framework.name
+    if framework.startswith("jax"):
+        from iresnet_backends.reading import jax_graph
+
+        try:
+            with ctx.framework.call_context():
+                return jax_graph.read(compute, ctx.subject.event_shape, ctx.native(ctx.inputs(1)), less_input=name == "forward", rows=rows)
+        except Exception as error:
+            raise Refused(f"{name} cannot be read: {_reason(error)}") from error
     if framework != "torch":
         raise Refused(f"nothing records what a function of {framework} does; give residual= as a branch of iresnet_ref")
     from iresnet_backends.reading.torch_function import read

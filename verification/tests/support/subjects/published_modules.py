@@ -617,6 +617,13 @@ def operations() -> str:
     return "| functions and methods of torch, in place too | read as |\n|---|---|\n" + "\n".join(rows) + "\n"
 
 
+def primitives() -> str:
+    """Return the table of the primitives of JAX that are read."""
+    from iresnet_backends.reading.jax_graph import READ
+
+    return "| primitives of JAX | read as |\n|---|---|\n" + "".join(f"| {names} | {what} |\n" for names, what in READ.items())
+
+
 def write(page: str, name: str, text: str) -> str:
     """Return the page with this text between the marks of a generated part."""
     before, mark, rest = page.partition(f"<!-- generated: {name} -->\n")
@@ -625,4 +632,7 @@ def write(page: str, name: str, text: str) -> str:
 
 if __name__ == "__main__":
     path = Path(__file__).parents[4] / "docs" / "modules.md"
-    path.write_text(write(write(path.read_text("utf-8"), "modules", table()), "operations", operations()), "utf-8")
+    page = path.read_text("utf-8")
+    for name, text in (("modules", table()), ("operations", operations()), ("primitives", primitives())):
+        page = write(page, name, text)
+    path.write_text(page, "utf-8")

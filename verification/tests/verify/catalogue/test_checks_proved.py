@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from iresnet_verify import Subject, audit
+from iresnet_verify import Subject, adapters, audit
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.mutants import bounds, load
 from iresnet_verify.mutants.certificates import careless
+from iresnet_verify.subject.errors import SubjectError
 
 PROOFS = ("lipschitz.proved", "inverse.contraction-proved")
 ABOUT_BOUNDS = {id: mutant for id, mutant in load().items() if any(c.startswith("lipschitz.") for c in mutant.meant)}
@@ -171,3 +172,21 @@ def test_a_map_that_is_no_residual_block_is_not_asked() -> None:
     (found,) = audit(Subject(name="x", event_shape=(2,), forward=lambda x: 3 * x), select=["inverse.contraction-proved"]).checks
     assert found.status == "skipped"
     assert found.message.startswith("needs residual or lipschitz")
+
+
+def test_a_certifier_is_proved_or_refuted_at_its_own_number() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)).double()
+
+    def product(module: nn.Module) -> torch.Tensor:
+        return torch.linalg.matrix_norm(module[0].weight, 2) * torch.linalg.matrix_norm(module[2].weight, 2)  # type: ignore[index]
+
+    right = adapters.certifier(product, net, (3,))
+    found = proofs(right, "lipschitz.bounds-jacobian")
+    assert found["lipschitz.proved"].status == "passed", found["lipschitz.proved"].message
+    assert found["lipschitz.bounds-jacobian"].status == "passed"
+    wrong = proofs(adapters.certifier(lambda module: 0.3 * product(module), net, (3,)), "lipschitz.bounds-jacobian")
+    assert wrong["lipschitz.proved"].status == "skipped"
+    assert wrong["lipschitz.bounds-jacobian"].status == "failed"
+    with pytest.raises(SubjectError, match="expected a positive finite bound on"):
+        adapters.certifier(lambda module: 0.0, net, (3,))
