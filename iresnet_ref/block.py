@@ -132,6 +132,11 @@ class ResidualBlock:
             )
         return bound
 
+    @property
+    def rotations_contract(self) -> bool:
+        """Whether J_g(x) is proved to contract multiplied out from any of its factors: the product of their norms is below 1."""
+        return self.lipschitz is None and self.branch.product.bound < 1.0
+
     def least_stretch(self) -> float:
         """Return c > 0 with ‖ΔF‖ ≥ c‖Δx‖: 1 − L, or the μ of `ir.bounds.two_sided` where it was asked for. Raises NotContractiveError."""
         known = self.branch.two_sided

@@ -63,6 +63,12 @@ def namespace(*arrays: Array) -> Any:
     return xp
 
 
+def contiguous(x: Array) -> Any:
+    """Return x with its entries in the order of its axes in memory: matrix products with negative strides are slow."""
+    xp = namespace(x)
+    return xp.reshape(xp.reshape(x, (size(x.shape),)), x.shape)
+
+
 def family(x: Array) -> str:
     """Return the package that computes with x: "numpy", "torch", "jax", …"""
     return str(namespace(x).__name__).removeprefix("array_api_compat.").partition(".")[0]

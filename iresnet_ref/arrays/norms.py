@@ -66,4 +66,4 @@ def host_norms(*arrays: Array, p: float = 2.0, leading: int | None = None) -> Ho
 
 def expand_rows(row: Array, event_ndim: int) -> Any:
     """Return a per-row array with `event_ndim` axes of length 1 appended, ready to broadcast over events."""
-    return namespace(row).reshape(row, (*row.shape, *(1,) * event_ndim))
+    return namespace(row).reshape(row, (*row.shape, *(1,) * event_ndim)) if event_ndim else row

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import Array, device, expand_rows, namespace, size
+from iresnet_ref.arrays import Array, device, expand_rows, lazy, namespace, size
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.layers.tape import Tape
-from iresnet_ref.log_determinant.exact import inverse_of_identity_plus, logdet_of
+from iresnet_ref.log_determinant.elimination import logdet_and_inverse
+from iresnet_ref.log_determinant.exact import inverse_of_identity_plus, is_eliminated, logdet_of
 
 CHUNK = 2**18
 """About how many numbers the tangents behind one layer hold: rows are taken in pieces that stay in the cache."""
@@ -23,16 +24,30 @@ class Piece:
     """Rows of a batch: M (rows, n, n), and the tangents that made it where they are kept."""
 
     tape: Tape
-    matrix: Any
-    tangents: tuple[Any, ...] | None
+    matrix: Array
+    tangents: tuple[Array, ...] | None
+    eliminated: bool
+
+    @lazy
+    def _both(self) -> tuple[Array, Array]:
+        return logdet_and_inverse(self.matrix)
+
+    @property
+    def logdet(self) -> Array:
+        """log det(I + M) per row."""
+        return self._both[0] if self.eliminated else logdet_of(self.matrix)
+
+    @property
+    def inverse(self) -> Array:
+        """(I + M)⁻¹."""
+        return self._both[1] if self.eliminated else inverse_of_identity_plus(self.matrix)
 
     def gradient(self, start: int, weights: Array, y_bar: Any) -> tuple[Any, dict[str, Any]]:
         """Return (x̄, gradients) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x) over these rows."""
         xp, (batch, n, _) = namespace(self.matrix), self.matrix.shape
         event = self.tape.jacobian.factors[start].in_shape
         tangents = _pushed(self.tape, start) if self.tangents is None else self.tangents
-        inverse = inverse_of_identity_plus(self.matrix)
-        t_bar = xp.permute_dims(inverse * expand_rows(weights, 2), (1, 0, 2))  # row k of each sample is t̄_k
+        t_bar = xp.permute_dims(self.inverse * expand_rows(weights, 2), (1, 0, 2))  # row k of each sample is t̄_k
         x_bar, _, gradients = self.tape.pullback(y_bar, tangents, xp.reshape(t_bar, (n, batch, *event)), start)
         return x_bar, gradients
 
@@ -41,9 +56,10 @@ class Piece:
 class Determinant:
     """det(I + J_g(x)) for its value and its gradient: `order` is that of M, which begins in front of layer `start`.
 
-    M is kept, `order`² numbers a row; the tangents only of a batch that is one piece, else they are pushed again. Value and gradient
-    are an LU each, of the same M: the standard hands out no LU factors. Orders 2 to 256 on NumPy, torch and JAX: QR, with R⁻¹ by `solve`,
-    takes 1 to 4.5 times as long as both; halving by Schur complements half as long from order 64 on NumPy, 2 to 60 times on the others.
+    M is kept, `order`² numbers a row; the tangents only of a batch that is one piece, else they are pushed again. Up to order 8 value and
+    gradient are one elimination. Beyond, they are an LU each, of the same M: the standard hands out no LU factors, and the inverse
+    costs three times what the determinant does. Measured for orders 2 to 256 on NumPy, torch and JAX: QR, with R⁻¹ by `solve`, takes
+    1 to 4.5 times as long as both; halving by Schur complements half as long from order 64 on NumPy, 2 to 60 times on the others.
     """
 
     start: int
@@ -53,7 +69,7 @@ class Determinant:
     @property
     def logdet(self) -> Any:
         """log det(I + J_g(x)) per row."""
-        return _joined([logdet_of(piece.matrix) for piece in self.pieces])
+        return _joined([piece.logdet for piece in self.pieces])
 
     def gradient(self, weights: Array, y_bar: Any) -> tuple[Any, dict[str, Any]]:
         """Return (x̄, gradients) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x)."""
@@ -72,14 +88,14 @@ class Determinant:
         return _joined(parts), total
 
 
-def determinant(tape: Tape) -> Determinant:
-    """Return det(I + J_g(x)) of the record of g at x."""
+def determinant(tape: Tape, *, contracts: bool) -> Determinant:
+    """Return det(I + J_g(x)) of the record of g at x; `contracts` where every rotation of J is known to, as in `exact_logdet`."""
     start, n, width = narrowest(tape.jacobian)
     batch, rows = tape.value.shape[0], max(1, CHUNK // (n * width))
     if rows >= batch:
-        return Determinant(start, n, (_piece(tape, start, keep=True),))
+        return Determinant(start, n, (_piece(tape, start, contracts, keep=True),))
     cuts = [slice(first, min(first + rows, batch)) for first in range(0, batch, rows)]
-    return Determinant(start, n, tuple(_piece(tape.take(cut), start, keep=False) for cut in cuts))
+    return Determinant(start, n, tuple(_piece(tape.take(cut), start, contracts, keep=False) for cut in cuts))
 
 
 def narrowest(chain: Chain) -> tuple[int, int, int]:
@@ -93,12 +109,12 @@ def narrowest(chain: Chain) -> tuple[int, int, int]:
     return start, size(factors[0].in_shape), max(size(f.out_shape) for f in factors[own[0] if own else -1 :])
 
 
-def _piece(tape: Tape, start: int, *, keep: bool) -> Piece:
+def _piece(tape: Tape, start: int, contracts: bool, *, keep: bool) -> Piece:
     tangents = _pushed(tape, start)
     n, batch, last = tangents[0].shape[0], tape.value.shape[0], tangents[-1]
     xp = namespace(last)
     columns = xp.broadcast_to(xp.reshape(last, (n, last.shape[1], n)), (n, batch, n))
-    return Piece(tape, xp.permute_dims(columns, (1, 2, 0)), tangents if keep else None)
+    return Piece(tape, xp.permute_dims(columns, (1, 2, 0)), tangents if keep else None, is_eliminated(n, last, contracts))
 
 
 def _pushed(tape: Tape, start: int) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ class BlockRecord:
     @lazy
     def determinant(self) -> Determinant:
         """det(I + J_g(x)), for its value and its gradient."""
-        return determinant(self.tape)
+        return determinant(self.tape, contracts=self.block.rotations_contract)
 
     def log_det(self, method: LogDetMethod | Name) -> LogDet:
         """Return log det(I + J_g(x))."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import Array, device, lazy, namespace, size
+from iresnet_ref.arrays import Array, contiguous, device, lazy, namespace, size
 from iresnet_ref.jacobian.factors import Dense, Diagonal, Factor, Fan
 
 
@@ -74,8 +74,7 @@ class Chain:
         identity = xp.eye(n, dtype=self.like.dtype, device=device(self.like))
         columns = self.matvec(xp.reshape(identity, (n, 1, *self.in_shape)))
         batch, out = columns.shape[1], size(columns.shape[2:])
-        columns = xp.permute_dims(xp.reshape(columns, (n, batch, out)), (1, 2, 0))
-        return xp.reshape(xp.reshape(columns, (batch * out * n,)), (batch, out, n))
+        return contiguous(xp.permute_dims(xp.reshape(columns, (n, batch, out)), (1, 2, 0)))
 
     def rotated(self, start: int) -> Chain:
         """Return A_k ⋯ A₁ A_L ⋯ A_{k+1}: the same non-zero eigenvalues, hence the same det(I + ·) and traces of powers."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
-from iresnet_ref.arrays import Array, device, lazy, namespace, size
+from iresnet_ref.arrays import Array, contiguous, device, lazy, namespace, size
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.factors import SharedFactor, matching_rows
 
@@ -193,7 +193,6 @@ def _pad(x: Array, axis: int, width: int, padding: Padding) -> Any:
 
 
 def _reversed(kernel: Array) -> Any:
-    """Return the kernel of the adjoint, contiguous in memory: matrix products with negative strides are slow."""
+    """Return the kernel of the adjoint."""
     xp = namespace(kernel)
-    turned = xp.flip(xp.permute_dims(kernel, (1, 0, 2, 3)), axis=(2, 3))
-    return xp.reshape(xp.reshape(turned, (-1,)), turned.shape)
+    return contiguous(xp.flip(xp.permute_dims(kernel, (1, 0, 2, 3)), axis=(2, 3)))

@@ -64,13 +64,11 @@ class LinearLayer(Layer):
 
     def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
         """x̄ = Aᵀȳ, v̄ = Aᵀt̄, W̄ = ∂(ȳᵀAx + t̄ᵀAv)/∂W, b̄ = ȳ summed over rows and pixels."""
-        xp = namespace(x)
-        weight, bias = xp.zeros_like(self.weight), xp.zeros_like(self.bias)
-        if y_bar is not None:
-            weight, bias = self.operator.weight_gradient(y_bar, x), xp.sum(y_bar, axis=(0, *range(2, y_bar.ndim)))
-        if t_bar is not None:
-            weight = weight + self.operator.weight_gradient(t_bar, v)
-        return *transposed(self.operator, y_bar, t_bar), {"weight": weight, "bias": bias}
+        xp, operator = namespace(x), self.operator
+        parts = [operator.weight_gradient(bar, into) for bar, into in ((y_bar, x), (t_bar, v)) if bar is not None]
+        weight = sum(parts[1:], parts[0]) if parts else xp.zeros_like(self.weight)
+        bias = xp.zeros_like(self.bias) if y_bar is None else xp.sum(y_bar, axis=(0, *range(2, y_bar.ndim)))
+        return *transposed(operator, y_bar, t_bar), {"weight": weight, "bias": bias}
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return a proved bound on ‖A‖_p."""

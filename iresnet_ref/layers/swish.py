@@ -4,8 +4,8 @@ With s = σ(βz), t = 1 − s and w = βz:
 
     cφ′ = s(1 + wt),   cφ″ = β·st(2 + w(t − s)),   c ∂φ/∂β = z²st,   c ∂φ′/∂β = z·st(2 + w(t − s)).
 
-c bounds a supremum that does not depend on β: sup swish′ = 1.0998393…, and inf swish′ = 1 − sup ([C19] §3.4 for LipSwish). One exponential
-e^{−w} serves all; z is raised to where it is finite, and σ(w) is 0 to rounding below.
+c bounds a supremum that does not depend on β: sup swish′ = 1.0998393…, and inf swish′ = 1 − sup ([C19] §3.4 for LipSwish). In φ and φ′
+z is raised to where e^{−w} is finite: σ(w) is 0 to rounding below.
 """
 
 from __future__ import annotations
@@ -29,45 +29,44 @@ SLOPES = {1.0: (-0.0998393201288672, 1.0998393201288672), LIPSWISH: (-0.09076301
 """(inf φ′, sup φ′) by c, rounded outwards; with 11/10 and with its float64."""
 
 
-def swish_value(z: Array, beta: Any, scale: float) -> Any:
+def swish_value(z: Array, beta: Any, scale: float) -> Array:
     """Return zσ(βz)/`scale`."""
     with _quiet(z):  # z/∞ is 0 to rounding
         return z / (scale + scale * namespace(z).exp(-_times(beta, z)))
 
 
-def swish(z: Array, beta: Any, scale: float) -> tuple[Any, Any]:
+def swish(z: Array, beta: Any, scale: float) -> tuple[Array, Array]:
     """Return (zσ(βz), its derivative), both divided by `scale`."""
-    z, _, e = _sides(z, beta)
+    z = _raised(z, beta)
+    e = namespace(z).exp(-_times(beta, z))
     s = 1.0 / (1.0 + e)
     return z / (scale + scale * e), s * (1.0 + z * _times(beta, e * s)) / scale
 
 
-def swish_derivatives(z: Array, beta: Any) -> tuple[Any, Any, Any]:
+def swish_derivatives(z: Array, beta: Any) -> tuple[Array, Array, Array]:
     """Return (∂²/∂z², ∂/∂β, ∂²/∂z∂β) of zσ(βz)."""
-    z, both, bend = _bend(z, beta)
+    both, bend = _bend(z, beta)
     return _times(beta, bend), z * (z * both), z * bend
 
 
-def _bend(z: Array, beta: Any) -> tuple[Any, Any, Any]:
-    """Return (z, st, st(2 + w(t − s))), z raised as in `_sides`."""
-    xp = namespace(z)
-    raised, w, e = _sides(z, beta)
-    s = xp.astype(z >= raised, z.dtype) / (1.0 + e)  # 0 where z was raised
-    t = e * s
-    both = s * t
-    return raised, both, both * (2.0 + xp.minimum(w, xp.full_like(w, _farthest(w))) * (t - s))
-
-
-def _sides(z: Array, beta: Any) -> tuple[Any, Any, Any]:
-    """Return (z, βz, e^{−βz}), z raised to where the last is finite."""
+def _bend(z: Array, beta: Any) -> tuple[Array, Array]:
+    """Return (st, st(2 + w(t − s))), even functions of w = βz: with e = e^{−|w|} and q = 1/(1 + e), st = eq² and w(s − t) = |w|(1 − e)q."""
     xp = namespace(z)
     with _quiet(z):
-        edge = -_farthest(z) / beta
-        if isinstance(edge, float):
-            edge = xp.full_like(z, max(edge, -float(xp.finfo(z.dtype).max)))
-        z = xp.maximum(z, edge)
-        w = _times(beta, z)
-    return z, w, xp.exp(-w)
+        w = xp.minimum(xp.abs(_times(beta, z)), _farthest(z))
+    e = xp.exp(-w)
+    q = 1.0 / (1.0 + e)
+    both = e * q * q
+    return both, both * (2.0 - w * (1.0 - e) * q)
+
+
+def _raised(z: Array, beta: Any) -> Array:
+    """Return z, raised to where e^{−βz} is finite."""
+    xp = namespace(z)
+    if isinstance(beta, float):
+        return xp.maximum(z, max(-_farthest(z) / beta, -float(xp.finfo(z.dtype).max)))
+    with _quiet(z):
+        return xp.maximum(z, -_farthest(z) / beta)
 
 
 def _farthest(z: Array) -> float:
@@ -92,7 +91,7 @@ def of_slope(beta: float, scale: float) -> Activation:
         name,
         lambda z: swish_value(z, beta, scale),
         lambda z: swish(z, beta, scale),
-        lambda z: _times(beta, _bend(z, beta)[2]) / scale,
+        lambda z: _times(beta, _bend(z, beta)[1]) / scale,
         1.0 if scale >= LIPSWISH else slopes[1],
         swish_error(beta),
         curvature=0.5 * beta / scale * (1.0 + 2.0**-50),

@@ -66,19 +66,19 @@ def evaluate(
         exact_cost = exact_in_products(chain) if to_a_goal and rank <= EXACT_AT_MOST else math.inf
         method = method.estimate if to_a_goal or rank > EXACT_UP_TO else Exact()
     if not isinstance(method, Estimate):
-        return _exact(chain, x, determinant)
+        return _exact(chain, block, x, determinant)
     drawn = method.table(lipschitz) if isinstance(method, Roulette) else None
     if automatic and isinstance(method, Roulette) and exact_cost > FEWEST_REPLICATES * products_of(SHORTEST):
         method, drawn = _deterministic_length(chain, block, x, method, drawn)
     each = drawn.mean if drawn is not None else products_of(method.terms) if isinstance(method, Arnoldi) else 0.0
     per_replicate = method.probes.block * each
     if exact_cost <= FEWEST_REPLICATES * per_replicate:
-        return _exact(chain, x, determinant)
+        return _exact(chain, block, x, determinant)
     estimator, probes = _estimator(chain, block, x, method, drawn), method.probes
     if method.standard_error is not None:
         count = replicates_for(estimator, probes, method.standard_error, x)
         if exact_cost <= count * per_replicate:
-            return _exact(chain, x, determinant)
+            return _exact(chain, block, x, determinant)
         probes = probes.part(0, require_reach(count, method.standard_error, probes.block * estimator.products))
     planned = math.inf if method.standard_error is None else probes.count * method.standard_error**2
     return _estimate(estimator, probes, x, rank, method.name, min(estimator.variance_bound(probes), planned))
@@ -109,10 +109,10 @@ def _estimator(chain: Chain, block: ResidualBlock, x: Any, method: Estimate, dra
     return kind(chain, lipschitz, traces[:terms], block.norm, terms)
 
 
-def _exact(chain: Chain, x: Any, determinant: Callable[[], Any] | None) -> LogDet:
+def _exact(chain: Chain, block: ResidualBlock, x: Any, determinant: Callable[[], Any] | None) -> LogDet:
     xp = namespace(x)
     zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))
-    value = exact_logdet(chain) if determinant is None else determinant()
+    value = exact_logdet(chain, contracts=block.rotations_contract) if determinant is None else determinant()
     return LogDet(value, zero, zero, indices(np.full(x.shape[0], chain.rank), x), "exact")
 
 
@@ -126,7 +126,7 @@ def _exact_without_contraction(chain: Chain, block: ResidualBlock, x: Any) -> Lo
             f"logdet: expected det(I + J) ≥ 0, as it is for Lip(g) ≤ 1, got a negative one where the proved bound is "
             f"{block.certificate.bound:.6g}: F is no residual flow there; try ir.spectral.normalise"
         )
-    return _exact(chain, x, lambda: value)
+    return _exact(chain, block, x, lambda: value)
 
 
 def _estimate(estimator: Estimator, probes: Probes, x: Any, rank: int, method: str, variance: float) -> LogDet:

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, size
+from iresnet_ref.arrays import Array, device, namespace, size
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.jacobian.factors import Dense, Diagonal
+from iresnet_ref.log_determinant import elimination
 
 CHUNK = 2**16
 """Entries of the matrices that are formed at a time: they stay in the cache, and memory stays bounded."""
 
 
-def exact_logdet(chain: Chain) -> Any:
+def is_eliminated(order: int, like: Array, contracts: bool) -> bool:
+    """Return whether I + M is eliminated without pivoting: where that is fast and M is known to contract, or nothing else is there."""
+    return (contracts and order <= elimination.MOST) or not hasattr(namespace(like), "linalg")
+
+
+def exact_logdet(chain: Chain, *, contracts: bool = False) -> Array:
     """Return log det(I + J) per row; needs ‖J‖₂ < 1, so that the determinant is positive.
 
-    The error is absolute, about 8·d·u/(1 − L) plus a few d‖δJ‖/(1 − L): `logdet_error_bound`. Where ‖J‖_F < u^(1/3) the series
-    tr J − tr J²/2 replaces the factorisation: its remainder is below d·u/3, and it keeps the relative accuracy of tiny J.
+    The error is absolute, about 8·d·u/(1 − L) plus a few d‖δJ‖/(1 − L): `logdet_error_bound`. Where every rotation of J `contracts`
+    small matrices are eliminated without pivoting. In LAPACK's place, where ‖J‖_F < u^(1/3), stands the series tr J − tr J²/2: its
+    remainder is below d·u/3, and it keeps the relative accuracy of tiny J.
     """
     chain = chain.narrowest().merged()
-    rows = max(1, CHUNK // size(chain.in_shape) ** 2)
+    n = size(chain.in_shape)
+    rows = max(1, CHUNK // n**2)
     cuts = [slice(i, min(i + rows, chain.batch)) for i in range(0, max(chain.batch, 1), rows)]
+    if is_eliminated(n, chain.like, contracts):
+        return _joined([elimination.logdet(chain.take(cut).dense()) for cut in cuts])
     match chain.factors:
-        case Dense(k), Diagonal(d) if hasattr(namespace(d), "linalg"):
+        case Dense(k), Diagonal(d):
             return _of_one_diagonal(d, k, cuts)
     return _joined([logdet_of(chain.take(cut).dense()) for cut in cuts])
 
 
-def signed_logdet(chain: Chain) -> tuple[Any, Any]:
+def signed_logdet(chain: Chain) -> tuple[Array, Array]:
     """Return (sign, log|det|) of I + J per row, for any J: what is left without ‖J‖₂ < 1. The namespace must have linalg."""
     chain = chain.narrowest().merged()
     xp = namespace(chain.like)
@@ -40,7 +48,7 @@ def signed_logdet(chain: Chain) -> tuple[Any, Any]:
     return _joined([sign for sign, _ in found]), _joined([value for _, value in found])
 
 
-def _of_one_diagonal(d: Any, k: Any, cuts: list[slice]) -> Any:
+def _of_one_diagonal(d: Array, k: Array, cuts: list[slice]) -> Array:
     """Return log det(I + DK): two layers, with nothing but the factorisation done for each sample on its own.
 
     Row i of I + DK is [dᵢ 1][kᵢ; eᵢ]: of all samples one matrix product, written once. It is handed over transposed: LAPACK
@@ -56,8 +64,8 @@ def _of_one_diagonal(d: Any, k: Any, cuts: list[slice]) -> Any:
     return _series_where_tiny(square, first, second, value)
 
 
-def logdet_of(matrix: Any) -> Any:
-    """Return log det(I + J) of matrices (batch, n, n), ‖J‖₂ < 1."""
+def logdet_of(matrix: Array) -> Array:
+    """Return log det(I + J) of matrices (batch, n, n), ‖J‖₂ < 1, by LU, or by the series where J is tiny."""
     xp = namespace(matrix)
     batch, n = matrix.shape[0], matrix.shape[-1]
     entries = xp.reshape(matrix, (batch, n * n))
@@ -67,50 +75,26 @@ def logdet_of(matrix: Any) -> Any:
     return _series_where_tiny(square, first, second, log_determinant(matrix))
 
 
-def _series_where_tiny(square: Any, first: Any, second: Any, value: Any) -> Any:
+def _series_where_tiny(square: Array, first: Array, second: Array, value: Array) -> Array:
     """Return tr J − tr J²/2 of `first` and `second` where ‖J‖_F² = `square` is below u^(2/3), elsewhere `value`."""
     return namespace(value).where(square < rounding.unit_roundoff(value) ** (2.0 / 3.0), first - 0.5 * second, value)
 
 
-def _joined(parts: list[Any]) -> Any:
+def _joined(parts: list[Array]) -> Array:
     return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(parts, axis=0)
 
 
-def log_determinant(matrix: Any) -> Any:
+def log_determinant(matrix: Array) -> Array:
     """Return log|det(I + M)| of (batch, n, n), by LU, or by elimination where the namespace has no linalg."""
     xp = namespace(matrix)
     if not hasattr(xp, "linalg"):
-        return _by_elimination(matrix)
-    identity = xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=device(matrix))
-    return xp.linalg.slogdet(identity + matrix)[1]
+        return elimination.logdet(matrix)
+    return xp.linalg.slogdet(xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=device(matrix)) + matrix)[1]
 
 
-def inverse_of_identity_plus(matrix: Any) -> Any:
+def inverse_of_identity_plus(matrix: Array) -> Array:
     """Return (I + M)⁻¹ of (batch, n, n), by LU, or by elimination where the namespace has no linalg."""
     xp = namespace(matrix)
-    identity = xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=device(matrix))
-    return xp.linalg.inv(identity + matrix) if hasattr(xp, "linalg") else solve_by_elimination(matrix, identity)
-
-
-def solve_by_elimination(matrix: Any, right: Any) -> Any:
-    """Return (I + M)⁻¹R by Gauss–Jordan without pivoting: for ‖M‖₂ < 1 every pivot has a positive real part."""
-    xp = namespace(matrix)
-    n = matrix.shape[-1]
-    identity = xp.eye(n, dtype=matrix.dtype, device=device(matrix))
-    a = xp.concat([identity + matrix, xp.broadcast_to(right, (*matrix.shape[:-1], right.shape[-1]))], axis=-1)
-    for i in range(n):
-        row = a[..., i : i + 1, :] / a[..., i : i + 1, i : i + 1]
-        a = a - (a[..., :, i : i + 1] - identity[:, i : i + 1]) * row
-    return a[..., :, n:]
-
-
-def _by_elimination(matrix: Any) -> Any:
-    """Eliminate I + M without pivoting: for ‖M‖₂ < 1 its symmetric part is positive definite, so every pivot 1 + p > 0."""
-    xp = namespace(matrix)
-    total = xp.zeros(matrix.shape[:1], dtype=matrix.dtype, device=device(matrix))
-    while matrix.shape[-1]:
-        pivot = matrix[:, 0, 0]
-        total = total + xp.log1p(pivot)
-        column, row = matrix[:, 1:, :1], matrix[:, :1, 1:]
-        matrix = matrix[:, 1:, 1:] - column * row / (1.0 + xp.reshape(pivot, (-1, 1, 1)))
-    return total
+    if not hasattr(xp, "linalg"):
+        return elimination.logdet_and_inverse(matrix)[1]
+    return xp.linalg.inv(xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=device(matrix)) + matrix)

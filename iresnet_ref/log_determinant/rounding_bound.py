@@ -61,7 +61,7 @@ def logdet_error_bound(block: ResidualBlock, x: Any, value: Any = None, *, check
     # of every rotation, which no other bound is; only the 2-norm is treated below
     if block.branch.product.bound >= 1.0 or block.norm != 2.0 or 0 in x.shape:
         return unproved
-    value = exact_logdet(block.branch.jacobian(x)) if value is None else value
+    value = exact_logdet(block.branch.jacobian(x), contracts=block.rotations_contract) if value is None else value
     wide, at = in_float64(block, x)
     middle, radius = _enclosure(wide, at, rounding.smallest_normal(x))
     bound = xp.abs(xp.astype(value, at.dtype) - middle) + radius

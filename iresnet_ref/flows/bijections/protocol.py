@@ -317,14 +317,14 @@ def added(a: LogDet, b: LogDet) -> LogDet:
     replicates has skewness a/√n of its mean, and so they add.
     """
     xp = namespace(a.value)
-    error = xp.sqrt(a.standard_error * a.standard_error + b.standard_error * b.standard_error)
     method = a.method if a.method == b.method else " + ".join(dict.fromkeys((a.method + " + " + b.method).split(" + ")))
-    parts = [part for part in (a, b) if part.replicates]
-    replicates = min((part.replicates for part in parts), default=0)
-    skewness, safe = None, xp.where(error > 0.0, error, xp.ones_like(error))
-    for part in parts:
-        third = math.sqrt(replicates / part.replicates) * part.skewness * (part.standard_error / safe) ** 3.0
-        skewness = third if skewness is None else skewness + third
+    random = [part for part in (a, b) if part.replicates]
+    replicates = min((part.replicates for part in random), default=0)
+    error, skewness = a.standard_error, None
+    if random:
+        error = xp.sqrt(a.standard_error * a.standard_error + b.standard_error * b.standard_error)
+        safe = xp.where(error > 0.0, error, 1.0)
+        skewness = sum(math.sqrt(replicates / part.replicates) * part.skewness * (part.standard_error / safe) ** 3.0 for part in random)
     return LogDet(
         a.value + b.value,
         error,
