@@ -3,8 +3,6 @@
 from iresnet_ref.arrays.boundary import public, shown, whole_number
 from iresnet_ref.arrays.caching import lazy, outside_the_graph
 from iresnet_ref.arrays.namespaces import (
-    Array,
-    HostArray,
     all_finite,
     contiguous,
     device,
@@ -21,6 +19,7 @@ from iresnet_ref.arrays.namespaces import (
     widen,
 )
 from iresnet_ref.arrays.norms import expand_rows, flatten_events, host_norms, row_norm, stack_norm
+from iresnet_ref.arrays.types import Array, Device, DType, HostArray, Namespace
 from iresnet_ref.arrays.validation import (
     require_alike,
     require_array,
@@ -36,7 +35,10 @@ from iresnet_ref.arrays.validation import (
 
 __all__ = [
     "Array",
+    "DType",
+    "Device",
     "HostArray",
+    "Namespace",
     "all_finite",
     "contiguous",
     "device",

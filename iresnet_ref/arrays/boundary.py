@@ -19,7 +19,8 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 import array_api_compat
 import numpy as np
 
-from iresnet_ref.arrays.namespaces import Array, is_compiling
+from iresnet_ref.arrays.namespaces import is_compiling
+from iresnet_ref.arrays.types import Array
 from iresnet_ref.arrays.validation import require_real
 from iresnet_ref.errors import DTypeError, IResNetError
 

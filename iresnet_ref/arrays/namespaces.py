@@ -1,61 +1,29 @@
-"""The `Array` protocol, the namespace of an array, the way to the host and back, and validation at the boundary.
-
-Validation happens here and once, in the public functions; the kernels behind them contain only mathematics.
-"""
+"""The namespace of an array, its device, and the way to the host and back."""
 
 from __future__ import annotations
 
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Protocol, Self
+from typing import Any, cast
 
 import array_api_compat
 import numpy as np
-import numpy.typing as npt
 
+from iresnet_ref.arrays.types import Array, Device, DType, HostArray, Namespace
 from iresnet_ref.errors import DTypeError
 
-HostArray = npt.NDArray[Any]
+_NAMESPACES: dict[type, Namespace] = {}
 
 
-class Array(Protocol):
-    """What the reference needs of an array of the Python Array API standard."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102 - as the standard has it
-    @property
-    def ndim(self) -> int: ...  # noqa: D102 - as the standard has it
-    @property
-    def dtype(self) -> Any: ...  # noqa: D102 - as the standard has it
-
-    def __neg__(self) -> Self: ...
-    def __add__(self, other: Any, /) -> Self: ...
-    def __radd__(self, other: Any, /) -> Self: ...
-    def __sub__(self, other: Any, /) -> Self: ...
-    def __rsub__(self, other: Any, /) -> Self: ...
-    def __mul__(self, other: Any, /) -> Self: ...
-    def __rmul__(self, other: Any, /) -> Self: ...
-    def __truediv__(self, other: Any, /) -> Self: ...
-    def __rtruediv__(self, other: Any, /) -> Self: ...
-    def __getitem__(self, key: Any, /) -> Self: ...
-    def __lt__(self, other: Any, /) -> Any: ...
-    def __le__(self, other: Any, /) -> Any: ...
-    def __gt__(self, other: Any, /) -> Any: ...
-    def __ge__(self, other: Any, /) -> Any: ...
-
-
-_NAMESPACES: dict[type, Any] = {}
-
-
-def namespace(*arrays: Array) -> Any:
+def namespace(*arrays: Array) -> Namespace:
     """Return the array-API namespace `xp` of the arrays; of a single one it is looked up once for each type."""
     if len(arrays) != 1:
         return array_api_compat.array_namespace(*arrays)
     kind = type(arrays[0])
-    if kind is np.ndarray and arrays[0].dtype.kind == "V":  # JAX's gradients that are zero: arrays of NumPy by type
+    if kind is np.ndarray and getattr(arrays[0].dtype, "kind", "") == "V":  # JAX's gradients that are zero: arrays of NumPy by type
         return array_api_compat.array_namespace(arrays[0])
     xp = _NAMESPACES.get(kind)
     if xp is None:
@@ -63,7 +31,7 @@ def namespace(*arrays: Array) -> Any:
     return xp
 
 
-def contiguous(x: Array) -> Any:
+def contiguous(x: Array) -> Array:
     """Return x with its entries in the order of its axes in memory: matrix products with negative strides are slow."""
     xp = namespace(x)
     return xp.reshape(xp.reshape(x, (size(x.shape),)), x.shape)
@@ -74,7 +42,7 @@ def family(x: Array) -> str:
     return str(namespace(x).__name__).removeprefix("array_api_compat.").partition(".")[0]
 
 
-def device(x: Array) -> Any:
+def device(x: Array) -> Device:
     """Return the device of x, for `device=` of a creation function."""
     return array_api_compat.device(x)
 
@@ -90,8 +58,8 @@ def to_host(x: Array) -> HostArray:
     Meant for weights (certificates) and for the one decision per `check_every` iterations, never for a whole batch.
     Arbitrary-precision arrays are rounded to float64.
     """
-    detach: Callable[[], Any] | None = getattr(x, "detach", None)
-    plain: Any = detach() if detach is not None else x
+    detach: Callable[[], Array] | None = getattr(x, "detach", None)
+    plain = detach() if detach is not None else x
     if is_short(x):  # exact, and NumPy has no bfloat16
         plain = namespace(x).astype(plain, namespace(x).float32)
     for convert in (_by_dlpack, _by_device, np.asarray):
@@ -106,25 +74,25 @@ def to_host(x: Array) -> HostArray:
     )
 
 
-def _by_dlpack(x: Any) -> HostArray:
-    return np.from_dlpack(x)
+def _by_dlpack(x: Array) -> HostArray:
+    return np.from_dlpack(cast("Any", x))
 
 
-def _by_device(x: Any) -> HostArray:
+def _by_device(x: Array) -> HostArray:
     return np.asarray(array_api_compat.to_device(x, "cpu"))
 
 
-def _by_element(x: Any) -> HostArray:
+def _by_element(x: Array) -> HostArray:
     flat = namespace(x).reshape(x, (-1,))
     return np.asarray([float(flat[i]) for i in range(flat.shape[0])], dtype=np.float64).reshape(x.shape)
 
 
-def from_host(a: HostArray | list[Any] | float, like: Array) -> Any:
+def from_host(a: HostArray | Sequence[float] | float, like: Array) -> Array:
     """Return a host array in the namespace, on the device and in the dtype of `like`."""
     return namespace(like).asarray(np.asarray(a), dtype=like.dtype, device=device(like))
 
 
-def indices(a: HostArray, like: Array) -> Any:
+def indices(a: HostArray, like: Array) -> Array:
     """Return host integers as an index array on the device of `like`."""
     xp = namespace(like)
     return xp.asarray(np.asarray(a, dtype=np.int32), dtype=xp.int32, device=device(like))
@@ -141,7 +109,7 @@ def is_traced(x: Array) -> bool:
     return is_compiling(x) or (hasattr(x, "device") and device(x) is None)
 
 
-def holds(*conditions: Any) -> bool:
+def holds(*conditions: Array) -> bool:
     """Return whether every entry of every condition is true, by one host synchronisation.
 
     True where there is no value to look at: under jit, compile or vmap, and on a device without data (torch's meta).
@@ -162,7 +130,7 @@ def all_finite(x: Array) -> bool:
 
 
 @cache
-def _is_short(xp: Any, dtype: Any) -> bool:
+def _is_short(xp: Namespace, dtype: DType) -> bool:
     return bool(xp.isdtype(dtype, "real floating") and getattr(xp.finfo(dtype), "bits", 64) < 32)
 
 
@@ -171,12 +139,12 @@ def is_short(x: Array) -> bool:
     return _is_short(namespace(x), x.dtype)
 
 
-def widen(x: Array) -> Any:
+def widen(x: Array) -> Array:
     """Return x, in float32 where it has fewer than 32 bits."""
     return namespace(x).astype(x, namespace(x).float32) if is_short(x) else x
 
 
-def product(a: Array, b: Array) -> Any:
+def product(a: Array, b: Array) -> Array:
     """Return the matrix product a b in a's dtype, accumulated in at least float32."""
     xp = namespace(a)
     return xp.astype(xp.matmul(widen(a), widen(b)), a.dtype) if is_short(a) else xp.matmul(a, b)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays.namespaces import Array, HostArray, namespace, size, to_host
+from iresnet_ref.arrays.namespaces import namespace, size, to_host
+from iresnet_ref.arrays.types import Array, HostArray
 
 
-def stack_norm(x: Array, p: float = 2.0) -> Any:
+def stack_norm(x: Array, p: float = 2.0) -> Array:
     """Return the p-norm of each event, p = 1, 2 or ∞, as (*probes, batch); ‖x_b‖₂ = m‖x_b/m‖₂ with m = max|x_b|.
 
     The event axes are flattened first. The division keeps the squares inside the range of the dtype: without it every
@@ -30,7 +30,7 @@ def stack_norm(x: Array, p: float = 2.0) -> Any:
     return total * m[..., 0]
 
 
-def flatten_events(x: Array, event_ndim: int) -> Any:
+def flatten_events(x: Array, event_ndim: int) -> Array:
     """Return x with its last `event_ndim` axes flattened to one."""
     if event_ndim == 1:
         return x
@@ -38,7 +38,7 @@ def flatten_events(x: Array, event_ndim: int) -> Any:
     return namespace(x).reshape(x, (*lead, size(x.shape[x.ndim - event_ndim :])))
 
 
-def row_norm(x: Array, event_ndim: int, p: float = 2.0) -> Any:
+def row_norm(x: Array, event_ndim: int, p: float = 2.0) -> Array:
     """Return ‖x_b‖_p over the last `event_ndim` axes."""
     return stack_norm(flatten_events(x, event_ndim), p)
 
@@ -64,6 +64,6 @@ def host_norms(*arrays: Array, p: float = 2.0, leading: int | None = None) -> Ho
     return to_host(xp.stack([stack_norm(x) for x in flat], axis=0)).astype(np.float64)
 
 
-def expand_rows(row: Array, event_ndim: int) -> Any:
+def expand_rows(row: Array, event_ndim: int) -> Array:
     """Return a per-row array with `event_ndim` axes of length 1 appended, ready to broadcast over events."""
     return namespace(row).reshape(row, (*row.shape, *(1,) * event_ndim)) if event_ndim else row

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
-from iresnet_ref.arrays.namespaces import Array, device, holds, is_short, is_traced, namespace, size
+from iresnet_ref.arrays.namespaces import device, holds, is_short, is_traced, namespace, size
+from iresnet_ref.arrays.types import Array, DType, Namespace
 from iresnet_ref.errors import DTypeError, NonFiniteError, NotContractiveError, ShapeError
 
 _PROBE = 32
 
 
-def require_finite(products_like: Any = None, **arrays: Any) -> None:
+def require_finite(products_like: Array | None = None, **arrays: Array | None) -> None:
     """Refuse NaN and infinity, by one host synchronisation for all arrays together; None and empty ones are passed over.
 
     With `products_like` that look is also at a matrix product in its arithmetic: whoever bounds rounding refuses one that keeps
@@ -36,7 +38,7 @@ def require_finite(products_like: Any = None, **arrays: Any) -> None:
     )
 
 
-def keeps_products(x: Array) -> Any:
+def keeps_products(x: Array) -> Array:
     """Return a condition on the device: (1 + 2u)·1 is 1 + 2u in a product of matrices large enough for tensor cores."""
     xp = namespace(x)
     a = xp.full((_PROBE, _PROBE), 1.0 + float(xp.finfo(x.dtype).eps), dtype=x.dtype, device=device(x))
@@ -52,33 +54,40 @@ def require_full_precision(x: Array, what: str, instead: str) -> None:
         )
 
 
-def _is_array(x: Any) -> bool:
-    return bool(array_api_compat.is_array_api_obj(x))  # as a bool: its own type would narrow x to less than is used
+_ARRAYS: set[type] = set()
+"""Types of arrays met so far."""
 
 
 def require_array(x: Any, name: str) -> None:
     """Refuse what is no array of the standard: masked arrays and matrices of NumPy mean something else. Raises DTypeError."""
+    if type(x) in _ARRAYS:
+        return
     if isinstance(x, np.ma.MaskedArray | np.matrix):
         raise DTypeError(
             f"{name}: expected a plain array, got {type(x).__name__}, whose operators mean something else; "
             "try x.filled(value), rows without a mask, or numpy.asarray of a matrix"
         )
-    if not _is_array(x):
+    if not array_api_compat.is_array_api_obj(x):
         raise DTypeError(
             f"{name}: expected an array of the Python Array API (NumPy, torch, …), got {type(x).__name__}; "
             "try numpy.asarray or your framework's asarray"
         )
+    _ARRAYS.add(type(x))
 
 
-def require_real(x: Any, name: str) -> None:
+@cache
+def _is_real(xp: Namespace, dtype: DType) -> bool:
+    return bool(xp.isdtype(dtype, "real floating")) and getattr(dtype, "char", "") != "g"
+
+
+def require_real(x: Array, name: str) -> None:
     """Refuse anything but a real floating-point array. Raises DTypeError."""
     require_array(x, name)
-    xp = namespace(x)
-    if not xp.isdtype(x.dtype, "real floating") or getattr(x.dtype, "char", "") == "g":
+    if not _is_real(namespace(x), x.dtype):
         raise DTypeError(f"{name}: expected a real floating dtype, got {x.dtype}; try xp.astype(x, xp.float64)")
 
 
-def require_batch(x: Any, event_shape: tuple[int, ...], name: str, *, check: bool = True) -> None:
+def require_batch(x: Array, event_shape: tuple[int, ...], name: str, *, check: bool = True) -> None:
     """Refuse anything but a finite floating-point batch `(batch, *event_shape)`.
 
     Raises: DTypeError, ShapeError, NonFiniteError (the last only with `check`, which costs one host synchronisation).
@@ -93,7 +102,7 @@ def require_batch(x: Any, event_shape: tuple[int, ...], name: str, *, check: boo
         require_finite(**{name: x})
 
 
-def require_alike(x: Any, other: Any, name: str) -> None:
+def require_alike(x: Array, other: Array, name: str) -> None:
     """Refuse arrays of different namespace, dtype or device: nothing is promoted or moved silently."""
     if namespace(x) is not namespace(other):
         raise DTypeError(
@@ -110,7 +119,7 @@ def require_alike(x: Any, other: Any, name: str) -> None:
         )
 
 
-def require_rows(x: Any, other: Any, name: str) -> None:
+def require_rows(x: Array, other: Array, name: str) -> None:
     """Refuse an array of another number of rows. Raises ShapeError."""
     if x.shape[0] != other.shape[0]:
         raise ShapeError(f"{name}: expected one for each of {other.shape[0]} rows, got {x.shape[0]}; try as many")
@@ -122,7 +131,7 @@ def require_event(shape: tuple[int, ...], name: str) -> None:
         raise ShapeError(f"{name}: expected an event shape of positive sizes, (channels, …), got {shape}; try (2,)")
 
 
-def require_parameters(got: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def require_parameters(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
     """Refuse parameters of other names or shapes. Raises ShapeError, DTypeError."""
     for key in sorted(got.keys() ^ wanted.keys(), key=str):
         raise ShapeError(

@@ -141,5 +141,4 @@ def _estimate(estimator: Estimator, probes: Probes, x: Any, rank: int, method: s
     bias = bias if errors is None else xp.minimum(bias, xp.mean(errors, axis=0))
     value = xp.mean(estimates, axis=0)
     error, skewness = error_and_skewness(estimates, value, estimator.noise, variance)
-    evaluations = indices(evaluations, x)
-    return LogDet(value, error, bias, evaluations, method, probes.count, exact, skewness, replicates_needed(probes))
+    return LogDet(value, error, bias, indices(evaluations, x), method, probes.count, exact, skewness, replicates_needed(probes))
