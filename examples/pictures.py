@@ -39,13 +39,13 @@ def kinds() -> None:
     L = ir.certify(F).bound
     rng = np.random.default_rng(0)
     x = rng.standard_normal((EVALUATIONS, 2)) * np.exp(rng.uniform(-3.0, 3.0, (EVALUATIONS, 1)))
-    stretch = np.linalg.norm(F.branch.linearize(x)[1].dense(), ord=2, axis=(1, 2))
+    stretch = np.linalg.norm(np.asarray(F.branch.linearize(x)[1].dense()), ord=2, axis=(1, 2))
 
     at = x[[stretch.argmax()]]
     x0 = np.repeat(at, DRAWS, axis=0)
     lengths = ir.roulette.geometric(0.7)
-    draws = ir.logdet(F, x0, ir.Roulette(lengths=lengths, probes=ir.Probes(seed=1))).value
-    truth = float(ir.logdet(F, at, "exact").value[0])
+    draws = np.asarray(ir.logdet(F, x0, ir.Roulette(lengths=lengths, probes=ir.Probes(seed=1))).value)
+    truth = float(np.asarray(ir.logdet(F, at, "exact").value)[0])
     bound = 2 * sum(L**k / (k * lengths.survival(k)) for k in range(1, 200))
     band = sequences.betting(draws - truth, -bound - truth, bound - truth, ALPHA)
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from iresnet_ref.arrays import (
+    Array,
     all_finite,
     device,
     namespace,
     public,
     require_alike,
+    require_batch,
     require_finite,
     require_real,
     require_rows,
 )
+from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.certificate import Certificate
 from iresnet_ref.branches.certificates.two_sided import TwoSided, from_lipschitz
-from iresnet_ref.rounding import FLOAT64_ROUNDOFF, down, unit_roundoff
-
-if TYPE_CHECKING:
-    from iresnet_ref.branches.branch import Branch
-
-from dataclasses import dataclass
-from typing import Any
-
-from iresnet_ref.arrays import require_batch
-from iresnet_ref.branches.branch import Branch
 from iresnet_ref.errors import DTypeError, NonFiniteError, NotContractiveError, ShapeError
-from iresnet_ref.layers.layer import Pullback
+from iresnet_ref.layers.tape import Pulled
+from iresnet_ref.rounding import FLOAT64_ROUNDOFF, down, unit_roundoff
 
 
 @public
@@ -65,7 +59,7 @@ class ResidualBlock:
         return f"ResidualBlock {repr(self.branch).removeprefix('Branch ')}{stated}"
 
     @public
-    def __call__(self, x: Any, *, check: bool = True) -> Any:
+    def __call__(self, x: Array, *, check: bool = True) -> Array:
         """Return x + g(x) for x of shape (batch, *event). Raises ShapeError, DTypeError, NonFiniteError.
 
         The one look of `check` is at the result: where it is not finite, x, the weights or the range of the dtype is at fault.
@@ -81,7 +75,9 @@ class ResidualBlock:
         return y
 
     @public
-    def pullback(self, x: Any, v: Any = None, y_bar: Any = None, t_bar: Any = None, *, check: bool = True) -> Pullback:
+    def pullback(
+        self, x: Array, v: Array | None = None, y_bar: Array | None = None, t_bar: Array | None = None, *, check: bool = True
+    ) -> Pulled:
         """Return (x̄, v̄, {parameter: gradient}) of Σ ȳᵀF(x) + Σ t̄ᵀJ_F(x)v, in one reverse pass; see `Branch.pullback`.
 
         Raises ShapeError, DTypeError, NonFiniteError.
@@ -102,9 +98,9 @@ class ResidualBlock:
         if check:
             require_finite(x=x, y_bar=y_bar)
         x_bar, v_bar, gradients = self.branch.pullback(x, v, y_bar, t_bar)
-        return x_bar if y_bar is None else y_bar + x_bar, v_bar if t_bar is None else t_bar + v_bar, gradients
+        return x_bar if y_bar is None else y_bar + x_bar, v_bar if t_bar is None or v_bar is None else t_bar + v_bar, gradients
 
-    def require(self, x: Any, name: str, *, check: bool = True, products: bool = False) -> None:
+    def require(self, x: Array, name: str, *, check: bool = True, products: bool = False) -> None:
         """Refuse a batch that is not finite, or not of the block's shape, dtype, namespace and device; see `require_finite`."""
         require_batch(x, self.branch.event_shape, name, check=False)
         require_alike(x, self.branch.like, name)
@@ -197,19 +193,19 @@ def two_sided(subject: Branch | ResidualBlock) -> TwoSided:
     return from_lipschitz(branch.certificate.bound) if found is None else found
 
 
-def in_float64(block: ResidualBlock, *arrays: Any) -> tuple[Any, ...]:
-    """Return (block, *arrays) in float64 if that is finer and the device has it: the same values, but for what it flushes."""
+def in_float64(block: ResidualBlock, *arrays: Array) -> tuple[ResidualBlock, tuple[Array, ...]]:
+    """Return (block, arrays) in float64 if that is finer and the device has it: the same values, but for what it flushes."""
     x = arrays[0]
     xp = namespace(x)
     if unit_roundoff(x) <= FLOAT64_ROUNDOFF:
-        return block, *arrays
+        return block, arrays
     offered = xp.__array_namespace_info__().dtypes(kind="real floating", device=device(x))
     if "float64" not in offered:
-        return block, *arrays
+        return block, arrays
     wide = offered["float64"]
     parameters = {name: xp.astype(p, wide) for name, p in block.branch.parameters().items()}
     branch = block.branch.with_parameters(parameters)
     for old, new in zip(block.branch.layers, branch.layers, strict=True):
         if "_norms" in vars(old):  # the values are the same, and so is what is proved of them
             vars(new)["_norms"] = vars(old)["_norms"]
-    return ResidualBlock(branch, block.lipschitz), *(xp.astype(a, wide) for a in arrays)
+    return ResidualBlock(branch, block.lipschitz), tuple(xp.astype(a, wide) for a in arrays)

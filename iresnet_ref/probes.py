@@ -12,7 +12,7 @@ all columns together Σ_c vvᵀ/2^⌈log₂ d⌉ = I for every choice of the sig
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ PILOT_STREAM = 0x80000000
 """A pilot draws from the stream with its highest bit flipped."""
 
 
-def philox(counter: tuple[Any, Any, Any, Any], key: int) -> tuple[Words, Words, Words, Words]:
+def philox(counter: tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike, npt.ArrayLike], key: int) -> tuple[Words, Words, Words, Words]:
     """Return the four 32-bit words of Philox 4x32-10 at each counter (four broadcastable arrays below 2³²), 64-bit key.
 
     >>> [hex(int(w)) for w in philox((0, 0, 0, 0), 0)]
@@ -107,7 +107,7 @@ class Probes:
         """Return replicates start, …, stop − 1 of this set: the same draws."""
         return replace(self, first=self.first + start, count=stop - start)
 
-    def draw(self, like: Array) -> Any:
+    def draw(self, like: Array) -> Array:
         """Return v of shape (count·block, *like.shape), block by block, in the dtype and on the device of `like`.
 
         Raises ValueError for a Hadamard block larger than 2^⌈log₂ d⌉.

@@ -9,9 +9,8 @@ them are taken to be accurate to 8u(|φ| + 1).
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from iresnet_ref.arrays import Array, namespace
+from iresnet_ref.arrays import Array, Namespace, namespace
 
 FLOAT64_ROUNDOFF = 2.0**-53
 SMALLEST_NORMAL = 2.0**-1022
@@ -27,7 +26,7 @@ def unit_roundoff(x: Array) -> float:
     >>> unit_roundoff(np.ones(1, dtype=np.float32)) == 2.0**-24
     True
     """
-    xp: Any = namespace(x)
+    xp: Namespace = namespace(x)
     context = getattr(xp, "mp", None)  # arbitrary-precision namespaces expose their mpmath context
     if context is not None:
         return 2.0**-context.prec

@@ -18,8 +18,8 @@ from iresnet_ref.arrays.namespaces import (
     to_host,
     widen,
 )
-from iresnet_ref.arrays.norms import expand_rows, flatten_events, host_norms, row_norm, stack_norm
-from iresnet_ref.arrays.types import Array, Device, DType, HostArray, Namespace
+from iresnet_ref.arrays.norms import every_row, expand_rows, flatten_events, host_norms, row_norm, stack_norm
+from iresnet_ref.arrays.types import Array, Device, DType, HostArray, Namespace, RowIndex
 from iresnet_ref.arrays.validation import (
     require_alike,
     require_array,
@@ -39,9 +39,11 @@ __all__ = [
     "Device",
     "HostArray",
     "Namespace",
+    "RowIndex",
     "all_finite",
     "contiguous",
     "device",
+    "every_row",
     "expand_rows",
     "family",
     "flatten_events",

@@ -46,7 +46,8 @@ def public(function: Function) -> Function:
     """
     target: Any = function
     if not isinstance(target, type):
-        return _guarded(function, target.__name__)
+        owner = target.__qualname__.rpartition(".")[0]
+        return _guarded(function, owner if target.__name__ == "__call__" else target.__name__)
     target.__init__ = _guarded(target.__init__, target.__name__)  # type: ignore[misc]
     return cast("Function", target)
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from iresnet_ref.arrays.namespaces import namespace, size, to_host
+from iresnet_ref.arrays.namespaces import device, namespace, size, to_host
 from iresnet_ref.arrays.types import Array, HostArray
 
 
@@ -62,6 +62,11 @@ def host_norms(*arrays: Array, p: float = 2.0, leading: int | None = None) -> Ho
     if (((squares > lost) | vanishing) & (squares < math.inf)).all():
         return np.sqrt(squares)
     return to_host(xp.stack([stack_norm(x) for x in flat], axis=0)).astype(np.float64)
+
+
+def every_row(x: Array, value: float = 0.0) -> Array:
+    """Return the value for every row of x, in its dtype and on its device."""
+    return namespace(x).full(x.shape[:1], value, dtype=x.dtype, device=device(x))
 
 
 def expand_rows(row: Array, event_ndim: int) -> Array:

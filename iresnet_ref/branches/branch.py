@@ -9,10 +9,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import (
+    Array,
     device,
     lazy,
     namespace,
@@ -21,6 +21,7 @@ from iresnet_ref.arrays import (
     require_alike,
     require_parameters,
     row_norm,
+    to_host,
 )
 from iresnet_ref.branches.certificate import Certificate, product_certificate
 from iresnet_ref.branches.certificates.tightest import best_two_sided, tightest_certificate
@@ -30,9 +31,9 @@ from iresnet_ref.error_analysis.variance import variance_along
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.layers import sequence
-from iresnet_ref.layers.layer import Layer, Pullback
+from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
-from iresnet_ref.layers.tape import Tape, record
+from iresnet_ref.layers.tape import Pulled, Tape, record
 from iresnet_ref.norms.induced import require_norm
 
 
@@ -73,7 +74,7 @@ class Branch:
         return sequence.out_shape(self.layers, self.event_shape)
 
     @property
-    def like(self) -> Any:
+    def like(self) -> Array:
         """A parameter: it carries the namespace, the dtype and the device."""
         return next(iter(self.parameters().values()))
 
@@ -81,22 +82,22 @@ class Branch:
         """Name the layers; the arrays are in `parameters()`."""
         return f"Branch {self.event_shape}: " + ", ".join(layer.name for layer in self.layers)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Return g(x)."""
         return sequence.value(self.layers, x)
 
-    def linearize(self, x: Any) -> tuple[Any, Chain]:
+    def linearize(self, x: Array) -> tuple[Array, Chain]:
         """Return g(x) and the chain of J_g(x); products with J repeat no forward pass."""
         y, factors = sequence.linearized(self.layers, x)
         return y, Chain(factors, x.shape[0], y)
 
-    def jacobian(self, x: Any) -> Chain:
+    def jacobian(self, x: Array) -> Chain:
         """Return the chain of J_g(x) alone: what a last linear layer makes of its input is not computed."""
         batch, last = x.shape[0], self.layers[-1]
         x, factors = sequence.linearized(self.layers[:-1], x)
         return Chain((*factors, last.operator if isinstance(last, LinearLayer) else last.linearize(x)[1]), batch, x)
 
-    def pullback(self, x: Any, v: Any = None, y_bar: Any = None, t_bar: Any = None) -> Pullback:
+    def pullback(self, x: Array, v: Array | None = None, y_bar: Array | None = None, t_bar: Array | None = None) -> Pulled:
         """Return (x̄, v̄, {parameter: gradient}): one reverse pass over the pairs (x, v) of every layer.
 
         ȳ is the cotangent of y = g(x), t̄ that of the tangent t = J_g(x) v, so this differentiates Σ ȳᵀg(x) + Σ t̄ᵀJ_g(x)v.
@@ -106,16 +107,16 @@ class Branch:
         tape = self.record(x, linearize=v is not None)
         return tape.pullback(y_bar, () if v is None else tape.push(v), t_bar)
 
-    def record(self, x: Any, *, linearize: bool = True) -> Tape:
+    def record(self, x: Array, *, linearize: bool = True) -> Tape:
         """Return the forward pass at x with what a reverse pass needs of it."""
         return record(self.layers, x, linearize=linearize)
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return all parameters as {"0.weight": …}, in the order of the layers."""
         return sequence.parameters(self.layers)
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Branch:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> Branch:
         """Return the branch with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
         require_parameters(parameters, self.parameters())
         return Branch(sequence.with_parameters(self.layers, parameters), self.event_shape, self.norm)
@@ -159,7 +160,7 @@ class Branch:
             found = best_two_sided(self.layers, self.event_shape, self.norm, self.certificate.bound)
             object.__setattr__(self, "_two_sided", found)
 
-    def running_error(self, x: Any, flushed: float = 0.0) -> tuple[Any, Any, float, Any]:
+    def running_error(self, x: Array, flushed: float = 0.0) -> tuple[Array, Array, float, Array]:
         """Return (ĝ, s, a, b): ĝ = fl g(x), s ≥ ‖ĝ − g(x)‖ per row, and |s(x′) − s(x)| ≤ a‖x − x′‖ + b for every x′.
 
         `flushed` is what a flush to zero may have taken of an entry of x and of the parameters, where they were converted.
@@ -174,9 +175,9 @@ class Branch:
         like = self.like
         origin = namespace(like).zeros((1, *self.event_shape), dtype=like.dtype, device=device(like))
         _, error, growth, drift = self.running_error(origin)
-        return (float(error[0]) + float(drift[0])) * (1.0 + 8.0 * rounding.unit_roundoff(like)), growth
+        return (float(to_host(error)[0]) + float(to_host(drift)[0])) * (1.0 + 8.0 * rounding.unit_roundoff(like)), growth
 
-    def rounding_noise(self, x: Any) -> Any:
+    def rounding_noise(self, x: Array) -> Array:
         """Return the estimated norm, per row, of the rounding error of g(x): a typical size, no bound."""
         xp, values = namespace(x), [x, *(y for _, _, y in sequence.steps(self.layers, x))]
         sizes = xp.max(xp.stack([row_norm(v, v.ndim - 1, math.inf) for v in values], axis=0), axis=0)

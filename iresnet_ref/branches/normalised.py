@@ -12,10 +12,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import namespace, public, size
+from iresnet_ref.arrays import Array, namespace, public, size
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.errors import NonFiniteError
 from iresnet_ref.layers.concatenation import Concatenation
@@ -29,10 +28,10 @@ from iresnet_ref.normalisation.shares import lipschitz_shares
 class Scaling:
     """`layer` is the raw one with its weight times `scale`; σ and its gradient `slope` are those of the raw weight."""
 
-    layer: Any
+    layer: Layer
     scale: float
     sigma: float
-    slope: Any
+    slope: Array
 
 
 @public
@@ -72,12 +71,12 @@ class NormalisedBranch:
     lipschitz: float = 0.9
     warm: Mapping[str, Warm] | None = None
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return the raw parameters."""
         return self.raw.parameters()
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> NormalisedBranch:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> NormalisedBranch:
         """Return the same normalisation of other raw parameters. Raises ShapeError."""
         return NormalisedBranch(self.raw.with_parameters(parameters), self.lipschitz, None if self.warm is None else self.after)
 
@@ -107,7 +106,7 @@ class NormalisedBranch:
     def _scalings(self) -> dict[str, Scaling]:
         return self._made[1]
 
-    def pullback(self, gradients: Mapping[str, Any]) -> dict[str, Any]:
+    def pullback(self, gradients: Mapping[str, Array]) -> dict[str, Array]:
         """Return the gradients with respect to the raw parameters; `gradients` may be of some parameters only."""
         raw, weights = dict(gradients), self.parameters()
         for prefix, scaling in self._scalings.items():
@@ -168,7 +167,7 @@ class _Making:
         return self.scalings[key].layer
 
 
-def _divided(layer: Layer, sigma: float, share: float, p: float) -> tuple[Any, float]:
+def _divided(layer: Layer, sigma: float, share: float, p: float) -> tuple[Layer, float]:
     """Return the layer with s·W for its weight W, and s just below share/σ: ‖sW‖ ≤ share is proved, the rounding of sW included.
 
     The layer that is returned is the one that the proof is about, and carries it.

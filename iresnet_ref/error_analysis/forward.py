@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 from functools import singledispatch
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, row_norm, size
+from iresnet_ref.arrays import Array, every_row, namespace, row_norm, size
 from iresnet_ref.layers.concatenation import Concatenation
 from iresnet_ref.layers.diagonal import DiagonalAffine
 from iresnet_ref.layers.layer import Layer
@@ -34,22 +34,22 @@ class ForwardError(NamedTuple):
     weights and x came.
     """
 
-    error: Any
+    error: Array
     growth: float
-    drift: Any
+    drift: Array
     lipschitz: float
     norm: float = 2.0
     flushed: float = 0.0
 
 
-def no_error(x: Any, norm: float = 2.0, flushed: float = 0.0) -> ForwardError:
+def no_error(x: Array, norm: float = 2.0, flushed: float = 0.0) -> ForwardError:
     """Return the rounding in front of the first layer: none, and x as it is."""
-    zero = namespace(x).zeros(x.shape[:1], dtype=x.dtype, device=device(x))
+    zero = every_row(x)
     return ForwardError(zero, 0.0, zero, 1.0, norm, max(flushed, rounding.smallest_normal(x)))
 
 
 @singledispatch
-def forward_error(layer: Layer, h: Any, y: Any, before: ForwardError) -> ForwardError:
+def forward_error(layer: Layer, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """Return the rounding of y = layer(h), given that of h. One function a type of layer; of any other one nothing is proved.
 
     >>> import numpy as np, iresnet_ref as ir
@@ -62,7 +62,7 @@ def forward_error(layer: Layer, h: Any, y: Any, before: ForwardError) -> Forward
     return before._replace(error=nothing, growth=0.0, drift=nothing, lipschitz=layer.norm_bound(before.norm) * before.lipschitz)
 
 
-def running_error(layers: Layers, x: Any, before: ForwardError) -> tuple[Any, ForwardError]:
+def running_error(layers: Layers, x: Array, before: ForwardError) -> tuple[Array, ForwardError]:
     """Return the computed value of the layers at x and its rounding, given that of x."""
     y = x
     for layer, h, y in steps(layers, x):
@@ -71,7 +71,7 @@ def running_error(layers: Layers, x: Any, before: ForwardError) -> tuple[Any, Fo
 
 
 @forward_error.register
-def _linear(layer: LinearLayer, h: Any, y: Any, before: ForwardError) -> ForwardError:
+def _linear(layer: LinearLayer, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """s′ = ‖A‖s + γ_{n+1}‖|A||ĥ| + |b|‖, n products, n − 1 additions and the bias."""
     n, operator, bias = layer.operator.terms, layer.operator.absolute(), namespace(h).abs(layer.bias)
     touched = operator.apply(namespace(h).abs(h)) + layer.along_channels(bias)
@@ -79,13 +79,13 @@ def _linear(layer: LinearLayer, h: Any, y: Any, before: ForwardError) -> Forward
 
 
 @forward_error.register
-def _diagonal(layer: DiagonalAffine, h: Any, y: Any, before: ForwardError) -> ForwardError:
+def _diagonal(layer: DiagonalAffine, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """s′ = max|a| s + γ₂‖|a∘ĥ| + |b|‖, as for an affine layer of one term."""
     xp, norm = namespace(h), layer.norm_bound()
     return _affine(h, y, before, norm, norm, 1, xp.abs(h * layer.scale) + xp.abs(layer.bias))
 
 
-def _affine(h: Any, y: Any, before: ForwardError, norm: float, absolute: float, n: int, touched: Any) -> ForwardError:
+def _affine(h: Array, y: Array, before: ForwardError, norm: float, absolute: float, n: int, touched: Array) -> ForwardError:
     """Return s′ = ‖A‖s + γ_{n+1}‖touched‖, and what flushing loses of h and of A."""
     p, u, m = before.norm, rounding.unit_roundoff(h), size(tuple(y.shape[1:]))
     g, on_top = rounding.gamma(n + 1, u), 1.0 + (2 * n + 2 * m + 32) * u
@@ -102,20 +102,20 @@ def _affine(h: Any, y: Any, before: ForwardError, norm: float, absolute: float, 
 
 
 @forward_error.register
-def _pointwise(layer: Pointwise, h: Any, y: Any, before: ForwardError) -> ForwardError:
+def _pointwise(layer: Pointwise, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """s′ = (Lip(φ)s + c(‖φ‖ + m^(1/p)))/(1 − c), c the accuracy of the elementary functions."""
     del h
     return _through_entries(y, before, layer.activation.lipschitz, layer.activation.error_on(y))
 
 
 @forward_error.register
-def _lipswish(layer: LipSwish, h: Any, y: Any, before: ForwardError) -> ForwardError:
+def _lipswish(layer: LipSwish, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """That of the activation with β fixed; the rounding of β is in its constant."""
     return forward_error(layer.fixed, h, y, before)
 
 
 @forward_error.register
-def _clipswish(layer: CLipSwish, h: Any, y: Any, before: ForwardError) -> ForwardError:
+def _clipswish(layer: CLipSwish, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """That of φ at [h, −h], which is exact; both together have the constant of `norm_bound`."""
     del h
     inner = layer.inner if isinstance(layer.inner, Pointwise) else layer.inner.fixed
@@ -123,14 +123,14 @@ def _clipswish(layer: CLipSwish, h: Any, y: Any, before: ForwardError) -> Forwar
 
 
 @forward_error.register
-def _moved(layer: GroupSort | Rearrangement, h: Any, y: Any, before: ForwardError) -> ForwardError:
+def _moved(layer: GroupSort | Rearrangement, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """The same: both are 1-Lipschitz in every p-norm, and round nothing."""
     del layer, h, y
     return before
 
 
 @forward_error.register
-def _concatenation(layer: Concatenation, h: Any, y: Any, before: ForwardError) -> ForwardError:
+def _concatenation(layer: Concatenation, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """s′ = ‖(η₁s, η₂s_f)‖ + 64u‖y‖, which covers η, the products and this line."""
     p, u, m = before.norm, rounding.unit_roundoff(h), size(tuple(y.shape[1:]))
     after = running_error(layer.inner, h, before)[1]
@@ -153,11 +153,11 @@ def weight_roundings(layer: Concatenation) -> float:
 
 
 @forward_error.register
-def _parallel(layer: Parallel, h: Any, y: Any, before: ForwardError) -> ForwardError:
+def _parallel(layer: Parallel, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """s′ = Σ s_k + γ_{k−1}Σ‖ŷ_k‖; the norms of the paths' values change by at most (Λ + a)‖x − x′‖ + 2s + b."""
     p, u, m = before.norm, rounding.unit_roundoff(h), size(tuple(y.shape[1:]))
     g, on_top = rounding.gamma(len(layer.paths) - 1, u), 1.0 + (2 * m + 32) * u
-    error = drift = 0.0
+    error = drift = 0.0 * before.error
     growth = lipschitz = 0.0
     for path in layer.paths:
         x, after = running_error(path, h, before)
@@ -169,7 +169,7 @@ def _parallel(layer: Parallel, h: Any, y: Any, before: ForwardError) -> ForwardE
     return ForwardError(error * on_top, growth * on_top, drift * on_top, lipschitz, p, before.flushed)
 
 
-def _through_entries(y: Any, before: ForwardError, lipschitz: float, accuracy: float) -> ForwardError:
+def _through_entries(y: Array, before: ForwardError, lipschitz: float, accuracy: float) -> ForwardError:
     """Return the rounding of y = fl φ(ĥ), φ entry by entry with this Lipschitz constant, |fl φ − φ| ≤ accuracy·u(|φ| + 1).
 
     s′ = (Lip s + c(‖ŷ‖ + m^(1/p)))/(1 − c), c = accuracy·u, since |φ(ĥ)| ≤ (|ŷ| + c)/(1 − c). A change of s′ stands on both
@@ -188,12 +188,12 @@ def _through_entries(y: Any, before: ForwardError, lipschitz: float, accuracy: f
     return ForwardError(error, growth, solved * (lipschitz * before.drift + 2.0 * c * error), change, before.norm, before.flushed)
 
 
-def _carried(norm: float, error: Any) -> Any:
+def _carried(norm: float, error: Array) -> Array:
     """Return what a map of this norm makes of an error: of one that nobody knows, ∞, nothing where the map is 0."""
     return namespace(error).zeros_like(error) if norm == 0.0 else norm * error
 
 
-def _combined(a: Any, b: Any, p: float) -> Any:
+def _combined(a: Array, b: Array, p: float) -> Array:
     """Return ‖(a, b)‖_p of two non-negative arrays, p = 1, 2 or ∞."""
     if p == 1.0:
         return a + b

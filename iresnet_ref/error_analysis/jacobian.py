@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import singledispatch
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import flatten_events, namespace, size
+from iresnet_ref.arrays import Array, flatten_events, namespace, size
 from iresnet_ref.error_analysis.forward import ForwardError, forward_error, no_error, weight_roundings
 from iresnet_ref.layers.concatenation import Concatenation
 from iresnet_ref.layers.diagonal import DiagonalAffine
@@ -35,17 +35,18 @@ class JacobianError(NamedTuple):
     norm: float
     absolute: float
     terms: int
-    nuclear: Any
+    nuclear: Array
 
 
-def telescoped(factors: Sequence[JacobianError]) -> Any:
+def telescoped(factors: Sequence[JacobianError]) -> Array:
     """Return Σ_i ‖δF_i‖_* Π_{j≠i}‖F_j‖ ≥ ‖ΠF̂ − ΠF‖_* per row, the products taken exactly."""
     norms = [factor.norm for factor in factors]
-    return sum(f.nuclear * math.prod(norms[:i] + norms[i + 1 :]) for i, f in enumerate(factors))
+    parts = [f.nuclear * math.prod(norms[:i] + norms[i + 1 :]) for i, f in enumerate(factors)]
+    return sum(parts[1:], parts[0])
 
 
 @singledispatch
-def jacobian_error(layer: Layer, h: Any, error: Any) -> JacobianError:
+def jacobian_error(layer: Layer, h: Array, error: Array) -> JacobianError:
     """Return what is known of the factor computed at ĥ, ‖ĥ − h‖₂ ≤ error per row. Of a layer of another package, nothing.
 
     >>> import numpy as np
@@ -56,7 +57,7 @@ def jacobian_error(layer: Layer, h: Any, error: Any) -> JacobianError:
     return JacobianError(math.inf, math.inf, 0, namespace(error).full_like(error, math.inf))
 
 
-def jacobian_errors(layers: Layers, x: Any, before: ForwardError) -> list[JacobianError]:
+def jacobian_errors(layers: Layers, x: Array, before: ForwardError) -> list[JacobianError]:
     """Return what is known of each layer's factor at x, given the rounding of x."""
     found = []
     for layer, h, y in steps(layers, x):
@@ -66,14 +67,14 @@ def jacobian_errors(layers: Layers, x: Any, before: ForwardError) -> list[Jacobi
 
 
 @jacobian_error.register
-def _linear(layer: LinearLayer, h: Any, error: Any) -> JacobianError:
+def _linear(layer: LinearLayer, h: Array, error: Array) -> JacobianError:
     """The factor is the weight itself."""
     del h
     return JacobianError(*layer.norms(2.0), layer.operator.terms, namespace(error).zeros_like(error))
 
 
 @jacobian_error.register
-def _diagonal(layer: DiagonalAffine, h: Any, error: Any) -> JacobianError:
+def _diagonal(layer: DiagonalAffine, h: Array, error: Array) -> JacobianError:
     """The factor is the scale itself."""
     del h
     norm = layer.norm_bound()
@@ -81,14 +82,14 @@ def _diagonal(layer: DiagonalAffine, h: Any, error: Any) -> JacobianError:
 
 
 @jacobian_error.register
-def _rearrangement(layer: Rearrangement, h: Any, error: Any) -> JacobianError:
+def _rearrangement(layer: Rearrangement, h: Array, error: Array) -> JacobianError:
     """None: the factor is exact."""
     del layer, h
     return JacobianError(1.0, 1.0, 0, namespace(error).zeros_like(error))
 
 
 @jacobian_error.register
-def _pointwise(layer: Pointwise, h: Any, error: Any) -> JacobianError:
+def _pointwise(layer: Pointwise, h: Array, error: Array) -> JacobianError:
     """|fl φ′(ĥ) − φ′(h)| ≤ c(|φ′| + 1) + curvature·e + jump·#{k: |ĥ − k| ≤ e}, a diagonal: its nuclear norm is the sum, Σe ≤ √m s."""
     xp, phi, u = namespace(h), layer.activation, rounding.unit_roundoff(h)
     flat, m = flatten_events(h, h.ndim - 1), size(tuple(h.shape[1:]))
@@ -102,13 +103,13 @@ def _pointwise(layer: Pointwise, h: Any, error: Any) -> JacobianError:
 
 
 @jacobian_error.register
-def _lipswish(layer: LipSwish, h: Any, error: Any) -> JacobianError:
+def _lipswish(layer: LipSwish, h: Array, error: Array) -> JacobianError:
     """That of the activation with β fixed."""
     return jacobian_error(layer.fixed, h, error)
 
 
 @jacobian_error.register
-def _clipswish(layer: CLipSwish, h: Any, error: Any) -> JacobianError:
+def _clipswish(layer: CLipSwish, h: Array, error: Array) -> JacobianError:
     """‖[D; D′]‖₂ = max √(d² + d′²); the nuclear norm of the difference is at most the sum of its entries."""
     inner = jacobian_error(layer.inner, namespace(h).concat([h, -h], axis=1), math.sqrt(2.0) * error)
     norm = 1.0 + 2.0 * (inner.norm - layer.inner.norm_bound())
@@ -116,7 +117,7 @@ def _clipswish(layer: CLipSwish, h: Any, error: Any) -> JacobianError:
 
 
 @jacobian_error.register
-def _sorting(layer: GroupSort, h: Any, error: Any) -> JacobianError:
+def _sorting(layer: GroupSort, h: Array, error: Array) -> JacobianError:
     """The permutation is that of h in groups whose neighbours are further apart than 2e; in others ‖P̂ − P‖_* ≤ 2k, k their size."""
     xp, groups = namespace(h), layer.groups(layer(h))
     gaps = xp.abs(groups[:, :, 1:, :] - groups[:, :, :-1, :])
@@ -126,7 +127,7 @@ def _sorting(layer: GroupSort, h: Any, error: Any) -> JacobianError:
 
 
 @jacobian_error.register
-def _concatenation(layer: Concatenation, h: Any, error: Any) -> JacobianError:
+def _concatenation(layer: Concatenation, h: Array, error: Array) -> JacobianError:
     """‖F̂ − F‖_* ≤ η₂Σ‖δF_i‖_*Π_{j≠i}‖F_j‖ + cn(η₁ + η₂K) for F = [η₁I; η₂F_k⋯F₁] of n columns, c the accuracy of η."""
     found = jacobian_errors(layer.inner, h, no_error(h)._replace(error=error))
     c, n = weight_roundings(layer) * rounding.unit_roundoff(h), size(tuple(h.shape[1:]))
@@ -138,10 +139,10 @@ def _concatenation(layer: Concatenation, h: Any, error: Any) -> JacobianError:
 
 
 @jacobian_error.register
-def _parallel(layer: Parallel, h: Any, error: Any) -> JacobianError:
+def _parallel(layer: Parallel, h: Array, error: Array) -> JacobianError:
     """‖F̂ − F‖_* ≤ Σ_k of the telescoped products; the norms add up."""
     paths = [jacobian_errors(path, h, no_error(h)._replace(error=error)) for path in layer.paths]
-    nuclear: Any = sum((telescoped(found) for found in paths), 0.0 * error)
+    nuclear: Array = sum((telescoped(found) for found in paths), 0.0 * error)
     norm, absolute, terms = (sum(of) for of in zip(*map(_multiplied, paths), strict=True))
     terms, count = int(terms) + len(paths), len(paths)
     return JacobianError(up(norm, terms + count), up(absolute, terms + count), terms, nuclear)

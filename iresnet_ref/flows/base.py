@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from iresnet_ref.arrays import (
     Array,
@@ -41,12 +41,12 @@ class LogProb:
     True
     """
 
-    value: Any
-    standard_error: Any
-    bias_bound: Any
+    value: Array
+    standard_error: Array
+    bias_bound: Array
     log_det: LogDet | None = None
 
-    def interval(self, level: float = 0.95) -> tuple[Any, Any]:
+    def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Return (low, high), meant to contain log p(x) with this probability: `LogDet.interval`, moved by log p_Z."""
         if self.log_det is None:
             raise ValueError("interval: expected a LogProb that a flow returned, got one without log_det; try flow.log_prob(x)")
@@ -66,9 +66,9 @@ class BitsPerDimension:
     (3,)
     """
 
-    value: Any
-    standard_error: Any
-    bias_bound: Any
+    value: Array
+    standard_error: Array
+    bias_bound: Array
 
 
 @public
@@ -100,27 +100,27 @@ class Base(Protocol):
     @property
     def event_shape(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
-    def like(self) -> Any:
+    def like(self) -> Array:
         """An array: it carries namespace, dtype and device of what is drawn."""
         ...
 
-    def log_prob(self, z: Any) -> Any:
+    def log_prob(self, z: Array) -> Array:
         """Return log p(z) per row."""
         ...
 
-    def sample(self, n: int, *, seed: int = 0) -> Any:
+    def sample(self, n: int, *, seed: int = 0) -> Array:
         """Return n draws; row i depends on the seed and i alone."""
         ...
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return the parameters by name."""
         ...
 
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Self:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> Self:
         """Return the density with these parameters."""
         ...
 
-    def pullback(self, z: Any, weights: Any) -> tuple[Any, dict[str, Any]]:
+    def pullback(self, z: Array, weights: Array) -> tuple[Array, dict[str, Array]]:
         """Return (z̄, gradients) of Σ_b w_b log p(z_b)."""
         ...
 
@@ -145,29 +145,29 @@ class StandardGaussian:
         object.__setattr__(self, "like", xp.zeros((0,), dtype=self.like.dtype, device=device(self.like)))
 
     @public
-    def log_prob(self, z: Any) -> Any:
+    def log_prob(self, z: Array) -> Array:
         """Return −‖z‖²/2 − (d/2) log 2π."""
-        require_events(z, self)
+        require_events(z, self.event_shape, self.like)
         return -0.5 * _sum_of_squares(z) - _log_normaliser(z)
 
     @public
-    def sample(self, n: int, *, seed: int = 0) -> Any:
+    def sample(self, n: int, *, seed: int = 0) -> Array:
         """Return n draws, the same on every backend up to the rounding to its dtype."""
         whole_number("sample: n", n, 0)
         draws = Probes(seed=seed, kind="gaussian").gaussians(n, size(self.event_shape))[0]
         return from_host(draws.reshape(n, *self.event_shape), self.like)
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """None."""
         return {}
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> StandardGaussian:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> StandardGaussian:
         """Return itself."""
         del parameters
         return self
 
-    def pullback(self, z: Any, weights: Any) -> tuple[Any, dict[str, Any]]:
+    def pullback(self, z: Array, weights: Array) -> tuple[Array, dict[str, Array]]:
         """z̄ = −wz."""
         return -z * _wide(weights, z), {}
 
@@ -199,38 +199,38 @@ class DiagonalGaussian:
         return tuple(self.mean.shape)
 
     @property
-    def like(self) -> Any:
+    def like(self) -> Array:
         """The mean."""
         return self.mean
 
-    def _standard(self, z: Any) -> Any:
+    def _standard(self, z: Array) -> Array:
         return (z - self.mean) * namespace(z).exp(-self.log_scale)
 
     @public
-    def log_prob(self, z: Any) -> Any:
+    def log_prob(self, z: Array) -> Array:
         """Return the standard density of (z − mean)e^{−log_scale}, minus Σ log_scale."""
-        require_events(z, self)
+        require_events(z, self.event_shape, self.like)
         return (
             -0.5 * _sum_of_squares(self._standard(z)) - _log_normaliser(z) - namespace(z).sum(self.log_scale)
         )
 
     @public
-    def sample(self, n: int, *, seed: int = 0) -> Any:
+    def sample(self, n: int, *, seed: int = 0) -> Array:
         """Return mean + e^{log_scale}·(standard draws)."""
         z = StandardGaussian(self.event_shape, self.mean).sample(n, seed=seed)
         return self.mean + z * namespace(z).exp(self.log_scale)
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return the mean and the log-scale."""
         return {"mean": self.mean, "log_scale": self.log_scale}
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> DiagonalGaussian:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> DiagonalGaussian:
         """Return the density with these parameters."""
         require_parameters(parameters, self.parameters())
         return replace(self, **parameters)
 
-    def pullback(self, z: Any, weights: Any) -> tuple[Any, dict[str, Any]]:
+    def pullback(self, z: Array, weights: Array) -> tuple[Array, dict[str, Array]]:
         """With e = (z − m)e^{−s}: z̄ = −w e e^{−s}, m̄ = −Σz̄, s̄ = Σ w(e² − 1)."""
         xp = namespace(z)
         e, w = self._standard(z), _wide(weights, z)
@@ -238,23 +238,23 @@ class DiagonalGaussian:
         return z_bar, {"mean": -xp.sum(z_bar, axis=0), "log_scale": xp.sum(w * (e * e - 1.0), axis=0)}
 
 
-def require_events(z: Any, base: Any) -> None:
-    """Refuse what is no batch of events like the base's arrays; its values are not looked at. Raises ShapeError, DTypeError."""
-    require_batch(z, base.event_shape, "z", check=False)
-    require_alike(z, base.like, "z")
+def require_events(z: Array, event_shape: tuple[int, ...], like: Array) -> None:
+    """Refuse what is no batch of events of this shape, like the base's arrays; values are not looked at. Raises ShapeError, DTypeError."""
+    require_batch(z, event_shape, "z", check=False)
+    require_alike(z, like, "z")
 
 
-def _sum_of_squares(z: Any) -> Any:
+def _sum_of_squares(z: Array) -> Array:
     flat = flatten_events(z, z.ndim - 1)
     return namespace(z).sum(flat * flat, axis=-1)
 
 
-def _log_normaliser(z: Any) -> Any:
+def _log_normaliser(z: Array) -> Array:
     """Return (d/2) log 2π, at the working precision of the namespace."""
     xp = namespace(z)
     one = xp.ones((), dtype=z.dtype, device=device(z))
     return 0.5 * size(tuple(z.shape[1:])) * xp.log(8.0 * xp.atan(one))
 
 
-def _wide(weights: Any, z: Any) -> Any:
+def _wide(weights: Array, z: Array) -> Array:
     return namespace(z).reshape(weights, (-1, *(1,) * (z.ndim - 1)))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from iresnet_ref.arrays import (
-    device,
-    namespace,
+    Array,
+    every_row,
     public,
     require_alike,
     require_batch,
@@ -89,18 +89,18 @@ class Flow:
         """How many numbers one data event has: before padding."""
         return size(self.event_shape)
 
-    def _require(self, x: Any, *, check: bool, **others: Any) -> None:
+    def _require(self, x: Array, *, check: bool, **others: Array | None) -> None:
         self.steps.require(x, "x", check=check, **others)
         require_alike(x, self.base.like, "x")
 
     @public
-    def __call__(self, x: Any, *, check: bool = True) -> Any:
+    def __call__(self, x: Array, *, check: bool = True) -> Array:
         """Return F(x)."""
         self._require(x, check=check)
         return self.steps.value(x)
 
     @public
-    def forward(self, x: Any, *, options: Options | None = None, check: bool = True) -> tuple[Any, LogDet]:
+    def forward(self, x: Array, *, options: Options | None = None, check: bool = True) -> tuple[Array, LogDet]:
         """Return (F(x), log|det dF/dx|), errors of independent blocks added in squares, bias bounds added."""
         self._require(x, check=check)
         composition: Composition = self.steps
@@ -108,7 +108,7 @@ class Flow:
 
     @public
     def inverse(
-        self, z: Any, *, estimate: bool = False, options: Options | None = None, check: bool = True
+        self, z: Array, *, estimate: bool = False, options: Options | None = None, check: bool = True
     ) -> PathInverse:
         """Return the preimage of z, as `ir.bijections.Composition.inverse`."""
         require_batch(z, self.steps.out_shape, "z", check=check)
@@ -117,17 +117,17 @@ class Flow:
         return composition.inverse(z, options=options or self.options, estimate=estimate, check=False)
 
     @public
-    def log_prob(self, x: Any, *, options: Options | None = None, check: bool = True) -> LogProb:
+    def log_prob(self, x: Array, *, options: Options | None = None, check: bool = True) -> LogProb:
         """Return log p(x) = log p_Z(F(x)) + log|det dF/dx| per row, in nats."""
         z, log_det = self.forward(x, options=options, check=check)
         return self._log_prob(z, log_det)
 
-    def _log_prob(self, z: Any, log_det: LogDet) -> LogProb:
+    def _log_prob(self, z: Array, log_det: LogDet) -> LogProb:
         value = self.base.log_prob(z) + log_det.value
         return LogProb(value, log_det.standard_error, log_det.bias_bound, log_det)
 
     @public
-    def sample(self, n: int, *, seed: int = 0, options: Options | None = None) -> Any:
+    def sample(self, n: int, *, seed: int = 0, options: Options | None = None) -> Array:
         """Return n ≥ 0 draws x = F⁻¹(z), z ~ base; row i depends on the seed and i alone. Raises ConvergenceError, ValueError."""
         if n < 0:
             raise ValueError(f"sample: expected n ≥ 0 draws, got {n}; try 1")
@@ -135,13 +135,13 @@ class Flow:
 
     @public
     def bits_per_dimension(
-        self, x: Any, *, levels: int = 1, options: Options | None = None, check: bool = True
+        self, x: Array, *, levels: int = 1, options: Options | None = None, check: bool = True
     ) -> BitsPerDimension:
         """Return `ir.densities.bits_per_dimension` of log p(x), with d the numbers of one data event before padding."""
         return bits_per_dimension(self.log_prob(x, options=options, check=check), self.dimensions, levels=levels)
 
     @public
-    def condition(self, context: Any, *, check: bool = True) -> Flow:
+    def condition(self, context: Array | None, *, check: bool = True) -> Flow:
         """Return the flow of p(x | h) for the rows h of `context` (batch, k), or one for all; None takes the context away again.
 
         It is a flow like any other, of as many rows: `log_prob(x)`, `sample(len(context))`, gradients with h̄ in addition to those of the
@@ -156,18 +156,18 @@ class Flow:
         return replace(self, steps=steps)
 
     @public
-    def initialise(self, x: Any) -> Flow:
+    def initialise(self, x: Array) -> Flow:
         """Return the flow with its data-dependent state set from the batch x; what was initialised stays as it is."""
         self._require(x, check=True)
         return replace(self, steps=self.steps.initialise(x))
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return all parameters, {"0.log_scale": …, "base.mean": …}."""
         own = {f"base.{name}": p for name, p in self.base.parameters().items()}
         return {**self.steps.parameters(), **own}
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Flow:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> Flow:
         """Return the flow with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
         of_base = {k.removeprefix("base."): p for k, p in parameters.items() if k.startswith("base.")}
         if of_base.keys() != self.base.parameters().keys():
@@ -178,8 +178,8 @@ class Flow:
 
     @public
     def log_prob_gradient(
-        self, x: Any, *, weights: Any = None, options: Options | None = None, check: bool = True
-    ) -> tuple[Any, dict[str, Any]]:
+        self, x: Array, *, weights: Array | None = None, options: Options | None = None, check: bool = True
+    ) -> tuple[Array, dict[str, Array]]:
         """Return (x̄, gradients) of Σ_b w_b log p(x_b) without autodiff; `weights` (batch,), default ones.
 
         For a mean negative log-likelihood give −1/batch. Exact, or unbiased, as `ir.logdet_gradient` of each block.
@@ -189,8 +189,8 @@ class Flow:
 
     @public
     def log_prob_and_gradient(
-        self, x: Any, *, weights: Any = None, options: Options | None = None, check: bool = True
-    ) -> tuple[LogProb, Any, dict[str, Any]]:
+        self, x: Array, *, weights: Array | None = None, options: Options | None = None, check: bool = True
+    ) -> tuple[LogProb, Array, dict[str, Array]]:
         """Return `log_prob(x)` and `log_prob_gradient(x, weights=weights)`, from one forward pass.
 
         Memory: the tapes of all blocks at once, what went into each layer and its derivatives, as autodiff keeps them.
@@ -199,16 +199,16 @@ class Flow:
         record = self.steps.record(x, (options or self.options).shared(self.steps.streams))
         return self._log_prob(record.value, record.log_det()), *self._back(record, weights)
 
-    def _back(self, record: Record, weights: Any) -> tuple[Any, dict[str, Any]]:
+    def _back(self, record: Record, weights: Array) -> tuple[Array, dict[str, Array]]:
         """Return (x̄, gradients) of Σ_b w_b log p(x_b) from the record of the steps."""
         z_bar, of_base = self.base.pullback(record.value, weights)
         x_bar, gradients = record.pullback(z_bar, weights)
         return x_bar, {**gradients, **{f"base.{name}": g for name, g in of_base.items()}}
 
-    def _weights(self, x: Any, weights: Any, *, check: bool) -> Any:
+    def _weights(self, x: Array, weights: Array | None, *, check: bool) -> Array:
         self._require(x, check=check, weights=weights)
-        xp = namespace(x)
-        weights = xp.ones((x.shape[0],), dtype=x.dtype, device=device(x)) if weights is None else weights
+        if weights is None:
+            return every_row(x, 1.0)
         require_batch(weights, (), "weights", check=False)
         require_alike(weights, x, "weights")
         require_rows(weights, x, "weights")

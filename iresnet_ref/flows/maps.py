@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from iresnet_ref.arrays import public
+from iresnet_ref.arrays import Array, public
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import DTypeError
 from iresnet_ref.flows.bijections.composition import Composition
@@ -28,7 +27,7 @@ Map = ResidualBlock | Bijection | Flow
 @public
 def invert(
     F: Map | Sequence[Map],
-    y: Any,
+    y: Array,
     method: InverseMethod | InverseName | None = None,
     *,
     rtol: float | None = None,
@@ -86,7 +85,7 @@ def invert(
 
 @public
 def logdet(
-    F: Map | Sequence[Map], x: Any, method: LogDetMethod | LogDetName | None = None, *, check: bool = True
+    F: Map | Sequence[Map], x: Array, method: LogDetMethod | LogDetName | None = None, *, check: bool = True
 ) -> LogDet:
     """Return log|det dF/dx| per row, in nats, with its bias bound and standard error: of a block log det(I + J_g(x)).
 

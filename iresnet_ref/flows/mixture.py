@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from iresnet_ref.arrays import Array, from_host, namespace, public, require_alike, require_parameters, whole_number
 from iresnet_ref.errors import ShapeError
@@ -52,7 +51,7 @@ class GaussianMixture:
         return tuple(self.log_scale.shape)
 
     @property
-    def like(self) -> Any:
+    def like(self) -> Array:
         """The means."""
         return self.means
 
@@ -66,25 +65,25 @@ class GaussianMixture:
     def _components(self) -> list[DiagonalGaussian]:
         return [self.component(y) for y in range(self.logits.shape[0])]
 
-    def joint(self, z: Any) -> Any:
+    def joint(self, z: Array) -> Array:
         """Return log p(z, y) for every class, (batch, classes)."""
         each = namespace(z).stack([component.log_prob(z) for component in self._components], axis=1)
         return each + log_softmax(self.logits[None, :])
 
     @public
-    def log_prob(self, z: Any) -> Any:
+    def log_prob(self, z: Array) -> Array:
         """Return log Σ_y p(z, y)."""
-        require_events(z, self)
+        require_events(z, self.event_shape, self.like)
         return log_sum(self.joint(z))[:, 0]
 
     @public
-    def posterior(self, z: Any) -> Any:
+    def posterior(self, z: Array) -> Array:
         """Return p(y | z), (batch, classes)."""
-        require_events(z, self)
+        require_events(z, self.event_shape, self.like)
         return namespace(z).exp(log_softmax(self.joint(z)))
 
     @public
-    def sample(self, n: int, *, seed: int = 0) -> Any:
+    def sample(self, n: int, *, seed: int = 0) -> Array:
         """Return n draws: a class by the Gumbel trick, then its Gaussian; row i depends on the seed and i alone."""
         whole_number("sample: n", n, 0)
         xp, classes = namespace(self.means), self.logits.shape[0]
@@ -93,21 +92,21 @@ class GaussianMixture:
         noise = StandardGaussian(self.event_shape, self.means).sample(n, seed=seed)
         return xp.take(self.means, y, axis=0) + noise * xp.exp(self.log_scale)
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return means, log-scales and logits."""
         return {"means": self.means, "log_scale": self.log_scale, "logits": self.logits}
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> GaussianMixture:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> GaussianMixture:
         """Return the density with these parameters."""
         require_parameters(parameters, self.parameters())
         return replace(self, **parameters)
 
-    def pullback(self, z: Any, weights: Any) -> tuple[Any, dict[str, Any]]:
+    def pullback(self, z: Array, weights: Array) -> tuple[Array, dict[str, Array]]:
         """Return (z̄, gradients) of Σ_b w_b log p(z_b): those of the joint densities, weighted by the posterior."""
         return self.joint_pullback(z, weights[:, None] * self.posterior(z))
 
-    def joint_pullback(self, z: Any, joint_bar: Any) -> tuple[Any, dict[str, Any]]:
+    def joint_pullback(self, z: Array, joint_bar: Array) -> tuple[Array, dict[str, Array]]:
         """Return (z̄, gradients) of Σ_{b,y} joint_bar_{by} log p(z_b, y); of the logits Σ_b (joint_bar − π Σ_y joint_bar)."""
         xp = namespace(z)
         z_bar, log_scale, means = xp.zeros_like(z), xp.zeros_like(self.log_scale), []
@@ -120,13 +119,13 @@ class GaussianMixture:
         return z_bar, {"means": xp.stack(means, axis=0), "log_scale": log_scale, "logits": logits}
 
 
-def log_sum(a: Any) -> Any:
+def log_sum(a: Array) -> Array:
     """Return log Σ exp along the last axis, kept; the largest entry is taken out first: nothing overflows."""
     xp = namespace(a)
     largest = xp.max(a, axis=1, keepdims=True)
     return largest + xp.log(xp.sum(xp.exp(a - largest), axis=1, keepdims=True))
 
 
-def log_softmax(a: Any) -> Any:
+def log_softmax(a: Array) -> Array:
     """Return a − log Σ exp a along the last axis."""
     return a - log_sum(a)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
-from iresnet_ref.arrays import namespace, row_norm, size
+from iresnet_ref.arrays import Array, namespace, row_norm, size
 from iresnet_ref.inversion.krylov import gcr
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.exact import inverse_of_identity_plus
@@ -31,18 +30,19 @@ def dual(p: float) -> float:
     return {1.0: math.inf, 2.0: 2.0, math.inf: 1.0}[p]
 
 
-def solve_adjoint(chain: Chain, b: Any, goal: Any, lipschitz: float, q: float = 2.0) -> tuple[Any, Any, int, str]:
+def solve_adjoint(chain: Chain, b: Array, goal: Array, lipschitz: float, q: float = 2.0) -> tuple[Array, Array, int, str]:
     """Return (z, ‖b − (I + J)ᵀz‖_q per row, products with Jᵀ, method), above `goal` only where rounding is, or after `MOST` products."""
     n = size(chain.narrowest().in_shape)
     dense = n <= DENSE
-    inverse = inverse_of_identity_plus(chain.narrowest().dense()) if dense else None
     xp = namespace(b)
     z, residual, products = xp.zeros_like(b), b, n if dense else 0
     norm = row_norm(b, b.ndim - 1, q)
-    iterate = _krylov if q == 2.0 else partial(_neumann, q=q)
+    iterate = partial(_neumann, q=q) if q != 2.0 else _krylov
+    if dense:
+        iterate = partial(_densely, inverse=inverse_of_identity_plus(chain.narrowest().dense()))
     going = bool(xp.any(norm > goal))
     while going:
-        move, used = _densely(chain, inverse, residual) if dense else iterate(chain, residual, goal)
+        move, used = iterate(chain, residual, goal)
         better = b - (z + move) - chain.rmatvec(z + move)
         products, after = products + used + 1, row_norm(better, b.ndim - 1, q)
         # In exact arithmetic every row shrinks by L^used, the dense ones to zero: a row that does not has reached its floor.
@@ -54,8 +54,9 @@ def solve_adjoint(chain: Chain, b: Any, goal: Any, lipschitz: float, q: float = 
     return z, norm, products, "dense" if dense else "krylov" if q == 2.0 else "neumann"
 
 
-def _densely(chain: Chain, inverse: Any, r: Any) -> tuple[Any, int]:
+def _densely(chain: Chain, r: Array, goal: Array, inverse: Array) -> tuple[Array, int]:
     """Return ((I + J)⁻ᵀr, products), J = AB and `inverse` = (I + BA)⁻¹."""
+    del goal
     xp = namespace(r)
     start = chain.narrowest_index()
     a, b = (Chain(factors, chain.batch, chain.like) for factors in (chain.factors[start:], chain.factors[:start]))
@@ -64,13 +65,13 @@ def _densely(chain: Chain, inverse: Any, r: Any) -> tuple[Any, int]:
     return r - b.rmatvec(xp.reshape(row, inner.shape)), 1
 
 
-def _krylov(chain: Chain, r: Any, goal: Any) -> tuple[Any, int]:
+def _krylov(chain: Chain, r: Array, goal: Array) -> tuple[Array, int]:
     """Return (z, products) with ‖r − (I + J)ᵀz‖ ≤ goal on every row, or CYCLE products used."""
     z, _, products = gcr(chain.rmatvec, r, goal, CYCLE, CHECK_EVERY)
     return z, products
 
 
-def _neumann(chain: Chain, r: Any, goal: Any, q: float) -> tuple[Any, int]:
+def _neumann(chain: Chain, r: Array, goal: Array, q: float) -> tuple[Array, int]:
     """Return (Σ_{k<m} (−Jᵀ)ᵏr, m) with (−Jᵀ)ᵐr, what is left, below goal on every row, or m = CYCLE."""
     xp = namespace(r)
     z, rest = xp.zeros_like(r), r

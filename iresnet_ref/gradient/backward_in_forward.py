@@ -9,12 +9,11 @@ rows' weights up to a common factor, and the backward pass refuses cotangents th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, public, to_host
+from iresnet_ref.arrays import Array, every_row, public, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.gradient.log_determinant import logdet_gradient, require
 from iresnet_ref.gradient.result import LogDetGradient
@@ -36,11 +35,11 @@ class StoredGradient:
     """
 
     block: ResidualBlock
-    x: Any
-    weights: Any
+    x: Array
+    weights: Array
     logdet: LogDetGradient
 
-    def backward(self, y_bar: Any, logdet_bar: Any, *, check: bool = True) -> tuple[Any, dict[str, Any]]:
+    def backward(self, y_bar: Array, logdet_bar: Array, *, check: bool = True) -> tuple[Array, dict[str, Array]]:
         """Return (x̄, gradients) for the cotangents ȳ (batch, *event) of F(x) and those (batch,) of the log-determinants.
 
         `logdet_bar` must be s·w for one number s. Raises ValueError where it is not, ShapeError, DTypeError, NonFiniteError.
@@ -55,12 +54,12 @@ class StoredGradient:
 @public
 def backward_in_forward(
     block: ResidualBlock,
-    x: Any,
-    weights: Any = None,
+    x: Array,
+    weights: Array | None = None,
     *,
     method: LogDetMethod | Name = "auto",
     check: bool = True,
-) -> tuple[Any, StoredGradient]:
+) -> tuple[Array, StoredGradient]:
     """Return (F(x), the log-determinant's gradient, taken now): the backward pass will need x and F only.
 
     `weights` (batch,) are the cotangents that the rows' log-determinants will get, up to a common factor that the
@@ -77,12 +76,11 @@ def backward_in_forward(
     (3, 2)
     """
     gradient = logdet_gradient(block, x, method, weights=weights, check=check)
-    xp = namespace(x)
-    weights = xp.ones((x.shape[0],), dtype=x.dtype, device=device(x)) if weights is None else weights
+    weights = every_row(x, 1.0) if weights is None else weights
     return x + block.branch(x), StoredGradient(block, x, weights, gradient)
 
 
-def _common_factor(weights: Any, cotangents: Any) -> float:
+def _common_factor(weights: Array, cotangents: Array) -> float:
     """Return s with cotangents = s·weights up to their rounding. Raises ValueError."""
     w, c = (to_host(a).astype(np.float64) for a in (weights, cotangents))
     if not w.any():

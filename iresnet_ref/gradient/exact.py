@@ -7,7 +7,6 @@ e_k of the identity as tangents and t̄_k the k-th row of (I + M)⁻¹: one reve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from iresnet_ref.arrays import Array, device, expand_rows, lazy, namespace, size
 from iresnet_ref.jacobian.chain import Chain
@@ -42,7 +41,7 @@ class Piece:
         """(I + M)⁻¹."""
         return self._both[1] if self.eliminated else inverse_of_identity_plus(self.matrix)
 
-    def gradient(self, start: int, weights: Array, y_bar: Any) -> tuple[Any, dict[str, Any]]:
+    def gradient(self, start: int, weights: Array, y_bar: Array | None) -> tuple[Array, dict[str, Array]]:
         """Return (x̄, gradients) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x) over these rows."""
         xp, (batch, n, _) = namespace(self.matrix), self.matrix.shape
         event = self.tape.jacobian.factors[start].in_shape
@@ -67,14 +66,14 @@ class Determinant:
     pieces: tuple[Piece, ...]
 
     @property
-    def logdet(self) -> Any:
+    def logdet(self) -> Array:
         """log det(I + J_g(x)) per row."""
         return _joined([piece.logdet for piece in self.pieces])
 
-    def gradient(self, weights: Array, y_bar: Any) -> tuple[Any, dict[str, Any]]:
+    def gradient(self, weights: Array, y_bar: Array | None) -> tuple[Array, dict[str, Array]]:
         """Return (x̄, gradients) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x)."""
-        parts: list[Any] = []
-        total: dict[str, Any] = {}
+        parts: list[Array] = []
+        total: dict[str, Array] = {}
         first = 0
         for piece in self.pieces:
             rows = slice(first, first + piece.matrix.shape[0])
@@ -117,12 +116,12 @@ def _piece(tape: Tape, start: int, contracts: bool, *, keep: bool) -> Piece:
     return Piece(tape, xp.permute_dims(columns, (1, 2, 0)), tangents if keep else None, is_eliminated(n, last, contracts))
 
 
-def _pushed(tape: Tape, start: int) -> tuple[Any, ...]:
+def _pushed(tape: Tape, start: int) -> tuple[Array, ...]:
     """Return the columns of the identity in front of layer `start`, and what every layer makes of them."""
     xp, event = namespace(tape.value), tape.jacobian.factors[start].in_shape
     identity = xp.eye(size(event), dtype=tape.value.dtype, device=device(tape.value))
     return tape.push(xp.reshape(identity, (size(event), 1, *event)), start)
 
 
-def _joined(parts: list[Any]) -> Any:
+def _joined(parts: list[Array]) -> Array:
     return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(parts, axis=0)

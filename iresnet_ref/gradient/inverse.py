@@ -7,12 +7,11 @@ iterate of the inversion is stored or differentiated.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import indices, namespace, public, row_norm, to_host
+from iresnet_ref.arrays import Array, indices, namespace, public, row_norm, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.gradient.adjoint import dual, solve_adjoint
@@ -24,10 +23,10 @@ from iresnet_ref.log_determinant.methods import LogDetMethod, Name
 @public
 def inverse_gradient(
     block: ResidualBlock,
-    x: Any,
-    x_bar: Any = None,
+    x: Array,
+    x_bar: Array | None = None,
     *,
-    weights: Any = None,
+    weights: Array | None = None,
     rtol: float | None = None,
     method: LogDetMethod | Name = "auto",
     parameters: Collection[str] | None = None,

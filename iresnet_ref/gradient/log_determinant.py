@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
-from iresnet_ref.arrays import device, namespace, public, require_alike, require_batch, require_finite
+from iresnet_ref.arrays import Array, every_row, public, require_alike, require_batch, require_finite
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.gradient.record import record
@@ -17,11 +16,11 @@ from iresnet_ref.log_determinant.methods import LogDetMethod, Name, named
 @public
 def logdet_gradient(
     block: ResidualBlock,
-    x: Any,
+    x: Array,
     method: LogDetMethod | Name = "auto",
     *,
-    weights: Any = None,
-    y_bar: Any = None,
+    weights: Array | None = None,
+    y_bar: Array | None = None,
     parameters: Collection[str] | None = None,
     check: bool = True,
 ) -> LogDetGradient:
@@ -56,17 +55,15 @@ def logdet_gradient(
     require(block, x, weights, y_bar, check=check)
     wanted = require_names(block, parameters)
     block.contraction()  # raises where Lip(g) < 1 is not known
-    if weights is None:
-        weights = namespace(x).ones((x.shape[0],), dtype=x.dtype, device=device(x))
-    found = record(block, x).gradient(method, weights, y_bar)
+    found = record(block, x).gradient(method, every_row(x, 1.0) if weights is None else weights, y_bar)
     return replace(found, parameters={k: found.parameters[k] for k in wanted})
 
 
 def require(
     block: ResidualBlock,
-    x: Any,
-    weights: Any,
-    y_bar: Any,
+    x: Array,
+    weights: Array | None,
+    y_bar: Array | None,
     *,
     check: bool,
     cotangent: str = "y_bar",
@@ -86,7 +83,7 @@ def require(
         require_finite(x if products else None, **{"x": x, weighted: weights, cotangent: y_bar})
 
 
-def require_rows(a: Any, x: Any, name: str) -> None:
+def require_rows(a: Array, x: Array, name: str) -> None:
     """Refuse an array of another number of rows than x."""
     if a.shape[0] != x.shape[0]:
         raise ShapeError(f"{name}: expected one row for each of the {x.shape[0]} of the batch, got {a.shape[0]}; try as many")

@@ -7,7 +7,6 @@ cotangent t̄ of the tangent t = Jv, so one reverse pass gives the gradient. Its
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -18,14 +17,14 @@ from iresnet_ref.log_determinant.methods import Roulette, Truncated
 from iresnet_ref.log_determinant.ragged import ragged_series
 
 
-def neumann_cotangent(chain: Chain, v: Array, lengths: HostArray, survival: Callable[[int], float]) -> Any:
+def neumann_cotangent(chain: Chain, v: Array, lengths: HostArray, survival: Callable[[int], float]) -> Array:
     """Return t̄ = Σ_{k≤N} (−1)ᵏ/P(N ≥ k) (Jᵀ)ᵏv for v (count, batch, *event) and `lengths` N of shape (count, batch)."""
     return v + ragged_series(chain, v, lengths, lambda w, _: w, lambda k: (-1.0) ** k * survival(k))
 
 
 def neumann_gradient(
-    tape: Tape, x: Array, method: Roulette | Truncated, lipschitz: float, weights: Array, y_bar: Any
-) -> tuple[Any, dict[str, Any], HostArray, float]:
+    tape: Tape, x: Array, method: Roulette | Truncated, lipschitz: float, weights: Array, y_bar: Array | None
+) -> tuple[Array, dict[str, Array], HostArray, float]:
     """Return (x̄, gradients, products per row, truncation) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x), a mean over the probes."""
     v = method.probes.draw(x)
     lengths, survival, truncation = _lengths(method, x.shape[0], lipschitz)

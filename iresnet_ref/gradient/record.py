@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ class BlockRecord:
     tape: Tape
 
     @property
-    def value(self) -> Any:
+    def value(self) -> Array:
         """x + g(x)."""
         return self.x + self.tape.value
 
@@ -41,7 +40,7 @@ class BlockRecord:
         exact = self._estimated(method) is None
         return evaluate(self.tape.jacobian, self.block, self.x, method, (lambda: self.determinant.logdet) if exact else None)
 
-    def gradient(self, method: LogDetMethod | Name, weights: Any, y_bar: Any) -> LogDetGradient:
+    def gradient(self, method: LogDetMethod | Name, weights: Array, y_bar: Array | None) -> LogDetGradient:
         """Return the gradient of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀF(x)."""
         estimated, batch, lipschitz = self._estimated(method), self.x.shape[0], self.block.contraction()
         if estimated is None:
@@ -53,7 +52,7 @@ class BlockRecord:
         x_bar = x_bar if y_bar is None else y_bar + x_bar
         return LogDetGradient(gradients, x_bar, truncation, indices(evaluations, self.x), used)
 
-    def pullback(self, y_bar: Any) -> tuple[Any, dict[str, Any]]:
+    def pullback(self, y_bar: Array) -> tuple[Array, dict[str, Array]]:
         """Return (x̄, gradients) of Σ ȳᵀF(x)."""
         x_bar, _, gradients = self.tape.pullback(y_bar)
         return y_bar + x_bar, gradients
@@ -66,6 +65,6 @@ class BlockRecord:
         return method if isinstance(method, Roulette | Truncated) else None
 
 
-def record(block: ResidualBlock, x: Any, *, linearize: bool = True) -> BlockRecord:
+def record(block: ResidualBlock, x: Array, *, linearize: bool = True) -> BlockRecord:
     """Return the forward pass at x; without `linearize` it serves `pullback` only."""
     return BlockRecord(block, x, block.branch.record(x, linearize=linearize))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from iresnet_ref.arrays import Array
 from iresnet_ref.inversion.result import Inverse
 
 
@@ -28,10 +28,10 @@ class LogDetGradient:
     ((3, 2), ['0.bias', '0.weight'], 0.0)
     """
 
-    parameters: dict[str, Any]
-    x_bar: Any
+    parameters: dict[str, Array]
+    x_bar: Array
     truncation: float
-    evaluations: Any
+    evaluations: Array
     method: str
 
 
@@ -49,11 +49,11 @@ class InverseGradient:
     ((3, 2), ['0.bias', '0.weight'])
     """
 
-    parameters: dict[str, Any]
-    y_bar: Any
-    residual_norm: Any
-    error_bound: Any
-    evaluations: Any
+    parameters: dict[str, Array]
+    y_bar: Array
+    residual_norm: Array
+    error_bound: Array
+    evaluations: Array
     method: str
 
 
@@ -75,8 +75,8 @@ class SequenceGradient:
     (2, True)
     """
 
-    parameters: tuple[dict[str, Any], ...]
-    x_bar: Any
-    x: Any
+    parameters: tuple[dict[str, Array], ...]
+    x_bar: Array
+    x: Array
     reconstructions: tuple[Inverse, ...]
-    radius: tuple[Any, ...]
+    radius: tuple[Array, ...]

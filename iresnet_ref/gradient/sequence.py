@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import namespace, public
+from iresnet_ref.arrays import Array, every_row, namespace, public
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.gradient.log_determinant import logdet_gradient, require
 from iresnet_ref.gradient.result import SequenceGradient
@@ -23,10 +23,10 @@ from iresnet_ref.log_determinant.methods import LogDetMethod, Name, named
 @public
 def sequence_gradient(
     blocks: Sequence[ResidualBlock],
-    y: Any,
-    y_bar: Any,
+    y: Array,
+    y_bar: Array,
     *,
-    weights: Any = None,
+    weights: Array | None = None,
     rtol: float | None = None,
     method: LogDetMethod | Name = "auto",
     check: bool = True,
@@ -65,7 +65,7 @@ def sequence_gradient(
     rtol = float(rounding.unit_roundoff(y) ** 0.75) if rtol is None else rtol
     method = named(method)
     parameters, reconstructions, radii = [], [], []
-    radius: Any = 0.0
+    radius = every_row(y)
     for k in reversed(range(len(blocks))):
         block = blocks[k]
         inverse = invert_block(block, y, rtol=rtol, check=False)
@@ -83,7 +83,7 @@ def sequence_gradient(
             y_bar, gradients = found.x_bar, found.parameters
         y = inverse.x
         parameters.append(gradients)
-        reconstructions.append(replace(inverse, x=None))  # else every activation would be stored after all
+        reconstructions.append(replace(inverse, x=cast("Any", None)))  # else every activation would be stored after all
         radii.append(radius)
     return SequenceGradient(
         tuple(reversed(parameters)), y_bar, y, tuple(reversed(reconstructions)), tuple(reversed(radii))

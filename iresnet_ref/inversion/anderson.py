@@ -15,10 +15,11 @@ window of pairs is orthogonal instead of raw: no normal equations, so that it wo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import namespace, stack_norm
+from iresnet_ref.arrays import Array, namespace, stack_norm
 from iresnet_ref.rounding import smallest_normal
 
 WINDOW = 10
@@ -32,8 +33,8 @@ DEPENDENT = 0.1
 class Secants:
     """At most `window` pairs per row, (p | w) side by side as (batch, k, 2n), the oldest first.
 
-    `weight` (batch, k) is 1 for a pair in use and 0 for one that a restart of the row has discarded. Memory: 2·window
-    batches.
+    `weight` (batch, k) is 1 for a pair in use and 0 for one that a restart of the row has discarded; both are None at
+    first. Memory: 2·window batches.
     """
 
     window: int
@@ -51,16 +52,16 @@ class Secants:
         return self.pairs is None
 
     @property
-    def images(self) -> Any:
+    def images(self) -> Array:
         """The w, (batch, k, n)."""
         return self.pairs[:, :, self.pairs.shape[2] // 2 :]
 
     @property
-    def steps(self) -> Any:
+    def steps(self) -> Array:
         """The p, (batch, k, n)."""
         return self.pairs[:, :, : self.pairs.shape[2] // 2]
 
-    def project(self, r: Any) -> tuple[Any, Any]:
+    def project(self, r: Array) -> tuple[Array, Array]:
         """Return (Σ γ_j p_j, r − Σ γ_j w_j), γ_j = w_jᵀ r, for r of shape (batch, n)."""
         xp, n = namespace(r), r.shape[1]
         if self.empty:
@@ -69,7 +70,7 @@ class Secants:
         both = xp.matmul(gamma[:, None, :], self.pairs)[:, 0, :]
         return both[:, :n], r - both[:, n:]
 
-    def add(self, p: Any, w: Any, *, restart: Any = None, dependent: float = DEPENDENT) -> Secants:
+    def add(self, p: Array, w: Array, *, restart: Array | None = None, dependent: float = DEPENDENT) -> Secants:
         """Return the pairs with (p, w), of shape (batch, n), orthonormalised and added.
 
         A row where `restart` is true, or whose new image depends on the old ones, keeps only the new pair.
@@ -86,7 +87,7 @@ class Secants:
         explained, rest = old.project(pair[:, w.shape[1] :])
         after = stack_norm(rest)
         independent = (after > dependent * before) & (after >= smallest) & xp.isfinite(after)
-        independent = independent if restart is None else independent & ~restart
+        independent = independent if restart is None else independent & xp.logical_not(restart)
         pair = xp.where(independent[:, None], xp.concat([pair[:, : w.shape[1]] - explained, rest], axis=1), pair)
         scaled = pair * _inverse(xp.where(independent, after, before), usable)[:, None]
         kept = old.weight * xp.astype(independent | ~usable, w.dtype)[:, None]
@@ -99,12 +100,12 @@ class Secants:
     def _without_oldest(self) -> Secants:
         return Secants(self.window, self.pairs[:, 1:, :], self.weight[:, 1:])
 
-    def map(self, function: Any) -> Secants:
+    def map(self, function: Callable[[Array], Array]) -> Secants:
         """Return the pairs with each array replaced by function(array), for dropping rows."""
         return self if self.empty else Secants(self.window, function(self.pairs), function(self.weight))
 
 
-def _inverse(size: Any, usable: Any) -> Any:
+def _inverse(size: Array, usable: Array) -> Array:
     """Return 1/size where usable, else 0."""
     xp = namespace(size)
     return xp.astype(usable, size.dtype) / xp.where(usable, size, xp.ones_like(size))

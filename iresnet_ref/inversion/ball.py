@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import (
+    Array,
     namespace,
     public,
     require_alike,
@@ -40,8 +40,8 @@ class Ball:
     True
     """
 
-    radius: Any
-    residual_norm: Any
+    radius: Array
+    residual_norm: Array
     lipschitz: float
     roundoff: float
     stretch: float
@@ -61,7 +61,7 @@ class Ball:
 
 
 @public
-def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) -> Ball:
+def inverse_ball(block: ResidualBlock, x: Array, y: Array, *, check: bool = True) -> Ball:
     """Return a ball around x, however x was found, that contains the exact preimage of y: radius (‖r̂‖ + ρ)/(1 − L) per row.
 
     The residual is evaluated in float64 on x's device wherever there is float64, whatever the dtype of x: a float32
@@ -91,12 +91,12 @@ def inverse_ball(block: ResidualBlock, x: Any, y: Any, *, check: bool = True) ->
         raise ShapeError(f"x: expected {y.shape[0]} rows like y, got {x.shape[0]}; pass the y that x was computed from")
     stretch, lipschitz = block.least_stretch(), block.certificate.bound if block.lipschitz is None else block.lipschitz
     flushed = rounding.smallest_normal(x)  # also by the conversion
-    block, x, y = in_float64(block, x, y)
+    block, (x, y) = in_float64(block, x, y)
     size, radius = _radius(block, x, y, stretch, flushed)
     return Ball(radius, size, lipschitz, rounding.unit_roundoff(x), stretch)
 
 
-def _radius(block: ResidualBlock, x: Any, y: Any, stretch: float, flushed: float) -> tuple[Any, Any]:
+def _radius(block: ResidualBlock, x: Array, y: Array, stretch: float, flushed: float) -> tuple[Array, Array]:
     """Return ‖r̂‖ and (‖r̂‖ + ρ)/μ per row in the block's norm, evaluated in the arithmetic of x."""
     xp = namespace(x)
     u = rounding.unit_roundoff(x)

@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import (
+    Array,
     device,
+    every_row,
     flatten_events,
     from_host,
     host_norms,
@@ -54,11 +55,11 @@ class PathInverse(Inverse):
     """
 
     inverse_lipschitz: float = 1.0
-    vacuous: Any = None
-    amplification_estimate: Any = None
+    vacuous: Array | None = None
+    amplification_estimate: Array | None = None
 
 
-def propagated(results: Sequence[Inverse], inverse_lipschitz: Sequence[float]) -> tuple[Any, float, Any]:
+def propagated(results: Sequence[Inverse], inverse_lipschitz: Sequence[float]) -> tuple[Array, float, Array]:
     """Return (E_0, ΠΛ_k, vacuous) from the results of the steps in the order they were undone: that of f_n first.
 
     E_0 and the product are rounded up; both are inf where a step has no finite radius or Λ_k.
@@ -75,7 +76,7 @@ def propagated(results: Sequence[Inverse], inverse_lipschitz: Sequence[float]) -
     return total, product, namespace(last).asarray(vacuous, dtype=namespace(last).bool, device=device(last))
 
 
-def amplification(block: ResidualBlock, x: Any, *, seed: int = 0) -> Any:
+def amplification(block: ResidualBlock, x: Array, *, seed: int = 0) -> Array:
     """Return an estimate of ‖(I + J_g(x))⁻¹‖₂ per row: from below, by Rayleigh–Ritz on (I + J)ᵀ(I + J).
 
     The smallest Ritz value of `LANCZOS` steps is never below σ_min² but for rounding, and reaches it where the Krylov
@@ -90,7 +91,7 @@ def amplification(block: ResidualBlock, x: Any, *, seed: int = 0) -> Any:
     xp, n = namespace(x), size(tuple(x.shape[1:]))
     chain = block.branch.jacobian(x)
     if not hasattr(xp, "linalg"):
-        return xp.full((x.shape[0],), math.nan, dtype=x.dtype, device=device(x))
+        return every_row(x, math.nan)
     v = flatten_events(Probes(seed=seed, kind="gaussian").draw(x)[0, ...], x.ndim - 1)
     basis, images = [v / stack_norm(v)[:, None]], []
     while True:

@@ -7,10 +7,9 @@ is one of rtol for F, and ‖x − x*‖ ≤ (‖r̃‖ + ρ̃ + u‖θy‖)/(1 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, row_norm
+from iresnet_ref.arrays import Array, device, namespace, row_norm
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.certificates.two_sided import TwoSided
@@ -40,7 +39,7 @@ def damped_block(block: ResidualBlock, damping: TwoSided) -> ResidualBlock:
     return ResidualBlock(Branch(layers, branch.event_shape), damping.rate)
 
 
-def undamped(result: Inverse, y: Any, damping: TwoSided) -> Inverse:
+def undamped(result: Inverse, y: Array, damping: TwoSided) -> Inverse:
     """Return the result of θF at θy as one of F at y."""
     u = rounding.unit_roundoff(y)
     moved = 4.0 * u * damping.step * row_norm(y, y.ndim - 1) / rounding.down(1.0 - damping.rate, 1)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, expand_rows, flatten_events, indices, namespace, size
+from iresnet_ref.arrays import Array, HostArray, expand_rows, flatten_events, indices, namespace, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inversion.anderson import Secants
 from iresnet_ref.inversion.backoff import Backoff
@@ -46,7 +46,7 @@ class FixedPoint(Steps):
     most = 1
 
     def __init__(
-        self, block: ResidualBlock, y: Any, goal: Goal, acceleration: Acceleration, memory: int | None = None, start: Any = None
+        self, block: ResidualBlock, y: Array, goal: Goal, acceleration: Acceleration, memory: int | None = None, start: Array | None = None
     ) -> None:
         self.block, self.goal, self.acceleration, self.events = block, goal, acceleration, size(tuple(y.shape[1:]))
         x = y if start is None else start
@@ -64,7 +64,7 @@ class FixedPoint(Steps):
         return self.secants is not None
 
     @property
-    def watched(self) -> Any:
+    def watched(self) -> Array:  # type: ignore[override]  # kept by Newton's method only
         """r of the point before."""
         return self.last.r
 
@@ -100,8 +100,8 @@ class FixedPoint(Steps):
 
 
 def anderson(
-    block: ResidualBlock, now: Point, memory: Secants, backoff: Backoff, lipschitz: float, target: Any
-) -> tuple[Point, Point, Secants, Backoff]:
+    block: ResidualBlock, now: Point, memory: Secants, backoff: Backoff[Array], lipschitz: float, target: Array
+) -> tuple[Point, Point, Secants, Backoff[Array]]:
     """Return (the point evaluated, the point kept, memory, backoff): one evaluation, of a trial or of a Banach step."""
     xp, event = namespace(now.x), now.x.ndim - 1
     moving = expand_rows(xp.astype(now.size > target, now.x.dtype), event)  # 0 where the tolerance is met
@@ -110,23 +110,23 @@ def anderson(
     move = xp.where(expand_rows(tried, event), xp.reshape(explained + rest, now.r.shape), now.r)
     z = now.x + moving * move
     new = Point(z, block.branch(z), now.y, norm=block.norm)
-    rejected = tried & ~accepts(now, new, 1, lipschitz, target)
+    rejected = tried & xp.logical_not(accepts(now, new, 1, lipschitz, target))
     memory = _remember(memory, now, new, rejected)
     return new, choose(rejected, now, new), memory, backoff.after_steps(1).after_trial(tried, rejected)
 
 
-def choose(condition: Any, a: Point, b: Point) -> Point:
+def choose(condition: Array, a: Point, b: Point) -> Point:
     """Return a on the rows where the condition holds, b elsewhere; both have the same y."""
     xp = namespace(a.x)
     wide = expand_rows(condition, a.x.ndim - 1)
     return Point(xp.where(wide, a.x, b.x), xp.where(wide, a.g, b.g), a.y, norm=a.norm)
 
 
-def _remember(memory: Secants, a: Point, b: Point, restart: Any = None) -> Secants:
+def _remember(memory: Secants, a: Point, b: Point, restart: Array | None = None) -> Secants:
     """Add the step a → b: p = b − a, w = r(a) − r(b) = (b − a) + (g(b) − g(a))."""
     event = a.x.ndim - 1
     return memory.add(flatten_events(b.x - a.x, event), flatten_events(a.r - b.r, event), restart=restart)
 
 
-def _take(a: Any, at: Any) -> Any:
+def _take(a: Array, at: Array) -> Array:
     return namespace(a).take(a, at, axis=0)

@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import host_norms, namespace, row_norm
+from iresnet_ref.arrays import Array, host_norms, namespace, row_norm
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.inversion.fixed_point import FixedPoint
@@ -46,11 +45,11 @@ class Hidden:
     last: Affine
     gain: float
 
-    def lift(self, x: Any) -> Any:
+    def lift(self, x: Array) -> Array:
         """Return u = W₁x + b₁."""
         return self.first(x)
 
-    def value(self, u: Any) -> Any:
+    def value(self, u: Array) -> Array:
         """Return g(x) = W_L ψ(u) + b_L at the x with W₁x + b₁ = u."""
         for layer in self.block.branch.layers[:-1]:
             u = layer(u)
@@ -91,7 +90,7 @@ def is_cheaper(branch: Branch, batch: int) -> bool:
     return EXPECTED_STEPS * batch * (0.75 * full - narrow) > h * k * d + OVERHEAD
 
 
-def iterate_hidden(block: ResidualBlock, y: Any, goal: Goal, space: Hidden) -> tuple[Point, Rows, bool]:
+def iterate_hidden(block: ResidualBlock, y: Array, goal: Goal, space: Hidden) -> tuple[Point, Rows, bool]:
     """Return (x, rows, accelerated): hidden iteration to the tolerance or its rounding floor, then the full space.
 
     `goal.limit` must leave three evaluations.

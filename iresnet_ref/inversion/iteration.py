@@ -9,11 +9,10 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray
+from iresnet_ref.arrays import Array, HostArray
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inversion.rows import Rows
 from iresnet_ref.inversion.safeguard import Goal, Point, between, refute
@@ -43,7 +42,7 @@ class Steps(ABC):
 
     now: Point
     pair: tuple[Point, Point]
-    watched: Any
+    watched: Array
     spent: int
     most: int
 

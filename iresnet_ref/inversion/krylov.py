@@ -7,13 +7,12 @@ I + J is at least 1 − L.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from iresnet_ref.arrays import flatten_events, namespace, stack_norm
+from iresnet_ref.arrays import Array, flatten_events, namespace, stack_norm
 from iresnet_ref.inversion.anderson import Secants
 
 
-def gcr(product: Callable[[Any], Any], r: Any, goal: Any, most: int, check_every: int) -> tuple[Any, Any, int]:
+def gcr(product: Callable[[Array], Array], r: Array, goal: Array, most: int, check_every: int) -> tuple[Array, Array, int]:
     """Return (x, r − x − Jx, products): within `goal` on every row, or `most` products used; `product` takes v to J v."""
     xp, rest = namespace(r), flatten_events(r, r.ndim - 1)
     pairs, x = Secants(most), xp.zeros_like(rest)

@@ -17,12 +17,11 @@ taken on the rows where L‖r̂‖ + ρ < ‖r̂‖, that is well above the roun
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import HostArray, device, expand_rows, from_host, indices, namespace, to_host
+from iresnet_ref.arrays import Array, HostArray, device, expand_rows, from_host, indices, namespace, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.inversion.ball import inverse_ball
@@ -33,7 +32,7 @@ ONE_DIGIT = 0.1
 """A radius above this part of ‖x‖ proves no decimal digit of x."""
 
 
-def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tuple[Any, Any, Any, Any]:
+def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tuple[Array, Array, Array, Array]:
     """Return (x, ‖r‖, radius, covers_computed) per row, from the last evaluated point and its record."""
     xp, n = namespace(point.x), math.prod(point.x.shape[1:])
     u, underflow = rounding.unit_roundoff(point.x), 4.0 * n * rounding.smallest_normal(point.x)
@@ -56,7 +55,7 @@ def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tup
     return x, from_host(np.where(stays, residual, stepped), x), from_host(closer * (1.0 + 4.0 * u), x), covers
 
 
-def _of_ball(block: ResidualBlock, x: Any, y: Any, radius: HostArray, loose: HostArray) -> HostArray:
+def _of_ball(block: ResidualBlock, x: Array, y: Array, radius: HostArray, loose: HostArray) -> HostArray:
     """Return the radii, those of the loose rows replaced by the ball's where that is smaller."""
     if not loose.size:
         return radius

@@ -9,11 +9,11 @@ was rejected take m, then 2m, 4m … Banach steps, while the others wait; every 
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, device, flatten_events, from_host, indices, namespace, size, stack_norm
+from iresnet_ref.arrays import Array, HostArray, device, flatten_events, from_host, indices, namespace, size, stack_norm
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.inversion.backoff import Backoff
@@ -37,7 +37,7 @@ class NewtonSteps(Steps):
     One host synchronisation per trial, and one per `check_every` products or Banach steps.
     """
 
-    def __init__(self, block: ResidualBlock, y: Any, goal: Goal) -> None:
+    def __init__(self, block: ResidualBlock, y: Array, goal: Goal) -> None:
         n = size(tuple(y.shape[1:]))
         self.block, self.goal, self.dense = block, goal, n <= DENSE and hasattr(namespace(y), "linalg")
         self.products = n if self.dense else min(INNER, n)
@@ -58,8 +58,8 @@ class NewtonSteps(Steps):
     def go_on(self, look: Look) -> int | HostArray:
         """Take one trial on all rows, or Banach steps on those that wait."""
         if self.trial:
-            rejected = look.watched < 0.5 * (REJECTED + ACCEPTED)
-            self.backoff = self.backoff.after_trial(np.ones_like(rejected), rejected, self.trial)
+            rejected: HostArray = look.watched < 0.5 * (REJECTED + ACCEPTED)
+            self.backoff = self.backoff.after_trial(rejected | True, rejected, self.trial)
             self.chain = None if rejected.any() else self.chain
         waiting = self.backoff.wait > 0.0
         if waiting.any() or look.left < (self.most if self.dense else 3):
@@ -86,7 +86,7 @@ class NewtonSteps(Steps):
 
 
 def _trial(
-    block: ResidualBlock, x: Point, chain: Chain | None, forcing: Any, products: int, check_every: int
+    block: ResidualBlock, x: Point, chain: Chain | None, forcing: Array, products: int, check_every: int
 ) -> tuple[Point, Chain, int]:
     """Return (z, the chain at z, cost): one Newton step from x, dense if `products` is 0."""
     cost = 1
@@ -117,7 +117,7 @@ def _banach(block: ResidualBlock, now: Point, who: HostArray, count: int) -> tup
     return merged(last), merged(new)
 
 
-def _dense(chain: Chain, r: Any) -> Any:
+def _dense(chain: Chain, r: Array) -> Array:
     """Return (I + J)⁻¹ r by elimination."""
     xp = namespace(r)
     flat = flatten_events(r, r.ndim - 1)

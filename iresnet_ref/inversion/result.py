@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from iresnet_ref.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Inverse:
     ((3, 2), True, True)
     """
 
-    x: Any
-    residual_norm: Any
-    error_bound: Any
-    evaluations: Any
-    converged: Any
+    x: Array
+    residual_norm: Array
+    error_bound: Array
+    evaluations: Array
+    converged: Array
     method: str = "banach"
-    covers_computed: Any = True
+    covers_computed: Array | bool = True

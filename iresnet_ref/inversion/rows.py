@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, host_norms, indices, namespace
+from iresnet_ref.arrays import Array, HostArray, host_norms, indices, namespace
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.inversion.safeguard import Goal, Point
 
@@ -36,7 +35,7 @@ class Rows:
         self.residual, self.size = np.zeros(self.batch), np.zeros(self.batch)
         self._least, self._since = np.full(self.batch, np.inf), np.zeros(self.batch, dtype=np.int64)
 
-    def look(self, point: Point, rtol: float, *others: Any) -> tuple[HostArray, HostArray, HostArray, HostArray]:
+    def look(self, point: Point, rtol: float, *others: Array) -> tuple[HostArray, HostArray, HostArray, HostArray]:
         """Return (‖r‖, rtol·max(‖x‖, ‖y‖, ‖g‖), ‖x‖, the norms of `others`) per active row: the one synchronisation.
 
         ‖y‖ comes with the first. Raises NotContractiveError where ‖r‖ is not finite.

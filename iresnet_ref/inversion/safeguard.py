@@ -13,12 +13,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import HostArray, from_host, indices, namespace, row_norm
+from iresnet_ref.arrays import Array, HostArray, from_host, indices, namespace, row_norm
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 
@@ -67,22 +66,22 @@ class Goal:
 class Point:
     """An evaluated iterate: x, g(x) and y of each row; r(x) = y − x − g(x) and ‖r(x)‖ are formed when they are asked for."""
 
-    x: Any
-    g: Any
-    y: Any
+    x: Array
+    g: Array
+    y: Array
     norm: float = field(default=2.0, kw_only=True)
 
     @cached_property
-    def r(self) -> Any:
+    def r(self) -> Array:
         """The residual."""
         return self.y - self.x - self.g
 
     @cached_property
-    def size(self) -> Any:
+    def size(self) -> Array:
         """‖r‖ per row."""
         return row_norm(self.r, self.x.ndim - 1, self.norm)
 
-    def arrays(self) -> tuple[Any, Any, Any]:
+    def arrays(self) -> tuple[Array, Array, Array]:
         """Return (x, g, y)."""
         return self.x, self.g, self.y
 
@@ -111,22 +110,22 @@ def steps_wanted(residual: HostArray, target: HostArray, rate: HostArray) -> Hos
     return np.fmax(steps, 1.0)  # NaN where ‖r‖ = 0
 
 
-def accepts(now: Point, trial: Point, cost: int, lipschitz: float, target: Any) -> Any:
+def accepts(now: Point, trial: Point, cost: int, lipschitz: float, target: Array) -> Array:
     """Return, per row, whether a trial of `cost` evaluations stands: ‖r(z)‖ ≤ Lᶜᵒˢᵗ‖r(x)‖, or the tolerance is met."""
     return trial.size <= namespace(now.x).maximum(lipschitz**cost * now.size, target)
 
 
-def device_tolerance(target: HostArray, like: Any) -> Any:
+def device_tolerance(target: HostArray, like: Array) -> Array:
     """Return the tolerance per row on the device, rounded down: a row that meets it here meets it on the host too."""
     return from_host(target * (1.0 - 2.0**-20), like)
 
 
-def between(a: Point, b: Point) -> tuple[Any, Any, Any, Any]:
+def between(a: Point, b: Point) -> tuple[Array, Array, Array, Array]:
     """Return b − a, g(b) − g(a), a and b, whose norms `refute` reads."""
     return b.x - a.x, b.g - a.g, a.x, b.x
 
 
-def refute(block: ResidualBlock, norms: Sequence[HostArray], lipschitz: float, like: Any) -> None:
+def refute(block: ResidualBlock, norms: Sequence[HostArray], lipschitz: float, like: Array) -> None:
     """Raise NotContractiveError if two evaluations disprove the stated Lip(g) ≤ L beyond all rounding, by the norms of `between`.
 
     ‖ĝ(a) − ĝ(b)‖ ≤ L‖a − b‖ + e(a) + e(b) whenever Lip(g) ≤ L, with e(x) = α + β‖x‖ ≥ ‖ĝ − g‖ (`Branch.rounding`). For a Banach

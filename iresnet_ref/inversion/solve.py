@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import (
+    Array,
     device,
+    every_row,
     indices,
     namespace,
     public,
@@ -34,7 +35,7 @@ from iresnet_ref.inversion.safeguard import MOST_EVALUATIONS, Goal, Point
 
 def invert_block(
     block: ResidualBlock,
-    y: Any,
+    y: Array,
     method: InverseMethod | Name = "auto",
     *,
     rtol: float = 1e-6,
@@ -77,7 +78,7 @@ def invert_block(
     return result
 
 
-def _solve(block: ResidualBlock, y: Any, goal: Goal, method: InverseMethod) -> tuple[Point, Rows, str]:
+def _solve(block: ResidualBlock, y: Array, goal: Goal, method: InverseMethod) -> tuple[Point, Rows, str]:
     """Return (the last point of every row, its record, what was used)."""
     if isinstance(method, Newton):
         return *iterate(block, NewtonSteps(block, y, goal), goal), "newton"
@@ -102,7 +103,7 @@ def _solve(block: ResidualBlock, y: Any, goal: Goal, method: InverseMethod) -> t
     return *iterate(block, steps, goal), "anderson" if steps.accelerated else "banach"
 
 
-def _not_converged(block: ResidualBlock, y: Any, goal: Goal, result: Inverse, rows: Rows) -> ConvergenceError:
+def _not_converged(block: ResidualBlock, y: Array, goal: Goal, result: Inverse, rows: Rows) -> ConvergenceError:
     """Return the error with the worst row, its residual and its rounding floor."""
     xp, event = namespace(y), y.ndim - 1
     floor = rounding_floor(block, result.x, y)
@@ -121,7 +122,7 @@ def _not_converged(block: ResidualBlock, y: Any, goal: Goal, result: Inverse, ro
 
 
 @public
-def rounding_floor(block: ResidualBlock, x: Any, y: Any) -> Any:
+def rounding_floor(block: ResidualBlock, x: Array, y: Array) -> Array:
     """Return, per row, the relative residual below which rounding lets no method go: an estimate, neither bound nor promise.
 
     (σ + u(‖x‖ + ‖y‖ + ‖g‖))/max(‖x‖, ‖y‖, ‖g‖), σ the estimated rounding noise of g, with independent roundings of the
@@ -150,8 +151,7 @@ def rounding_floor(block: ResidualBlock, x: Any, y: Any) -> Any:
     return noise / (scale + rounding.smallest_normal(x))
 
 
-def _empty(y: Any) -> Inverse:
+def _empty(y: Array) -> Inverse:
     """Return y: without rows, or without dimensions, there is nothing to invert."""
-    xp = namespace(y)
-    zero = xp.zeros((y.shape[0],), dtype=y.dtype, device=device(y))
-    return Inverse(y, zero, zero, indices(to_host(zero), y), zero == 0.0)
+    zero = every_row(y)
+    return Inverse(y, zero, zero, indices(to_host(zero), y), zero <= 0.0)

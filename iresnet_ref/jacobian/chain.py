@@ -7,9 +7,8 @@ matrix, det(I + J) at the narrowest dimension (Weinstein–Aronszajn: det(I + AB
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from iresnet_ref.arrays import Array, contiguous, device, lazy, namespace, size
+from iresnet_ref.arrays import Array, RowIndex, contiguous, device, lazy, namespace, size
 from iresnet_ref.jacobian.factors import Dense, Diagonal, Factor, Fan
 
 
@@ -26,32 +25,32 @@ class Chain:
         """The event shape that the chain takes."""
         return self.factors[0].in_shape
 
-    def matvec(self, v: Any) -> Any:
+    def matvec(self, v: Array) -> Array:
         """Return J v for v of shape (*probes, batch, *in_shape)."""
         for factor in self.factors:
             v = factor.apply(v)
         return v
 
-    def rmatvec(self, u: Any) -> Any:
+    def rmatvec(self, u: Array) -> Array:
         """Return Jᵀ u for u of shape (*probes, batch, *out_shape)."""
         for factor in reversed(self.factors):
             u = factor.transpose(u)
         return u
 
-    def take(self, rows: Any) -> Chain:
+    def take(self, rows: RowIndex) -> Chain:
         """Return the chain of these rows of the batch (an index array or a slice)."""
         factors = tuple(f.take(rows) for f in self.factors)
         batch = len(range(self.batch)[rows]) if isinstance(rows, slice) else rows.shape[0]
         return Chain(factors, batch, self.like)
 
-    def dense(self) -> Any:
+    def dense(self) -> Array:
         """Return J as (batch, out, in): by matrix products where all factors are dense or diagonal, else by columns."""
         xp = namespace(self.like)
         flat = all(isinstance(f, Dense) or (isinstance(f, Diagonal) and len(f.in_shape) == 1) for f in self.factors)
         product = self._product() if flat and size(self.in_shape) > 8 else self._columns()
         return xp.broadcast_to(product, (self.batch, *product.shape[1:]))
 
-    def _product(self) -> Any:
+    def _product(self) -> Array:
         """Return J as (batch, out, in), or (1, out, in) where all factors are shared."""
         xp = namespace(self.like)
         first, n = self.factors[0], size(self.in_shape)
@@ -67,7 +66,7 @@ class Chain:
                 product = xp.reshape(factor.entries, (self.batch, *factor.in_shape, 1)) * product
         return product
 
-    def _columns(self) -> Any:
+    def _columns(self) -> Array:
         """Return J as (batch, out, in), or (1, out, in) where all factors are shared, contiguous in memory."""
         xp = namespace(self.like)
         n = size(self.in_shape)
@@ -113,7 +112,7 @@ class Chain:
         """The smallest inner dimension: a bound on the rank of J."""
         return min(size(f.in_shape) for f in self.factors)
 
-    def trace(self) -> Any | None:
+    def trace(self) -> Array | None:
         """Return tr J per row, exactly and without forming J, for chains with one or two diagonals between dense factors.
 
         One diagonal: tr(W₂ D W₁) = Σᵢ Dᵢ (W₁W₂)ᵢᵢ. Two: tr(W₃ D₂ W₂ D₁ W₁) = D₂ᵀ (W₂ ∘ (W₁W₃)ᵀ) D₁. Otherwise None.
@@ -130,7 +129,7 @@ class Chain:
         first, second = diagonals
         return xp.sum(second * xp.matmul(first, xp.matrix_transpose(matrices[0]) * matrices[1]), axis=-1)
 
-    def trace_of_square(self) -> Any | None:
+    def trace_of_square(self) -> Array | None:
         """Return tr J² per row for chains with at most one diagonal, Dᵀ (M ∘ Mᵀ) D with M = W₁W₂; otherwise None."""
         cut = self._cut()
         if cut is None or len(cut[0]) > 1:
@@ -142,7 +141,7 @@ class Chain:
             return _repeat(xp.sum(weights), self.batch)
         return xp.sum(diagonals[0] * xp.matmul(diagonals[0], weights), axis=-1)
 
-    def _cut(self) -> tuple[list[Any], list[Any]] | None:
+    def _cut(self) -> tuple[list[Array], list[Array]] | None:
         """Return (diagonals, matrices) of a cyclic rotation D_1, M_1, D_2, M_2 …: M_i leads from D_i to D_{i+1}."""
         if any(isinstance(f, Fan) and len(f.in_shape) == 1 for f in self.factors):
             parts = (f.split() if isinstance(f, Fan) else (f,) for f in self.factors)
@@ -152,8 +151,8 @@ class Chain:
         xp = namespace(self.like)
         places = [i for i, f in enumerate(self.factors) if isinstance(f, Diagonal)]
         factors = self.rotated(places[0]).factors if places else self.factors
-        diagonals: list[Any] = []
-        matrices: list[Any] = []
+        diagonals: list[Array] = []
+        matrices: list[Array] = []
         for factor in factors:
             if isinstance(factor, Diagonal):
                 if len(matrices) < len(diagonals):
@@ -167,15 +166,15 @@ class Chain:
         return (diagonals, matrices) if len(matrices) == max(len(diagonals), 1) else None
 
 
-def _diagonal_of(matrix: Array) -> Any:
+def _diagonal_of(matrix: Array) -> Array:
     """Return diag(M) through a mask: the namespace may have no linalg."""
     xp = namespace(matrix)
     return xp.sum(matrix * xp.eye(matrix.shape[0], dtype=matrix.dtype, device=device(matrix)), axis=-1)
 
 
-def _trace(matrix: Array) -> Any:
+def _trace(matrix: Array) -> Array:
     return namespace(matrix).sum(_diagonal_of(matrix))
 
 
-def _repeat(value: Array, batch: int) -> Any:
+def _repeat(value: Array, batch: int) -> Array:
     return namespace(value).broadcast_to(value, (batch,))

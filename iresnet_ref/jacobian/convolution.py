@@ -13,11 +13,11 @@ piece is as large as a cache.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from iresnet_ref.arrays import Array, contiguous, device, lazy, namespace, size
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.jacobian.factors import SharedFactor, matching_rows
+from iresnet_ref.jacobian.factors import Dense, SharedFactor, matching_rows
 
 Padding = Literal["zero", "circular"]
 PIECE = 2**19
@@ -47,7 +47,7 @@ class Convolution(SharedFactor):
         """The length of the inner products."""
         return size(self.weight.shape[1:])
 
-    def apply(self, v: Array) -> Any:
+    def apply(self, v: Array) -> Array:
         """Return K ∗ v."""
         xp = namespace(v)
         lead = v.shape[:-3]
@@ -58,7 +58,7 @@ class Convolution(SharedFactor):
         y = formulation(x) if len(pieces) < 2 else xp.concat([formulation(x[rows, ...]) for rows in pieces], axis=0)
         return xp.reshape(y, (*lead, *self.out_shape))
 
-    def transpose(self, u: Array) -> Any:
+    def transpose(self, u: Array) -> Array:
         """Return Kᵀ u, the convolution with the reversed kernel."""
         return self._adjoint.apply(u)
 
@@ -70,7 +70,7 @@ class Convolution(SharedFactor):
     def _adjoint(self) -> Convolution:
         return replace(self, weight=_reversed(self.weight))
 
-    def weight_gradient(self, u: Array, v: Array) -> Any:
+    def weight_gradient(self, u: Array, v: Array) -> Array:
         """Return ∂/∂K Σ uᵀ(K ∗ v) over all leading axes; the last leading axis of u or v may be 1 for all rows."""
         if self.weight.shape[0] < self.weight.shape[1]:  # uᵀ(K ∗ v) = vᵀ(Kᵀ ∗ u): expand the side with fewer channels
             return _reversed(self.adjoint().weight_gradient(v, u))
@@ -93,7 +93,7 @@ class Convolution(SharedFactor):
         """Return x ↦ (K∘K) ∗ x, for the propagation of rounding noise."""
         return replace(self, weight=self.weight * self.weight)
 
-    def matrix(self) -> Any:
+    def matrix(self) -> Array:
         """Return the operator as a matrix (out·h·w, in·h·w); its entries are those of K, exactly."""
         xp = namespace(self.weight)
         if self.weight.shape[0] < self.weight.shape[1]:  # fewer rows than columns
@@ -107,7 +107,7 @@ class Convolution(SharedFactor):
         """Entries of one event with this many channels, once for each tap."""
         return channels * size((*self.weight.shape[2:], *self.image))
 
-    def _columns(self, x: Array) -> Any:
+    def _columns(self, x: Array) -> Array:
         """im2col: (rows, in, h, w) → (rows, kh·kw·in, h·w), first along each row of the image, then from row to row."""
         xp = namespace(x)
         for axis, taps in ((3, self.weight.shape[3]), (2, self.weight.shape[2])):
@@ -116,13 +116,13 @@ class Convolution(SharedFactor):
                 x = xp.concat([_shifted(padded, axis, t, self.image) for t in range(taps)], axis=1)
         return xp.reshape(x, (x.shape[0], self.terms, size(self.image)))
 
-    def _gather(self, x: Array) -> Any:
+    def _gather(self, x: Array) -> Array:
         xp = namespace(x)
         outputs = self.weight.shape[0]
         matrix = xp.reshape(xp.permute_dims(self.weight, (0, 2, 3, 1)), (outputs, self.terms))
         return xp.reshape(xp.matmul(matrix, self._columns(x)), (x.shape[0], *self.out_shape))
 
-    def _scatter(self, x: Array) -> Any:
+    def _scatter(self, x: Array) -> Array:
         """One product for all taps, whose results are moved to their places: from row to row, then along each row."""
         xp = namespace(x)
         outputs, inputs, kh, kw = self.weight.shape
@@ -140,6 +140,10 @@ class Convolution(SharedFactor):
                 for term in others:
                     z = z + term
         return z
+
+
+Operator: TypeAlias = Dense | Convolution
+"""A shared linear map with a weight."""
 
 
 def require_convolution(
@@ -175,13 +179,13 @@ def _pieces(count: int, entries: int) -> list[slice]:
     return [slice(i, min(i + step, count)) for i in range(0, count, step)]
 
 
-def _shifted(padded: Array, axis: int, tap: int, image: tuple[int, int]) -> Any:
+def _shifted(padded: Array, axis: int, tap: int, image: tuple[int, int]) -> Array:
     """Return the image as this tap sees it in what is padded along one axis."""
     window = slice(tap, tap + image[axis - 2])
     return padded[:, :, window, :] if axis == 2 else padded[:, :, :, window]
 
 
-def _pad(x: Array, axis: int, width: int, padding: Padding) -> Any:
+def _pad(x: Array, axis: int, width: int, padding: Padding) -> Array:
     xp = namespace(x)
     if padding == "circular":
         before, after = slice(x.shape[axis] - width, None), slice(0, width)
@@ -192,7 +196,7 @@ def _pad(x: Array, axis: int, width: int, padding: Padding) -> Any:
     return xp.concat([ends[0], x, ends[1]], axis=axis)
 
 
-def _reversed(kernel: Array) -> Any:
+def _reversed(kernel: Array) -> Array:
     """Return the kernel of the adjoint."""
     xp = namespace(kernel)
     return contiguous(xp.flip(xp.permute_dims(kernel, (1, 0, 2, 3)), axis=(2, 3)))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
-from iresnet_ref.arrays import Array, device, lazy, namespace, product, size
+from iresnet_ref.arrays import Array, RowIndex, device, lazy, namespace, product, size
 
 
 @runtime_checkable
@@ -25,41 +25,16 @@ class Factor(Protocol):
     @property
     def shared(self) -> bool: ...  # noqa: D102
 
-    def apply(self, v: Any) -> Any:
+    def apply(self, v: Array) -> Array:
         """Return A v."""
         ...
 
-    def transpose(self, u: Any) -> Any:
+    def transpose(self, u: Array) -> Array:
         """Return Aᵀ u."""
         ...
 
-    def take(self, rows: Any) -> Self:
+    def take(self, rows: RowIndex) -> Self:
         """Return the factor restricted to these rows of the batch (an index array or a slice)."""
-        ...
-
-
-class Linear(Factor, Protocol):
-    """A shared operator with a weight: dense or a convolution."""
-
-    @property
-    def terms(self) -> int:
-        """The length of the inner products."""
-        ...
-
-    def weight_gradient(self, u: Any, v: Any) -> Any:
-        """Return the gradient of Σ uᵀAv with respect to the weight."""
-        ...
-
-    def absolute(self) -> Self:
-        """Return the operator of |weight|."""
-        ...
-
-    def squared(self) -> Self:
-        """Return the operator of weight∘weight."""
-        ...
-
-    def matrix(self) -> Any:
-        """Return the operator as a matrix (out, in), events flattened."""
         ...
 
 
@@ -68,7 +43,7 @@ class SharedFactor:
 
     shared = True
 
-    def take(self, rows: Any) -> Self:
+    def take(self, rows: RowIndex) -> Self:
         """Return itself."""
         del rows
         return self
@@ -110,11 +85,11 @@ class Dense(SharedFactor):
         """(out,)."""
         return (self.weight.shape[0],)
 
-    def apply(self, v: Array) -> Any:
+    def apply(self, v: Array) -> Array:
         """Return W v, as one matrix product over all leading axes."""
         return _rows_times(v, namespace(v).matrix_transpose(self.weight))
 
-    def transpose(self, u: Array) -> Any:
+    def transpose(self, u: Array) -> Array:
         """Return Wᵀ u."""
         return _rows_times(u, self.weight)
 
@@ -123,11 +98,11 @@ class Dense(SharedFactor):
         """The length of the inner products."""
         return self.weight.shape[1]
 
-    def weight_gradient(self, u: Array, v: Array) -> Any:
+    def weight_gradient(self, u: Array, v: Array) -> Array:
         """Return ∂/∂W Σ uᵀ(W v) = Σ u vᵀ over all leading axes; the last leading axis of u or v may be 1 for all rows."""
         return outer(u, v)
 
-    def matrix(self) -> Any:
+    def matrix(self) -> Array:
         """Return W."""
         return self.weight
 
@@ -140,7 +115,7 @@ class Dense(SharedFactor):
         return Dense(self.weight * self.weight)
 
 
-def _rows_times(v: Array, matrix: Array) -> Any:
+def _rows_times(v: Array, matrix: Array) -> Array:
     xp = namespace(v)
     if v.ndim == 2:
         return product(v, matrix)
@@ -148,7 +123,7 @@ def _rows_times(v: Array, matrix: Array) -> Any:
     return xp.reshape(product(xp.reshape(v, (size(lead), v.shape[-1])), matrix), (*lead, matrix.shape[1]))
 
 
-def outer(u: Array, v: Array) -> Any:
+def outer(u: Array, v: Array) -> Array:
     """Return Σ u vᵀ over all leading axes, as one matrix product; the last leading axis of v or u may be 1 for all rows."""
     xp = namespace(u)
     u, v = matching_rows(u, v, 1)
@@ -156,7 +131,7 @@ def outer(u: Array, v: Array) -> Any:
     return xp.matmul(xp.matrix_transpose(flat_u), flat_v)
 
 
-def matching_rows(u: Array, v: Array, event_ndim: int) -> tuple[Any, Any]:
+def matching_rows(u: Array, v: Array, event_ndim: int) -> tuple[Array, Array]:
     """Return u and v with equal batch axes for a bilinear sum: where one has length 1, the other is summed over its rows."""
     xp, axis = namespace(u), -1 - event_ndim
     if u.shape[axis] == v.shape[axis]:
@@ -167,7 +142,7 @@ def matching_rows(u: Array, v: Array, event_ndim: int) -> tuple[Any, Any]:
     )
 
 
-def _rows(a: Array, rows: Any) -> Any:
+def _rows(a: Array, rows: RowIndex) -> Array:
     """Return these rows, an index array or a slice."""
     return a[rows, ...] if isinstance(rows, slice) else namespace(a).take(a, rows, axis=0)
 
@@ -188,11 +163,11 @@ class Fan(RowFactor):
         """(2·channels, *pixels)."""
         return tuple(self.entries.shape[1:])
 
-    def apply(self, v: Array) -> Any:
+    def apply(self, v: Array) -> Array:
         """Return [D₁v; D₂v]."""
         return namespace(v).concat([v, v], axis=v.ndim - self.entries.ndim + 1) * self.entries
 
-    def transpose(self, u: Array) -> Any:
+    def transpose(self, u: Array) -> Array:
         """Return D₁u₁ + D₂u₂."""
         xp = namespace(u)
         halves = xp.reshape(u * self.entries, (*self._lead(u), 2, *self.in_shape))
@@ -202,7 +177,7 @@ class Fan(RowFactor):
         probes = u.shape[: u.ndim - self.entries.ndim]
         return (*probes, max(u.shape[len(probes)], self.entries.shape[0]))
 
-    def take(self, rows: Any) -> Fan:
+    def take(self, rows: RowIndex) -> Fan:
         """Return the factor of these rows."""
         return Fan(_rows(self.entries, rows))
 
@@ -224,15 +199,15 @@ class Diagonal(SquareFactor, RowFactor):
         """The event shape."""
         return tuple(self.entries.shape[1:])
 
-    def apply(self, v: Array) -> Any:
+    def apply(self, v: Array) -> Array:
         """Return D v."""
         return v * self.entries
 
-    def transpose(self, u: Array) -> Any:
+    def transpose(self, u: Array) -> Array:
         """Return Dᵀ u = D u."""
         return u * self.entries
 
-    def take(self, rows: Any) -> Diagonal:
+    def take(self, rows: RowIndex) -> Diagonal:
         """Return the diagonals of these rows."""
         return Diagonal(_rows(self.entries, rows))
 
@@ -241,8 +216,8 @@ class Diagonal(SquareFactor, RowFactor):
 class Concatenated:
     """v ↦ [η₁v; η₂F_k ⋯ F₁v] along the first event axis."""
 
-    first: Any
-    second: Any
+    first: Array
+    second: Array
     inner: tuple[Factor, ...]
 
     @property
@@ -261,7 +236,7 @@ class Concatenated:
         """Whether F is."""
         return all(factor.shared for factor in self.inner)
 
-    def apply(self, v: Array) -> Any:
+    def apply(self, v: Array) -> Array:
         """Return [η₁v; η₂Fv]."""
         xp = namespace(v)
         image = reduce(lambda w, factor: factor.apply(w), self.inner, v)
@@ -269,17 +244,17 @@ class Concatenated:
         own = xp.broadcast_to(v, (*image.shape[:axis], *self.in_shape))
         return xp.concat([self.first * own, self.second * image], axis=axis)
 
-    def transpose(self, u: Array) -> Any:
+    def transpose(self, u: Array) -> Array:
         """Return η₁u₁ + η₂Fᵀu₂."""
         own, image = split(u, self.in_shape[0], u.ndim - len(self.in_shape))
         return self.first * own + self.second * reduce(lambda w, factor: factor.transpose(w), reversed(self.inner), image)
 
-    def take(self, rows: Any) -> Concatenated:
+    def take(self, rows: RowIndex) -> Concatenated:
         """Return the factor of these rows."""
         return replace(self, inner=tuple(factor.take(rows) for factor in self.inner))
 
 
-def split(u: Any, channels: int, axis: int) -> tuple[Any, Any]:
+def split(u: Array, channels: int, axis: int) -> tuple[Array, Array]:
     """Return the first `channels` along the axis, and the others."""
     rest = (slice(None),) * (u.ndim - axis - 1)
     return u[(..., slice(0, channels), *rest)], u[(..., slice(channels, None), *rest)]
@@ -297,19 +272,19 @@ class Permutation(SquareFactor, RowFactor):
         """The event shape."""
         return self.event
 
-    def apply(self, v: Array) -> Any:
+    def apply(self, v: Array) -> Array:
         """Return P v."""
         return self._gather(v, self.index)
 
-    def transpose(self, u: Array) -> Any:
+    def transpose(self, u: Array) -> Array:
         """Return Pᵀ u = P⁻¹ u."""
         return self._gather(u, self._inverse)
 
     @lazy
-    def _inverse(self) -> Any:
+    def _inverse(self) -> Array:
         return namespace(self.index).argsort(self.index, axis=1)
 
-    def _gather(self, v: Any, index: Any) -> Any:
+    def _gather(self, v: Array, index: Array) -> Array:
         xp = namespace(v)
         batch, n = index.shape
         probes = v.shape[: v.ndim - len(self.event) - 1]
@@ -319,6 +294,6 @@ class Permutation(SquareFactor, RowFactor):
         taken = xp.take(flat, xp.reshape(index + rows, (batch * n,)), axis=1)
         return xp.reshape(taken, (*probes, batch, *self.event))
 
-    def take(self, rows: Any) -> Permutation:
+    def take(self, rows: RowIndex) -> Permutation:
         """Return the permutations of these rows."""
         return Permutation(_rows(self.index, rows), self.event)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
-from iresnet_ref.arrays import Array, namespace
+from iresnet_ref.arrays import Array, RowIndex, namespace
 from iresnet_ref.jacobian.factors import Factor, SharedFactor, SquareFactor
 
 
@@ -21,11 +20,11 @@ class SharedDiagonal(SquareFactor, SharedFactor):
         """The event shape."""
         return tuple(self.entries.shape)
 
-    def apply(self, v: Array) -> Any:
+    def apply(self, v: Array) -> Array:
         """Return D v."""
         return v * self.entries
 
-    def transpose(self, u: Array) -> Any:
+    def transpose(self, u: Array) -> Array:
         """Return Dᵀ u = D u."""
         return u * self.entries
 
@@ -48,19 +47,19 @@ class Rearranged(SharedFactor):
         """The shape afterwards."""
         return self.out
 
-    def apply(self, v: Array) -> Any:
+    def apply(self, v: Array) -> Array:
         """Return the rearranged v."""
         lead = tuple(v.shape[: v.ndim - len(self.event)])
         return namespace(v).reshape(_permuted(v, self.axes), (*lead, *self.out))
 
-    def transpose(self, u: Array) -> Any:
+    def transpose(self, u: Array) -> Array:
         """Return u put back."""
         lead = tuple(u.shape[: u.ndim - len(self.out)])
         u = namespace(u).reshape(u, (*lead, *(self.event[axis] for axis in self.axes)))
         return _permuted(u, tuple(self.axes.index(axis) for axis in range(len(self.axes))))
 
 
-def _permuted(v: Array, axes: tuple[int, ...]) -> Any:
+def _permuted(v: Array, axes: tuple[int, ...]) -> Array:
     lead = v.ndim - len(axes)
     if axes == tuple(range(len(axes))):
         return v
@@ -90,16 +89,16 @@ class Summed:
         """Whether all factors are."""
         return all(factor.shared for part in self.parts for factor in part)
 
-    def apply(self, v: Array) -> Any:
+    def apply(self, v: Array) -> Array:
         """Return Σ_k F_k v."""
         images = [reduce(lambda w, factor: factor.apply(w), part, v) for part in self.parts]
         return reduce(lambda a, b: a + b, images)
 
-    def transpose(self, u: Array) -> Any:
+    def transpose(self, u: Array) -> Array:
         """Return Σ_k F_kᵀ u."""
         images = [reduce(lambda w, factor: factor.transpose(w), reversed(part), u) for part in self.parts]
         return reduce(lambda a, b: a + b, images)
 
-    def take(self, rows: Any) -> Summed:
+    def take(self, rows: RowIndex) -> Summed:
         """Return the factor of these rows."""
         return Summed(tuple(tuple(f.take(rows) for f in part) for part in self.parts), self.event, self.out)

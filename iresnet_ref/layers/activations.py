@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, family, namespace, public
 
-Function = Callable[[Any], Any]
-Both = Callable[[Any], tuple[Any, Any]]
+Function = Callable[[Array], Array]
+Both = Callable[[Array], tuple[Array, Array]]
 
 
 @public
@@ -46,7 +45,7 @@ class Activation:
     error: float = rounding.ELEMENTARY
     curvature: float = math.inf
     jump: float = 0.0
-    made: tuple[Any, ...] | None = None
+    made: tuple[str | float, ...] | None = None
     kinks: tuple[float, ...] = (0.0,)
     errors: tuple[tuple[str, float], ...] = ()
     slopes: tuple[float, float] | None = None
@@ -62,64 +61,64 @@ class Activation:
         return dict(self.errors).get(family(z), self.error)
 
 
-def sigmoid(z: Array) -> tuple[Any, Any]:
+def sigmoid(z: Array) -> tuple[Array, Array]:
     """Return (σ(z), 1 − σ(z)), both to full relative accuracy while exp(−z) is in the range of the dtype."""
     e = namespace(z).exp(-_raised(z))
     s = 1.0 / (1.0 + e)
     return s, e * s
 
 
-def _raised(z: Array) -> Any:
+def _raised(z: Array) -> Array:
     """Return z, raised to where exp(−z) is finite: what is below has σ(z) = 0 to rounding."""
     xp = namespace(z)
     return xp.maximum(z, 1.0 - math.log(float(xp.finfo(z.dtype).max)))
 
 
-def _indicator(condition: Any, z: Array) -> Any:
+def _indicator(condition: Array, z: Array) -> Array:
     return namespace(z).astype(condition, z.dtype)
 
 
-def _elu(z: Array) -> Any:
+def _elu(z: Array) -> Array:
     xp = namespace(z)
     return xp.maximum(z, 0.0) + xp.expm1(xp.minimum(z, 0.0))
 
 
-def _elu_both(z: Array) -> tuple[Any, Any]:
+def _elu_both(z: Array) -> tuple[Array, Array]:
     xp = namespace(z)
     return _elu(z), xp.exp(xp.minimum(z, 0.0))
 
 
-def _elu_second(z: Array) -> Any:
+def _elu_second(z: Array) -> Array:
     xp = namespace(z)
     return xp.exp(xp.minimum(z, 0.0)) * _indicator(z < 0.0, z)
 
 
-def sech_squared(z: Array) -> Any:
+def sech_squared(z: Array) -> Array:
     """Return 4E/(1 + E)², E = exp(−2|z|): 1 − tanh² would have the error of tanh, which is 7u in XLA, twice over."""
     xp = namespace(z)
     e = xp.exp(-2.0 * xp.abs(z))
     return 4.0 * e / ((1.0 + e) * (1.0 + e))
 
 
-def _tanh_both(z: Array) -> tuple[Any, Any]:
+def _tanh_both(z: Array) -> tuple[Array, Array]:
     return namespace(z).tanh(z), sech_squared(z)
 
 
-def _tanh_second(z: Array) -> Any:
+def _tanh_second(z: Array) -> Array:
     return -2.0 * namespace(z).tanh(z) * sech_squared(z)
 
 
-def _softplus(z: Array) -> Any:
+def _softplus(z: Array) -> Array:
     xp = namespace(z)
     return xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
-def _softplus_second(z: Array) -> Any:
+def _softplus_second(z: Array) -> Array:
     s, t = sigmoid(z)
     return s * t
 
 
-def _relu(z: Array) -> Any:
+def _relu(z: Array) -> Array:
     xp = namespace(z)
     return xp.maximum(z, 0.0)
 
@@ -170,13 +169,13 @@ def elu(alpha: float = 1.0) -> Activation:
     if alpha == 1.0:
         return get("elu")
 
-    def both(z: Array) -> tuple[Any, Any]:
+    def both(z: Array) -> tuple[Array, Array]:
         xp = namespace(z)
         left = xp.minimum(z, 0.0)
         slope = _indicator(z > 0.0, z) + alpha * xp.exp(left) * _indicator(z <= 0.0, z)
         return xp.maximum(z, 0.0) + alpha * xp.expm1(left), slope
 
-    def second(z: Array) -> Any:
+    def second(z: Array) -> Array:
         return alpha * _elu_second(z)
 
     name, lipschitz, jump = f"elu α={alpha:.6g}", max(1.0, alpha), abs(1.0 - alpha)
@@ -195,11 +194,11 @@ def leaky_relu(slope: float = 0.01) -> Activation:
     if not math.isfinite(slope):
         raise ValueError(f"leaky_relu: expected a finite slope, got {slope}; try slope=0.01")
 
-    def both(z: Array) -> tuple[Any, Any]:
+    def both(z: Array) -> tuple[Array, Array]:
         xp = namespace(z)
         return _relu(z) + slope * xp.minimum(z, 0.0), _indicator(z > 0.0, z) + slope * _indicator(z <= 0.0, z)
 
-    def second(z: Array) -> Any:
+    def second(z: Array) -> Array:
         return namespace(z).zeros_like(z)
 
     error = 2.0 + 2.0**-20  # the rounding of the slope, which need not be a number of the dtype, and of the product

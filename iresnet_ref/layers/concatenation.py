@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from iresnet_ref.arrays import device, namespace, public, require_parameters, to_host
+from iresnet_ref.arrays import Array, device, namespace, public, require_parameters, to_host
 from iresnet_ref.jacobian.factors import Concatenated, split
 from iresnet_ref.layers import sequence
 from iresnet_ref.layers.activations import get, sigmoid
 from iresnet_ref.layers.layer import Layer, Pullback, over_rows
-from iresnet_ref.layers.tape import record
+from iresnet_ref.layers.tape import added, record
 from iresnet_ref.rounding import up
 
 
@@ -31,7 +30,7 @@ class Concatenation(Layer):
     """
 
     inner: tuple[Layer, ...]
-    raw: Any = None
+    raw: Array | None = None
 
     @property
     def name(self) -> str:
@@ -39,13 +38,13 @@ class Concatenation(Layer):
         return "concatenation of " + ", ".join(layer.name for layer in self.inner)
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
+    def parameters(self) -> Mapping[str, Array]:
         """Those of the layers of f as "0.weight" …, and the raw weights."""
         own = sequence.parameters(self.inner)
         return own if self.raw is None else {**own, "raw": self.raw}
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Concatenation:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> Concatenation:
         """Return the layer with these parameters."""
         require_parameters(parameters, self.parameters)
         return Concatenation(sequence.with_parameters(self.inner, parameters), None if self.raw is None else parameters["raw"])
@@ -54,7 +53,7 @@ class Concatenation(Layer):
         """Return the channels of the event and those of f."""
         return event[0] + sequence.out_shape(self.inner, event)[0], *event[1:]
 
-    def weights(self, x: Any) -> tuple[Any, Any]:
+    def weights(self, x: Array) -> tuple[Array, Array]:
         """Return (η₁, η₂) in the arithmetic of x."""
         xp = namespace(x)
         if self.raw is None:
@@ -64,24 +63,24 @@ class Concatenation(Layer):
         eta = eta / xp.sqrt(xp.sum(eta * eta))
         return eta[0], eta[1]
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Return [η₁x; η₂f(x)]."""
         first, second = self.weights(x)
         return namespace(x).concat([first * x, second * sequence.value(self.inner, x)], axis=1)
 
-    def linearize(self, x: Any) -> tuple[Any, Concatenated]:
+    def linearize(self, x: Array) -> tuple[Array, Concatenated]:
         """Return the value and [η₁I; η₂J_f(x)]."""
         first, second = self.weights(x)
         image, factors = sequence.linearized(self.inner, x)
         return namespace(x).concat([first * x, second * image], axis=1), Concatenated(first, second, factors)
 
-    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = η₁ȳ₁ + η₂J_fᵀȳ₂ + …, η̄₁ = Σ ȳ₁x + t̄₁v, η̄₂ = Σ ȳ₂f(x) + t̄₂J_f v, through softplus and the division."""
         xp = namespace(x)
         first, second = self.weights(x)
         tape = record(self.inner, x, linearize=v is not None)
         tangents = () if v is None else tape.push(v)
-        halves: list[Any] = [None, None, None, None]
+        halves: list[Array | None] = [None, None, None, None]
         along = [xp.zeros_like(first), xp.zeros_like(first)]
         for k, (bar, pair) in enumerate(((y_bar, (x, tape.value)), (t_bar, (v, tangents[-1] if tangents else None)))):
             if bar is not None:
@@ -90,8 +89,7 @@ class Concatenation(Layer):
                 along = [a + xp.sum(part * of) for a, part, of in zip(along, parts, pair, strict=True)]
         x_bar, v_bar, gradients = tape.pullback(halves[2], tangents, halves[3])
         x_bar = x_bar if halves[0] is None else x_bar + halves[0]
-        if halves[1] is not None:
-            v_bar = v_bar + over_rows(halves[1], v, x.ndim)
+        v_bar = v_bar if halves[1] is None or v is None else added(v_bar, over_rows(halves[1], v, x.ndim))
         if self.raw is not None:
             # η = s/‖s‖: ∂η/∂s = (I − ηηᵀ)/‖s‖, and ∂s/∂raw = σ(raw)
             s = get("softplus").value(self.raw)

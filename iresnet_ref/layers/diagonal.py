@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -44,7 +43,7 @@ class DiagonalAffine(Layer):
         return "diagonal " + "×".join(map(str, self.scale.shape))
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
+    def parameters(self) -> Mapping[str, Array]:
         """The scale and the bias."""
         return {"scale": self.scale, "bias": self.bias}
 
@@ -56,15 +55,15 @@ class DiagonalAffine(Layer):
             )
         return event
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Return a∘x + b."""
         return x * self.scale + self.bias
 
-    def linearize(self, x: Any) -> tuple[Any, SharedDiagonal]:
+    def linearize(self, x: Array) -> tuple[Array, SharedDiagonal]:
         """Return the value and the diagonal."""
         return self(x), SharedDiagonal(self.scale)
 
-    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = a∘ȳ, v̄ = a∘t̄, ā = Σ ȳ∘x + t̄∘v, b̄ = Σ ȳ."""
         xp = namespace(x)
         scale, bias = xp.zeros_like(self.scale), xp.zeros_like(self.bias)

@@ -10,33 +10,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from iresnet_ref.arrays import Array, namespace
 from iresnet_ref.layers.activations import Activation, sigmoid
 from iresnet_ref.layers.normal_distribution import FARTHEST, normal
 
-Gate = Callable[[Any], tuple[Any, Any, Any]]
+Gate = Callable[[Array], tuple[Array, Array, Array]]
 CUBIC = 0.044715
 """The coefficient of z³ in the tanh form of GELU."""
 
 
-def _raised(z: Array) -> Any:
+def _raised(z: Array) -> Array:
     """Return max(z, −40): below, zγ(z) is 0 to rounding, and a gate that errs by 1e-154 must not meet 1e300."""
     return namespace(z).maximum(z, -FARTHEST)
 
 
-def _near(z: Array) -> Any:
+def _near(z: Array) -> Array:
     """Return z between ±40, beyond which every gate here is 0 or 1 to rounding."""
     return namespace(z).minimum(_raised(z), FARTHEST)
 
 
-def _normal(z: Array) -> tuple[Any, Any, Any]:
+def _normal(z: Array) -> tuple[Array, Array, Array]:
     cumulative, density = normal(z)
     return cumulative, density, -_near(z) * density
 
 
-def _cubic(z: Array) -> tuple[Any, Any, Any]:
+def _cubic(z: Array) -> tuple[Array, Array, Array]:
     """σ(w), w = c(z + az³), w′ = c(1 + 3az²), w″ = 6acz, c = √(8/π)."""
     number = getattr(namespace(z), "mp", math)
     z, c = _near(z), number.sqrt(8.0 / number.pi)
@@ -46,7 +45,7 @@ def _cubic(z: Array) -> tuple[Any, Any, Any]:
     return s, s * t * first, s * t * ((t - s) * first * first + second)
 
 
-def _mish(z: Array) -> tuple[Any, Any, Any]:
+def _mish(z: Array) -> tuple[Array, Array, Array]:
     """With e = eᶻ and D = e² + 2e + 2: γ = e(e + 2)/D, γ′ = 4e(1 + e)/D², γ″ = 4e(2 + 2e − 3e² − 2e³)/D³, for z ≥ 0 in powers of 1/e."""
     xp = namespace(z)
     e = xp.exp(-xp.abs(z))
@@ -63,12 +62,12 @@ def _mish(z: Array) -> tuple[Any, Any, Any]:
 
 
 def _gated(name: str, gate: Gate, lipschitz: float, curvature: float, least: float) -> Activation:
-    def both(z: Array) -> tuple[Any, Any]:
+    def both(z: Array) -> tuple[Array, Array]:
         value, first, _ = gate(z)
         raised = _raised(z)
         return raised * value, value + raised * first
 
-    def second(z: Array) -> Any:
+    def second(z: Array) -> Array:
         _, first, bent = gate(z)
         return 2.0 * first + _near(z) * bent
 

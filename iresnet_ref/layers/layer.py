@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self, cast
 
-from iresnet_ref.arrays import namespace, public, require_parameters
+from iresnet_ref.arrays import Array, namespace, public, require_parameters
 from iresnet_ref.jacobian.factors import Factor
 
-Pullback = tuple[Any, Any, dict[str, Any]]
+Pullback = tuple[Array | None, Array | None, dict[str, Array]]
 """(x̄, v̄, gradients): None for a cotangent that is zero."""
 
 
@@ -33,15 +33,15 @@ class Layer(ABC):
         """Return the shape of its value for events of this shape. Raises ShapeError for events that it does not take."""
 
     @abstractmethod
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Return the value."""
 
     @abstractmethod
-    def linearize(self, x: Any) -> tuple[Any, Factor]:
+    def linearize(self, x: Array) -> tuple[Array, Factor]:
         """Return the value and the Jacobian factor at x."""
 
     @abstractmethod
-    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """Return (x̄, v̄, {parameter: gradient}) for the cotangents ȳ of y = layer(x) and t̄ of the tangent t = J(x) v.
 
         x (batch, *in), ȳ (batch, *out); v (*probes, batch, *in) and t̄ (*probes, batch, *out), both or neither of them
@@ -50,7 +50,7 @@ class Layer(ABC):
         the cotangents already.
         """
 
-    def pullback_at(self, factor: Factor, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback_at(self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """Return `pullback` where the factor at x is at hand: another method only where that saves work."""
         del factor
         return self.pullback(x, v, y_bar, t_bar)
@@ -65,28 +65,28 @@ class Layer(ABC):
         return type(self).__name__
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
+    def parameters(self) -> Mapping[str, Array]:
         """The parameters by name: fields, unless `with_parameters` is another one."""
         return {}
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Self:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> Self:
         """Return the layer with these parameters. Raises ShapeError."""
         require_parameters(parameters, self.parameters)
         return cast("Self", replace(cast("Any", self), **parameters)) if parameters else self
 
 
-def transposed(factor: Factor, y_bar: Any, t_bar: Any) -> tuple[Any, Any]:
+def transposed(factor: Factor, y_bar: Array | None, t_bar: Array | None) -> tuple[Array | None, Array | None]:
     """Return (Fᵀȳ, Fᵀt̄): what a layer pulls back whose factor F does not turn with x."""
     x_bar, v_bar = (None if bar is None else factor.transpose(bar) for bar in (y_bar, t_bar))
     return x_bar, v_bar
 
 
-def over_rows(v_bar: Any, v: Any, ndim: int) -> Any:
+def over_rows(v_bar: Array, v: Array, ndim: int) -> Array:
     """Return the cotangent v̄, summed over its rows where v is one tangent for all rows of an x of `ndim` axes."""
     return v_bar if v_bar.shape == v.shape else namespace(v_bar).sum(v_bar, axis=v.ndim - ndim, keepdims=True)
 
 
-def sum_probes(v: Any, ndim: int) -> Any:
+def sum_probes(v: Array, ndim: int) -> Array:
     """Return v summed over its leading probe axes, down to `ndim` axes."""
     return namespace(v).sum(v, axis=tuple(range(v.ndim - ndim))) if v.ndim > ndim else v

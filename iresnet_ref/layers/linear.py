@@ -6,13 +6,12 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, expand_rows, namespace, public, require_real, size, to_host
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.jacobian.convolution import Convolution, Padding, require_convolution
-from iresnet_ref.jacobian.factors import Dense, Factor, Linear
+from iresnet_ref.jacobian.convolution import Convolution, Operator, Padding, require_convolution
+from iresnet_ref.jacobian.factors import Dense, Factor
 from iresnet_ref.layers.layer import Layer, Pullback, transposed
 from iresnet_ref.norms.convolution import absolute_convolution_norm_bound, convolution_norm_bound
 from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound
@@ -36,7 +35,7 @@ class LinearLayer(Layer):
 
     @property
     @abstractmethod
-    def operator(self) -> Linear:
+    def operator(self) -> Operator:
         """The linear part A."""
 
     @abstractmethod
@@ -50,22 +49,23 @@ class LinearLayer(Layer):
         return self.operator.out_shape
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
+    def parameters(self) -> Mapping[str, Array]:
         """The weight and the bias."""
         return {"weight": self.weight, "bias": self.bias}
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Return A x + b."""
         return self.operator.apply(x) + self.along_channels(self.bias)
 
-    def linearize(self, x: Any) -> tuple[Any, Factor]:
+    def linearize(self, x: Array) -> tuple[Array, Factor]:
         """Return A x + b and the factor A."""
         return self(x), self.operator
 
-    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = Aᵀȳ, v̄ = Aᵀt̄, W̄ = ∂(ȳᵀAx + t̄ᵀAv)/∂W, b̄ = ȳ summed over rows and pixels."""
         xp, operator = namespace(x), self.operator
-        parts = [operator.weight_gradient(bar, into) for bar, into in ((y_bar, x), (t_bar, v)) if bar is not None]
+        pairs = ((y_bar, x), (t_bar, v))
+        parts = [operator.weight_gradient(bar, into) for bar, into in pairs if bar is not None and into is not None]
         weight = sum(parts[1:], parts[0]) if parts else xp.zeros_like(self.weight)
         bias = xp.zeros_like(self.bias) if y_bar is None else xp.sum(y_bar, axis=(0, *range(2, y_bar.ndim)))
         return *transposed(operator, y_bar, t_bar), {"weight": weight, "bias": bias}
@@ -91,7 +91,7 @@ class LinearLayer(Layer):
         lost = 2.0 * rounding.FLOAT64_ROUNDOFF * absolute + lost
         return rounding.up(norm + lost), rounding.up(absolute + lost)
 
-    def along_channels(self, bias: Any) -> Any:
+    def along_channels(self, bias: Array) -> Array:
         """Return one number for each output channel as an array that broadcasts over rows and pixels."""
         return expand_rows(bias, len(self.operator.out_shape) - 1)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from iresnet_ref.arrays import Array, namespace, public, to_host
 from iresnet_ref.jacobian.factors import Diagonal, Fan, split
@@ -47,12 +46,12 @@ class LipSwish(Layer):
         return "learnable lipswish"
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
+    def parameters(self) -> Mapping[str, Array]:
         """The raw slope."""
         return {"raw": self.raw}
 
     @property
-    def beta(self) -> Any:
+    def beta(self) -> Array:
         """β = softplus(raw), of shape (1,)."""
         return get("softplus").value(self.raw)
 
@@ -60,16 +59,16 @@ class LipSwish(Layer):
         """Return the same shape."""
         return event
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Return φ_β(x)."""
         return swish_value(x, self.beta, self.scale)
 
-    def linearize(self, x: Any) -> tuple[Any, Diagonal]:
+    def linearize(self, x: Array) -> tuple[Array, Diagonal]:
         """Return φ_β(x) and the diagonal φ_β′(x)."""
         value, slope = swish(x, self.beta, self.scale)
         return value, Diagonal(slope)
 
-    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = φ′ȳ + Σ_probes φ″v t̄, v̄ = φ′t̄, β̄ = Σ ȳ ∂φ/∂β + v t̄ ∂φ′/∂β, and the raw slope's is β̄σ(raw)."""
         xp = namespace(x)
         beta = self.beta
@@ -120,12 +119,12 @@ class CLipSwish(Layer):
         return "clipswish" if isinstance(self.inner, Pointwise) else "learnable clipswish"
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
+    def parameters(self) -> Mapping[str, Array]:
         """Those of φ."""
         return self.inner.parameters
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> CLipSwish:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> CLipSwish:
         """Return the layer with these parameters."""
         return CLipSwish(self.inner.with_parameters(parameters))
 
@@ -133,19 +132,19 @@ class CLipSwish(Layer):
         """Return twice the channels."""
         return 2 * event[0], *event[1:]
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Return [φ(x), φ(−x)]/1.004."""
         return self.inner(_mirror(x, 1, -x))
 
-    def linearize(self, x: Any) -> tuple[Any, Fan]:
+    def linearize(self, x: Array) -> tuple[Array, Fan]:
         """Return the value and [diag φ′(x); −diag φ′(−x)]/1.004."""
         y, factor = self.inner.linearize(_mirror(x, 1, -x))
         top, bottom = split(factor.entries, x.shape[1], 1)
         return y, Fan(_mirror(top, 1, -bottom))
 
-    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """That of φ at [x, −x], folded by [I, −I]."""
-        axis = None if v is None else v.ndim - x.ndim + 1
+        axis = 1 if v is None else v.ndim - x.ndim + 1
         doubled = None if v is None else _mirror(v, axis, -v)
         x_bar, v_bar, gradients = self.inner.pullback(_mirror(x, 1, -x), doubled, y_bar, t_bar)
         return _fold(x_bar, 1), _fold(v_bar, axis), gradients
@@ -155,12 +154,12 @@ class CLipSwish(Layer):
         return self.inner.norm_bound(p) * (IN_THE_1_NORM if p == 1.0 else 1.0)
 
 
-def _mirror(top: Any, axis: int | None, bottom: Any) -> Any:
+def _mirror(top: Array, axis: int, bottom: Array) -> Array:
     return namespace(top).concat([top, bottom], axis=axis)
 
 
-def _fold(x: Any, axis: int | None) -> Any:
-    if x is None or axis is None:
+def _fold(x: Array | None, axis: int) -> Array | None:
+    if x is None:
         return None
     top, bottom = split(x, x.shape[axis] // 2, axis)
     return top - bottom

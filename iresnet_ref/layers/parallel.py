@@ -6,14 +6,13 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
-from iresnet_ref.arrays import public, require_parameters
+from iresnet_ref.arrays import Array, public, require_parameters
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.shared_factors import Summed
 from iresnet_ref.layers import sequence
 from iresnet_ref.layers.layer import Layer, Pullback, over_rows
-from iresnet_ref.layers.tape import record
+from iresnet_ref.layers.tape import added, record
 from iresnet_ref.rounding import up
 
 Path = tuple[Layer, ...]
@@ -49,12 +48,12 @@ class Parallel(Layer):
         )
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
+    def parameters(self) -> Mapping[str, Array]:
         """Those of the paths' layers, as "path.layer.weight" …"""
         return {f"{k}.{name}": p for k, path in enumerate(self.paths) for name, p in sequence.parameters(path).items()}
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Parallel:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> Parallel:
         """Return the layer with these parameters."""
         require_parameters(parameters, self.parameters)
         own = [{name: parameters[f"{k}.{name}"] for name in sequence.parameters(path)} for k, path in enumerate(self.paths)]
@@ -67,29 +66,30 @@ class Parallel(Layer):
             raise ShapeError(f"{self.name}: expected paths that end in one shape, got {ends}; nothing is broadcast")
         return ends[0]
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Return Σ f_k(x)."""
         return reduce(operator.add, (sequence.value(path, x) for path in self.paths))
 
-    def linearize(self, x: Any) -> tuple[Any, Summed]:
+    def linearize(self, x: Array) -> tuple[Array, Summed]:
         """Return the value and Σ J_k."""
         images, parts = zip(*(sequence.linearized(path, x) for path in self.paths), strict=True)
         value = reduce(operator.add, images)
         return value, Summed(parts, tuple(x.shape[1:]), tuple(value.shape[1:]))
 
-    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """The sums of what the paths pull back."""
-        gradients: dict[str, Any] = {}
-        x_bar = v_bar = None
+        gradients: dict[str, Array] = {}
+        x_bar: Array | None = None
+        v_bar: Array | None = None
         for k, path in enumerate(self.paths):
             if path:
                 tape = record(path, x, linearize=v is not None)
+                own: Array | None
                 own, tangent, found = tape.pullback(y_bar, () if v is None else tape.push(v), t_bar)
                 gradients |= {f"{k}.{name}": gradient for name, gradient in found.items()}
             else:
-                own, tangent = y_bar, None if t_bar is None else over_rows(t_bar, v, x.ndim)
-            x_bar = own if x_bar is None else x_bar if own is None else x_bar + own
-            v_bar = tangent if v_bar is None else v_bar if tangent is None else v_bar + tangent
+                own, tangent = y_bar, None if t_bar is None or v is None else over_rows(t_bar, v, x.ndim)
+            x_bar, v_bar = added(x_bar, own), added(v_bar, tangent)
         return x_bar, v_bar, gradients
 
     def norm_bound(self, p: float = 2.0) -> float:

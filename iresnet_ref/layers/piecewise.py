@@ -10,24 +10,23 @@ for MobileNetV3*, arXiv 1905.02244 (hardswish).
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from iresnet_ref.arrays import Array, namespace, public
 from iresnet_ref.layers.activations import Activation
 
 
-def _clipped(z: Array, low: float, high: float) -> Any:
+def _clipped(z: Array, low: float, high: float) -> Array:
     xp = namespace(z)
     return xp.minimum(xp.maximum(z, low), high)
 
 
-def _between(z: Array, low: float, high: float) -> Any:
+def _between(z: Array, low: float, high: float) -> Array:
     """Return 1 where low < z < high, else 0."""
     xp = namespace(z)
     return xp.astype(z > low, z.dtype) * xp.astype(z < high, z.dtype)
 
 
-def _none(z: Array) -> Any:
+def _none(z: Array) -> Array:
     return namespace(z).zeros_like(z)
 
 
@@ -41,7 +40,7 @@ def hardtanh(low: float = -1.0, high: float = 1.0) -> Activation:
     if not -math.inf < low < high < math.inf:
         raise ValueError(f"hardtanh: expected finite low < high, got {low} and {high}; try hardtanh(-1.0, 1.0)")
 
-    def both(z: Array) -> tuple[Any, Any]:
+    def both(z: Array) -> tuple[Array, Array]:
         return _clipped(z, low, high), _between(z, low, high)
 
     name = "hardtanh" if (low, high) == (-1.0, 1.0) else f"hardtanh {low:.6g} {high:.6g}"
@@ -60,10 +59,10 @@ def softshrink(threshold: float = 0.5) -> Activation:
     if not 0.0 <= threshold < math.inf:
         raise ValueError(f"softshrink: expected 0 ≤ λ < inf, got {threshold}; try 0.5")
 
-    def value(z: Array) -> Any:
+    def value(z: Array) -> Array:
         return z - _clipped(z, -threshold, threshold)
 
-    def both(z: Array) -> tuple[Any, Any]:
+    def both(z: Array) -> tuple[Array, Array]:
         xp = namespace(z)
         return value(z), xp.astype(xp.abs(z) > threshold, z.dtype)
 
@@ -74,15 +73,15 @@ def softshrink(threshold: float = 0.5) -> Activation:
     )
 
 
-def _hardsigmoid(z: Array) -> Any:
+def _hardsigmoid(z: Array) -> Array:
     return (_clipped(z, -3.0, 3.0) + 3.0) / 6.0
 
 
-def _hardsigmoid_both(z: Array) -> tuple[Any, Any]:
+def _hardsigmoid_both(z: Array) -> tuple[Array, Array]:
     return _hardsigmoid(z), _between(z, -3.0, 3.0) / 6.0
 
 
-def _hardswish_both(z: Array) -> tuple[Any, Any]:
+def _hardswish_both(z: Array) -> tuple[Array, Array]:
     xp = namespace(z)
     slope = (_clipped(z, -3.0, 3.0) / 3.0 + 0.5) * _between(z, -3.0, 3.0) + xp.astype(z >= 3.0, z.dtype)
     return z * _hardsigmoid(z), slope

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from iresnet_ref.arrays import public
+from iresnet_ref.arrays import Array, public
 from iresnet_ref.jacobian.factors import Diagonal, Factor
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.layer import Layer, Pullback, sum_probes, transposed
@@ -34,20 +33,20 @@ class Pointwise(Layer):
         """Return the same shape."""
         return event
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Return φ(x)."""
         return self.activation.value(x)
 
-    def linearize(self, x: Any) -> tuple[Any, Diagonal]:
+    def linearize(self, x: Array) -> tuple[Array, Diagonal]:
         """Return φ(x) and the diagonal φ′(x)."""
         y, slope = self.activation.both(x)
         return y, Diagonal(slope)
 
-    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = φ′ȳ + Σ_probes φ″v t̄, v̄ = φ′t̄."""
         return self.pullback_at(self.linearize(x)[1], x, v, y_bar, t_bar)
 
-    def pullback_at(self, factor: Factor, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback_at(self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """Return `pullback` with φ′ as it is in the factor."""
         x_bar, v_bar = transposed(factor, y_bar, t_bar)
         if t_bar is None:

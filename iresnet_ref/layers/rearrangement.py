@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from iresnet_ref.arrays import public
+from iresnet_ref.arrays import Array, public
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.shared_factors import Rearranged
 from iresnet_ref.layers.layer import Layer, Pullback, transposed
@@ -54,15 +53,15 @@ class Rearrangement(Layer):
     def _factor(self) -> Rearranged:
         return Rearranged(self.event, self.axes, self.out)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Return the rearranged x."""
         return self._factor.apply(x)
 
-    def linearize(self, x: Any) -> tuple[Any, Rearranged]:
+    def linearize(self, x: Array) -> tuple[Array, Rearranged]:
         """Return the rearranged x and the rearrangement."""
         return self(x), self._factor
 
-    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ and v̄ are ȳ and t̄ put back."""
         del x, v
         return *transposed(self._factor, y_bar, t_bar), {}

@@ -10,7 +10,6 @@ arXiv 1704.07483 (CELU).
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from iresnet_ref.arrays import Array, namespace, public
 from iresnet_ref.layers.activations import Activation, get, sech_squared, sigmoid
@@ -19,53 +18,53 @@ SELU_SCALE = 1.0507009873554804934193349852946
 SELU_ALPHA = 1.6732632423543772848170429916717
 
 
-def _sigmoid_both(z: Array) -> tuple[Any, Any]:
+def _sigmoid_both(z: Array) -> tuple[Array, Array]:
     s, t = sigmoid(z)
     return s, s * t
 
 
-def _sigmoid_second(z: Array) -> Any:
+def _sigmoid_second(z: Array) -> Array:
     s, t = sigmoid(z)
     return s * t * (t - s)
 
 
-def _logsigmoid(z: Array) -> Any:
+def _logsigmoid(z: Array) -> Array:
     return -get("softplus").value(-z)
 
 
-def _logsigmoid_both(z: Array) -> tuple[Any, Any]:
+def _logsigmoid_both(z: Array) -> tuple[Array, Array]:
     return _logsigmoid(z), sigmoid(-z)[0]
 
 
-def _softsign_both(z: Array) -> tuple[Any, Any]:
+def _softsign_both(z: Array) -> tuple[Array, Array]:
     xp = namespace(z)
     shrunk = 1.0 / (1.0 + xp.abs(z))
     return z / (1.0 + xp.abs(z)), shrunk * shrunk
 
 
-def _softsign_second(z: Array) -> Any:
+def _softsign_second(z: Array) -> Array:
     xp = namespace(z)
     shrunk = 1.0 / (1.0 + xp.abs(z))
     return -2.0 * xp.sign(z) * (shrunk * shrunk * shrunk)
 
 
-def _tanhshrink_both(z: Array) -> tuple[Any, Any]:
+def _tanhshrink_both(z: Array) -> tuple[Array, Array]:
     t = namespace(z).tanh(z)
     return z - t, t * t
 
 
-def _tanhshrink_second(z: Array) -> Any:
+def _tanhshrink_second(z: Array) -> Array:
     return 2.0 * namespace(z).tanh(z) * sech_squared(z)
 
 
-def _parts(z: Array) -> tuple[Any, Any, Any]:
+def _parts(z: Array) -> tuple[Array, Array, Array]:
     """Return (max(z, 0), min(z, 0), [z > 0])."""
     xp = namespace(z)
     zero = xp.zeros_like(z)
     return xp.maximum(z, zero), xp.minimum(z, zero), xp.astype(z > 0.0, z.dtype)
 
 
-def _selu_both(z: Array) -> tuple[Any, Any]:
+def _selu_both(z: Array) -> tuple[Array, Array]:
     xp = namespace(z)
     right, left, positive = _parts(z)
     steep = SELU_SCALE * SELU_ALPHA
@@ -73,7 +72,7 @@ def _selu_both(z: Array) -> tuple[Any, Any]:
     return value, SELU_SCALE * positive + steep * xp.exp(left) * (1.0 - positive)
 
 
-def _selu_second(z: Array) -> Any:
+def _selu_second(z: Array) -> Array:
     _, left, positive = _parts(z)
     return (SELU_SCALE * SELU_ALPHA) * namespace(z).exp(left) * (1.0 - positive)
 
@@ -90,12 +89,12 @@ def celu(alpha: float = 1.0) -> Activation:
     if alpha == 1.0:
         return get("elu")
 
-    def both(z: Array) -> tuple[Any, Any]:
+    def both(z: Array) -> tuple[Array, Array]:
         xp = namespace(z)
         right, left, _ = _parts(z)
         return right + alpha * xp.expm1(left / alpha), xp.exp(left / alpha)
 
-    def second(z: Array) -> Any:
+    def second(z: Array) -> Array:
         _, left, positive = _parts(z)
         return namespace(z).exp(left / alpha) * (1.0 - positive) / alpha
 
@@ -117,20 +116,20 @@ def softplus(beta: float = 1.0) -> Activation:
     if beta == 1.0:
         return get("softplus")
 
-    def stretched(z: Array) -> Any:
+    def stretched(z: Array) -> Array:
         """βz, kept where its exponential is in range: beyond, softplus is max(z, 0) to rounding."""
         xp = namespace(z)
         edge = xp.full_like(z, math.log(float(xp.finfo(z.dtype).max)) / beta)
         return beta * xp.minimum(xp.maximum(z, -edge), edge)
 
-    def value(z: Array) -> Any:
+    def value(z: Array) -> Array:
         xp = namespace(z)
         return _parts(z)[0] + xp.log1p(xp.exp(-xp.abs(stretched(z)))) / beta
 
-    def both(z: Array) -> tuple[Any, Any]:
+    def both(z: Array) -> tuple[Array, Array]:
         return value(z), sigmoid(stretched(z))[0]
 
-    def second(z: Array) -> Any:
+    def second(z: Array) -> Array:
         s, t = sigmoid(stretched(z))
         return beta * (s * t)
 

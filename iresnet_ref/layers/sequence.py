@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
-from typing import Any
 
+from iresnet_ref.arrays import Array
 from iresnet_ref.jacobian.factors import Factor
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.rounding import up
@@ -14,12 +14,12 @@ from iresnet_ref.rounding import up
 Layers = Sequence[Layer]
 
 
-def value(layers: Layers, x: Any) -> Any:
+def value(layers: Layers, x: Array) -> Array:
     """Return f(x)."""
     return reduce(lambda h, layer: layer(h), layers, x)
 
 
-def steps(layers: Layers, x: Any) -> Iterator[tuple[Layer, Any, Any]]:
+def steps(layers: Layers, x: Array) -> Iterator[tuple[Layer, Array, Array]]:
     """Yield each layer, what goes into it, and its value."""
     for layer in layers:
         y = layer(x)
@@ -27,7 +27,7 @@ def steps(layers: Layers, x: Any) -> Iterator[tuple[Layer, Any, Any]]:
         x = y
 
 
-def linearized(layers: Layers, x: Any) -> tuple[Any, tuple[Factor, ...]]:
+def linearized(layers: Layers, x: Array) -> tuple[Array, tuple[Factor, ...]]:
     """Return f(x) and the factors of its Jacobian, the first applied first; what went into the layers is not kept."""
     factors = []
     for layer in layers:
@@ -47,12 +47,12 @@ def norm_bound(layers: Layers, p: float) -> float:
     return up(math.prod(bounds), len(bounds)) if any(bound != 1.0 for bound in bounds) else 1.0
 
 
-def parameters(layers: Layers) -> dict[str, Any]:
+def parameters(layers: Layers) -> dict[str, Array]:
     """Return all parameters as {"0.weight": …}, in the order of the layers."""
     return {f"{i}.{name}": p for i, layer in enumerate(layers) for name, p in layer.parameters.items()}
 
 
-def with_parameters(layers: Layers, parameters: Mapping[str, Any]) -> tuple[Layer, ...]:
+def with_parameters(layers: Layers, parameters: Mapping[str, Array]) -> tuple[Layer, ...]:
     """Return the layers with these parameters, by the names of `parameters`."""
     return tuple(
         layer.with_parameters({name: parameters[f"{i}.{name}"] for name in layer.parameters}) for i, layer in enumerate(layers)

@@ -9,9 +9,8 @@ the input (a stable sort, also when descending), so that the Jacobian there is o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from iresnet_ref.arrays import device, namespace, public, size
+from iresnet_ref.arrays import Array, device, namespace, public, size
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.factors import Factor, Permutation
 from iresnet_ref.layers.layer import Layer, Pullback, transposed
@@ -42,20 +41,20 @@ class GroupSort(Layer):
         self._group_of(event[0])
         return event
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """Return the sorted x."""
         return self._order(x).apply(x)
 
-    def linearize(self, x: Any) -> tuple[Any, Permutation]:
+    def linearize(self, x: Array) -> tuple[Array, Permutation]:
         """Return the sorted x and the permutation that sorts it."""
         order = self._order(x)
         return order.apply(x), order
 
-    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = Pᵀȳ, v̄ = Pᵀt̄."""
         return self.pullback_at(self._order(x), x, v, y_bar, t_bar)
 
-    def pullback_at(self, factor: Factor, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Pullback:
+    def pullback_at(self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """Return `pullback` without sorting again."""
         del x, v
         return *transposed(factor, y_bar, t_bar), {}
@@ -65,7 +64,7 @@ class GroupSort(Layer):
         del p
         return 1.0
 
-    def groups(self, x: Any) -> Any:
+    def groups(self, x: Array) -> Array:
         """Return x as (batch, groups, group, pixels)."""
         group = self._group_of(x.shape[1])
         return namespace(x).reshape(x, (x.shape[0], x.shape[1] // group, group, size(tuple(x.shape[2:]))))
@@ -77,7 +76,7 @@ class GroupSort(Layer):
             raise ShapeError(f"{self.name}: expected channels in groups of {group}, got {channels}; try a multiple of {group}")
         return group
 
-    def _order(self, x: Any) -> Permutation:
+    def _order(self, x: Array) -> Permutation:
         xp = namespace(x)
         groups = self.groups(x)
         batch, count, group, pixels = groups.shape
@@ -88,7 +87,7 @@ class GroupSort(Layer):
         else:
             place = xp.argsort(groups, axis=2, descending=self.descending, stable=True)
 
-        def along(n: int, axis: int) -> Any:
+        def along(n: int, axis: int) -> Array:
             shape = tuple(n if i == axis else 1 for i in range(4))
             return xp.reshape(xp.arange(n, dtype=place.dtype, device=device(x)), shape)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 
@@ -29,13 +28,13 @@ SLOPES = {1.0: (-0.0998393201288672, 1.0998393201288672), LIPSWISH: (-0.09076301
 """(inf φ′, sup φ′) by c, rounded outwards; with 11/10 and with its float64."""
 
 
-def swish_value(z: Array, beta: Any, scale: float) -> Array:
+def swish_value(z: Array, beta: Array | float, scale: float) -> Array:
     """Return zσ(βz)/`scale`."""
     with _quiet(z):  # z/∞ is 0 to rounding
         return z / (scale + scale * namespace(z).exp(-_times(beta, z)))
 
 
-def swish(z: Array, beta: Any, scale: float) -> tuple[Array, Array]:
+def swish(z: Array, beta: Array | float, scale: float) -> tuple[Array, Array]:
     """Return (zσ(βz), its derivative), both divided by `scale`."""
     z = _raised(z, beta)
     e = namespace(z).exp(-_times(beta, z))
@@ -43,13 +42,13 @@ def swish(z: Array, beta: Any, scale: float) -> tuple[Array, Array]:
     return z / (scale + scale * e), s * (1.0 + z * _times(beta, e * s)) / scale
 
 
-def swish_derivatives(z: Array, beta: Any) -> tuple[Array, Array, Array]:
+def swish_derivatives(z: Array, beta: Array | float) -> tuple[Array, Array, Array]:
     """Return (∂²/∂z², ∂/∂β, ∂²/∂z∂β) of zσ(βz)."""
     both, bend = _bend(z, beta)
     return _times(beta, bend), z * (z * both), z * bend
 
 
-def _bend(z: Array, beta: Any) -> tuple[Array, Array]:
+def _bend(z: Array, beta: Array | float) -> tuple[Array, Array]:
     """Return (st, st(2 + w(t − s))), even functions of w = βz: with e = e^{−|w|} and q = 1/(1 + e), st = eq² and w(s − t) = |w|(1 − e)q."""
     xp = namespace(z)
     with _quiet(z):
@@ -60,7 +59,7 @@ def _bend(z: Array, beta: Any) -> tuple[Array, Array]:
     return both, both * (2.0 - w * (1.0 - e) * q)
 
 
-def _raised(z: Array, beta: Any) -> Array:
+def _raised(z: Array, beta: Array | float) -> Array:
     """Return z, raised to where e^{−βz} is finite."""
     xp = namespace(z)
     if isinstance(beta, float):
@@ -74,11 +73,11 @@ def _farthest(z: Array) -> float:
     return math.log(float(namespace(z).finfo(z.dtype).max)) - 1.0
 
 
-def _times(beta: Any, z: Any) -> Any:
+def _times(beta: Array | float, z: Array) -> Array:
     return z if isinstance(beta, float) and beta == 1.0 else beta * z
 
 
-def _quiet(z: Array) -> AbstractContextManager[Any]:
+def _quiet(z: Array) -> AbstractContextManager[object]:
     """What overflows here is as good as its limit."""
     return nullcontext() if is_compiling(z) else np.errstate(over="ignore", divide="ignore")
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from iresnet_ref.arrays import namespace
+from iresnet_ref.arrays import Array, namespace
 from iresnet_ref.jacobian.chain import Chain
-from iresnet_ref.layers.layer import Layer, Pullback, over_rows
+from iresnet_ref.layers.layer import Layer, over_rows
+
+Pulled = tuple[Array, Array | None, dict[str, Array]]
+"""(x̄, v̄, gradients): v̄ is None where no tangent was given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +23,8 @@ class Tape:
     """`inputs` of every layer at x, the `value` g(x), and the `chain` of J_g(x) (None where it was not asked for)."""
 
     layers: tuple[Layer, ...]
-    inputs: tuple[Any, ...]
-    value: Any
+    inputs: tuple[Array, ...]
+    value: Array
     chain: Chain | None
 
     @property
@@ -37,7 +39,7 @@ class Tape:
         chain = None if self.chain is None else self.chain.take(rows)
         return Tape(self.layers, tuple(x[rows, ...] for x in self.inputs), self.value[rows, ...], chain)
 
-    def push(self, v: Any, start: int = 0) -> tuple[Any, ...]:
+    def push(self, v: Array, start: int = 0) -> tuple[Array, ...]:
         """Return the tangent in front of each layer, from layer `start` once around, and the last behind all of them."""
         tangents = [v]
         for factor in self.jacobian.rotated(start).factors:
@@ -45,20 +47,20 @@ class Tape:
         return tuple(tangents)
 
     def pullback(
-        self, y_bar: Any = None, tangents: Sequence[Any] = (), t_bar: Any = None, start: int = 0
-    ) -> Pullback:
+        self, y_bar: Array | None = None, tangents: Sequence[Array] = (), t_bar: Array | None = None, start: int = 0
+    ) -> Pulled:
         """Return (x̄, v̄, gradients) of Σ ȳᵀg(x) + Σ t̄ᵀMv, `tangents` = push(v, start).
 
         x̄ is zero, not None. Without tangents and t̄ this is ordinary backpropagation. Behind `start` one sweep serves
         primal and tangent; in front of it the tangent's cotangents come first, since the loop ends there.
         """
         n = len(self.layers)
-        bent: list[Any] = [None] * n
-        gradients: dict[str, Any] = {}
+        bent: list[Array | None] = [None] * n
+        gradients: dict[str, Array] = {}
 
-        def back(i: int, y_bar: Any, t_bar: Any) -> tuple[Any, Any]:
+        def back(i: int, y_bar: Array | None, t_bar: Array | None) -> tuple[Array | None, Array | None]:
             x = self.inputs[i]
-            v: Any = tangents[(i - start) % n] if t_bar is not None else None
+            v = tangents[(i - start) % n] if t_bar is not None else None
             if self.chain is None:
                 x_bar, v_bar, own = self.layers[i].pullback(x, v, y_bar, t_bar)
             else:
@@ -66,14 +68,14 @@ class Tape:
             for name, gradient in own.items():
                 key = f"{i}.{name}"
                 gradients[key] = gradients[key] + gradient if key in gradients else gradient
-            return x_bar, None if v_bar is None else over_rows(v_bar, v, x.ndim)
+            return x_bar, None if v is None or v_bar is None else over_rows(v_bar, v, x.ndim)
 
         for i in reversed(range(start)):
             bent[i], t_bar = back(i, None, t_bar)
         for i in reversed(range(start, n)):
             y_bar, t_bar = back(i, y_bar, t_bar)
         for i in reversed(range(start)):
-            y_bar = _plus(back(i, y_bar, None)[0], bent[i])
+            y_bar = added(back(i, y_bar, None)[0], bent[i])
         x = self.inputs[0]
         ordered = {
             f"{i}.{name}": gradients[f"{i}.{name}"] for i, layer in enumerate(self.layers) for name in layer.parameters
@@ -81,11 +83,12 @@ class Tape:
         return (namespace(x).zeros_like(x) if y_bar is None else y_bar), t_bar, ordered
 
 
-def _plus(a: Any, b: Any) -> Any:
+def added(a: Array | None, b: Array | None) -> Array | None:
+    """Return a + b, where None is zero."""
     return b if a is None else a if b is None else a + b
 
 
-def record(layers: tuple[Layer, ...], x: Any, *, linearize: bool = True) -> Tape:
+def record(layers: tuple[Layer, ...], x: Array, *, linearize: bool = True) -> Tape:
     """Return the tape of g at x; without `linearize` it serves ordinary backpropagation only."""
     inputs, factors, batch = [], [], x.shape[0]
     for layer in layers:

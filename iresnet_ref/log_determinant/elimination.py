@@ -6,13 +6,13 @@ M, which lose nothing where M is tiny, the Jordan exchange of the k-th variable 
 
     M ← M − M_{·k}(M_{k·} + 2e_kᵀ)/(1 + m_kk),    log det ← log det + log(1 + m_kk),
 
-and after the last one I + M is the inverse of the first. In order r a step rounds every entry once, and three times what it takes off, of rank
-one and norm ≤ 2‖M‖₂: the computed pivots are those of I + M + ΔM with ‖ΔM‖_* ≤ Σ_{r<n}(r + 8√r)·u‖M‖₂ and what is of second order.
+and after the last one I + M is the inverse of the first. In order r a step rounds every entry once, and three times what it takes off,
+of rank one and norm ≤ 2‖M‖₂: the computed pivots are those of I + M + ΔM with ‖ΔM‖_* ≤ Σ_{r<n}(r + 8√r)·u‖M‖₂ and what is of second order.
 """
 
 from __future__ import annotations
 
-from iresnet_ref.arrays import Array, contiguous, device, namespace
+from iresnet_ref.arrays import Array, contiguous, device, every_row, namespace
 
 MOST = 8
 """Up to this order it is faster than LAPACK, matrix by matrix: with NumPy 1.2 to 30 times, with torch 1 to 30."""
@@ -23,7 +23,7 @@ def logdet_and_inverse(matrix: Array) -> tuple[Array, Array]:
     xp, n = namespace(matrix), matrix.shape[-1]
     identity = xp.eye(n, dtype=matrix.dtype, device=device(matrix))
     twice = xp.reshape(2.0 * identity, (n, n, 1))
-    m, total = _rows_last(matrix), xp.zeros(matrix.shape[:1], dtype=matrix.dtype, device=device(matrix))
+    m, total = _rows_last(matrix), every_row(matrix)
     for k in range(n):
         pivot = m[k, k, :]
         total = total + xp.log1p(pivot)
@@ -34,7 +34,7 @@ def logdet_and_inverse(matrix: Array) -> tuple[Array, Array]:
 def logdet(matrix: Array) -> Array:
     """Return the same log det(I + M), by the same roundings: of M only what is not eliminated yet."""
     xp, n = namespace(matrix), matrix.shape[-1]
-    m, total = _rows_last(matrix), xp.zeros(matrix.shape[:1], dtype=matrix.dtype, device=device(matrix))
+    m, total = _rows_last(matrix), every_row(matrix)
     for k in range(n):
         pivot = m[0, 0, :]
         total = total + xp.log1p(pivot)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, namespace, size
+from iresnet_ref.arrays import Array, HostArray, namespace, size
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.probes import Probes
 
@@ -20,9 +20,9 @@ AT_ONCE = 2**24
 class Estimates(NamedTuple):
     """One value for each (probe or replicate, row), the products of each row, and what each value is off by at most, or None."""
 
-    values: Any
+    values: Array
     evaluations: HostArray
-    errors: Any = None
+    errors: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Estimator(ABC):
 
     chain: Chain
     lipschitz: float
-    traces: tuple[Any, ...]
+    traces: tuple[Array, ...]
     norm: float
 
     @property
@@ -48,7 +48,7 @@ class Estimator(ABC):
         """Products with J for each probe, in the mean."""
 
     @abstractmethod
-    def values(self, probes: Probes, v: Any) -> Estimates:
+    def values(self, probes: Probes, v: Array) -> Estimates:
         """Return one value for each probe of v (count·block, batch, *event) and row."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Estimator(ABC):
         bound = self.variance(probes)
         return bound if self.norm == 2.0 else size(self.chain.in_shape) * bound  # ‖Jᵏ‖₂ ≤ √d Lᵏ only
 
-    def estimates(self, probes: Probes, like: Any) -> Estimates:
+    def estimates(self, probes: Probes, like: Array) -> Estimates:
         """Return one estimate per (replicate, row), a part of the replicates at a time."""
         per_replicate = probes.block * max(1, like.shape[0]) * size(self.chain.in_shape)
         at_once = max(1, AT_ONCE // per_replicate)
@@ -81,8 +81,8 @@ class Estimator(ABC):
             None if errors[0] is None else xp.concat(errors, axis=0),
         )
 
-    def _part(self, probes: Probes, like: Any) -> Estimates:
-        def replicates(values: Any) -> Any:
+    def _part(self, probes: Probes, like: Array) -> Estimates:
+        def replicates(values: Array) -> Array:
             return namespace(like).mean(namespace(like).reshape(values, (probes.count, probes.block, like.shape[0])), axis=1)
 
         found = self.values(probes, probes.draw(like))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import device, holds, indices, is_short, namespace, require_full_precision, size
+from iresnet_ref.arrays import Array, device, holds, indices, is_short, namespace, require_full_precision, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.jacobian.chain import Chain
@@ -44,14 +43,14 @@ EXACT_AT_MOST = 4096
 """Beyond this narrowest dimension `auto` never forms the matrix, whatever standard error is asked for."""
 
 
-def logdet_of_block(block: ResidualBlock, x: Any, method: LogDetMethod | Name = "auto", *, check: bool = True) -> LogDet:
+def logdet_of_block(block: ResidualBlock, x: Array, method: LogDetMethod | Name = "auto", *, check: bool = True) -> LogDet:
     """Return `ir.logdet` of a residual block."""
     block.require(x, "x", check=check)
     return evaluate(block.branch.jacobian(x), block, x, method)
 
 
 def evaluate(
-    chain: Chain, block: ResidualBlock, x: Any, method: LogDetMethod | Name, determinant: Callable[[], Any] | None = None
+    chain: Chain, block: ResidualBlock, x: Array, method: LogDetMethod | Name, determinant: Callable[[], Array] | None = None
 ) -> LogDet:
     """Return the log-determinant at x, where J is the `chain`; `determinant` gives the exact one where J has been formed already."""
     method, exact_cost = named(method), math.inf
@@ -85,7 +84,7 @@ def evaluate(
 
 
 def _deterministic_length(
-    chain: Chain, block: ResidualBlock, x: Any, method: Roulette, drawn: Table | None
+    chain: Chain, block: ResidualBlock, x: Array, method: Roulette, drawn: Table | None
 ) -> tuple[Estimate, Table | None]:
     """Return Arnoldi's method where its bound meets the standard error asked for within the products of the roulette, else the latter."""
     wanted, d = method.standard_error, size(chain.in_shape)
@@ -98,7 +97,7 @@ def _deterministic_length(
     return Arnoldi(terms, probes=method.probes, standard_error=wanted, exact_traces=method.exact_traces), None
 
 
-def _estimator(chain: Chain, block: ResidualBlock, x: Any, method: Estimate, drawn: Table | None) -> Estimator:
+def _estimator(chain: Chain, block: ResidualBlock, x: Array, method: Estimate, drawn: Table | None) -> Estimator:
     """Return the method at x, ready for probes."""
     most = 0 if is_short(x) else method.exact_traces  # they sum over the weights: too much for so few bits
     traces, lipschitz = traces_of(chain, most), block.contraction()
@@ -109,14 +108,14 @@ def _estimator(chain: Chain, block: ResidualBlock, x: Any, method: Estimate, dra
     return kind(chain, lipschitz, traces[:terms], block.norm, terms)
 
 
-def _exact(chain: Chain, block: ResidualBlock, x: Any, determinant: Callable[[], Any] | None) -> LogDet:
+def _exact(chain: Chain, block: ResidualBlock, x: Array, determinant: Callable[[], Array] | None) -> LogDet:
     xp = namespace(x)
     zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))
     value = exact_logdet(chain, contracts=block.rotations_contract) if determinant is None else determinant()
     return LogDet(value, zero, zero, indices(np.full(x.shape[0], chain.rank), x), "exact")
 
 
-def _exact_without_contraction(chain: Chain, block: ResidualBlock, x: Any) -> LogDet:
+def _exact_without_contraction(chain: Chain, block: ResidualBlock, x: Array) -> LogDet:
     """The determinant where Lip(g) < 1 is not proved: a fact of this x, which nothing else rests on."""
     if not (block.certificate.proved and hasattr(namespace(x), "linalg")):
         block.contraction()  # raises, with the reason
@@ -129,7 +128,7 @@ def _exact_without_contraction(chain: Chain, block: ResidualBlock, x: Any) -> Lo
     return _exact(chain, block, x, lambda: value)
 
 
-def _estimate(estimator: Estimator, probes: Probes, x: Any, rank: int, method: str, variance: float) -> LogDet:
+def _estimate(estimator: Estimator, probes: Probes, x: Array, rank: int, method: str, variance: float) -> LogDet:
     """Return the estimate; `variance` of one replicate, proved or planned, stands where they are all alike."""
     xp = namespace(x)
     zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))

@@ -13,14 +13,13 @@ tr M − tr M²/2 is closer, with the remainder ‖M‖_F³/(3(1 − ‖M‖_F))
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace
+from iresnet_ref.arrays import Array, device, namespace
 from iresnet_ref.log_determinant.exact import inverse_of_identity_plus
 
 
-def enclosed(matrix: Any) -> tuple[Any, Any]:
+def enclosed(matrix: Array) -> tuple[Array, Array]:
     """Return (m, ρ) with |m − log|det(I + M)|| ≤ ρ per row for M (batch, n, n); ρ is inf or NaN where nothing is proved.
 
     >>> import numpy as np
@@ -35,7 +34,7 @@ def enclosed(matrix: Any) -> tuple[Any, Any]:
     return xp.where(better, other, middle), xp.where(better, closer, radius)
 
 
-def _by_factors(matrix: Any) -> tuple[Any, Any]:
+def _by_factors(matrix: Array) -> tuple[Array, Array]:
     """Return (Σ log|r_ii|, ρ) per row."""
     xp, n, u = namespace(matrix), matrix.shape[-1], rounding.unit_roundoff(matrix)
     identity = xp.eye(n, dtype=matrix.dtype, device=device(matrix))
@@ -59,14 +58,14 @@ def _by_factors(matrix: Any) -> tuple[Any, Any]:
     radius = _beyond(tau, tau) + summed
     if not triangular:
         gram = xp.matmul(xp.matrix_transpose(q), q) - identity
-        squares = g * _size(q) ** 2.0
+        squares = g * _size(q) * _size(q)
         diagonal = xp.sum(gram * identity, axis=-1)
         trace = (xp.abs(xp.sum(diagonal, axis=-1)) + g * xp.sum(xp.abs(diagonal), axis=-1) + squares) * on_top + f
         radius = radius + 0.5 * _beyond((_size(gram) * (1.0 + u) + squares) * on_top + f, trace)
     return xp.sum(logs, axis=-1), radius * on_top
 
 
-def _by_series(matrix: Any) -> tuple[Any, Any]:
+def _by_series(matrix: Array) -> tuple[Array, Array]:
     """Return (tr M − tr M²/2, ρ) per row: sums of n and of n² terms, the latter by rows."""
     xp, n, u = namespace(matrix), matrix.shape[-1], rounding.unit_roundoff(matrix)
     g, f = rounding.gamma(2 * n + 2, u), _lost(matrix)
@@ -82,7 +81,7 @@ def _by_series(matrix: Any) -> tuple[Any, Any]:
     return first - 0.5 * second, xp.where(inside, rest * on_top + lost, xp.full_like(rest, math.inf))
 
 
-def _beyond(z: Any, trace: Any) -> Any:
+def _beyond(z: Array, trace: Array) -> Array:
     """Return |tr| + z²/(2(1 − z)), inf for z ≥ 1."""
     xp = namespace(z)
     inside = z < 1.0
@@ -90,19 +89,19 @@ def _beyond(z: Any, trace: Any) -> Any:
     return xp.where(inside, trace + 0.5 * z * z / (1.0 - z), xp.full_like(z, math.inf))
 
 
-def _size(matrix: Any) -> Any:
+def _size(matrix: Array) -> Array:
     """Return ‖·‖_F per row."""
     xp = namespace(matrix)
     return xp.sqrt(xp.sum(xp.sum(matrix * matrix, axis=-1), axis=-1))
 
 
-def _lost(matrix: Any) -> float:
+def _lost(matrix: Array) -> float:
     """Return what a flush to zero may take of ‖·‖_F of a product: of n² sums of n terms, and of n² squares."""
     n, f = matrix.shape[-1], rounding.smallest_normal(matrix)
     return n * n * (n + 4) * f + 2.0 * n * math.sqrt(f)
 
 
-def _factors(a: Any) -> tuple[Any, Any, bool]:
+def _factors(a: Array) -> tuple[Array, Array, bool]:
     """Return (Q, R, whether Q is triangular with a diagonal of ones) with QR ≈ A and R upper triangular."""
     xp = namespace(a)
     if hasattr(xp, "linalg"):

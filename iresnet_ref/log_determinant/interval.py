@@ -17,9 +17,8 @@ not constant takes its most likely value with probability up to ¾ (a polynomial
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from iresnet_ref.arrays import device, namespace
+from iresnet_ref.arrays import Array, device, namespace
 from iresnet_ref.log_determinant.student import student_quantile
 from iresnet_ref.probes import Probes
 from iresnet_ref.rounding import unit_roundoff
@@ -40,7 +39,7 @@ def replicates_needed(probes: Probes) -> int:
     return max(FEWEST_REPLICATES, signs)
 
 
-def error_and_skewness(estimates: Any, mean: Any, size: float, variance_bound: float) -> tuple[Any, Any]:
+def error_and_skewness(estimates: Array, mean: Array, size: float, variance_bound: float) -> tuple[Array, Array]:
     """Return the standard error √(Σ(Y − mean)²/((n − 1)n)) of the mean of n replicates and their skewness m₃/m₂^{3/2}.
 
     Replicates whose standard deviation is at most 4u(|mean| + size), `size` that of the numbers which an estimate adds up, are
@@ -60,7 +59,7 @@ def error_and_skewness(estimates: Any, mean: Any, size: float, variance_bound: f
     return xp.where(alike, xp.maximum(error, proved), error), skewness
 
 
-def limits(level: float, error: Any, a: Any, n: int) -> tuple[Any, Any]:
+def limits(level: float, error: Array, a: Array, n: int) -> tuple[Array, Array]:
     """Return how far the interval reaches below and above the mean of n replicates with this standard error and skewness."""
     xp = namespace(error)
     w = student_quantile(0.5 + 0.5 * level, max(n // 2, 1)) / math.sqrt(n)
@@ -69,7 +68,7 @@ def limits(level: float, error: Any, a: Any, n: int) -> tuple[Any, Any]:
     return s * xp.maximum(below, w), s * xp.maximum(above, w)
 
 
-def _unskewed(w: float, a: Any, n: int) -> Any:
+def _unskewed(w: float, a: Array, n: int) -> Array:
     """Return g⁻¹(w), w itself where the skewness a is too small to matter."""
     xp = namespace(a)
     matters = xp.abs(a) > unit_roundoff(a) ** (1.0 / 3.0)

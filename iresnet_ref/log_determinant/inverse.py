@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import namespace, public
+from iresnet_ref.arrays import Array, namespace, public
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.inversion.solve import invert_block
@@ -39,13 +38,13 @@ class InverseLogDet(LogDet):
     """
 
     inverse: Inverse | None = None
-    displacement_bound: Any = None
+    displacement_bound: Array | None = None
 
 
 @public
 def logdet_of_inverse(
     block: ResidualBlock,
-    y: Any,
+    y: Array,
     method: LogDetMethod | Name = "auto",
     *,
     rtol: float | None = None,
@@ -80,7 +79,7 @@ def logdet_of_inverse(
     return InverseLogDet(**known, inverse=inverse, displacement_bound=_displacement(block, inverse))
 
 
-def _displacement(block: ResidualBlock, inverse: Inverse) -> Any:
+def _displacement(block: ResidualBlock, inverse: Inverse) -> Array:
     """Return min(r S ε/(1 − L), r log((1 + L)/(1 − L))) per row; the first in the 2-norm only."""
     xp, lipschitz = namespace(inverse.x), block.contraction()
     _, chain = block.branch.linearize(inverse.x[:1, ...])

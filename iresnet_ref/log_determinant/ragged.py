@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,8 @@ from iresnet_ref.jacobian.chain import Chain
 
 
 def ragged_series(
-    chain: Chain, v: Array, lengths: HostArray, term: Callable[[Any, Any], Any], divisor: Callable[[int], float]
-) -> Any:
+    chain: Chain, v: Array, lengths: HostArray, term: Callable[[Array, Array], Array], divisor: Callable[[int], float]
+) -> Array:
     """Return Σ_{1≤k≤N} term((Jᵀ)ᵏv, v)/divisor(k) for v (count, batch, *event) and `lengths` N (count, batch).
 
     Samples are sorted by N on the host, so that finished ones drop out without a synchronisation. Terms of divisor ∞ are left out.

@@ -7,11 +7,10 @@ of its own: stopping when the standard error of the run looks small enough would
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import namespace, size, to_host
+from iresnet_ref.arrays import Array, namespace, size, to_host
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.jacobian.factors import Factor
 from iresnet_ref.log_determinant.estimator import Estimator
@@ -28,7 +27,7 @@ MOST_PRODUCTS = 2**26
 """For one row: at L = 1 − 1e-5 a single replicate takes up to 1e5."""
 
 
-def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: Any) -> float:
+def replicates_for(estimator: Estimator, probes: Probes, wanted: float, like: Array) -> float:
     """Return the number of replicates, at least 8 and `probes.count`, planned for a standard error of `wanted` on every row.
 
     The smaller of two variances over wanted²: the proved bound, and the pilot's largest over the rows, times its margin.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
+from iresnet_ref.arrays import Array
 from iresnet_ref.log_determinant.interval import FEWEST_REPLICATES, limits
 
 
@@ -31,14 +31,14 @@ class LogDet:
     ((3,), 0.0, 'exact')
     """
 
-    value: Any
-    standard_error: Any
-    bias_bound: Any
-    evaluations: Any
+    value: Array
+    standard_error: Array
+    bias_bound: Array
+    evaluations: Array
     method: str
     replicates: int = 0
     exact_traces: int = 0
-    skewness: Any = None
+    skewness: Array | None = None
     replicates_needed: int = FEWEST_REPLICATES
 
     @property
@@ -58,7 +58,7 @@ class LogDet:
             f"try Probes(count={needed})"
         )
 
-    def interval(self, level: float = 0.95) -> tuple[Any, Any]:
+    def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Return (low, high), meant to contain log|det dF/dx| with this probability, from independent replicates.
 
         The union of Student's interval and Hall's, which allows for skewness, with t of n//2 degrees of freedom for n
@@ -81,6 +81,6 @@ class LogDet:
         below = above = self.standard_error  # 0 where nothing is random
         if self.why_no_interval is not None:
             below = above = self.standard_error * math.nan
-        elif self.replicates > 0:
+        elif self.skewness is not None:
             below, above = limits(level, self.standard_error, self.skewness, self.replicates)
         return self.value - below - self.bias_bound, self.value + above + self.bias_bound

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ def products(lengths: HostArray, exact: int) -> HostArray:
     return np.where(lengths > exact, lengths, 0)
 
 
-def roulette_logdet(chain: Chain, v: Array, lengths: HostArray, drawn: Table, traces: Sequence[Any] = ()) -> Any:
+def roulette_logdet(chain: Chain, v: Array, lengths: HostArray, drawn: Table, traces: Sequence[Array] = ()) -> Array:
     """Return one estimate per (probe, row) for v of shape (count, batch, *event) and `lengths` N of shape (count, batch)."""
     q, event = len(traces), len(chain.in_shape)
     stochastic = ragged_series(
@@ -51,7 +50,7 @@ class RouletteEstimator(Estimator):
         """E[N]."""
         return self.drawn.mean
 
-    def values(self, probes: Probes, v: Any) -> Estimates:
+    def values(self, probes: Probes, v: Array) -> Estimates:
         """Return the estimate of each probe and row; those of a block share their N: only then is the block one replicate."""
         lengths = probes.lengths(v.shape[1], self.drawn.thresholds, self.drawn.n_exact_terms)
         evaluations = probes.block * products(lengths, len(self.traces)).sum(axis=0)

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate
-from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, public, require_alike, require_finite, require_real, size
+from iresnet_ref.arrays import Array, device, namespace, public, require_alike, require_finite, require_real, size
 from iresnet_ref.block import ResidualBlock, in_float64
 from iresnet_ref.error_analysis.forward import no_error
 from iresnet_ref.error_analysis.jacobian import JacobianError, jacobian_errors, telescoped
@@ -28,10 +27,10 @@ from iresnet_ref.rounding import down
 
 
 @public
-def logdet_error_bound(block: ResidualBlock, x: Any, value: Any = None, *, check: bool = True) -> Any:
+def logdet_error_bound(block: ResidualBlock, x: Array, value: Array | None = None, *, check: bool = True) -> Array:
     """Return, per row, a proved bound on |value − log det(I + J_g(x))| in nats; `value` is that of `logdet(block, x, "exact")`.
 
-    |value − m| + ρ, where [m − ρ, m + ρ] contains the log-determinant: see the module. Any `value` may be given, whatever it was computed
+    |value − m| + ρ, where [m − ρ, m + ρ] contains the log-determinant: see the module. Array `value` may be given, whatever it was computed
     with; left out, the exact one is computed again, of the whole batch as `logdet` does it. The enclosure is evaluated in float64 on x's
     device wherever there is float64, whatever the dtype of x, as by `inverse_ball`: the bound is then of the size of the error, while
     float32 arithmetic proves nothing of most branches of ten layers. Where a device has none (MPS, TPU, JAX without x64), move block and x
@@ -62,14 +61,14 @@ def logdet_error_bound(block: ResidualBlock, x: Any, value: Any = None, *, check
     if block.branch.product.bound >= 1.0 or block.norm != 2.0 or 0 in x.shape:
         return unproved
     value = exact_logdet(block.branch.jacobian(x), contracts=block.rotations_contract) if value is None else value
-    wide, at = in_float64(block, x)
+    wide, (at,) = in_float64(block, x)
     middle, radius = _enclosure(wide, at, rounding.smallest_normal(x))
     bound = xp.abs(xp.astype(value, at.dtype) - middle) + radius
     bound = xp.astype(bound * (1.0 + 8.0 * rounding.unit_roundoff(x)) + rounding.smallest_normal(x), x.dtype)
     return xp.where(bound < math.inf, bound, unproved)  # NaN too
 
 
-def _require_value(value: Any, x: Any, check: bool) -> None:
+def _require_value(value: Array, x: Array, check: bool) -> None:
     require_real(value, "value")
     require_alike(value, x, "value")
     if tuple(value.shape) != tuple(x.shape[:1]):
@@ -79,7 +78,7 @@ def _require_value(value: Any, x: Any, check: bool) -> None:
         require_finite(value=value)
 
 
-def _enclosure(block: ResidualBlock, x: Any, flushed: float) -> tuple[Any, Any]:
+def _enclosure(block: ResidualBlock, x: Array, flushed: float) -> tuple[Array, Array]:
     """Return (m, ρ) with |m − log det(I + J)| ≤ ρ per row, evaluated in the arithmetic of x; ρ is inf where t ≥ 1."""
     xp, layers = namespace(x), block.branch.layers
     events = list(accumulate(layers[:-1], lambda event, layer: layer.out_shape(event), initial=block.branch.event_shape))

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import namespace, size, widen
+from iresnet_ref.arrays import Array, namespace, size, widen
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.bounds import truncation_bound
 from iresnet_ref.log_determinant.estimator import Estimates, Estimator
@@ -21,7 +20,7 @@ from iresnet_ref.log_determinant.variance import probe_variance
 from iresnet_ref.probes import Probes
 
 
-def event_dot(a: Any, b: Any, event_ndim: int) -> Any:
+def event_dot(a: Array, b: Array, event_ndim: int) -> Array:
     """Return aᵀb over the event axes, accumulated in at least float32."""
     return namespace(a).sum(widen(a) * widen(b), axis=tuple(range(-event_ndim, 0)))
 
@@ -35,9 +34,9 @@ def divisor(k: int) -> float:
     return (-1.0) ** (k + 1) * k
 
 
-def exact_traces(chain: Chain, most: int | None = None) -> tuple[Any, ...]:
+def exact_traces(chain: Chain, most: int | None = None) -> tuple[Array, ...]:
     """Return (tr J,) or (tr J, tr J²) per row, as many as the chain knows without forming J and at most `most`."""
-    known: list[Any] = []
+    known: list[Array] = []
     for trace in (chain.trace, chain.trace_of_square)[:most]:
         value = trace()
         if value is None:
@@ -46,7 +45,7 @@ def exact_traces(chain: Chain, most: int | None = None) -> tuple[Any, ...]:
     return tuple(known)
 
 
-def replaced_terms(traces: Sequence[Any], like: Any) -> Any:
+def replaced_terms(traces: Sequence[Array], like: Array) -> Array:
     """Return Σ_{k≤q} (−1)^{k+1} tr(Jᵏ)/k per row, zeros of the dtype and device of `like` for q = 0."""
     total = namespace(like).zeros_like(like)
     for k, trace in enumerate(traces, start=1):
@@ -54,7 +53,7 @@ def replaced_terms(traces: Sequence[Any], like: Any) -> Any:
     return total
 
 
-def series_logdet(chain: Chain, v: Any, terms: int, traces: Sequence[Any] = ()) -> Any:
+def series_logdet(chain: Chain, v: Array, terms: int, traces: Sequence[Array] = ()) -> Array:
     """Return Σ_{k≤terms} (−1)^{k+1} vᵀJᵏv/k for each probe and row, the first len(traces) ≤ terms terms exact."""
     event_ndim = len(chain.in_shape)
     w = v
@@ -82,7 +81,7 @@ class SeriesEstimator(Estimator):
         """One for each term."""
         return float(self.terms)
 
-    def values(self, probes: Probes, v: Any) -> Estimates:
+    def values(self, probes: Probes, v: Array) -> Estimates:
         """Return the truncated series of each probe and row."""
         evaluations = np.full(v.shape[1], self.terms * probes.count * probes.block)
         return Estimates(series_logdet(self.chain, v, self.terms, self.traces), evaluations)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import all_finite, public, require_real, to_host
+from iresnet_ref.arrays import Array, all_finite, public, require_real, to_host
 from iresnet_ref.errors import NonFiniteError, ShapeError
 from iresnet_ref.layers.linear import LinearLayer
 from iresnet_ref.norms.induced import induced_norm_bound, require_norm
@@ -35,7 +35,7 @@ def normalise(weight: Weight, c: float, *, norm: float = 2.0) -> Weight:
         )
     require_norm(norm)
     layer = weight if isinstance(weight, LinearLayer) else None
-    w: Any = layer.weight if layer is not None else weight
+    w = layer.weight if layer is not None else cast("Array", weight)
     require_real(w, "normalise")
     if layer is None and w.ndim != 2:
         raise ShapeError(
@@ -43,7 +43,7 @@ def normalise(weight: Weight, c: float, *, norm: float = 2.0) -> Weight:
             "image: try normalise(Conv(kernel, bias, image), c)"
         )
 
-    def bound_of(array: Any) -> float:
+    def bound_of(array: Array) -> float:
         if layer is not None:
             return replace(layer, weight=array).norm_bound(norm)
         return induced_norm_bound(to_host(array), norm, norm)

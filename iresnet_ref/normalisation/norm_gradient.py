@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, from_host, to_host
+from iresnet_ref.arrays import Array, HostArray, from_host, to_host
 from iresnet_ref.errors import NonFiniteError
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.layers.layer import Layer
@@ -24,7 +23,7 @@ from iresnet_ref.norms.convolution import Grid, largest_blocks, taken_as_matrix,
 from iresnet_ref.norms.dense import times_power_of_two
 
 
-def norm_slope(layer: Layer, p: float = 2.0) -> tuple[float, Any]:
+def norm_slope(layer: Layer, p: float = 2.0) -> tuple[float, Array]:
     """Return (σ, ∂σ/∂W), W the layer's weight and σ its operator norm p → p, p = 1, 2 or ∞.
 
     Raises ValueError for layers that are not linear, NonFiniteError for weights that are not finite.
@@ -73,9 +72,9 @@ def _of_convolution(operator: Convolution) -> tuple[float, HostArray]:
         sigma, u, v = _largest(kernel[:, :, 0, 0])
         return sigma, np.outer(u, v)[:, :, None, None]
     if taken_as_matrix(operator):
-        sigma, u, v = _largest(operator.matrix())
+        sigma, u, v = _largest(np.asarray(operator.matrix()))
         u, v = u.reshape(1, *operator.out_shape), v.reshape(1, *operator.in_shape)
-        return sigma, operator.weight_gradient(u, v)
+        return sigma, np.asarray(operator.weight_gradient(u, v))
     grid, blocks = tightest_symbol(operator)
     candidates = largest_blocks(blocks)
     best = int(candidates[np.argmax(np.linalg.svd(blocks[candidates], compute_uv=False)[:, 0])])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import (
@@ -26,7 +26,7 @@ from iresnet_ref.arrays import (
     whole_number,
 )
 from iresnet_ref.errors import ConvergenceError, NonFiniteError, ShapeError
-from iresnet_ref.jacobian.convolution import Convolution
+from iresnet_ref.jacobian.convolution import Convolution, Operator
 from iresnet_ref.jacobian.factors import Dense, Factor
 from iresnet_ref.layers.linear import LinearLayer
 from iresnet_ref.normalisation.division import normalise
@@ -44,13 +44,13 @@ class SingularTriple(NamedTuple):
     (3.0, (1, 2))
     """
 
-    sigma: Any
-    u: Any
-    v: Any
+    sigma: Array
+    u: Array
+    v: Array
 
 
 @public
-def spectral_norm(weight: Any) -> Any:
+def spectral_norm(weight: Array | LinearLayer | Operator) -> Array:
     """Return ‖A‖₂ as a 0-d array, exactly to rounding, of a matrix, an operator or a linear layer.
 
     By the singular value decomposition: of the matrix; for circular padding of the blocks B(ω) that the Fourier transform
@@ -73,7 +73,7 @@ def spectral_norm(weight: Any) -> Any:
 
 
 @public
-def gram_bound(weight: Any, *, squarings: int = 6) -> Any:
+def gram_bound(weight: Array | LinearLayer | Operator, *, squarings: int = 6) -> Array:
     """Return ‖G^(2^s)‖_F^(1/2^(s+1)) ≥ ‖A‖₂, G = AᵀA, as a 0-d array, for a matrix, an operator or a linear layer.
 
     It is within the factor n^(1/2^(s+2)) of the norm, n the smaller side, and converges quadratically away from ties. A
@@ -98,7 +98,7 @@ def gram_bound(weight: Any, *, squarings: int = 6) -> Any:
         stack = operator.matrix()[None, ...]
     adjoint = xp.matrix_transpose(xp.conj(stack) if xp.isdtype(stack.dtype, "complex floating") else stack)
     gram = xp.matmul(adjoint, stack) if stack.shape[1] >= stack.shape[2] else xp.matmul(stack, adjoint)
-    logarithm: Any = 0.0
+    logarithm = xp.zeros((1, 1, 1), dtype=magnitude.dtype, device=device(magnitude))
     for s in range(squarings + 1):
         magnitude = xp.abs(gram)
         largest = xp.max(magnitude, axis=(1, 2), keepdims=True)
@@ -121,7 +121,7 @@ def power_iteration(
     *,
     steps: int = 20,
     seed: int = 0,
-    start: Any = None,
+    start: Array | None = None,
     rtol: float | None = None,
 ) -> SingularTriple:
     """Return (σ, u, v) after `steps` rounds u ← Av/‖Av‖, v ← Aᵀu/‖Aᵀu‖ on the true operator; σ = uᵀAv ≤ ‖A‖₂ + rounding.
@@ -157,10 +157,10 @@ def power_iteration(
             f"power_iteration: expected start of shape {(1, *operator.in_shape)}, got {tuple(start.shape)}; try the v of an earlier call"
         )
 
-    def length(a: Any) -> Any:
+    def length(a: Array) -> Array:
         return stack_norm(xp.reshape(a, (1, -1)))[0]
 
-    def unit(a: Any, otherwise: Any) -> Any:
+    def unit(a: Array, otherwise: Array) -> Array:
         """a/‖a‖, or the other vector where a = 0: an operator that was zero once must not end the iteration for ever."""
         norm = length(a)
         return xp.where(norm > 0.0, a / xp.where(norm > 0.0, norm, xp.ones_like(norm)), otherwise)
@@ -192,7 +192,9 @@ def power_iteration(
 
 
 @public
-def singular_triple(weight: Any, *, start: Any = None, seed: int = 0, steps: int = 10_000) -> SingularTriple:
+def singular_triple(
+    weight: Array | LinearLayer | Operator, *, start: Array | None = None, seed: int = 0, steps: int = 10_000
+) -> SingularTriple:
     """Return the largest singular value of a matrix, an operator or a linear layer, with its singular vectors.
 
     By the singular value decomposition where the smaller side of the operator is at most 512, else (or with `start`) by
@@ -216,10 +218,10 @@ def singular_triple(weight: Any, *, start: Any = None, seed: int = 0, steps: int
     return power_iteration(operator, w, steps=steps, seed=seed, start=start, rtol=rounding.unit_roundoff(w) ** 0.5)
 
 
-def _operator(weight: Any) -> Any:
+def _operator(weight: Array | LinearLayer | Operator) -> Operator:
     """Return the operator of a layer, an operator as it is, a matrix as Dense. Raises ShapeError, DTypeError, NonFiniteError."""
     if isinstance(weight, LinearLayer | Dense | Convolution):
-        operator: Any = weight.operator if isinstance(weight, LinearLayer) else weight
+        operator = weight.operator if isinstance(weight, LinearLayer) else weight
         require_full_precision(operator.weight, "spectral norm", "weights cast to float32:")
         if not all_finite(operator.weight):
             raise NonFiniteError("spectral norm: expected finite weights, got NaN or infinity; look for the step that produced them")
@@ -233,7 +235,7 @@ def _operator(weight: Any) -> Any:
     return _operator(Dense(weight))
 
 
-def _blocks(kernel: Array, grid: tuple[int, ...]) -> Any:
+def _blocks(kernel: Array, grid: tuple[int, ...]) -> Array:
     """Return the symbol B(ω) of the circular convolution on a grid, (frequencies, out, in), by the Fourier transform."""
     xp = namespace(kernel)
     for axis in (2, 3):

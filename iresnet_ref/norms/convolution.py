@@ -54,7 +54,7 @@ def convolution_norm_bound(operator: Convolution) -> float:
     if kernel.shape[2:] == (1, 1):
         return norm_bound(kernel[:, :, 0, 0])
     if taken_as_matrix(operator):
-        return norm_bound(Convolution(kernel, operator.image, operator.padding).matrix())
+        return norm_bound(np.asarray(Convolution(kernel, operator.image, operator.padding).matrix()))
     magnitude = float(np.abs(kernel).max(initial=0.0))
     if magnitude == 0.0:
         return 0.0

@@ -67,37 +67,37 @@ class Classifier:
         return cls(composition, weight, bias)
 
     @public
-    def __call__(self, x: Any, *, check: bool = True) -> Any:
+    def __call__(self, x: Array, *, check: bool = True) -> Array:
         """Return the logits of x (batch, *event). Raises ShapeError, DTypeError, NonFiniteError."""
         self.require(x, check=check)
         return self.logits(self.features(x))
 
-    def require(self, x: Any, *, check: bool = True) -> None:
+    def require(self, x: Array, *, check: bool = True) -> None:
         """Refuse what is no batch of events like the parameters."""
         require_batch(x, self.steps.in_shape, "x", check=check)
         require_alike(x, self.weight, "x")
 
-    def features(self, x: Any) -> Any:
+    def features(self, x: Array) -> Array:
         """Return F(x), flat: (batch, d)."""
         y = self.steps.value(x)
         return flatten_events(y, y.ndim - 1)
 
-    def logits(self, features: Any) -> Any:
+    def logits(self, features: Array) -> Array:
         """Return W·features + b."""
         return product(features, namespace(features).permute_dims(self.weight, (1, 0))) + self.bias
 
     @public
-    def initialise(self, x: Any) -> Classifier:
+    def initialise(self, x: Array) -> Classifier:
         """Return it with the steps' data-dependent state set from the batch x."""
         self.require(x)
         return replace(self, steps=self.steps.initialise(x))
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return the parameters of the steps, "head.weight" and "head.bias"."""
         return {**self.steps.parameters(), "head.weight": self.weight, "head.bias": self.bias}
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Classifier:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> Classifier:
         """Return it with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
         rest = dict(parameters)
         try:
@@ -106,11 +106,11 @@ class Classifier:
             raise ShapeError(f"parameters: expected head.weight and head.bias, got no {missing}; try the keys of parameters()") from None
         return Classifier(self.steps.with_parameters(rest), weight, bias)
 
-    def pullback(self, x: Any, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
+    def pullback(self, x: Array, logits_bar: Array) -> tuple[Array, dict[str, Array]]:
         """Return (x̄, gradients) of Σ ⟨logits_bar, logits(x)⟩."""
         return self.pullback_from(self.steps.record(x, None), logits_bar)
 
-    def pullback_from(self, record: Record, logits_bar: Any) -> tuple[Any, dict[str, Any]]:
+    def pullback_from(self, record: Record, logits_bar: Array) -> tuple[Array, dict[str, Array]]:
         """Return `pullback` from the record of the steps."""
         xp, y = namespace(record.value), record.value
         y_bar = xp.reshape(product(logits_bar, self.weight), y.shape)

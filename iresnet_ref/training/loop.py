@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import all_finite, namespace, public, require_finite, shown, to_host, whole_number
+from iresnet_ref.arrays import Array, all_finite, namespace, public, require_finite, shown, to_host, whole_number
 from iresnet_ref.errors import DivergedError, DTypeError, NonFiniteError, NotContractiveError, ShapeError
 from iresnet_ref.flows.flow import Flow
 from iresnet_ref.training import optimiser
@@ -67,7 +67,7 @@ class State:
     normalised: NormalisedModel
     settings: Settings
     moments: Moments
-    average: dict[str, Any]
+    average: dict[str, Array]
     step: int = 0
 
     @property
@@ -76,7 +76,7 @@ class State:
         return self.normalised.model
 
     @property
-    def averaged(self) -> Any:
+    def averaged(self) -> Array:
         """The certified model of the averaged raw weights; `model` where no average is kept."""
         return self.normalised.with_parameters(self.average).model if self.average else self.model
 
@@ -147,7 +147,7 @@ def fit(
 
 
 @np.errstate(all="ignore")  # what overflows is found by its value
-def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> tuple[dict[str, Any], float]:
+def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> tuple[dict[str, Array], float]:
     """Return the gradient with respect to the raw parameters, clipped, and the loss. Raises DivergedError with `good`."""
     found = loss(state.model, state.step)
     if not isinstance(found, Loss):
@@ -166,7 +166,7 @@ def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> t
 
 
 @np.errstate(all="ignore")
-def _stepped(state: State, gradients: dict[str, Any]) -> State:
+def _stepped(state: State, gradients: dict[str, Array]) -> State:
     """Return the state after a step along the gradients, finite and certified. Raises DivergedError with the one before."""
     settings = state.settings
     parameters, moments = optimiser.adamw(

@@ -9,6 +9,7 @@ from typing import Any
 from iresnet_ref.arrays import (
     Array,
     device,
+    every_row,
     flatten_events,
     holds,
     namespace,
@@ -39,13 +40,13 @@ class Loss:
     ()
     """
 
-    value: Any
-    gradients: dict[str, Any]
+    value: Array
+    gradients: dict[str, Array]
 
 
 @public
 def maximum_likelihood(
-    flow: Flow, x: Any, *, weights: Any = None, options: Options | None = None, step: int = 0, check: bool = True
+    flow: Flow, x: Array, *, weights: Array | None = None, options: Options | None = None, step: int = 0, check: bool = True
 ) -> Loss:
     """Return −Σ_b w_b log p(x_b) in nats and its gradient; x (batch, *event), `weights` (batch,), default 1/batch.
 
@@ -71,7 +72,7 @@ def maximum_likelihood(
 
 
 @public
-def cross_entropy(logits: Any, labels: Any, *, weights: Any = None, check: bool = True) -> tuple[Any, Any]:
+def cross_entropy(logits: Array, labels: Any, *, weights: Array | None = None, check: bool = True) -> tuple[Array, Array]:
     """Return −Σ_b w_b log softmax(logits_b)[label_b] in nats, and its gradient with respect to the logits.
 
     `logits` (batch, classes), `labels` integers (batch,) on the same backend, `weights` (batch,), default 1/batch. The largest
@@ -90,7 +91,7 @@ def cross_entropy(logits: Any, labels: Any, *, weights: Any = None, check: bool 
     return _cross_entropy(logits, labels, _weights(logits, weights))
 
 
-def _cross_entropy(logits: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
+def _cross_entropy(logits: Array, labels: Any, weights: Array) -> tuple[Array, Array]:
     """The same, with weights and without a look."""
     xp = namespace(logits)
     classes = xp.arange(logits.shape[1], dtype=labels.dtype, device=device(logits))
@@ -104,7 +105,7 @@ def _cross_entropy(logits: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
 
 @public
 def classification(
-    model: Classifier, x: Any, labels: Any, *, weights: Any = None, check: bool = True
+    model: Classifier, x: Array, labels: Any, *, weights: Array | None = None, check: bool = True
 ) -> Loss:
     """Return the cross-entropy of a classifier on x (batch, *event) with integer `labels` (batch,), and its gradient.
 
@@ -127,12 +128,12 @@ def classification(
 @public
 def hybrid(
     flow: Flow,
-    x: Any,
+    x: Array,
     labels: Any,
     *,
     density: float = 1.0,
-    weights: Any = None,
-    label_weights: Any = None,
+    weights: Array | None = None,
+    label_weights: Array | None = None,
     options: Options | None = None,
     step: int = 0,
     check: bool = True,
@@ -181,7 +182,7 @@ def _of_step(flow: Flow, options: Options | None, step: int) -> Options:
     return options.after(step * flow.steps.streams)
 
 
-def _require_labels(labels: Any, batch: int, classes: int, check: bool, **arrays: Any) -> None:
+def _require_labels(labels: Any, batch: int, classes: int, check: bool, **arrays: Array | None) -> None:
     """Refuse labels that are not integers in [0, classes), and arrays that are not finite: one host synchronisation."""
     require_array(labels, "labels")
     if tuple(labels.shape) != (batch,):
@@ -200,11 +201,10 @@ def _require_labels(labels: Any, batch: int, classes: int, check: bool, **arrays
         raise ValueError(f"labels: expected 0 to {classes - 1}, got others; number the classes from 0")
 
 
-def _weights(like: Array, weights: Any) -> Any:
+def _weights(like: Array, weights: Array | None) -> Array:
     """Return the weights of the rows, 1/batch where none are given."""
     if weights is None:
-        xp, n = namespace(like), like.shape[0]
-        return xp.full((n,), 1.0 / max(n, 1), dtype=like.dtype, device=device(like))
+        return every_row(like, 1.0 / max(like.shape[0], 1))
     require_batch(weights, (), "weights", check=False)
     require_alike(weights, like, "weights")
     if weights.shape[0] != like.shape[0]:

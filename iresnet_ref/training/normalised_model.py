@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from iresnet_ref.arrays import public
+from iresnet_ref.arrays import Array, public
 from iresnet_ref.branches.normalised import NormalisedBranch
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.flows.bijections.composition import Composition, FactorOut
+from iresnet_ref.flows.bijections.protocol import Bijection
 from iresnet_ref.flows.bijections.residual import Residual
 from iresnet_ref.normalisation.raw_proof import Warm
 
@@ -60,18 +61,18 @@ class NormalisedModel:
                     f"({found.reason}); try ir.mlp, ir.convnet or ir.densenet, whose layers state finite constants"
                 )
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return the raw parameters."""
-        parameters: dict[str, Any] = self.raw.parameters()
+        parameters: dict[str, Array] = self.raw.parameters()
         return parameters
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> NormalisedModel:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> NormalisedModel:
         """Return the same normalisation of other raw parameters. Raises ShapeError."""
         warm = None if self.warm is None else {prefix: branch.after for prefix, branch in self._made[1].items()}
         return replace(self, raw=self.raw.with_parameters(parameters), warm=warm)
 
-    def pullback(self, gradients: Mapping[str, Any]) -> dict[str, Any]:
+    def pullback(self, gradients: Mapping[str, Array]) -> dict[str, Array]:
         """Return the gradients with respect to the raw parameters, from those with respect to the model's."""
         raw = dict(gradients)
         for prefix, branch in self._made[1].items():
@@ -79,7 +80,7 @@ class NormalisedModel:
             raw.update({prefix + k: g for k, g in branch.pullback(mine).items()})
         return raw
 
-    def _certified(self, step: Any, prefix: str, lipschitz: float, branches: dict[str, NormalisedBranch]) -> Any:
+    def _certified(self, step: Bijection, prefix: str, lipschitz: float, branches: dict[str, NormalisedBranch]) -> Bijection:
         """Return the step with certified branches, and enter them under the prefix of their parameters."""
         if isinstance(step, Residual):
             warm = None if self.warm is None else self.warm.get(prefix, {})

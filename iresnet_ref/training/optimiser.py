@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from iresnet_ref.arrays import namespace, public, require_array, require_real, stack_norm, whole_number
+from iresnet_ref.arrays import Array, namespace, public, require_array, require_real, stack_norm, whole_number
 from iresnet_ref.errors import ShapeError
 
-Arrays = Mapping[str, Any]
+Arrays = Mapping[str, Array]
 
 
 @public
@@ -28,8 +27,8 @@ class Moments:
     [0.0, 0.0]
     """
 
-    first: dict[str, Any]
-    second: dict[str, Any]
+    first: dict[str, Array]
+    second: dict[str, Array]
     step: int = 0
 
     @classmethod
@@ -52,7 +51,7 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.999),
     epsilon: float = 1e-8,
     weight_decay: float = 0.0,
-) -> tuple[dict[str, Any], Moments]:
+) -> tuple[dict[str, Array], Moments]:
     """Return (parameters, moments) after one step of AdamW, of Adam where `weight_decay` is 0.
 
     m ← β₁m + (1 − β₁)g, s ← β₂s + (1 − β₂)g², θ ← θ(1 − ηλ) − η m̂/(√ŝ + ε), with m̂ = m/(1 − β₁ᵗ) and ŝ = s/(1 − β₂ᵗ).
@@ -87,7 +86,7 @@ def adamw(
 
 
 @public
-def global_norm(gradients: Arrays) -> Any:
+def global_norm(gradients: Arrays) -> Array:
     """Return the 2-norm of all gradients together, a 0-d array; it overflows only where the norm itself does.
 
     >>> import numpy as np
@@ -97,7 +96,7 @@ def global_norm(gradients: Arrays) -> Any:
     return stack_norm(flat(gradients.values()))
 
 
-def flat(arrays: Iterable[Any]) -> Any:
+def flat(arrays: Iterable[Array]) -> Array:
     """Return the entries of all arrays behind each other, (n,)."""
     arrays = list(arrays)
     if not arrays:
@@ -109,7 +108,7 @@ def flat(arrays: Iterable[Any]) -> Any:
 
 
 @public
-def clip(gradients: Arrays, largest: float, norm: Any = None) -> dict[str, Any]:
+def clip(gradients: Arrays, largest: float, norm: Array | None = None) -> dict[str, Array]:
     """Return the gradients times min(1, largest/‖g‖), ‖g‖ = `norm`, by default `global_norm`: the direction stays.
     Raises: ValueError for largest ≤ 0, ShapeError for a norm that is no number, DTypeError.
 
@@ -151,7 +150,7 @@ def warm_up(step: int, steps: int) -> float:
 
 
 @public
-def averaged(average: Arrays, parameters: Arrays, decay: float) -> dict[str, Any]:
+def averaged(average: Arrays, parameters: Arrays, decay: float) -> dict[str, Array]:
     """Return decay·average + (1 − decay)·parameters.
     Raises: ValueError for a decay outside [0, 1], ShapeError for other names.
 

@@ -162,7 +162,8 @@ def _pulled(
 
 def _on_the_graph(block: ir.ResidualBlock) -> tuple[ir.ResidualBlock, dict[str, Tensor]]:
     """Return the block with parameters that record derivatives; its constant is the one proved of their values."""
-    parameters = {name: p.detach().requires_grad_() for name, p in block.branch.parameters().items()}
+    own: dict[str, Any] = block.branch.parameters()
+    parameters = {name: p.detach().requires_grad_() for name, p in own.items()}
     return ir.ResidualBlock(block.branch.with_parameters(parameters), block.contraction()), parameters
 
 

@@ -19,7 +19,7 @@ def default_options(x: Any) -> ir.Options:
 
 def auto_is_exact(block: ir.ResidualBlock) -> bool:
     """Return whether `ir.Auto` computes the determinant of this block: that depends on its widths alone."""
-    like = block.branch.like
+    like: Any = block.branch.like
     with suppress(ir.NotContractiveError):  # raised again, with the reason, by the first call
         origin = torch.zeros((1, *block.branch.event_shape), dtype=like.dtype, device=like.device)
         return ir.logdet(block, origin, ir.Auto()).method == "exact"

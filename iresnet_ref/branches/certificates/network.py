@@ -131,7 +131,7 @@ class _Whole:
         """Return the matrix, and whether it acts on each pixel alone."""
         weight = _exact(layer.weight)
         if isinstance(layer, Conv):
-            weight = Convolution(weight, layer.image, layer.padding).matrix()
+            weight = np.asarray(Convolution(weight, layer.image, layer.padding).matrix())
         return Rounded.exact(weight[None]), True
 
     def pixels(self, event: tuple[int, ...]) -> int:

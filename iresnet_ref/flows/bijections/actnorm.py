@@ -10,14 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, device, expand_rows, namespace, public, require_event, row_norm, size, to_host
+from iresnet_ref.arrays import (
+    Array,
+    device,
+    every_row,
+    expand_rows,
+    namespace,
+    public,
+    require_event,
+    row_norm,
+    size,
+    to_host,
+)
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled, zeros
+from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled
 
 
 @public
@@ -57,7 +67,7 @@ class ActNorm(ClosedForm):
         return cls(zero, zero, tuple(event_shape), initialised=False)
 
     @public
-    def initialise(self, x: Any) -> ActNorm:
+    def initialise(self, x: Array) -> ActNorm:
         """Return it with b = −mean and eˢ = 1/standard deviation of each channel over the batch; itself if that was done.
 
         A channel that is constant up to rounding keeps scale 1.
@@ -83,14 +93,14 @@ class ActNorm(ClosedForm):
         """The event shape."""
         return self.event_shape
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return the log-scale and the shift."""
         return {"log_scale": self.log_scale, "shift": self.shift}
 
-    def _replaced(self, parameters: Mapping[str, Any]) -> ActNorm:
-        return replace(self, **parameters)
+    def _replaced(self, parameters: Mapping[str, Array]) -> ActNorm:
+        return replace(self, log_scale=parameters["log_scale"], shift=parameters["shift"])
 
-    def _wide(self, p: Any) -> Any:
+    def _wide(self, p: Array) -> Array:
         return expand_rows(p, len(self.event_shape) - 1)
 
     def _ready(self) -> None:
@@ -103,22 +113,22 @@ class ActNorm(ClosedForm):
     def _pixels(self) -> int:
         return size(self.event_shape[1:])
 
-    def value(self, x: Any) -> Any:
+    def value(self, x: Array) -> Array:
         """Return eˢ(x + b)."""
         self._ready()
         return (x + self._wide(self.shift)) * self._wide(namespace(x).exp(self.log_scale))
 
-    def inverse_value(self, y: Any) -> Any:
+    def inverse_value(self, y: Array) -> Array:
         """Return e⁻ˢy − b."""
         self._ready()
         return y * self._wide(namespace(y).exp(-self.log_scale)) - self._wide(self.shift)
 
-    def log_abs_det(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Array, y: Array) -> Array:
         """Return pixels·Σs."""
         del y
-        return zeros(x) + self._pixels * namespace(x).sum(self.log_scale)
+        return every_row(x) + self._pixels * namespace(x).sum(self.log_scale)
 
-    def rounding(self, x: Any, y: Any) -> Any:
+    def rounding(self, x: Array, y: Array) -> Array:
         """|x̂ − x| ≤ 8u(e⁻ˢ + 1)|y| + u(|e⁻ˢy| + |x̂|) entry by entry, rounded up."""
         xp, u = namespace(x), rounding.unit_roundoff(x)
         scale = self._wide(xp.exp(-self.log_scale))
@@ -126,7 +136,7 @@ class ActNorm(ClosedForm):
         n = size(self.event_shape)
         return row_norm(entries, x.ndim - 1) * (u * (1.0 + (2 * n + 64) * u)) + 4.0 * n * rounding.smallest_normal(x)
 
-    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+    def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """x̄ = eˢȳ, b̄ = Σeˢȳ, s̄ = Σȳy + pixels·Σw."""
         del options
         xp = namespace(x)

@@ -11,7 +11,18 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import flatten_events, namespace, public, require_alike, require_event, row_norm, shown, size
+from iresnet_ref.arrays import (
+    Array,
+    every_row,
+    flatten_events,
+    namespace,
+    public,
+    require_alike,
+    require_event,
+    row_norm,
+    shown,
+    size,
+)
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flows.bijections.protocol import DEFAULT, Bijection, Options, Pulled, Record, added
@@ -93,11 +104,11 @@ class Composition(Bijection):
         """That of the last step."""
         return tuple(self.steps[-1].out_shape)
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return the parameters of all steps, in their order."""
         return {f"{i}.{name}": p for i, step in enumerate(self.steps) for name, p in step.parameters().items()}
 
-    def _replaced(self, parameters: Mapping[str, Any]) -> Composition:
+    def _replaced(self, parameters: Mapping[str, Array]) -> Composition:
         steps = [
             step.with_parameters({name: parameters[f"{i}.{name}"] for name in step.parameters()})
             for i, step in enumerate(self.steps)
@@ -105,7 +116,7 @@ class Composition(Bijection):
         return Composition(tuple(steps))
 
     @public
-    def initialise(self, x: Any) -> Composition:
+    def initialise(self, x: Array) -> Composition:
         """Return it with every step initialised from what the steps before it make of x."""
         self.require(x, "x")
         steps = []
@@ -115,24 +126,24 @@ class Composition(Bijection):
         return Composition(tuple(steps))
 
     @public
-    def condition(self, context: Any) -> Composition:
+    def condition(self, context: Array | None) -> Composition:
         """Return it with every step conditioned."""
         return Composition(tuple(step.condition(context) for step in self.steps))
 
-    def require_values(self, x: Any, name: str, **others: Any) -> None:
+    def require_values(self, x: Array, name: str, **others: Array | None) -> None:
         """Refuse of x what the first step refuses."""
         if name == "x":
             self.steps[0].require_values(x, name, **others)
         else:
             super().require_values(x, name, **others)
 
-    def value(self, x: Any) -> Any:
+    def value(self, x: Array) -> Array:
         """Return f_n(⋯ f_1(x))."""
         for step in self.steps:
             x = step.value(x)
         return x
 
-    def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+    def forward_and_log_det(self, x: Array, options: Options) -> tuple[Array, LogDet]:
         """Return the value and the sum of the log-determinants."""
         parts = []
         for step, own in zip(self.steps, own_options(self.steps, options), strict=True):
@@ -140,7 +151,7 @@ class Composition(Bijection):
             parts.append(log_det)
         return x, functools.reduce(added, parts)
 
-    def record(self, x: Any, options: Options | None) -> CompositionRecord:
+    def record(self, x: Array, options: Options | None) -> CompositionRecord:
         """Return the records of the steps."""
         records: list[Record] = []
         value = x
@@ -151,7 +162,7 @@ class Composition(Bijection):
 
     @public
     def inverse(
-        self, y: Any, *, options: Options = DEFAULT, estimate: bool = False, check: bool = True
+        self, y: Array, *, options: Options = DEFAULT, estimate: bool = False, check: bool = True
     ) -> PathInverse:
         """Return the preimage of y; `error_bound` is propagated through all steps: true, and soon `vacuous`.
 
@@ -162,7 +173,7 @@ class Composition(Bijection):
         found = self.preimage(y, options)
         return replace(found, amplification_estimate=self.amplification(found.x)) if estimate else found
 
-    def preimage(self, y: Any, options: Options) -> PathInverse:
+    def preimage(self, y: Array, options: Options) -> PathInverse:
         """Return the preimage; its residual is that of the whole composition."""
         results, constants, x = [], [], y
         for step, own in zip(reversed(self.steps), reversed(own_options(self.steps, options)), strict=True):
@@ -182,9 +193,9 @@ class Composition(Bijection):
             vacuous=vacuous,
         )
 
-    def amplification(self, x: Any) -> Any:
+    def amplification(self, x: Array) -> Array:
         """Return the product of the steps' own, along the path of x."""
-        product = 1.0
+        product = every_row(x, 1.0)
         for step in self.steps:
             product = step.amplification(x) * product
             x = step.value(x)
@@ -198,7 +209,7 @@ class Composition(Bijection):
             product = rounding.up(product * step.inverse_lipschitz, 1)
         return product
 
-    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+    def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """The steps' pullbacks, last to first."""
         return self.record(x, None if weights is None else options).pullback(y_bar, weights)
 
@@ -213,9 +224,9 @@ class CompositionRecord(Record):
         """Return the sum of the steps' log-determinants."""
         return functools.reduce(added, [record.log_det() for record in self.records])
 
-    def pullback(self, y_bar: Any, weights: Any = None) -> Pulled:
+    def pullback(self, y_bar: Array, weights: Array | None = None) -> Pulled:
         """The steps' pullbacks, last to first."""
-        gradients: dict[str, Any] = {}
+        gradients: dict[str, Array] = {}
         for i in reversed(range(len(self.records))):
             y_bar, mine = self.records[i].pullback(y_bar, weights)
             gradients = {**{f"{i}.{name}": g for name, g in mine.items()}, **gradients}
@@ -283,55 +294,55 @@ class FactorOut(Bijection):
         """(d′,), all numbers of both parts."""
         return (size(self.rest.out_shape) + size(self.event_shape) - size(self.rest.in_shape),)
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return those of the rest."""
         return dict(self.rest.parameters())
 
-    def _replaced(self, parameters: Mapping[str, Any]) -> FactorOut:
+    def _replaced(self, parameters: Mapping[str, Array]) -> FactorOut:
         return replace(self, rest=self.rest.with_parameters(parameters))
 
     @public
-    def initialise(self, x: Any) -> FactorOut:
+    def initialise(self, x: Array) -> FactorOut:
         """Return it with the rest initialised."""
         self.require(x, "x")
         return replace(self, rest=self.rest.initialise(self._split(x)[0]))
 
     @public
-    def condition(self, context: Any) -> FactorOut:
+    def condition(self, context: Array | None) -> FactorOut:
         """Return it with the rest conditioned."""
         return replace(self, rest=self.rest.condition(context))
 
-    def _split(self, x: Any) -> tuple[Any, Any]:
+    def _split(self, x: Array) -> tuple[Array, Array]:
         half = self.rest.in_shape[0]
         return x[:, :half, ...], x[:, half:, ...]
 
-    def _join(self, a: Any, b: Any) -> Any:
+    def _join(self, a: Array, b: Array) -> Array:
         return namespace(a).concat([flatten_events(a, a.ndim - 1), flatten_events(b, b.ndim - 1)], axis=-1)
 
-    def _parts(self, y: Any) -> tuple[Any, Any]:
+    def _parts(self, y: Array) -> tuple[Array, Array]:
         xp, n = namespace(y), size(self.rest.out_shape)
         other = (self.event_shape[0] - self.rest.in_shape[0], *self.event_shape[1:])
         a = xp.reshape(y[:, :n], (y.shape[0], *self.rest.out_shape))
         return a, xp.reshape(y[:, n:], (y.shape[0], *other))
 
-    def value(self, x: Any) -> Any:
+    def value(self, x: Array) -> Array:
         """Return (flat rest(x_a), flat x_b)."""
         a, b = self._split(x)
         return self._join(self.rest.value(a), b)
 
-    def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+    def forward_and_log_det(self, x: Array, options: Options) -> tuple[Array, LogDet]:
         """Return the value and the log-determinant of the rest."""
         a, b = self._split(x)
         a, log_det = self.rest.forward_and_log_det(a, options)
         return self._join(a, b), log_det
 
-    def preimage(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Array, options: Options) -> Inverse:
         """Return the preimage: that of the rest, joined with x_b, which is exact."""
         a, b = self._parts(y)
         found = self.rest.preimage(a, options)
         return replace(found, x=namespace(y).concat([found.x, b], axis=1))
 
-    def amplification(self, x: Any) -> Any:
+    def amplification(self, x: Array) -> Array:
         """Return that of the rest, at least 1."""
         xp, rest = namespace(x), self.rest.amplification(self._split(x)[0])
         return xp.maximum(rest, xp.ones_like(rest))
@@ -341,13 +352,13 @@ class FactorOut(Bijection):
         """That of the rest, at least 1."""
         return max(1.0, self.rest.inverse_lipschitz)
 
-    def record(self, x: Any, options: Options | None) -> FactorOutRecord:
+    def record(self, x: Array, options: Options | None) -> FactorOutRecord:
         """Return the record of the rest."""
         a, b = self._split(x)
         rest = self.rest.record(a, options)
         return FactorOutRecord(self, x, self._join(rest.value, b), options, rest)
 
-    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+    def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """The rest's pullback, joined with the identity."""
         return self.record(x, None if weights is None else options).pullback(y_bar, weights)
 
@@ -363,7 +374,7 @@ class FactorOutRecord(Record):
         """Return the log-determinant of the rest."""
         return self.rest.log_det()
 
-    def pullback(self, y_bar: Any, weights: Any = None) -> Pulled:
+    def pullback(self, y_bar: Array, weights: Array | None = None) -> Pulled:
         """The rest's pullback, joined with the identity."""
         a_bar, b_bar = self.bijection._parts(y_bar)
         a_bar, gradients = self.rest.pullback(a_bar, weights)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import (
     Array,
+    every_row,
     expand_rows,
     from_host,
     namespace,
@@ -28,7 +28,7 @@ from iresnet_ref.arrays import (
     whole_number,
 )
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled, zeros
+from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled
 from iresnet_ref.jacobian.factors import outer
 from iresnet_ref.probes import Probes
 
@@ -49,7 +49,7 @@ class ContextShift(ClosedForm):
 
     weight: Array
     event_shape: tuple[int, ...]
-    context: Any = None
+    context: Array | None = None
 
     def __post_init__(self) -> None:
         channels = tuple(self.event_shape)[:1]
@@ -72,7 +72,7 @@ class ContextShift(ClosedForm):
         return cls(from_host(draw, np.zeros(1) if like is None else like), tuple(event_shape))
 
     @public
-    def condition(self, context: Any) -> ContextShift:
+    def condition(self, context: Array | None) -> ContextShift:
         """Return it with this context. Raises ShapeError, DTypeError."""
         return replace(self, context=context)
 
@@ -81,51 +81,54 @@ class ContextShift(ClosedForm):
         """The event shape."""
         return self.event_shape
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return U, and the context where it is set."""
         return {"weight": self.weight} if self.context is None else {"weight": self.weight, "context": self.context}
 
-    def _shift(self, x: Any, weight: Any, context: Any) -> Any:
-        """Return U h, broadcast over the pixels of x."""
-        if context is None or context.shape[0] not in (1, x.shape[0]):
-            got = "none" if context is None else f"{context.shape[0]}"
+    def _context(self, x: Array) -> Array:
+        """Return h for the rows of x. Raises ShapeError where there is none, or another number of rows."""
+        if self.context is None or self.context.shape[0] not in (1, x.shape[0]):
+            got = "none" if self.context is None else f"{self.context.shape[0]}"
             raise ShapeError(
                 f"context shift: expected one row of context for each of {x.shape[0]} events, got {got}; try flow.condition(context)"
             )
-        xp = namespace(x)
+        return self.context
+
+    def _shift(self, weight: Array, context: Array) -> Array:
+        """Return U h, broadcast over pixels."""
+        xp = namespace(weight)
         return expand_rows(xp.matmul(context, xp.matrix_transpose(weight)), len(self.event_shape) - 1)
 
-    def value(self, x: Any) -> Any:
+    def value(self, x: Array) -> Array:
         """Return x + U h."""
-        return x + self._shift(x, self.weight, self.context)
+        return x + self._shift(self.weight, self._context(x))
 
-    def inverse_value(self, y: Any) -> Any:
+    def inverse_value(self, y: Array) -> Array:
         """Return y − U h."""
-        return y - self._shift(y, self.weight, self.context)
+        return y - self._shift(self.weight, self._context(y))
 
-    def log_abs_det(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Array, y: Array) -> Array:
         """Return 0."""
         del y
-        return zeros(x)
+        return every_row(x)
 
-    def rounding(self, x: Any, y: Any) -> Any:
+    def rounding(self, x: Array, y: Array) -> Array:
         """|x̂ − x| ≤ γ_k|U||h| + u|x̂|, entry by entry, rounded up."""
         del y
         xp, u, n, k = namespace(x), rounding.unit_roundoff(x), size(self.event_shape), self.weight.shape[1]
-        magnitude = self._shift(x, xp.abs(self.weight), xp.abs(self.context))
+        magnitude = self._shift(xp.abs(self.weight), xp.abs(self._context(x)))
         entries = rounding.gamma(k, u) * magnitude + u * xp.abs(x)
         return row_norm(entries, x.ndim - 1) * (1.0 + (2 * n + 2 * k + 64) * u) + 4.0 * n * (k + 1) * rounding.smallest_normal(x)
 
-    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+    def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """x̄ = ȳ, Ū = Σ s̄hᵀ, h̄ = Uᵀs̄, with s̄ = ȳ summed over pixels."""
         del weights, options
-        self._shift(x, self.weight, self.context)  # refuses what has no context
-        xp = namespace(x)
+        xp, context = namespace(x), self._context(x)
         s_bar = xp.sum(y_bar, axis=tuple(range(2, y_bar.ndim))) if y_bar.ndim > 2 else y_bar
         h_bar = xp.matmul(s_bar, self.weight)
-        if self.context.shape[0] == 1:
+        if context.shape[0] == 1:
             h_bar = xp.sum(h_bar, axis=0, keepdims=True)
-        return y_bar, {"weight": outer(s_bar, self.context), "context": h_bar}
+        return y_bar, {"weight": outer(s_bar, context), "context": h_bar}
 
     @property
     def inverse_lipschitz(self) -> float:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import (
+    Array,
     device,
     from_host,
     holds,
@@ -62,7 +63,7 @@ class Logit(ClosedForm):
         """The event shape."""
         return self.event_shape
 
-    def require_values(self, x: Any, name: str, **others: Any) -> None:
+    def require_values(self, x: Array, name: str, **others: Array | None) -> None:
         """Refuse also values of x outside [0, levels]; of those inside none is NaN or infinite."""
         if name != "x":
             super().require_values(x, name, **others)
@@ -79,24 +80,24 @@ class Logit(ClosedForm):
     def _slope(self) -> float:
         return (1.0 - 2.0 * self.alpha) / self.levels
 
-    def _sides(self, x: Any) -> tuple[Any, Any]:
+    def _sides(self, x: Array) -> tuple[Array, Array]:
         """Return s and 1 − s, neither by a difference that cancels."""
         return self.alpha + self._slope * x, self.alpha + self._slope * (self.levels - x)
 
-    def value(self, x: Any) -> Any:
+    def value(self, x: Array) -> Array:
         """Return log s − log(1 − s)."""
         xp = namespace(x)
         s, t = self._sides(x)
         return xp.log(s) - xp.log(t)
 
-    def inverse_value(self, y: Any) -> Any:
+    def inverse_value(self, y: Array) -> Array:
         """Return (σ(y) − α)/slope, for y ≥ 0 as levels − (σ(−y) − α)/slope."""
         xp = namespace(y)
         e = xp.exp(-xp.abs(y))
         low = (e / (1.0 + e) - self.alpha) / self._slope
         return xp.where(y < 0.0, low, self.levels - low)
 
-    def log_abs_det(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Array, y: Array) -> Array:
         """Return Σ log slope − log s − log(1 − s)."""
         del y
         xp = namespace(x)
@@ -104,14 +105,14 @@ class Logit(ClosedForm):
         entries = math.log(self._slope) - xp.log(s) - xp.log(t)
         return xp.sum(entries, axis=tuple(range(1, x.ndim)))
 
-    def rounding(self, x: Any, y: Any) -> Any:
+    def rounding(self, x: Array, y: Array) -> Array:
         """(8·2 + 4)u(σ + 1) of σ, through the slope, and the last subtraction: entry by entry the same."""
         u, n = rounding.unit_roundoff(x), size(self.event_shape)
         each = (2.0 * rounding.ELEMENTARY + 8.0) * u * 2.0 / self._slope + 4.0 * u * self.levels
         xp = namespace(y)
         return xp.zeros_like(row_norm(y, y.ndim - 1)) + each * math.sqrt(n) * (1.0 + (n + 32) * u)
 
-    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+    def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """x̄ = slope·(ȳ(1/s + 1/(1 − s)) + w(1/(1 − s) − 1/s))."""
         del options
         s, t = self._sides(x)
@@ -127,7 +128,7 @@ class Logit(ClosedForm):
 
 
 @public
-def dequantise(x: Any, *, seed: int = 0, like: Any = None, check: bool = True) -> Any:
+def dequantise(x: Any, *, seed: int = 0, like: Array | None = None, check: bool = True) -> Array:
     """Return x + u, u uniform on (0, 1) and independent, for integers x ≥ 0 of shape (batch, *event).
 
     u = (2k + 1)/2¹⁶ with 15 random bits k: x + u is exact in float32 for x < 256, so that floor gives x back; a row's draws
@@ -152,7 +153,7 @@ def dequantise(x: Any, *, seed: int = 0, like: Any = None, check: bool = True) -
     if like is None:
         defaults = xp.__array_namespace_info__().default_dtypes(device=device(x))
         floating = xp.isdtype(x.dtype, "real floating")
-        like = x if floating else xp.zeros((0,), dtype=defaults["real floating"], device=device(x))
+        like = cast("Array", x if floating else xp.zeros((0,), dtype=defaults["real floating"], device=device(x)))
     exact = 0.5 / rounding.unit_roundoff(like)  # below it x + u rounds to less than x + 1
     whole = xp.floor(x) == x if xp.isdtype(x.dtype, "real floating") else x >= 0
     if check and not holds(x >= 0, x < exact, whole):

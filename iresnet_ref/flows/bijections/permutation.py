@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import indices, namespace, public, require_event
+from iresnet_ref.arrays import Array, indices, namespace, public, require_event
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import Rearrangement
 
@@ -39,10 +38,10 @@ class Permutation(Rearrangement):
         """The event shape."""
         return self.event_shape
 
-    def value(self, x: Any) -> Any:
+    def value(self, x: Array) -> Array:
         """Return the channels in this order."""
         return namespace(x).take(x, indices(np.asarray(self.order), x), axis=1)
 
-    def inverse_value(self, y: Any) -> Any:
+    def inverse_value(self, y: Array) -> Array:
         """Return the channels in their first order."""
         return namespace(y).take(y, indices(np.argsort(self.order), y), axis=1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from iresnet_ref.arrays import (
     Array,
     HostArray,
     device,
+    every_row,
     from_host,
     indices,
     namespace,
@@ -27,7 +27,7 @@ from iresnet_ref.arrays import (
     to_host,
 )
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled, zeros
+from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled
 from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound
 from iresnet_ref.probes import Probes
 
@@ -90,15 +90,15 @@ class PLULinear(ClosedForm):
         """The event shape."""
         return self.event_shape
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return the triangles and the log-scale."""
         return {"lower": self.lower, "upper": self.upper, "log_scale": self.log_scale}
 
-    def _replaced(self, parameters: Mapping[str, Any]) -> PLULinear:
-        return replace(self, **parameters)
+    def _replaced(self, parameters: Mapping[str, Array]) -> PLULinear:
+        return replace(self, lower=parameters["lower"], upper=parameters["upper"], log_scale=parameters["log_scale"])
 
     @property
-    def _factors(self) -> tuple[Any, Any]:
+    def _factors(self) -> tuple[Array, Array]:
         """L and U."""
         xp = namespace(self.lower)
         identity = xp.eye(len(self.order), dtype=self.lower.dtype, device=device(self.lower))
@@ -107,17 +107,17 @@ class PLULinear(ClosedForm):
             signs * xp.exp(self.log_scale)
         )
 
-    def _pixels(self, x: Any) -> Any:
+    def _pixels(self, x: Array) -> Array:
         return namespace(x).reshape(x, (x.shape[0], len(self.order), size(self.event_shape[1:])))
 
-    def value(self, x: Any) -> Any:
+    def value(self, x: Array) -> Array:
         """Return P L U x."""
         xp = namespace(x)
         lower, upper = self._factors
         y = xp.matmul(lower, xp.matmul(upper, self._pixels(x)))
         return xp.reshape(xp.take(y, indices(np.asarray(self.order), y), axis=1), x.shape)
 
-    def inverse_value(self, y: Any) -> Any:
+    def inverse_value(self, y: Array) -> Array:
         """Return U⁻¹L⁻¹Pᵀy."""
         xp = namespace(y)
         lower, upper = self._factors
@@ -126,12 +126,12 @@ class PLULinear(ClosedForm):
         upper_inverse = xp.matrix_transpose(inverse_of_lower(xp.matrix_transpose(upper)))
         return xp.reshape(xp.matmul(upper_inverse, z), y.shape)
 
-    def log_abs_det(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Array, y: Array) -> Array:
         """Return pixels·Σs."""
         del y
-        return zeros(x) + size(self.event_shape[1:]) * namespace(x).sum(self.log_scale)
+        return every_row(x) + size(self.event_shape[1:]) * namespace(x).sum(self.log_scale)
 
-    def rounding(self, x: Any, y: Any) -> Any:
+    def rounding(self, x: Array, y: Array) -> Array:
         """‖W⁻¹‖(‖r̂‖ + ρ), r̂ = y − Wx as computed, ρ ≤ γ(‖|L|‖‖|U|‖‖x‖ + ‖y‖) its rounding, that of eˢ included."""
         u, n = rounding.unit_roundoff(x), len(self.order)
         inverse, product = self._norms
@@ -156,7 +156,7 @@ class PLULinear(ClosedForm):
         """A proved bound on ‖W⁻¹‖₂; inf where none is proved."""
         return self._norms[0]
 
-    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+    def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """With a = Ux: L̄ = c̄aᵀ, ā = Lᵀc̄ for c̄ = Pᵀȳ; Ū = āxᵀ, s̄ = diag(Ū)·diag(U) + pixels·Σw, x̄ = Uᵀā."""
         del options
         xp = namespace(x)
@@ -174,7 +174,7 @@ class PLULinear(ClosedForm):
         return xp.reshape(xp.matmul(xp.matrix_transpose(upper), a_bar), x.shape), gradients
 
 
-def inverse_of_lower(a: Any) -> Any:
+def inverse_of_lower(a: Array) -> Array:
     """Return A⁻¹ of a lower triangular matrix: [[A, 0], [B, C]]⁻¹ = [[A⁻¹, 0], [−C⁻¹BA⁻¹, C⁻¹]]."""
     n = a.shape[0]
     if n == 1:
@@ -195,7 +195,7 @@ def inverse_norm_bound(a: HostArray) -> float:
     n = a.shape[0]
     if not np.isfinite(a).all() or not np.diag(a).all():
         return np.inf
-    r = inverse_of_lower(a)
+    r = np.asarray(inverse_of_lower(a))
     if not np.isfinite(r).all():
         return np.inf
     u = rounding.FLOAT64_ROUNDOFF

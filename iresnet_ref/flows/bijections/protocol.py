@@ -16,7 +16,9 @@ from typing import Any, Self
 import numpy as np
 
 from iresnet_ref.arrays import (
+    Array,
     device,
+    every_row,
     indices,
     namespace,
     public,
@@ -35,7 +37,7 @@ from iresnet_ref.log_determinant.methods import LogDetMethod
 from iresnet_ref.log_determinant.methods import Name as LogDetName
 from iresnet_ref.log_determinant.result import LogDet
 
-Pulled = tuple[Any, dict[str, Any]]
+Pulled = tuple[Array, dict[str, Array]]
 """(x̄, {parameter: gradient})."""
 
 
@@ -102,23 +104,23 @@ class Bijection(ABC):
         return self.in_shape
 
     @abstractmethod
-    def value(self, x: Any) -> Any:
+    def value(self, x: Array) -> Array:
         """Return y, without validation."""
 
     @abstractmethod
-    def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+    def forward_and_log_det(self, x: Array, options: Options) -> tuple[Array, LogDet]:
         """Return (y, log|det dy/dx|), without validation."""
 
-    def record(self, x: Any, options: Options | None) -> Record:
+    def record(self, x: Array, options: Options | None) -> Record:
         """Return the forward pass at x, kept; without options nothing will be asked about the log-determinant."""
         return Record(self, x, self.value(x), options)
 
     @abstractmethod
-    def preimage(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Array, options: Options) -> Inverse:
         """Return the preimage of y with its error bound, without validation."""
 
     @abstractmethod
-    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+    def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """Return (x̄, gradients) of Σ ȳᵀy(x) + Σ_b w_b log|det dy/dx|_b; `weights` None is zero."""
 
     @property
@@ -126,36 +128,36 @@ class Bijection(ABC):
     def inverse_lipschitz(self) -> float:
         """A bound on Lip(y ↦ x), inf where none is known."""
 
-    def amplification(self, x: Any) -> Any:
+    def amplification(self, x: Array) -> Array:
         """Return an estimate, per row, of the Lipschitz constant of the inverse near y(x); here its bound."""
-        return zeros(x) + self.inverse_lipschitz
+        return every_row(x) + self.inverse_lipschitz
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return the parameters by name."""
         return {}
 
     @public
-    def with_parameters(self, parameters: Mapping[str, Any]) -> Self:
+    def with_parameters(self, parameters: Mapping[str, Array]) -> Self:
         """Return the bijection with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
         require_parameters(parameters, self.parameters())
         return self._replaced(parameters)
 
-    def _replaced(self, parameters: Mapping[str, Any]) -> Self:
+    def _replaced(self, parameters: Mapping[str, Array]) -> Self:
         return replace(self, **parameters) if parameters else self  # type: ignore[type-var]  # every bijection is a dataclass
 
     @public
-    def initialise(self, x: Any) -> Self:
+    def initialise(self, x: Array) -> Self:
         """Return the bijection with its data-dependent state set from the batch x; itself where it has none."""
         del x
         return self
 
     @public
-    def condition(self, context: Any) -> Self:
+    def condition(self, context: Array | None) -> Self:
         """Return the bijection conditioned on a context, or with None on nothing; itself where it takes none."""
         del context
         return self
 
-    def require(self, x: Any, name: str, shape: tuple[int, ...] | None = None, *, check: bool = True, **others: Any) -> None:
+    def require(self, x: Array, name: str, shape: tuple[int, ...] | None = None, *, check: bool = True, **others: Array | None) -> None:
         """Refuse a batch that is not finite, or not of the event shape (default: of x) or the parameters' kind.
 
         `check` looks at the values, those of x and of what else has to be finite, by one host synchronisation.
@@ -171,24 +173,24 @@ class Bijection(ABC):
         if check:
             self.require_values(x, name, **others)
 
-    def require_values(self, x: Any, name: str, **others: Any) -> None:
+    def require_values(self, x: Array, name: str, **others: Array | None) -> None:
         """Refuse values that are not finite, by one host synchronisation."""
         require_finite(**{name: x}, **others)
 
     @public
-    def __call__(self, x: Any, *, check: bool = True) -> Any:
+    def __call__(self, x: Array, *, check: bool = True) -> Array:
         """Return y for x of shape (batch, *in_shape). Raises ShapeError, DTypeError, NonFiniteError."""
         self.require(x, "x", check=check)
         return self.value(x)
 
     @public
-    def forward(self, x: Any, *, options: Options = DEFAULT, check: bool = True) -> tuple[Any, LogDet]:
+    def forward(self, x: Array, *, options: Options = DEFAULT, check: bool = True) -> tuple[Array, LogDet]:
         """Return (y, log|det dy/dx|) for x of shape (batch, *in_shape)."""
         self.require(x, "x", check=check)
         return self.forward_and_log_det(x, options.shared(self.streams))
 
     @public
-    def inverse(self, y: Any, *, options: Options = DEFAULT, check: bool = True) -> Inverse:
+    def inverse(self, y: Array, *, options: Options = DEFAULT, check: bool = True) -> Inverse:
         """Return the preimage of y of shape (batch, *out_shape) with its guarantees; `error_bound` as in `ir.invert`."""
         self.require(y, "y", self.out_shape, check=check)
         return self.preimage(y, options)
@@ -199,15 +201,15 @@ class Record:
     """A forward pass of a bijection at x, kept for what is asked of it afterwards: `value`, the log-determinant, the reverse pass."""
 
     bijection: Bijection
-    x: Any
-    value: Any
+    x: Array
+    value: Array
     options: Options | None
 
     def log_det(self) -> LogDet:
         """Return log|det dy/dx|."""
         return self.bijection.forward_and_log_det(self.x, self.options or DEFAULT)[1]
 
-    def pullback(self, y_bar: Any, weights: Any = None) -> Pulled:
+    def pullback(self, y_bar: Array, weights: Array | None = None) -> Pulled:
         """Return (x̄, gradients) of Σ ȳᵀy(x) + Σ_b w_b log|det dy/dx|_b."""
         return self.bijection.pullback(self.x, y_bar, weights, self.options or DEFAULT)
 
@@ -224,28 +226,28 @@ class ClosedForm(Bijection):
     """
 
     @abstractmethod
-    def inverse_value(self, y: Any) -> Any:
+    def inverse_value(self, y: Array) -> Array:
         """Return x."""
 
     @abstractmethod
-    def log_abs_det(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Array, y: Array) -> Array:
         """Return log|det dy/dx| per row."""
 
     @abstractmethod
-    def rounding(self, x: Any, y: Any) -> Any:
+    def rounding(self, x: Array, y: Array) -> Array:
         """Return, per row, a bound on ‖x − x*‖₂ for the computed x and the exact preimage x* of y."""
 
-    def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+    def forward_and_log_det(self, x: Array, options: Options) -> tuple[Array, LogDet]:
         """Return (y, log|det dy/dx|)."""
         del options
         y = self.value(x)
         return y, exactly(self.log_abs_det(x, y), x)
 
-    def record(self, x: Any, options: Options | None) -> ClosedFormRecord:
+    def record(self, x: Array, options: Options | None) -> ClosedFormRecord:
         """Return the forward pass at x, kept."""
         return ClosedFormRecord(self, x, self.value(x), options)
 
-    def preimage(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Array, options: Options) -> Inverse:
         """Return the preimage of y."""
         del options
         x = self.inverse_value(y)
@@ -266,22 +268,22 @@ class ClosedFormRecord(Record):
 class Rearrangement(ClosedForm):
     """A bijection that only moves entries: log-determinant 0, no rounding, an isometry."""
 
-    def log_abs_det(self, x: Any, y: Any) -> Any:
+    def log_abs_det(self, x: Array, y: Array) -> Array:
         """Return 0."""
         del y
-        return zeros(x)
+        return every_row(x)
 
-    def rounding(self, x: Any, y: Any) -> Any:
+    def rounding(self, x: Array, y: Array) -> Array:
         """Return 0."""
         del y
-        return zeros(x)
+        return every_row(x)
 
-    def preimage(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Array, options: Options) -> Inverse:
         """Return the preimage of y, exactly."""
         del options
-        return closed_form(self.inverse_value(y), zeros(y), zeros(y))
+        return closed_form(self.inverse_value(y), every_row(y), every_row(y))
 
-    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+    def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """x̄ = Pᵀȳ = P⁻¹ȳ."""
         del x, weights, options
         return self.inverse_value(y_bar), {}
@@ -292,17 +294,12 @@ class Rearrangement(ClosedForm):
         return 1.0
 
 
-def zeros(x: Any) -> Any:
-    """Return 0 for each row of x."""
-    return namespace(x).zeros(x.shape[:1], dtype=x.dtype, device=device(x))
-
-
-def exactly(value: Any, x: Any) -> LogDet:
+def exactly(value: Array, x: Array) -> LogDet:
     """Return the log-determinant of a formula: no bias, no variance, no products with a Jacobian."""
-    return LogDet(value, zeros(x), zeros(x), indices(np.zeros(x.shape[0]), x), "exact")
+    return LogDet(value, every_row(x), every_row(x), indices(np.zeros(x.shape[0]), x), "exact")
 
 
-def closed_form(x: Any, residual: Any, bound: Any) -> Inverse:
+def closed_form(x: Array, residual: Array, bound: Array) -> Inverse:
     """Return the result of an inverse that is a formula."""
     xp = namespace(x)
     n = x.shape[0]
@@ -324,7 +321,10 @@ def added(a: LogDet, b: LogDet) -> LogDet:
     if random:
         error = xp.sqrt(a.standard_error * a.standard_error + b.standard_error * b.standard_error)
         safe = xp.where(error > 0.0, error, 1.0)
-        skewness = sum(math.sqrt(replicates / part.replicates) * part.skewness * (part.standard_error / safe) ** 3.0 for part in random)
+        skewness = 0.0 * error
+        for part in random:
+            share: Any = part.standard_error / safe
+            skewness = skewness + math.sqrt(replicates / part.replicates) * (part.skewness * share**3.0)
     return LogDet(
         a.value + b.value,
         error,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import public, size
+from iresnet_ref.arrays import Array, public, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.flows.bijections.protocol import DEFAULT, Bijection, Options, Pulled, Record, norm_growth
 from iresnet_ref.gradient.record import BlockRecord
@@ -39,28 +38,28 @@ class Residual(Bijection):
         """The event shape of the branch."""
         return self.block.branch.event_shape
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Array]:
         """Return the parameters of the branch."""
         return self.block.branch.parameters()
 
-    def _replaced(self, parameters: Mapping[str, Any]) -> Residual:
+    def _replaced(self, parameters: Mapping[str, Array]) -> Residual:
         return Residual(replace(self.block, branch=self.block.branch.with_parameters(parameters)))
 
-    def value(self, x: Any) -> Any:
+    def value(self, x: Array) -> Array:
         """Return x + g(x)."""
         return x + self.block.branch(x)
 
-    def forward_and_log_det(self, x: Any, options: Options) -> tuple[Any, LogDet]:
+    def forward_and_log_det(self, x: Array, options: Options) -> tuple[Array, LogDet]:
         """Return (F(x), log det(I + J_g(x)))."""
         g, chain = self.block.branch.linearize(x)
         return x + g, evaluate(chain, self.block, x, options.logdet)
 
-    def preimage(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Array, options: Options) -> Inverse:
         """Return `ir.invert` of the block; its error bound in the 2-norm, whatever norm g contracts in."""
         inverse = invert_block(self.block, y, options.inverse, rtol=options.rtol, check=False)
         return replace(inverse, error_bound=self._growth[0] * inverse.error_bound)
 
-    def amplification(self, x: Any) -> Any:
+    def amplification(self, x: Array) -> Array:
         """Return the estimate of ‖(I + J_g(x))⁻¹‖₂."""
         return amplification(self.block, x)
 
@@ -74,12 +73,12 @@ class Residual(Bijection):
         a, b = self._growth
         return rounding.up(a * b / self.block.least_stretch(), 4)
 
-    def record(self, x: Any, options: Options | None) -> ResidualRecord:
+    def record(self, x: Array, options: Options | None) -> ResidualRecord:
         """Return the tape of F at x."""
         tape = block_record(self.block, x, linearize=options is not None)
         return ResidualRecord(self, x, tape.value, options, tape)
 
-    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+    def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """x̄ = ȳ + J_gᵀȳ + ∇ Σ w log det(I + J_g)."""
         return self.record(x, None if weights is None else options).pullback(y_bar, weights)
 
@@ -98,7 +97,7 @@ class ResidualRecord(Record):
         """Return log det(I + J_g(x))."""
         return self.tape.log_det(self._method)
 
-    def pullback(self, y_bar: Any, weights: Any = None) -> Pulled:
+    def pullback(self, y_bar: Array, weights: Array | None = None) -> Pulled:
         """x̄ = ȳ + J_gᵀȳ + ∇ Σ w log det(I + J_g)."""
         if weights is None:
             return self.tape.pullback(y_bar)

@@ -7,9 +7,8 @@ downsampling"). Channel 4k + 2i + j holds pixel (i, j) of each 2×2 square of ch
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from iresnet_ref.arrays import namespace, public, require_event
+from iresnet_ref.arrays import Array, namespace, public, require_event
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import Rearrangement
 
@@ -46,14 +45,14 @@ class Squeeze(Rearrangement):
         c, h, w = self.event_shape
         return 4 * c, h // 2, w // 2
 
-    def value(self, x: Any) -> Any:
+    def value(self, x: Array) -> Array:
         """Return the squares as channels."""
         xp = namespace(x)
         c, h, w = self.event_shape
         squares = xp.reshape(x, (x.shape[0], c, h // 2, 2, w // 2, 2))
         return xp.reshape(xp.permute_dims(squares, (0, 1, 3, 5, 2, 4)), (x.shape[0], *self.out_shape))
 
-    def inverse_value(self, y: Any) -> Any:
+    def inverse_value(self, y: Array) -> Array:
         """Return the channels as squares."""
         xp = namespace(y)
         c, h, w = self.event_shape

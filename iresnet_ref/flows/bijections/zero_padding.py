@@ -9,11 +9,10 @@ point has in the padded channels is dropped, so that samples are projections.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from iresnet_ref.arrays import device, namespace, public, require_event, row_norm
+from iresnet_ref.arrays import Array, device, every_row, namespace, public, require_event, row_norm
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.flows.bijections.protocol import Options, Pulled, Rearrangement, closed_form, zeros
+from iresnet_ref.flows.bijections.protocol import Options, Pulled, Rearrangement, closed_form
 from iresnet_ref.inversion.result import Inverse
 
 
@@ -50,22 +49,22 @@ class ZeroPad(Rearrangement):
         """(c + channels, …)."""
         return self.event_shape[0] + self.channels, *self.event_shape[1:]
 
-    def value(self, x: Any) -> Any:
+    def value(self, x: Array) -> Array:
         """Return (x, 0)."""
         xp = namespace(x)
         shape = (x.shape[0], self.channels, *self.event_shape[1:])
         return xp.concat([x, xp.zeros(shape, dtype=x.dtype, device=device(x))], axis=1)
 
-    def inverse_value(self, y: Any) -> Any:
+    def inverse_value(self, y: Array) -> Array:
         """Return x of (x, z)."""
         return y[:, : self.event_shape[0], ...]
 
-    def preimage(self, y: Any, options: Options) -> Inverse:
+    def preimage(self, y: Array, options: Options) -> Inverse:
         """Return x of (x, z), with ‖z‖ as its residual."""
         del options
-        return closed_form(self.inverse_value(y), row_norm(y[:, self.event_shape[0] :, ...], y.ndim - 1), zeros(y))
+        return closed_form(self.inverse_value(y), row_norm(y[:, self.event_shape[0] :, ...], y.ndim - 1), every_row(y))
 
-    def pullback(self, x: Any, y_bar: Any, weights: Any, options: Options) -> Pulled:
+    def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """x̄ = the first channels of ȳ."""
         del x, weights, options
         return self.inverse_value(y_bar), {}

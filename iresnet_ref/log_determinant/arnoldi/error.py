@@ -20,12 +20,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import HostArray, from_host, namespace
+from iresnet_ref.arrays import Array, HostArray, from_host, namespace
 from iresnet_ref.log_determinant.arnoldi.process import LARGEST, Krylov
 
 LEFT = 3
@@ -37,7 +36,7 @@ def room(lipschitz: float) -> float:
     return lipschitz + 0.125 * (1.0 - lipschitz)
 
 
-def arnoldi_error(space: Krylov, nodes: int, growth: Any, lipschitz: float, left: Sequence[Any], *, symmetric: bool) -> Any:
+def arnoldi_error(space: Krylov, nodes: int, growth: Array, lipschitz: float, left: Sequence[Array], *, symmetric: bool) -> Array:
     """Return, per probe and row, a bound on |value − vᵀlog(I + J)v|, `left` the vectors z₁ … z_{l+1} of shape (probes, batch, d).
 
     So many `nodes` gave the value, with this `growth` of the elimination (`eliminated`). inf where ‖H‖ ≤ M < 1 is not seen.
@@ -61,7 +60,7 @@ def arnoldi_error(space: Krylov, nodes: int, growth: Any, lipschitz: float, left
     inverse = 1.0 / determinant
     larger = xp.maximum(inverse[1:, ...], inverse[:-1, ...])
 
-    def integral(weights: HostArray, values: Any) -> Any:
+    def integral(weights: HostArray, values: Array) -> Array:
         return xp.sum(xp.reshape(from_host(weights, first), (-1, 1, 1)) * values, axis=0)
 
     product = space.beyond
@@ -78,7 +77,7 @@ def arnoldi_error(space: Krylov, nodes: int, growth: Any, lipschitz: float, left
     return xp.where(seen & (total < math.inf), total, xp.full_like(total, math.inf))
 
 
-def eliminated(columns: list[Any], t: Any) -> tuple[Any, Any, Any]:
+def eliminated(columns: list[Array], t: Array) -> tuple[Array, Array, Array]:
     """Return (σ, det(I + tH), the largest growth over the nodes) for nodes t of shape (n, 1, 1, 1).
 
     σ is what is left of the first entry, e₁ᵀH(I + tH)⁻¹e₁ = σ/(1 + tσ). The computed ones are those of H + D, ‖D‖_F ≤ 4u·growth.

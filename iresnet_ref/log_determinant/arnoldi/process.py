@@ -6,10 +6,9 @@ Gram–Schmidt twice. Where Jq lies in the space to rounding, the next vector is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import device, namespace, size
+from iresnet_ref.arrays import Array, device, namespace, size
 from iresnet_ref.jacobian.chain import Chain
 
 LARGEST = 1.25
@@ -26,16 +25,16 @@ class Krylov:
     not 0 (the products with J are taken as exact).
     """
 
-    columns: list[Any]
-    beyond: Any
-    after: Any
-    length: Any
-    moments: Any
-    residual: Any
-    skew: Any
+    columns: list[Array]
+    beyond: Array
+    after: Array
+    length: Array
+    moments: Array
+    residual: Array
+    skew: Array
 
 
-def krylov(chain: Chain, v: Any, steps: int) -> Krylov:
+def krylov(chain: Chain, v: Array, steps: int) -> Krylov:
     """Return the process of so many products for each probe and row of v (probes, batch, *event)."""
     xp = namespace(v)
     lead, d, u = tuple(v.shape[:2]), size(chain.in_shape), rounding.unit_roundoff(v)
@@ -70,7 +69,7 @@ def krylov(chain: Chain, v: Any, steps: int) -> Krylov:
     return Krylov(columns, last[..., -1], basis[..., -1, :], length[..., 0, 0], _joined(moments), _joined(residuals), skew * on_top)
 
 
-def _joined(sizes: list[Any]) -> Any:
+def _joined(sizes: list[Array]) -> Array:
     """Return √Σ of squares of (…, 1, 1) arrays."""
     xp = namespace(sizes[0])
     together = xp.concat(sizes, axis=-1)[..., 0, :]

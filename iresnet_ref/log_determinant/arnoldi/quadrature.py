@@ -16,12 +16,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import HostArray, from_host, holds, namespace, size, to_host
+from iresnet_ref.arrays import Array, HostArray, from_host, holds, namespace, size, to_host
 from iresnet_ref.arrays.namespaces import is_traced
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.jacobian.factors import Dense, Diagonal
@@ -34,7 +33,7 @@ from iresnet_ref.log_determinant.variance import square_moment
 from iresnet_ref.probes import PILOT_STREAM, Probes
 
 
-def arnoldi_logdet(chain: Chain, v: Any, steps: int, lipschitz: float, traces: Sequence[Any] = ()) -> tuple[Any, Any]:
+def arnoldi_logdet(chain: Chain, v: Array, steps: int, lipschitz: float, traces: Sequence[Array] = ()) -> tuple[Array, Array]:
     """Return (‖v‖² e₁ᵀlog(I + H)e₁, what it is off by at most) for each probe and row, H of order `steps` ≤ d.
 
     The first len(traces) ≤ steps terms are exact traces; the bound is that of the others (`error`).
@@ -68,7 +67,7 @@ def products_of(steps: int) -> int:
     return steps + LEFT + 1
 
 
-def steps_within(chain: Chain, lipschitz: float, bias: float, most: int, probes: Probes, like: Any) -> int | None:
+def steps_within(chain: Chain, lipschitz: float, bias: float, most: int, probes: Probes, like: Array) -> int | None:
     """Return the first of 4, 8, 16, … ≤ most products whose error is proved to be at most `bias` on every row, for a few probes; or None.
 
     They are drawn from a stream of their own, as those of the pilot of a standard error.
@@ -96,12 +95,12 @@ def is_symmetric(chain: Chain) -> bool:
     return False
 
 
-def log_first_entry(columns: list[Any], lipschitz: float) -> Any:
+def log_first_entry(columns: list[Array], lipschitz: float) -> Array:
     """Return e₁ᵀlog(I + H)e₁ = ∫₀¹ σ/(1 + tσ) dt for H given by its columns, ‖H‖ ≤ L < 1."""
     return _integrated(columns, lipschitz)[0]
 
 
-def _integrated(columns: list[Any], lipschitz: float) -> tuple[Any, Any, int]:
+def _integrated(columns: list[Array], lipschitz: float) -> tuple[Array, Array, int]:
     """Return (e₁ᵀlog(I + H)e₁, the growth of the elimination, the number of nodes)."""
     xp = namespace(columns[0])
     nodes, weights = graded_rule(lipschitz, columns[0])
@@ -137,7 +136,7 @@ def quadrature_order(lipschitz: float, u: float) -> int:
     return max(1, math.ceil(math.log(largest / u) / (2.0 * math.log(rho))))
 
 
-def graded_rule(lipschitz: float, like: Any) -> tuple[Any, Any]:
+def graded_rule(lipschitz: float, like: Array) -> tuple[Array, Array]:
     """Return the nodes and weights on [0, 1], `quadrature_order` of them in each of the `pieces`."""
     xp, count = namespace(like), pieces(lipschitz)
     nodes, weights = gauss_legendre(quadrature_order(lipschitz, rounding.unit_roundoff(like)), like)
@@ -153,7 +152,7 @@ def _host_rule(n: int) -> tuple[HostArray, HostArray]:
     return 0.5 + 0.5 * nodes, 0.5 * weights
 
 
-def gauss_legendre(n: int, like: Any) -> tuple[Any, Any]:
+def gauss_legendre(n: int, like: Array) -> tuple[Array, Array]:
     """Return the nodes and weights on [0, 1]; beyond float64 three Newton steps on P_n make them as accurate."""
     nodes, weights = (from_host(a, like) for a in _host_rule(n))
     if rounding.unit_roundoff(like) >= rounding.FLOAT64_ROUNDOFF:
@@ -189,7 +188,7 @@ class ArnoldiEstimator(SeriesEstimator):
         """One for each term, and those of the bound."""
         return float(products_of(self.terms))
 
-    def values(self, probes: Probes, v: Any) -> Estimates:
+    def values(self, probes: Probes, v: Array) -> Estimates:
         """Return the quadrature of each probe and row, and what it is off by at most."""
         evaluations = np.full(v.shape[1], int(self.products) * probes.count * probes.block)
         values, errors = arnoldi_logdet(self.chain, v, self.terms, self.lipschitz, self.traces)

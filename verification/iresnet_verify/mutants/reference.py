@@ -59,10 +59,11 @@ def roulette(coefficient: Callable[[length_distributions.Table, int], float], *,
             chain, v = F.branch.linearize(x)[1], probes.draw(x)
             lengths = probes.lengths(1 if shared else len(x), table_of.thresholds, table_of.n_exact_terms)
             n = np.broadcast_to(lengths, (1, len(x)))
-            w, total = v, 0.0
+            w: Any = v
+            total = 0.0
             for k in range(1, int(n.max()) + 1):
                 w = chain.rmatvec(w) if transposed else chain.matvec(chain.matvec(w))
-                total = total + coefficient(table_of, k) * (n >= k) * event_dot(w, v, 1)
+                total = total + coefficient(table_of, k) * (n >= k) * np.asarray(event_dot(w, v, 1))
             return np.asarray(total)[0]
 
         return value
@@ -88,6 +89,11 @@ def claims(bound: Callable[[ir.ResidualBlock], float]) -> Factory:
     return build
 
 
+def dense(chain: Chain) -> Any:
+    """J as an array of NumPy."""
+    return np.asarray(chain.dense())
+
+
 def slogdet(J: Any) -> Any:
     """log|det(I + J)|."""
     return np.linalg.slogdet(np.eye(J.shape[-1]) + J)[1]
@@ -95,7 +101,7 @@ def slogdet(J: Any) -> Any:
 
 def first_factors(chain: Chain) -> Any:
     """The chain without its last factor, cut to a square."""
-    return Chain(chain.factors[:-1], chain.batch, chain.like).dense()[:, :D, :]
+    return dense(Chain(chain.factors[:-1], chain.batch, chain.like))[:, :D, :]
 
 
 SEEN = ("inverse.recovers-input", "inverse.recovers-output", "inverse.keeps-tolerance")
@@ -104,19 +110,19 @@ MUTANTS = table("reference", {
     "tolerance of the inverse squared away": (SEEN, inverse(lambda F, y: ir.invert(F, y, rtol=1e-5).x)),
     "inverse of the branch at y": (SEEN, inverse(lambda F, y: y - F.branch(y))),
     "inverse with one Newton step": (
-        SEEN, inverse(lambda F, y: y - np.linalg.solve(np.eye(D) + F.branch.linearize(y)[1].dense(), F.branch(y)[..., None])[..., 0])),
+        SEEN, inverse(lambda F, y: y - (np.linalg.inv(np.eye(D) + dense(F.branch.linearize(y)[1])) @ F.branch(y)[..., None])[..., 0])),
     "inverse not certified after 8 evaluations": (
         SEEN, inverse(lambda F, y: ir.invert(F, y, rtol=1e-12, method="banach", max_evaluations=8, throw=False).x)),
-    "determinant of J": ("logdet.matches-determinant", exact(lambda c, x: np.linalg.slogdet(c.dense())[1])),
-    "determinant of I - J": ("logdet.matches-determinant", exact(lambda c, x: slogdet(-c.dense()))),
-    "trace for log-det": ("logdet.matches-determinant", exact(lambda c, x: np.trace(c.dense(), axis1=1, axis2=2))),
+    "determinant of J": ("logdet.matches-determinant", exact(lambda c, x: np.linalg.slogdet(dense(c))[1])),
+    "determinant of I - J": ("logdet.matches-determinant", exact(lambda c, x: slogdet(-dense(c)))),
+    "trace for log-det": ("logdet.matches-determinant", exact(lambda c, x: np.trace(dense(c), axis1=1, axis2=2))),
     "two traces for log-det": (
         "logdet.matches-determinant",
-        exact(lambda c, x: np.trace(c.dense() - c.dense() @ c.dense() / 2, axis1=1, axis2=2))),
+        exact(lambda c, x: np.trace(dense(c) - dense(c) @ dense(c) / 2, axis1=1, axis2=2))),
     "a factor left out": ("logdet.matches-determinant", exact(lambda c, x: slogdet(first_factors(c)))),
     "rotation of the factors without the batch": (
-        ("logdet.matches-determinant", "logdet.depends-on-input"), exact(lambda c, x: slogdet(c.take(slice(0, 1)).dense()) + 0 * x[:, 0])),
-    "determinant in float32": ("logdet.matches-determinant", exact(lambda c, x: slogdet(c.dense().astype(np.float32)).astype(float))),
+        ("logdet.matches-determinant", "logdet.depends-on-input"), exact(lambda c, x: slogdet(dense(c.take(slice(0, 1)))) + 0 * x[:, 0])),
+    "determinant in float32": ("logdet.matches-determinant", exact(lambda c, x: slogdet(dense(c).astype(np.float32)).astype(float))),
     "roulette, survival one later": ("estimator.unbiased", roulette(lambda t, k: (-1) ** (k + 1) / (k * t.survival(k + 1)))),
     "roulette, survival one earlier": (
         "estimator.unbiased", roulette(lambda t, k: (-1) ** (k + 1) / (k * t.survival(max(k - 1, 1))))),
