@@ -59,7 +59,8 @@ class NewtonSteps(Steps):
         """Take one trial on all rows, or Banach steps on those that wait."""
         if self.trial:
             rejected: HostArray = look.watched < 0.5 * (REJECTED + ACCEPTED)
-            self.backoff = self.backoff.after_trial(rejected | True, rejected, self.trial)
+            everywhere: HostArray = rejected | True
+            self.backoff = self.backoff.after_trial(everywhere, rejected, self.trial)
             self.chain = None if rejected.any() else self.chain
         waiting = self.backoff.wait > 0.0
         if waiting.any() or look.left < (self.most if self.dense else 3):

@@ -12,6 +12,7 @@ from iresnet_ref.layers import sequence
 from iresnet_ref.layers.activations import get, sigmoid
 from iresnet_ref.layers.layer import Layer, Pullback, over_rows
 from iresnet_ref.layers.tape import added, record
+from iresnet_ref.norms.induced import stacked_norm_bound
 from iresnet_ref.rounding import up
 
 
@@ -119,6 +120,5 @@ class Concatenation(Layer):
         first, second = self.host_weights()
         if not (math.isfinite(inner) and math.isfinite(first)):
             return math.inf
-        if p == 2.0:
-            return min(up(math.hypot(first, second * inner)), max(1.0, inner))
-        return max(first, second * inner) if p == math.inf else up(first + second * inner)
+        bound = stacked_norm_bound(first, second * inner, p)
+        return min(bound, max(1.0, inner)) if p == 2.0 else bound  # η₁² + η₂² = 1

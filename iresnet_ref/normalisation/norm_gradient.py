@@ -4,7 +4,7 @@
 with zero padding on a large image not its own norm, but that of the circular convolution that contains it, whose
 singular vectors are waves: dσ = Re Σ_t u*(dK_t)v e^{iω·t} with the singular pair u, v of the largest block B(ω). The pair of
 frequencies ±ω is no tie: both have the same gradient. At true ties one of the gradients is returned. In the 1-norm and
-the ∞-norm σ is the largest sum of moduli of a column, or row, and its gradient the signs there.
+the ∞-norm it is that of `norms.induced`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
 from iresnet_ref.norms.convolution import Grid, largest_blocks, taken_as_matrix, tightest_symbol
 from iresnet_ref.norms.dense import times_power_of_two
+from iresnet_ref.norms.induced import sum_norm_slope
 
 
 def norm_slope(layer: Layer, p: float = 2.0) -> tuple[float, Array]:
@@ -45,23 +46,13 @@ def norm_slope(layer: Layer, p: float = 2.0) -> tuple[float, Array]:
         )
     operator = layer.operator
     if p != 2.0:
-        sigma, slope = _of_sums(weight, 0 if p == np.inf else 1)
+        sigma, slope = sum_norm_slope(weight, p)
     elif isinstance(operator, Convolution):
         sigma, slope = _of_convolution(replace(operator, weight=weight))
     else:
         sigma, u, v = _largest(weight)
         slope = np.outer(u, v)
     return sigma, from_host(slope, layer.weight)
-
-
-def _of_sums(weight: HostArray, axis: int) -> tuple[float, HostArray]:
-    """Return (σ, ∂σ/∂W) of the largest sum of moduli along all other axes, as `LinearLayer.norm_bound` bounds it."""
-    sums = np.abs(weight).sum(axis=tuple(i for i in range(weight.ndim) if i != axis))
-    largest = np.zeros_like(sums)
-    largest[np.argmax(sums)] = 1.0
-    return float(sums.max()), np.sign(weight) * np.expand_dims(
-        largest, tuple(i for i in range(weight.ndim) if i != axis)
-    )
 
 
 def _of_convolution(operator: Convolution) -> tuple[float, HostArray]:

@@ -76,6 +76,30 @@ def sum_norm_bound(weight: HostArray, p: float) -> float:
     return induced_norm_bound(rows.reshape(rows.shape[0], -1), math.inf, math.inf)
 
 
+def sum_norm_slope(weight: HostArray, p: float) -> tuple[float, HostArray]:
+    """Return (σ, ∂σ/∂W) of the largest sum of moduli that `sum_norm_bound` bounds: the signs there; at a tie, of the first one.
+
+    >>> sum_norm_slope(np.asarray([[1.0, -3.0], [2.0, 0.0]]), math.inf)[1].tolist()
+    [[1.0, -1.0], [0.0, 0.0]]
+    """
+    channel = 0 if p == math.inf else 1
+    others = tuple(axis for axis in range(weight.ndim) if axis != channel)
+    sums = np.abs(weight).sum(axis=others)
+    largest = np.arange(sums.size) == np.argmax(sums)
+    return float(sums.max()), np.sign(weight) * np.expand_dims(largest, others)
+
+
+def stacked_norm_bound(a: float, b: float, p: float) -> float:
+    """Return a bound on ‖[A; B]x‖_p/‖x‖_p, p = 1, 2 or ∞, from bounds on ‖A‖_p and ‖B‖_p.
+
+    >>> stacked_norm_bound(3.0, 4.0, math.inf), 5.0 <= stacked_norm_bound(3.0, 4.0, 2.0) < 5.0 + 1e-14
+    (4.0, True)
+    """
+    if p == math.inf:
+        return max(a, b)
+    return up(math.hypot(a, b) if p == 2.0 else a + b)
+
+
 def _dual(p: float) -> float:
     """Return at most p/(p − 1): of two exponents the smaller has the larger norm."""
     return 1.0 if p == math.inf else max(1.0, p / (p - 1.0) * (1.0 - 4.0 * FLOAT64_ROUNDOFF))

@@ -265,7 +265,7 @@ def test_a_radius_not_divided_by_the_contraction_is_rejected(monkeypatch: pytest
 
 def test_a_radius_in_float32_with_the_roundoff_of_float64_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """r̂ and ρ in float32, with u = 2⁻⁵³: no ball."""
-    monkeypatch.setattr(ball, "in_float64", lambda *all_three: all_three)
+    monkeypatch.setattr(ball, "in_float64", lambda block, *arrays: (block, arrays))
     monkeypatch.setattr(rounding, "unit_roundoff", lambda x: 2.0**-53)
     rejected(test_the_balls_contain_the_preimage, "ortho d=2 c=.9", "float32")
 
