@@ -145,7 +145,7 @@ class _Making:
             kept[i] = self._by_raw_proof(layers[i], share, f"{prefix}{i}.") or self._by_its_own(layers[i], share, f"{prefix}{i}.")
         return kept
 
-    def _by_raw_proof(self, layer: Layer, share: float, key: str) -> Any:
+    def _by_raw_proof(self, layer: Layer, share: float, key: str) -> Layer | None:
         """Return the layer kept within its share by a proof about its raw weight, or None."""
         if self.warm is None or self.norm != 2.0:
             return None
@@ -158,7 +158,7 @@ class _Making:
             self.scalings[key] = Scaling(*made, proof.sigma, proof.slope)
         return made[0]
 
-    def _by_its_own(self, layer: Layer, share: float, key: str) -> Any:
+    def _by_its_own(self, layer: Layer, share: float, key: str) -> Layer:
         """Return the layer kept within its share by a proof about the weight that it stores."""
         sigma, slope = norm_slope(layer, self.norm)
         if sigma <= share and layer.norm_bound(self.norm) <= share:  # above its share nothing need be proved of it

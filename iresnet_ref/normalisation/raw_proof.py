@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import HostArray, from_host, namespace, size, to_host
+from iresnet_ref.arrays import Array, HostArray, from_host, namespace, size, to_host
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
@@ -55,7 +55,7 @@ class RawProof(NamedTuple):
     bound: float
     absolute: float
     sigma: float
-    slope: Any
+    slope: Array
     warm: Warm
 
 
@@ -100,9 +100,9 @@ def _of_convolution(
         pair = largest_pair(kernel[:, :, 0, 0], start)
         return pair.bound, absolute, pair.sigma, np.outer(pair.u, pair.v)[:, :, None, None], Warm(pair.block)
     if taken_as_matrix(operator):
-        pair = largest_pair(operator.matrix(), start)
+        pair = largest_pair(np.asarray(operator.matrix()), start)
         u, v = pair.u.reshape(1, *operator.out_shape), pair.v.reshape(1, *operator.in_shape)
-        return pair.bound, absolute, pair.sigma, operator.weight_gradient(u, v), Warm(pair.block)
+        return pair.bound, absolute, pair.sigma, np.asarray(operator.weight_gradient(u, v)), Warm(pair.block)
     if kh * kw * min(outputs, inputs) > TAPS_UP_TO:
         return None
     exponent = math.frexp(largest(kernel))[1]
