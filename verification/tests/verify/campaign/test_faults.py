@@ -308,6 +308,33 @@ def test_a_full_disk_is_one_line_and_what_was_stored_is_safe(tmp_path: Path) -> 
     assert len(stored(folder)) == 8
 
 
+def test_a_file_that_cannot_grow_is_one_error_and_what_was_stored_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite reports a largest number of pages as it does a full disk."""
+    file, folder = project(tmp_path / "p"), tmp_path / "c"
+    usual = Store._connect
+
+    def small(store: Store) -> sqlite3.Connection:
+        connection = usual(store)
+        connection.execute("pragma max_page_count = 40")
+        return connection
+
+    def large(unit: Unit, out: Path) -> dict[str, Any]:
+        time.sleep(0.002)  # so that not all come together
+        found = quick(unit, out)
+        return {**found, "report": {**found["report"], "noise": os.urandom(6000).hex()}}
+
+    monkeypatch.setattr(Store, "_connect", small)
+    with pytest.raises(StoreError, match=r"expected to store a result, got: .*full; .* make room and run the same command again"):
+        run.run(units(file, 60), folder, run.Options(Engine(workers=1), task=large))
+    kept = stored(folder)
+    assert len(kept) < 60
+    assert not list(folder.glob(".*.lock"))
+    monkeypatch.setattr(Store, "_connect", usual)
+    run.run(units(file, 60), folder, run.Options(task=large))
+    assert kept.items() <= stored(folder).items()
+    assert len(stored(folder)) == 60
+
+
 @pytest.mark.parametrize("damage", ["cut in half", "page overwritten", "no database", "empty"])
 def test_a_damaged_file_is_put_aside_and_what_can_be_read_is_kept(tmp_path: Path, damage: str) -> None:
     file, folder = project(tmp_path / "p"), tmp_path / "c"
@@ -422,15 +449,14 @@ def test_a_subject_that_floods_is_audited_as_any_other(tmp_path: Path) -> None:
 
 
 @posix
-def test_a_subject_that_allocates_without_end_has_no_verdict(tmp_path: Path) -> None:
+def test_a_subject_that_allocates_without_end_has_no_verdict(
+    tmp_path: Path, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = project(tmp_path / "p")
-    auditor = Auditor(memory=2**27)
-    try:
-        found = auditor(units(file, 1, "allocates")[0], tmp_path / "out")
-        assert "memory" in found["problem"].lower()
-        assert auditor(units(file, 1)[0], tmp_path / "out")["exit"] == 0, "the next one is not disturbed"
-    finally:
-        auditor.close()
+    monkeypatch.setattr(auditor, "memory", 2**27)
+    found = auditor(units(file, 1, "allocates")[0], tmp_path / "out")
+    assert "memory" in found["problem"].lower()
+    assert auditor(units(file, 1)[0], tmp_path / "out")["exit"] == 0, "the next one is not disturbed"
 
 
 def test_an_import_that_changes_in_mid_campaign_leaves_no_stale_result(tmp_path: Path, auditor: Auditor) -> None:
