@@ -134,7 +134,12 @@ class ResidualBlock:
         return self.lipschitz is None and self.branch.product.bound < 1.0
 
     def least_stretch(self) -> float:
-        """Return c > 0 with ‖ΔF‖ ≥ c‖Δx‖: 1 − L, or the μ of `ir.bounds.two_sided` where it was asked for. Raises NotContractiveError."""
+        """Return c > 0 with ‖ΔF‖ ≥ c‖Δx‖: 1 − L, or the μ of `ir.bounds.two_sided` where it was asked for. Raises NotContractiveError.
+
+        0, and so radii that are inf, where a training has still to prove what it normalised by.
+        """
+        if self.branch.awaits_proof:
+            return 0.0
         known = self.branch.two_sided
         bound = self.certificate.bound if self.lipschitz is None else self.lipschitz
         found = max(down(1.0 - bound, 1) if 0.0 <= bound < 1.0 else 0.0, 0.0 if known is None else known.lower)

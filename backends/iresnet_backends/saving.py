@@ -22,6 +22,7 @@ from iresnet_backends.backend import Backend, HostArray
 from iresnet_backends.errors import BackendUnavailableError, FormatError
 from iresnet_ref import bijections, densities, layers, rounding, training
 from iresnet_ref.arrays import from_host, namespace, to_host
+from iresnet_ref.branches.estimated import Estimate
 from iresnet_ref.errors import DTypeError, IResNetError
 from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation
 from iresnet_ref.normalisation.raw_proof import Warm
@@ -41,7 +42,7 @@ TYPES: dict[str, Any] = {
         ir.Options, ir.Probes, ir.ResidualBlock, ir.Roulette, ir.Series,
         layers.Affine, layers.CLipSwish, layers.Concatenation, layers.Conv, layers.DiagonalAffine, layers.GroupSort, layers.LipSwish,
         layers.Parallel, layers.Pointwise, layers.Rearrangement,
-        training.Classifier, training.Moments, training.NormalisedModel, training.Settings, training.State, Warm,
+        training.Classifier, training.Moments, training.NormalisedModel, training.Settings, training.State, Estimate, Warm,
     )
 }  # fmt: skip
 """What can be saved; every field of these is an array, a number, a name, one of these, or a tuple or dictionary of such."""

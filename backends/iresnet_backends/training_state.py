@@ -12,8 +12,8 @@ from iresnet_ref.training.loop import State
 
 PREVIOUS = ".previous"
 """Behind the name of a checkpoint: the one before it."""
-WARM = "normalised.warm"
-"""The place in a state of what its proofs begin with, nothing before the first step."""
+WARM = ("normalised.warm", "normalised.estimates", "normalised.proof")
+"""The places in a state of what its proofs and estimates begin with."""
 
 
 def checkpoint(path: str | Path, every: int = 1) -> Callable[[State, float], None]:
@@ -44,7 +44,7 @@ def checkpoint(path: str | Path, every: int = 1) -> Callable[[State, float], Non
     def callback(state: State, loss: float) -> None:
         del loss
         if state.step % every == 0:
-            save(written, state)
+            save(written, state.proved())
             if path.exists():
                 path.replace(_sibling(path, PREVIOUS))
             written.replace(path)

@@ -135,6 +135,11 @@ class Branch:
         proved: Certificate = self.__dict__["_product"]
         return proved
 
+    @property
+    def awaits_proof(self) -> bool:
+        """Whether the weights were normalised by estimates, and the proof is still to come (`branches.estimated`)."""
+        return "_awaits_proof" in self.__dict__
+
     @outside_the_graph
     def _multiply(self) -> None:
         if "_product" not in self.__dict__:

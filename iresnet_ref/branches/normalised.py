@@ -81,8 +81,8 @@ class NormalisedBranch:
         return NormalisedBranch(self.raw.with_parameters(parameters), self.lipschitz, None if self.warm is None else self.after)
 
     @cached_property
-    def _made(self) -> tuple[Branch, dict[str, Scaling], dict[str, Warm]]:
-        """The certified branch; under the prefix of their parameters the layers that are divided, and what the next proofs begin with."""
+    def _made(self) -> tuple[Branch, _Making]:
+        """The certified branch, and what came of making it."""
         making = _Making(self.raw.norm, self.warm)
         layers = [
             replace(layer, inner=tuple(making.kept_within(layer.inner, None, f"{i}.")))
@@ -90,7 +90,7 @@ class NormalisedBranch:
             for i, layer in enumerate(self.raw.layers)
         ]
         layers = making.kept_within(layers, self.lipschitz, "")
-        return Branch(tuple(layers), self.raw.event_shape, self.raw.norm), making.scalings, making.after
+        return Branch(tuple(layers), self.raw.event_shape, self.raw.norm), making
 
     @property
     def branch(self) -> Branch:
@@ -100,11 +100,16 @@ class NormalisedBranch:
     @property
     def after(self) -> dict[str, Warm]:
         """What the proofs of weights near these begin with."""
-        return self._made[2]
+        return self._made[1].after
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each linear layer in the bound, under the prefix of its parameters."""
+        return self._made[1].shares
 
     @property
     def _scalings(self) -> dict[str, Scaling]:
-        return self._made[1]
+        return self._made[1].scalings
 
     def pullback(self, gradients: Mapping[str, Array]) -> dict[str, Array]:
         """Return the gradients with respect to the raw parameters; `gradients` may be of some parameters only."""
@@ -126,6 +131,7 @@ class _Making:
     warm: Mapping[str, Warm] | None
     scalings: dict[str, Scaling] = field(default_factory=dict)
     after: dict[str, Warm] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
 
     def kept_within(self, layers: Sequence[Layer], lipschitz: float | None, prefix: str) -> list[Layer]:
         """Return the layers with Lip ≤ `lipschitz` (None: 1) of their composition, each linear one divided where its share is not proved.
@@ -142,6 +148,7 @@ class _Making:
             share = lipschitz_shares(lipschitz / others, len(linear))
         kept = list(layers)
         for i in linear:
+            self.shares[f"{prefix}{i}."] = share
             kept[i] = self._by_raw_proof(layers[i], share, f"{prefix}{i}.") or self._by_its_own(layers[i], share, f"{prefix}{i}.")
         return kept
 

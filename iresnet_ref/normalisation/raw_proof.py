@@ -123,21 +123,33 @@ def _of_convolution(
 def divided(layer: Any, proof: RawProof, share: float) -> tuple[Any, float] | None:
     """Return the layer with fl(sW) and s ≤ 1; it carries the proof that ‖fl(sW)‖ ≤ share. None where it is to be proved itself."""
     weight = layer.parameters["weight"]
-    u, lost = rounding.unit_roundoff(weight), 4.0 * size(tuple(weight.shape)) * rounding.smallest_normal(weight)
-    total = up((1.0 + u) * (proof.bound + u * proof.absolute), 6)
-    scale = 1.0 if proof.bound <= share else (share - lost) / total * (1.0 - 16.0 * rounding.FLOAT64_ROUNDOFF)
+    if proof.bound <= share:
+        return carrying(layer, proof.bound, proof.absolute), 1.0
+    total, lost = _of_scaled(weight, proof)
+    scale = (share - lost) / total * (1.0 - 16.0 * rounding.FLOAT64_ROUNDOFF)
     if not scale > ORDINARY[0]:
         return None
-    if scale == 1.0:
-        return _carrying(layer, weight, proof.bound, proof.absolute), scale
-    bound = up(scale * total, 2) + lost
-    if not bound <= share:
-        return None
-    return _carrying(layer, weight * scale, bound, up(scale * (1.0 + u) * (1.0 + u) * proof.absolute, 8) + lost), scale
+    bounds = scaled_bounds(weight, proof, scale)
+    return (carrying(replace(layer, weight=weight * scale), *bounds), scale) if bounds[0] <= share else None
 
 
-def _carrying(layer: Any, weight: Any, norm: float, absolute: float) -> Any:
-    """Return the layer with this weight and what is proved of it."""
-    new = layer.with_parameters({**layer.parameters, "weight": weight})
+def scaled_bounds(weight: Any, proof: RawProof, scale: float) -> tuple[float, float]:
+    """Return proved bounds on ‖W′‖ and ‖|W′|‖ of W′ = fl(W·fl(s)), s ≤ 1; inf where s is too small for them."""
+    if not ORDINARY[0] < scale <= 1.0:
+        return math.inf, math.inf
+    total, lost = _of_scaled(weight, proof)
+    u = rounding.unit_roundoff(weight)
+    return up(scale * total, 2) + lost, up(scale * (1.0 + u) * (1.0 + u) * proof.absolute, 8) + lost
+
+
+def _of_scaled(weight: Any, proof: RawProof) -> tuple[float, float]:
+    """Return (1 + u)(c + u‖|W|‖), rounded up, and 4Nf."""
+    u = rounding.unit_roundoff(weight)
+    return up((1.0 + u) * (proof.bound + u * proof.absolute), 6), 4.0 * size(tuple(weight.shape)) * rounding.smallest_normal(weight)
+
+
+def carrying(layer: Any, norm: float, absolute: float) -> Any:
+    """Return the layer with what is proved of its weight."""
+    new = replace(layer)
     vars(new)["_norms"] = (norm, absolute)
     return new

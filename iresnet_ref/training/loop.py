@@ -26,6 +26,8 @@ _REMEDY = "try a smaller learning_rate, clip= or warm_up="
 class Settings:
     """`clip` bounds the gradient's global norm, `warm_up` counts steps, `average` is the decay of the moving average (0: none).
 
+    With `certify_every` = k > 1 only every k-th step is proved, see `fit`.
+
     Raises: ValueError for a number out of its range. Reference: Loshchilov and Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019.
 
     >>> import iresnet_ref as ir
@@ -40,14 +42,15 @@ class Settings:
     clip: float = math.inf
     warm_up: int = 0
     average: float = 0.0
+    certify_every: int = 1
 
     def __post_init__(self) -> None:
         decays = (*self.betas, self.average)
         if not (0.0 < self.learning_rate < math.inf and self.epsilon > 0.0 and self.clip > 0.0 and self.weight_decay >= 0.0
-                and self.warm_up >= 0 and len(self.betas) == 2 and all(0.0 <= b < 1.0 for b in decays)):
+                and self.warm_up >= 0 and self.certify_every >= 1 and len(self.betas) == 2 and all(0.0 <= b < 1.0 for b in decays)):
             raise ValueError(
-                "settings: expected learning_rate, epsilon, clip > 0, weight_decay, warm_up ≥ 0, betas and average in [0, 1), "
-                f"got {self}; try Settings()"
+                "settings: expected learning_rate, epsilon, clip > 0, weight_decay, warm_up ≥ 0, certify_every ≥ 1, betas and average in "
+                f"[0, 1), got {self}; try Settings()"
             )
 
 
@@ -74,6 +77,15 @@ class State:
     def model(self) -> Any:
         """The certified flow or classifier."""
         return self.normalised.model
+
+    def proved(self) -> State:
+        """Return this state with its model proved, bit for bit the same: itself but between two proofs (`certify_every`).
+
+        Raises NotContractiveError where an estimate was too low.
+        """
+        state = replace(self, normalised=self.normalised.proved())
+        state.normalised.require_certified()
+        return state
 
     @property
     def averaged(self) -> Array:
@@ -102,7 +114,22 @@ def start(model: Any, *, lipschitz: float | None = 0.9, settings: Settings | Non
         raise ShapeError("start: expected a model with parameters, got none; try steps such as ir.ResidualBlock(ir.mlp((2, 8, 2)))")
     require_finite(**parameters)
     normalised.require_certified()  # here, so that a mistake shows before the first step
+    if settings.certify_every > 1:
+        normalised = _with_estimates(normalised)
     return State(normalised, settings, Moments.zero(parameters), parameters if settings.average else {})
+
+
+def _with_estimates(normalised: NormalisedModel) -> NormalisedModel:
+    """Return the model by estimates, where they are possible. Raises ValueError."""
+    xp = namespace(next(iter(normalised.parameters().values())))
+    if normalised.lipschitz is None or not hasattr(xp, "linalg") or not normalised.in_the_two_norm():
+        raise ValueError(
+            "start: expected a Lipschitz bound, branches in the 2-norm and a namespace with linalg for certify_every > 1, got others; "
+            "try certify_every=1, which is cheap there"
+        )
+    normalised = normalised.with_estimates()
+    normalised.require_certified()
+    return normalised
 
 
 @public
@@ -119,6 +146,11 @@ def fit(
     are one of 2n, bit for bit. `callback(state, loss)` is called after each step with the loss before it: progress bars,
     checkpoints and early stops (raise) belong there. Two small synchronisations per step go to the host.
 
+    With `settings.certify_every` = k > 1 a step normalises by estimates with a margin, and asks the host for nothing; the proof of the
+    very same weights runs after steps k, 2k, … of the run, in `checkpoint`, in `State.proved` and at the end of the call. Between proofs
+    `state.model` says `proved=False` and its radii are inf, the loss that is called back is a 0-d array, and nothing was looked at: what is
+    not finite, and a layer beyond its share, is a DivergedError of the next proof, whose `state` is the last that was proved.
+
     Every state that is called back or returned has finite weights and moments, and certified blocks. It is called back once
     its own loss and gradient are known to be finite, that is when the next step begins; the last state of a call at the end.
     Raises: DivergedError where loss, gradient or new weights are not finite, or not certified; its `state` is the last whose loss
@@ -134,6 +166,8 @@ def fit(
     (True, 5)
     """
     whole_number("fit: steps", steps, 0)
+    if state.settings.certify_every > 1:
+        return _between_proofs(state, loss, steps, callback)
     good, before = state, None
     for _ in range(steps):
         found, value = _evaluated(state, loss, good)
@@ -146,16 +180,64 @@ def fit(
     return state
 
 
-@np.errstate(all="ignore")  # what overflows is found by its value
-def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> tuple[dict[str, Array], float]:
-    """Return the gradient with respect to the raw parameters, clipped, and the loss. Raises DivergedError with `good`."""
+@np.errstate(all="ignore")
+def _between_proofs(
+    state: State, loss: Callable[[Any, int], Loss], steps: int, callback: Callable[[State, float], object] | None
+) -> State:
+    """The loop for certify_every > 1: the device decides nothing, the host looks where a proof is due."""
+    last, finite = state, None
+    for _ in range(steps):
+        value, gradients, norm = _gradients(state, loss)
+        xp = namespace(norm)
+        good = xp.isfinite(value) & xp.isfinite(norm)
+        finite = good if finite is None else finite & good
+        gradients = optimiser.clip(gradients, state.settings.clip, norm) if state.settings.clip < math.inf else gradients
+        parameters, moments, average = _moved(state, gradients)
+        normalised = state.normalised.estimated(parameters)
+        state = replace(state, normalised=normalised, moments=moments, average=average, step=state.step + 1)
+        if state.step % state.settings.certify_every == 0:
+            state = last = _proved(state, finite, last, renewed=True)
+            finite = None
+        if callback is not None:
+            try:
+                callback(state, value)
+            except NotContractiveError as error:  # a checkpoint asks for the proof
+                raise DivergedError(f"training: {error}; .state is the last that was proved, of step {last.step}", last) from error
+    return _proved(state, finite, last, renewed=False)
+
+
+def _proved(state: State, finite: Any, last: State, *, renewed: bool) -> State:
+    """Return the state proved. Raises DivergedError with the last one."""
+    try:
+        arrays = [*state.normalised.parameters().values(), *state.moments.second.values()]
+        if not (finite is None or bool(finite)) or not all_finite(optimiser.flat(arrays)):
+            raise NonFiniteError("expected finite losses, gradients, weights and moments, got NaN or infinity")
+        state = replace(state, normalised=state.normalised.proved(renewed=renewed))
+        state.normalised.require_certified()
+    except (NonFiniteError, NotContractiveError) as error:
+        raise DivergedError(
+            f"training: expected the steps {last.step + 1} to {state.step} to keep what is proved at their end, got: {error}; {_REMEDY}, "
+            f"or a smaller certify_every; .state is the last that was proved, of step {last.step}",
+            last,
+        ) from error
+    return state
+
+
+def _gradients(state: State, loss: Callable[[Any, int], Loss]) -> tuple[Any, dict[str, Any], Any]:
+    """Return the loss, the gradient with respect to the raw parameters and its norm; no look at the values."""
     found = loss(state.model, state.step)
     if not isinstance(found, Loss):
         raise DTypeError(f"loss: expected a Loss, got {shown(found)}; try Loss(value, gradients)")
     optimiser.require_fitting(found.gradients, state.model.parameters())
     gradients = state.normalised.pullback(found.gradients)
-    norm = optimiser.global_norm(gradients)
-    value, size = (float(v) for v in to_host(namespace(norm).stack([found.value, norm])))
+    return found.value, gradients, optimiser.global_norm(gradients)
+
+
+@np.errstate(all="ignore")  # what overflows is found by its value
+def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> tuple[dict[str, Any], float]:
+    """Return the gradient with respect to the raw parameters, clipped, and the loss. Raises DivergedError with `good`."""
+    found, gradients, norm = _gradients(state, loss)
+    value, size = (float(v) for v in to_host(namespace(norm).stack([found, norm])))
     if not (math.isfinite(value) and math.isfinite(size)):
         raise DivergedError(
             f"training: expected a finite loss and gradient, got loss {value} and gradient norm {size} at step {state.step}; "
@@ -168,16 +250,7 @@ def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> t
 @np.errstate(all="ignore")
 def _stepped(state: State, gradients: dict[str, Array]) -> State:
     """Return the state after a step along the gradients, finite and certified. Raises DivergedError with the one before."""
-    settings = state.settings
-    parameters, moments = optimiser.adamw(
-        state.normalised.parameters(),
-        gradients,
-        state.moments,
-        learning_rate=settings.learning_rate * optimiser.warm_up(state.step, settings.warm_up),
-        betas=settings.betas,
-        epsilon=settings.epsilon,
-        weight_decay=settings.weight_decay,
-    )
+    parameters, moments, average = _moved(state, gradients)
     normalised = state.normalised.with_parameters(parameters)
     try:
         if not all_finite(optimiser.flat([*parameters.values(), *moments.second.values()])):
@@ -189,5 +262,20 @@ def _stepped(state: State, gradients: dict[str, Array]) -> State:
             ".state is the last good one",
             state,
         ) from error
-    average = optimiser.averaged(state.average, parameters, settings.average) if settings.average else {}
     return replace(state, normalised=normalised, moments=moments, average=average, step=state.step + 1)
+
+
+def _moved(state: State, gradients: dict[str, Any]) -> tuple[dict[str, Any], Moments, dict[str, Any]]:
+    """Return parameters, moments and average after a step of AdamW."""
+    settings = state.settings
+    parameters, moments = optimiser.adamw(
+        state.normalised.parameters(),
+        gradients,
+        state.moments,
+        learning_rate=settings.learning_rate * optimiser.warm_up(state.step, settings.warm_up),
+        betas=settings.betas,
+        epsilon=settings.epsilon,
+        weight_decay=settings.weight_decay,
+    )
+    average = optimiser.averaged(state.average, parameters, settings.average) if settings.average else {}
+    return parameters, moments, average

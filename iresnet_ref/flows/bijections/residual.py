@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -70,8 +71,8 @@ class Residual(Bijection):
     @property
     def inverse_lipschitz(self) -> float:
         """1/(1 − L), in the 2-norm."""
-        a, b = self._growth
-        return rounding.up(a * b / self.block.least_stretch(), 4)
+        (a, b), stretch = self._growth, self.block.least_stretch()
+        return rounding.up(a * b / stretch, 4) if stretch > 0.0 else math.inf
 
     def record(self, x: Array, options: Options | None) -> ResidualRecord:
         """Return the tape of F at x."""

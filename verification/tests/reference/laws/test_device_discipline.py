@@ -21,7 +21,7 @@ from iresnet_ref.log_determinant.roulette import roulette_logdet
 from iresnet_ref.log_determinant.series import series_logdet
 from iresnet_ref.rounding import gamma
 from iresnet_ref.training.classifier import Classifier
-from iresnet_ref.training.loop import fit, start
+from iresnet_ref.training.loop import Settings, fit, start
 from iresnet_ref.training.losses import Loss, classification, hybrid, maximum_likelihood
 
 B, D, L = 40, 12, 0.97
@@ -188,6 +188,25 @@ def test_a_step_of_training_brings_two_numbers_and_the_weights_to_the_host() -> 
     assert largest < weights
     assert step(True)[0] == syncs + 1
     assert syncs - 2 <= 4 * 6, "loss and gradient norm, new weights; each of two blocks has three matrices: to divide, and to certify"
+
+
+def test_a_step_between_two_proofs_never_waits() -> None:
+    """Five steps wait as often as one does: for the proof at the end of the call."""
+    o = world()
+    state = start(o.flow, settings=Settings(certify_every=100, clip=1.0, average=0.9))
+
+    def steps(count: int) -> tuple[int, int]:
+        return waits(lambda: fit(state, lambda model, k: maximum_likelihood(model, o.x, step=k, check=False), count))
+
+    steps(1)
+    assert steps(6) == steps(1)
+    seen: list[int] = []
+
+    def loss(model: Any, k: int) -> Loss:
+        return maximum_likelihood(model, o.x, step=k, check=False)
+
+    fit(state, loss, 4, callback=lambda s, _: seen.append(cupy.counter.syncs))
+    assert len(set(seen)) == 1
 
 
 def test_dequantisation_leaves_the_picture_where_it_is() -> None:
