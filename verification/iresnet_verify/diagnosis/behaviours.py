@@ -39,6 +39,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
                       "by 0, or declare inputs= where F is finite."),
     NOT_RANDOM: Behaviour("forward is random.", "Look for dropout or noise inside forward, or declare modes=('eval',)."),
     "hygiene.input-kept": Behaviour("A call changes or frees the caller's array.", "Work on a copy.", EVERYTHING),
+    "hygiene.global-settings-kept": Behaviour("A call leaves a global setting or the module's mode changed.", "Put it back.",
+                                              ("hygiene.*", "state.*", "gradient.*")),
     "hygiene.exact-log-det-not-random": Behaviour(
         "Your log-det is random.", "Declare log_det_is='unbiased'; the other checks judge it as if you had.",
         ("hygiene.global-randomness-kept",)),
@@ -137,8 +139,6 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "hygiene.global-randomness-kept": Behaviour("A call seeds or consumes a global random generator.", "Draw from a generator of your "
         "own, or "
                                                 "only where something is random.", ()),
-    "hygiene.global-settings-kept": Behaviour("A call leaves a global setting or the module's mode changed.", "Put it back.",
-                                              ("hygiene.*", "state.*")),
     "hygiene.caller-tensors-kept": Behaviour("A call leaves requires_grad or .grad of the caller's tensors or of parameters changed.",
                                              "Work on a detached copy, and use torch.autograd.grad.", ("gradient.*",)),
     "hygiene.single-row": Behaviour("A batch of one row is answered in another shape, or otherwise than in a larger batch.",

@@ -23,7 +23,8 @@ A row a mistake: its cause in the words of the library (`mutants/causes/names.py
 the report shows, the first one first. The page is written by `iresnet-verify mutants [PATTERN] --diagnosis docs/diagnosis.md`, and
 for pairs of mistakes with `--pairs`; each replaces the rows of what it runs. Intervals are Wilson's at 95 %. The mutants of `afterwards`
 were written after the first hypotheses, which named 77 of 90 rightly and 4 wrongly; since more and stricter ones followed, they
-count as known. Those of `later` were written after these, and no hypothesis has been changed since it first saw them.
+count as known. Those of `later` were written after these, and their rows are what was shown at first sight; a prediction of a number of
+steps has become stricter since. The rows of `later`, `afterwards`, `inverse` and `logdet` come from one run, the others from earlier ones.
 """
 
 
