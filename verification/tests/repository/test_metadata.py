@@ -17,8 +17,9 @@ def changelog() -> list[str]:
 
 
 def test_the_version_stands_in_pyproject_and_everything_else_agrees() -> None:
-    assert changelog()[0] == "Unreleased"
-    assert changelog()[1:2] in ([], [PROJECT["version"]])
+    unreleased, newest, *_ = changelog()
+    assert unreleased == "Unreleased"
+    assert newest == PROJECT["version"]
     assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)[1] == PROJECT["version"]  # type: ignore[index]
     written = [p for p in (ROOT / "iresnet_ref/__init__.py", ROOT / "verification/iresnet_verify/__init__.py",
                            ROOT / "backends/iresnet_backends/__init__.py") if PROJECT["version"] in p.read_text("utf-8")]
