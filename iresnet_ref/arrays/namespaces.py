@@ -147,4 +147,4 @@ def widen(x: Array) -> Array:
 def product(a: Array, b: Array) -> Array:
     """Return the matrix product a b in a's dtype, accumulated in at least float32."""
     xp = namespace(a)
-    return xp.astype(xp.matmul(widen(a), widen(b)), a.dtype) if is_short(a) else xp.matmul(a, b)
+    return xp.astype(xp.matmul(widen(a), widen(b)), a.dtype) if _is_short(xp, a.dtype) else xp.matmul(a, b)

@@ -37,7 +37,8 @@ def swish_value(z: Array, beta: Array | float, scale: float) -> Array:
 def swish(z: Array, beta: Array | float, scale: float) -> tuple[Array, Array]:
     """Return (zσ(βz), its derivative), both divided by `scale`."""
     z = _raised(z, beta)
-    e = namespace(z).exp(-_times(beta, z))
+    with _quiet(z):
+        e = namespace(z).exp(-_times(beta, z))
     s = 1.0 / (1.0 + e)
     return z / (scale + scale * e), s * (1.0 + z * _times(beta, e * s)) / scale
 
@@ -52,10 +53,11 @@ def _bend(z: Array, beta: Array | float) -> tuple[Array, Array]:
     """Return (st, st(2 + w(t − s))), even functions of w = βz: with e = e^{−|w|} and q = 1/(1 + e), st = eq² and w(s − t) = |w|(1 − e)q."""
     xp = namespace(z)
     with _quiet(z):
-        w = xp.minimum(xp.abs(_times(beta, z)), _farthest(z))
+        w = xp.abs(_times(beta, z))
     e = xp.exp(-w)
     q = 1.0 / (1.0 + e)
     both = e * q * q
+    w = w if _is_one(beta) else xp.minimum(w, _farthest(z))  # finite, where st is 0
     return both, both * (2.0 - w * (1.0 - e) * q)
 
 
@@ -73,8 +75,12 @@ def _farthest(z: Array) -> float:
     return math.log(float(namespace(z).finfo(z.dtype).max)) - 1.0
 
 
+def _is_one(beta: Array | float) -> bool:
+    return isinstance(beta, float) and beta == 1.0
+
+
 def _times(beta: Array | float, z: Array) -> Array:
-    return z if isinstance(beta, float) and beta == 1.0 else beta * z
+    return z if _is_one(beta) else beta * z
 
 
 def _quiet(z: Array) -> AbstractContextManager[object]:

@@ -88,11 +88,6 @@ class ActNorm(ClosedForm):
         scale = xp.where(deviation > noise, deviation, one)
         return replace(self, log_scale=-xp.log(scale), shift=-mean, initialised=True)
 
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-        return self.event_shape
-
     def parameters(self) -> dict[str, Array]:
         """Return the log-scale and the shift."""
         return {"log_scale": self.log_scale, "shift": self.shift}

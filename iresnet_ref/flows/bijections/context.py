@@ -76,11 +76,6 @@ class ContextShift(ClosedForm):
         """Return it with this context. Raises ShapeError, DTypeError."""
         return replace(self, context=context)
 
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-        return self.event_shape
-
     def parameters(self) -> dict[str, Array]:
         """Return U, and the context where it is set."""
         return {"weight": self.weight} if self.context is None else {"weight": self.weight, "context": self.context}

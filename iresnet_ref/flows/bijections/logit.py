@@ -58,11 +58,6 @@ class Logit(ClosedForm):
                 f"logit: expected 0 < alpha < 0.5 and levels ≥ 1, got {self.alpha} and {self.levels}; try alpha=0.05"
             )
 
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-        return self.event_shape
-
     def require_values(self, x: Array, name: str, **others: Array | None) -> None:
         """Refuse also values of x outside [0, levels]; of those inside none is NaN or infinite."""
         if name != "x":

@@ -33,11 +33,6 @@ class Permutation(Rearrangement):
                 "try tuple(reversed(range(channels)))"
             )
 
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-        return self.event_shape
-
     def value(self, x: Array) -> Array:
         """Return the channels in this order."""
         return namespace(x).take(x, indices(np.asarray(self.order), x), axis=1)

@@ -85,11 +85,6 @@ class PLULinear(ClosedForm):
             tuple(float(s) for s in np.sign(diagonal)),
         )
 
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-        return self.event_shape
-
     def parameters(self) -> dict[str, Array]:
         """Return the triangles and the log-scale."""
         return {"lower": self.lower, "upper": self.upper, "log_scale": self.log_scale}

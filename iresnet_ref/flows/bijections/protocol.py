@@ -20,6 +20,7 @@ from iresnet_ref.arrays import (
     device,
     every_row,
     indices,
+    lazy,
     namespace,
     public,
     require_alike,
@@ -136,6 +137,11 @@ class Bijection(ABC):
         """Return the parameters by name."""
         return {}
 
+    @lazy
+    def like(self) -> Array | None:
+        """The first parameter, None where there is none: it carries namespace, dtype and device."""
+        return next(iter(self.parameters().values()), None)
+
     @public
     def with_parameters(self, parameters: Mapping[str, Array]) -> Self:
         """Return the bijection with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
@@ -163,9 +169,8 @@ class Bijection(ABC):
         `check` looks at the values, those of x and of what else has to be finite, by one host synchronisation.
         """
         require_batch(x, self.in_shape if shape is None else shape, name, check=False)
-        for parameter in self.parameters().values():
-            require_alike(x, parameter, name)
-            break
+        if self.like is not None:
+            require_alike(x, self.like, name)
         for other, a in others.items():
             if a is not None:
                 require_batch(a, (), other, check=False)
@@ -215,7 +220,7 @@ class Record:
 
 
 class ClosedForm(Bijection):
-    """A bijection whose inverse and log-determinant are formulas.
+    """A bijection of events of `event_shape` whose inverse and log-determinant are formulas.
 
     A step of your own says `value`, `inverse_value`, `log_abs_det`, the `rounding` of the inverse, and `pullback`: nothing is iterated.
 
@@ -224,6 +229,13 @@ class ClosedForm(Bijection):
     >>> isinstance(swap, ir.bijections.ClosedForm), swap.inverse(np.asarray([[1.0, 2.0]])).x.tolist()
     (True, [[2.0, 1.0]])
     """
+
+    event_shape: tuple[int, ...]
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The event shape of x."""
+        return self.event_shape
 
     @abstractmethod
     def inverse_value(self, y: Array) -> Array:

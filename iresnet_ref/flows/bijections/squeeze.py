@@ -35,11 +35,6 @@ class Squeeze(Rearrangement):
             )
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        """(c, h, w)."""
-        return self.event_shape
-
-    @property
     def out_shape(self) -> tuple[int, ...]:
         """(4c, h/2, w/2)."""
         c, h, w = self.event_shape

@@ -40,11 +40,6 @@ class ZeroPad(Rearrangement):
             )
 
     @property
-    def in_shape(self) -> tuple[int, ...]:
-        """(c, …)."""
-        return self.event_shape
-
-    @property
     def out_shape(self) -> tuple[int, ...]:
         """(c + channels, …)."""
         return self.event_shape[0] + self.channels, *self.event_shape[1:]
