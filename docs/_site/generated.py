@@ -120,8 +120,9 @@ def errors() -> str:
     parts = []
     for error in error_classes():
         where = "iresnet_ref" if error.__module__.startswith("iresnet_ref") else error.__module__.split(".")[0]
-        bases = ", ".join(f"`{b.__name__}`" for b in error.__bases__ if b is not object)
-        parts.append(f"## {error.__name__}\n\n`{where}`; a {bases}.\n\n{_prose(inspect.getdoc(error) or '')}\n")
+        bases = " and ".join(f"`{b.__name__}`" for b in error.__bases__)
+        says = _prose(inspect.getdoc(error) or "")
+        parts.append(f"## {error.__name__}\n\nOf `{where}`; also {bases}.\n\n{says}\n")
         parts.append(_listed(made.pop(error.__name__, [])))
     parts.append("## Errors of Python's own\n\nArguments out of their range, and what Python itself calls by these names.\n")
     parts.append(_listed([m for name in sorted(made.keys() - set(COMMAND_LINE)) for m in made[name]], named=True))

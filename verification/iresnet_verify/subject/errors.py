@@ -11,7 +11,10 @@ from iresnet_ref.errors import IResNetError
 
 
 class SubjectError(IResNetError, ValueError):
-    """An audit subject could not be loaded, or does not keep the `Subject` contract."""
+    """An audit subject could not be loaded, or does not keep the `Subject` contract.
+
+    Try the field that the message names, or `iresnet-verify init FILE.py:CLASS`, which writes a first adapter.
+    """
 
 
 class Undecided(Exception):  # noqa: N818 - an outcome, not a fault

@@ -147,7 +147,7 @@ def step_of(ctx: Context, w: Any) -> Any:
     modes=False,
     needs=("torch", "module"),
     cost="a deep copy and a pickled one",
-    catches="__deepcopy__ that returns itself, state held outside the object",
+    catches="`__deepcopy__` that returns itself, state held outside the object",
 )
 def copies(ctx: Context) -> Outcome:
     """Compare parameters and buffers, change one in the copy, and look at the original."""
