@@ -134,9 +134,10 @@ def _any_of(rules: list[Rule | None], none: bool) -> Rule | None:
                 return each(name, value)
             except IResNetError as error:
                 told.append(str(error))
-        of_entries = [text for text in told if text.startswith(f"{name}[")]
-        if len(told) == 1 or of_entries:
-            raise DTypeError((of_entries or told)[0])
+        # what is of the right kind and has the wrong entries, or the wrong dtype, is told that and nothing else
+        nearest = [text for text in told if text.startswith(f"{name}[") or "dtype, got " in text]
+        if len(told) == 1 or nearest:
+            raise DTypeError((nearest or told)[0])
         wanted = " or ".join(dict.fromkeys(text.partition("expected ")[2].partition(", got")[0] for text in told))
         remedies = " or ".join(dict.fromkeys(text.partition("; try ")[2] for text in told))
         raise DTypeError(f"{name}: expected {wanted}, got {shown(value)}; try {remedies}")

@@ -107,7 +107,7 @@ class Gram:
         """Return (fl(c₂ − ĝ_ii), s), s ≥ κ tr Ã + ‖Ĝ − G‖₂ + δ with its own rounding, and all underflow, included."""
         n = self.matrix.shape[-1]
         c_squared = c * c * (1.0 - 2.0 * _U)
-        squares = np.diagonal(self.matrix, axis1=-2, axis2=-1).real
+        squares = np.real(np.diagonal(self.matrix, axis1=-2, axis2=-1))
         diagonal = c_squared - squares
         if np.iscomplexobj(self.matrix):  # docs/proofs.md: √2γ_{2n+1}, of real inner products twice as long
             kappa = 1.5 * gamma(2 * n + 1, _U) / (1.0 - gamma(2 * n + 1, _U))

@@ -57,11 +57,12 @@ def peak(kernel: HostArray, grid: Grid, start: HostArray | None = None) -> Peak:
     else:
         fits = start is not None and start.shape == (len(matrices), 2 * n) and np.isfinite(start).all()
         v = _complex(start) if start is not None and fits else _columns(matrices)
+        length = np.zeros(len(v))
         for _ in range(1 if fits else _STEPS):
             product = (matrices @ v[:, :, None])[:, :, 0]
             length = np.linalg.norm(product, axis=1)
             v = product / np.maximum(length, np.finfo(np.float64).tiny)[:, None]
-        order, together, vectors = np.argsort(-length, kind="stable"), _TOGETHER, np.concatenate([v.real, v.imag], axis=1)
+        order, together, vectors = np.argsort(-length, kind="stable"), _TOGETHER, np.concatenate([np.real(v), np.imag(v)], axis=1)
     top, best, c, first = 0.0, 0, 0.0, True
     for start_of in range(0, len(order), together):
         chunk = order[start_of : start_of + together]
@@ -97,7 +98,7 @@ def gram_symbol(kernel: HostArray, grid: Grid) -> Gram:
     differences, cosines, sines = waves(kh, kw, grid)
     even, odd = np.empty((2, len(differences), n, n))
     for i, pairs in enumerate(differences):
-        r = sum(products[t, :, s, :] for t, s in pairs)
+        r = np.sum([products[t, :, s, :] for t, s in pairs], axis=0)
         even[i], odd[i] = (r, 0.0) if i == 0 else (r + r.T, r - r.T)
     matrix = np.empty((len(cosines), n, n), dtype=np.complex128)
     matrix.real = (cosines @ even.reshape(len(even), -1)).reshape(-1, n, n)

@@ -113,7 +113,7 @@ class _Jaxpr:
 
         def of(variable: Any) -> Any:
             if isinstance(variable, Literal):
-                return jnp.asarray(variable.val, dtype=variable.aval.dtype)
+                return jnp.asarray(variable.val, dtype=_dtype_of(variable))
             if variable not in known:
                 raise self.refused("a part of GELU", "it is used outside of it")
             return known[variable]
@@ -320,6 +320,10 @@ def _run_from(equations: Sequence[Any], function: Any, dtype: Any) -> tuple[Any,
     return None
 
 
+def _dtype_of(literal: Any) -> Any:
+    return literal.aval.dtype
+
+
 def _alike(wanted: Any, found: Any, same: dict[Any, Any]) -> bool:
     """Whether two equations are one and the same, variables as in `same`, which learns the new ones."""
     if wanted.primitive is not found.primitive or len(wanted.invars) != len(found.invars) or str(wanted.params) != str(found.params):
@@ -327,7 +331,7 @@ def _alike(wanted: Any, found: Any, same: dict[Any, Any]) -> bool:
     for a, b in zip(wanted.invars, found.invars, strict=True):
         if isinstance(a, Literal) != isinstance(b, Literal):
             return False
-        if (a.val != b.val or a.aval.dtype != b.aval.dtype) if isinstance(a, Literal) else same.get(a) is not b:
+        if (a.val != b.val or _dtype_of(a) != _dtype_of(b)) if isinstance(a, Literal) else same.get(a) is not b:
             return False
     same.update(zip(wanted.outvars, found.outvars, strict=True))
     return True
