@@ -83,7 +83,8 @@ def _is_real(xp: Namespace, dtype: DType) -> bool:
 def require_real(x: Array, name: str) -> None:
     """Refuse anything but a real floating-point array. Raises DTypeError."""
     require_array(x, name)
-    if not _is_real(namespace(x), x.dtype):
+    xp = namespace(x)
+    if not _is_real(xp, x.dtype):
         raise DTypeError(f"{name}: expected a real floating dtype, got {x.dtype}; try xp.astype(x, xp.float64)")
 
 

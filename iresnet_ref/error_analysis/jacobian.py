@@ -142,7 +142,7 @@ def _concatenation(layer: Concatenation, h: Array, error: Array) -> JacobianErro
 def _parallel(layer: Parallel, h: Array, error: Array) -> JacobianError:
     """‖F̂ − F‖_* ≤ Σ_k of the telescoped products; the norms add up."""
     paths = [jacobian_errors(path, h, no_error(h)._replace(error=error)) for path in layer.paths]
-    nuclear: Array = sum((telescoped(found) for found in paths), 0.0 * error)
+    nuclear: Array = sum((telescoped(found) for found in paths if found), 0.0 * error)  # a path without layers is the identity, exactly
     norm, absolute, terms = (sum(of) for of in zip(*map(_multiplied, paths), strict=True))
     terms, count = int(terms) + len(paths), len(paths)
     return JacobianError(up(norm, terms + count), up(absolute, terms + count), terms, nuclear)

@@ -112,4 +112,4 @@ def amplification(block: ResidualBlock, x: Array, *, seed: int = 0) -> Array:
     eye = xp.eye(len(basis), dtype=x.dtype, device=device(x))
     ritz = xp.matmul(image, xp.matrix_transpose(image)) + 4.0 * ended[:, :, None] * eye  # ‖I + J‖² < 4
     least = xp.sqrt(xp.maximum(xp.linalg.eigvalsh(ritz)[:, 0], xp.zeros_like(ended[:, 0])))
-    return 1.0 / xp.maximum(least, 1.0 - block.contraction())
+    return 1.0 / xp.maximum(least, xp.full_like(least, 1.0 - block.contraction()))

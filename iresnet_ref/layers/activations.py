@@ -71,7 +71,7 @@ def sigmoid(z: Array) -> tuple[Array, Array]:
 def _raised(z: Array) -> Array:
     """Return z, raised to where exp(−z) is finite: what is below has σ(z) = 0 to rounding."""
     xp = namespace(z)
-    return xp.maximum(z, 1.0 - math.log(float(xp.finfo(z.dtype).max)))
+    return xp.maximum(z, xp.full_like(z, 1.0 - math.log(float(xp.finfo(z.dtype).max))))
 
 
 def _indicator(condition: Array, z: Array) -> Array:
@@ -80,17 +80,17 @@ def _indicator(condition: Array, z: Array) -> Array:
 
 def _elu(z: Array) -> Array:
     xp = namespace(z)
-    return xp.maximum(z, 0.0) + xp.expm1(xp.minimum(z, 0.0))
+    return xp.maximum(z, xp.zeros_like(z)) + xp.expm1(xp.minimum(z, xp.zeros_like(z)))
 
 
 def _elu_both(z: Array) -> tuple[Array, Array]:
     xp = namespace(z)
-    return _elu(z), xp.exp(xp.minimum(z, 0.0))
+    return _elu(z), xp.exp(xp.minimum(z, xp.zeros_like(z)))
 
 
 def _elu_second(z: Array) -> Array:
     xp = namespace(z)
-    return xp.exp(xp.minimum(z, 0.0)) * _indicator(z < 0.0, z)
+    return xp.exp(xp.minimum(z, xp.zeros_like(z))) * _indicator(z < 0.0, z)
 
 
 def sech_squared(z: Array) -> Array:
@@ -110,7 +110,7 @@ def _tanh_second(z: Array) -> Array:
 
 def _softplus(z: Array) -> Array:
     xp = namespace(z)
-    return xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
+    return xp.maximum(z, xp.zeros_like(z)) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
 def _softplus_second(z: Array) -> Array:
@@ -120,7 +120,7 @@ def _softplus_second(z: Array) -> Array:
 
 def _relu(z: Array) -> Array:
     xp = namespace(z)
-    return xp.maximum(z, 0.0)
+    return xp.maximum(z, xp.zeros_like(z))
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -171,9 +171,9 @@ def elu(alpha: float = 1.0) -> Activation:
 
     def both(z: Array) -> tuple[Array, Array]:
         xp = namespace(z)
-        left = xp.minimum(z, 0.0)
+        left = xp.minimum(z, xp.zeros_like(z))
         slope = _indicator(z > 0.0, z) + alpha * xp.exp(left) * _indicator(z <= 0.0, z)
-        return xp.maximum(z, 0.0) + alpha * xp.expm1(left), slope
+        return xp.maximum(z, xp.zeros_like(z)) + alpha * xp.expm1(left), slope
 
     def second(z: Array) -> Array:
         return alpha * _elu_second(z)
@@ -196,7 +196,7 @@ def leaky_relu(slope: float = 0.01) -> Activation:
 
     def both(z: Array) -> tuple[Array, Array]:
         xp = namespace(z)
-        return _relu(z) + slope * xp.minimum(z, 0.0), _indicator(z > 0.0, z) + slope * _indicator(z <= 0.0, z)
+        return _relu(z) + slope * xp.minimum(z, xp.zeros_like(z)), _indicator(z > 0.0, z) + slope * _indicator(z <= 0.0, z)
 
     def second(z: Array) -> Array:
         return namespace(z).zeros_like(z)

@@ -22,12 +22,12 @@ CUBIC = 0.044715
 
 def _raised(z: Array) -> Array:
     """Return max(z, −40): below, zγ(z) is 0 to rounding, and a gate that errs by 1e-154 must not meet 1e300."""
-    return namespace(z).maximum(z, -FARTHEST)
+    return namespace(z).maximum(z, namespace(z).full_like(z, -FARTHEST))
 
 
 def _near(z: Array) -> Array:
     """Return z between ±40, beyond which every gate here is 0 or 1 to rounding."""
-    return namespace(z).minimum(_raised(z), FARTHEST)
+    return namespace(z).minimum(_raised(z), namespace(z).full_like(z, FARTHEST))
 
 
 def _normal(z: Array) -> tuple[Array, Array, Array]:

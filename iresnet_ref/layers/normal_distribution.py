@@ -32,7 +32,7 @@ def normal(z: Array) -> tuple[Array, Array]:
     xp = namespace(z)
     number: Any = getattr(xp, "mp", math)  # an arbitrary-precision namespace has an mpmath context
     h, nodes = _midpoints(rounding.unit_roundoff(z), number)
-    x = xp.minimum(xp.abs(z), FARTHEST) * number.sqrt(0.5)
+    x = xp.minimum(xp.abs(z), xp.full_like(z, FARTHEST)) * number.sqrt(0.5)
     square = x * x
     bell = xp.exp(-square)
     total = xp.zeros_like(z)

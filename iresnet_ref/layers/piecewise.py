@@ -17,7 +17,7 @@ from iresnet_ref.layers.activations import Activation
 
 def _clipped(z: Array, low: float, high: float) -> Array:
     xp = namespace(z)
-    return xp.minimum(xp.maximum(z, low), high)
+    return xp.minimum(xp.maximum(z, xp.full_like(z, low)), xp.full_like(z, high))
 
 
 def _between(z: Array, low: float, high: float) -> Array:

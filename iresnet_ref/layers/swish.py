@@ -57,7 +57,7 @@ def _bend(z: Array, beta: Array | float) -> tuple[Array, Array]:
     e = xp.exp(-w)
     q = 1.0 / (1.0 + e)
     both = e * q * q
-    w = w if _is_one(beta) else xp.minimum(w, _farthest(z))  # finite, where st is 0
+    w = w if _is_one(beta) else xp.minimum(w, xp.full_like(w, _farthest(z)))  # finite, where st is 0
     return both, both * (2.0 - w * (1.0 - e) * q)
 
 
@@ -65,7 +65,7 @@ def _raised(z: Array, beta: Array | float) -> Array:
     """Return z, raised to where e^{−βz} is finite."""
     xp = namespace(z)
     if isinstance(beta, float):
-        return xp.maximum(z, max(-_farthest(z) / beta, -float(xp.finfo(z.dtype).max)))
+        return xp.maximum(z, xp.full_like(z, max(-_farthest(z) / beta, -float(xp.finfo(z.dtype).max))))
     with _quiet(z):
         return xp.maximum(z, -_farthest(z) / beta)
 

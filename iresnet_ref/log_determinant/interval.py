@@ -65,7 +65,7 @@ def limits(level: float, error: Array, a: Array, n: int) -> tuple[Array, Array]:
     w = student_quantile(0.5 + 0.5 * level, max(n // 2, 1)) / math.sqrt(n)
     below, above = (side * _unskewed(side * w, a, n) for side in (1.0, -1.0))
     s = error * math.sqrt(n)
-    return s * xp.maximum(below, w), s * xp.maximum(above, w)
+    return s * xp.maximum(below, xp.full_like(below, w)), s * xp.maximum(above, xp.full_like(above, w))
 
 
 def _unskewed(w: float, a: Array, n: int) -> Array:

@@ -124,7 +124,7 @@ def clip(gradients: Arrays, largest: float, norm: Array | None = None) -> dict[s
             raise ShapeError(f"clip: expected norm as a 0-d array, got shape {tuple(norm.shape)}; try global_norm(gradients)")
     norm = global_norm(gradients) if norm is None else norm
     xp = namespace(norm)
-    factor = largest / xp.maximum(norm, largest)
+    factor = largest / xp.maximum(norm, xp.full_like(norm, largest))
     return {k: factor * g for k, g in gradients.items()}
 
 

@@ -240,11 +240,13 @@ class Store:
             self.connection.executemany("delete from results where id = ?", [(i,) for i in ids])
 
     def results(self, units: Iterable[str] | None = None) -> Iterator[Result]:
-        """All results, oldest first, or those of some audits. Damaged rows are removed and noted."""
+        """All results, oldest first, or those of some audits in their order. Damaged rows are removed and noted."""
         damaged = []
-        wanted = set(units) if units is not None else None
         names = self.connection.execute("select id, unit from results order by id").fetchall()
-        for number in [i for i, unit in names if wanted is None or unit in wanted]:
+        place = None if units is None else {unit: k for k, unit in enumerate(units)}
+        if place is not None:
+            names = sorted((n for n in names if n[1] in place), key=lambda n: place[n[1]])
+        for number, _ in names:
             row = self.connection.execute(f"select {COLUMNS} from results where id = ?", (number,)).fetchone()
             if row is None:
                 continue
