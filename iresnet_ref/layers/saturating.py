@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from iresnet_ref.arrays import Array, namespace, public
-from iresnet_ref.layers.activations import Activation, get, sech_squared, sigmoid
+from iresnet_ref.layers.activations import ACTIVATIONS, Activation, get, sech_squared, sigmoid
 
 SELU_SCALE = 1.0507009873554804934193349852946
 SELU_ALPHA = 1.6732632423543772848170429916717
@@ -29,7 +29,7 @@ def _sigmoid_second(z: Array) -> Array:
 
 
 def _logsigmoid(z: Array) -> Array:
-    return -get("softplus").value(-z)
+    return -ACTIVATIONS["softplus"].value(-z)
 
 
 def _logsigmoid_both(z: Array) -> tuple[Array, Array]:

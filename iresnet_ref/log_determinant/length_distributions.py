@@ -117,7 +117,7 @@ def near_optimal(lipschitz: float, cost: float | None = None) -> LengthDistribut
         default = f", the default for L = {lipschitz:.12g}" if cost is None else ""
         raise ValueError(
             f"near_optimal: expected cost = E[N] ≥ 1 and at most {LONGEST // 2}, got {wanted:.6g}{default}; try a smaller cost "
-            "(expected_terms=), method='exact', or a smaller L"
+            "(the mean length of ir.Roulette(lengths=…)), ir.Exact(), or a smaller L"
         )
     ratio = max(lipschitz, 1e-3)  # L = 0: any thin tail will do
     slope = math.log(ratio)

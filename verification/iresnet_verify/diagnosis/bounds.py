@@ -104,6 +104,8 @@ def _products(case: Case, weights: dict[str, Array], L: float) -> Explanation | 
     shown = f"{product:.6g}, the claim is {L:.6g}"
     largest = float(np.linalg.norm(case.truth.jacobian.residual, 2, axis=(1, 2)).max())
     if product > L * (1.0 + EXACT) and largest <= product * (1.0 + 1e-6):
+        digits = next((n for n in range(6, 15) if f"{product:.{n}g}" != f"{L:.{n}g}"), 15) + 2  # the excess is to be seen
+        shown = f"{product:.{digits}g}, the claim is {L:.6g}" if digits > 8 else shown
         return Explanation(WEIGHTS, "lipschitz", shown, case.rows, 0.0, 0,
                            f"Each weight enters g as it is, and ‖J_g‖ stays below the product at {case.rows} inputs.", by_elimination=True)
     if _keeps(case, weights, L):

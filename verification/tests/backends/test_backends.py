@@ -149,6 +149,19 @@ def test_what_torch_compiled_for_one_block_is_not_taken_for_another() -> None:
         scaled(ir.ResidualBlock(F.branch.with_parameters({k: 9 * v for k, v in parameters.items()})), x)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_torch_compiles_every_activation_whole() -> None:
+    """φ, φ′ and φ″ of all as one graph; "eager" runs the same kernels, so the numbers are the same."""
+    b = iresnet_backends.get("torch:cpu", "float64")
+    z = b.asarray(np.linspace(-50.0, 50.0, 101))
+
+    def everything(z: Any) -> Any:
+        return [part for phi in ir.activations.ACTIVATIONS.values() for part in (phi.value(z), *phi.both(z), phi.second(z))]
+
+    for got, want in zip(compile_for(b, "eager")(everything)(z), everything(z), strict=True):
+        assert np.array_equal(to_host(got), to_host(want))
+
+
 @pytest.mark.thorough
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="torch.compile writes C++: no compiler here")
 @pytest.mark.filterwarnings("ignore")  # what torch's own compiler warns about is torch's

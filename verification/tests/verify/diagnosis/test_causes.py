@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,7 @@ def test_a_norm_barely_above_its_claim_is_one_finding_that_says_by_how_much() ->
     assert findings(report) == ["lipschitz.bounds-jacobian"]
     (found,) = [c for c in report.checks if c.id == "lipschitz.bounds-jacobian"]
     assert "9.8e-08 too much" in found.message
+    assert re.search(r"multiply to 0\.980000098\d?, the claim is 0\.98:", report.findings[0].wrong)  # not ".98, the claim is .98"
     assert {c.because_of for c in report.checks if c.status == "failed"} == {None, "lipschitz.bounds-jacobian"}
 
 
