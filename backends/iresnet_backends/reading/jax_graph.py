@@ -145,6 +145,8 @@ class _Jaxpr:
         for variable in equation.outvars:
             if variable.aval.dtype != self.dtype:
                 raise self.refused(name, f"it makes {variable.aval.dtype} of {self.dtype}: a decision, or another precision")
+        if not equation.outvars:
+            raise self.refused(name, "it makes nothing of the input but shows it to Python")
         if name in CALLS:
             return self.call(next(equation.params[key] for key in INSIDE if key in equation.params), operands)
         x, out = next(o for o in operands if isinstance(o, Value)), tuple(equation.outvars[0].aval.shape)

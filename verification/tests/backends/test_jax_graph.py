@@ -81,6 +81,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "cond": (lambda x: jax.lax.cond(x.sum() > 0, lambda y: y * W[0, 0], lambda y: 2 * y, x), "got gt: it makes bool"),
     "scan": (lambda x: jax.lax.scan(lambda c, _: (c * W[0, 0], None), x, None, 3)[0], "got scan"),
     "exp": (lambda x: jnp.exp(x) * W[0, 0], "got exp"),
+    "a callback": (lambda x: (jax.debug.callback(lambda _: None, x), x * W[0, 0])[1], "got debug_callback: it makes nothing"),
     "a product": (lambda x: x * jnp.tanh(x), "got mul: of two values"),
     "another precision": (lambda x: x.astype(jnp.float16).astype(jnp.float32) * W[0, 0], "got convert_element_type: it makes float16"),
     "rows that depend on each other": (lambda x: x * W[0, 0] - x.mean(0), "computes what the module computes|compute what the module"),
