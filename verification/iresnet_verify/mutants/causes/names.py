@@ -280,7 +280,7 @@ _table("quiet", """
     hardswish-taken-for-1-lipschitz beyond-the-weights
     norm-1e-7-above-its-claim weights-above-claim
     layer-1e-13-above-its-claim lipschitz.layers
-    layer-1e-5-above-its-claim-in-float32 lipschitz.layers
+    layer-1e-5-above-its-claim-in-float32 weights-above-claim
 """)
 _table("reference", """
     tolerance-of-the-inverse-squared-away stops-early
