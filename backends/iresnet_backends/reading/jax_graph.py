@@ -70,9 +70,12 @@ READ = {
 
 
 def read(
-    function: Callable[[Any], Any], shape: tuple[int, ...], like: Any, *, less_input: bool = False, rows: int = comparison.ROWS
+    function: Callable[[Any], Any], shape: tuple[int, ...], like: Any, *, less_input: bool = False, rows: int = comparison.ROWS,
+    rounded: list[str] | None = None,
 ) -> ir.Branch:
     """Return what a function of batches does to events of this shape, or g of F(x) = x + g(x) with `less_input`; compared on probes.
+
+    Divisions by a constant whose inverse the dtype does not have are written down in `rounded`.
 
     Raises: ModuleError naming the primitive that is not understood, or showing both numbers where the two differ; ShapeError.
     """
@@ -80,7 +83,7 @@ def read(
         closed = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((1, *shape), like.dtype))
         start = Value(shape)
         batch = Value((1, *shape), (start,), lambda: [reshaped(shape, (1, *shape))])
-        (end,) = _Jaxpr(like.dtype).outputs(closed.jaxpr, closed.consts, [batch])
+        (end,) = _Jaxpr(like.dtype, [] if rounded is None else rounded).outputs(closed.jaxpr, closed.consts, [batch])
         if not isinstance(end, Value):
             raise ModuleError("from_jax: expected a value that depends on the input, got a constant")
         if end.event != (1, *shape):
@@ -104,8 +107,8 @@ def read(
 class _Jaxpr:
     """Reads jaxprs: every variable is a constant array, or a `Value` of the shape that it has there."""
 
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: Any, rounded: list[str]) -> None:
+        self.dtype, self.rounded = dtype, rounded
 
     def outputs(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
         """Return what a jaxpr makes of its arguments."""
@@ -199,6 +202,8 @@ class _Jaxpr:
             return _pointwise(x, activations.get("relu"))
         if name == "max" or (name == "div" and x is b):
             raise self.refused(name, "it is read with 0 alone" if name == "max" else "its slope is unbounded")
+        if name == "div" and np.any(np.abs(np.frexp(np.asarray(c, dtype=np.float64))[0]) != 0.5):
+            self.rounded.append(name)
         left = 1.0 if x is a else -1.0  # the side of a difference
         scale, shift = {"mul": (c, 0.0), "div": (1.0 / c if name == "div" else 0.0, 0.0), "sub": (left, -left * c)}.get(name, (1.0, c))
         return self.diagonal(x, scale, shift)

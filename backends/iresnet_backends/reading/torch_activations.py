@@ -60,6 +60,8 @@ def div(call: Call, input: Any, other: Any, *, rounding_mode: Any = None, out: A
         raise call.refuse(
             "a division by a constant", "one by a value that depends on the input, or rounded to integers"
         )
+    if bool((torch.as_tensor(other).double().frexp().mantissa.abs() != 0.5).any()):
+        call.graph.rounded.append(call.name)
     return _scaled(call, only(input, call), 1.0 / other, other)
 
 

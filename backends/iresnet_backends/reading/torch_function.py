@@ -13,7 +13,7 @@ from iresnet_backends.errors import ModuleError
 from iresnet_backends.reading import comparison
 from iresnet_backends.reading.forward_graph import Value, layers_between, less
 from iresnet_backends.reading.torch_activations import declared as rule_of
-from iresnet_backends.reading.torch_graph import ROWS, Followed, Graph, Watch, place_of, undisturbed
+from iresnet_backends.reading.torch_graph import DECLARED, ROWS, Followed, Graph, Watch, place_of, undisturbed
 from iresnet_backends.reading.torch_layers import REFUSED, RULES
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.layers import activations
@@ -31,16 +31,18 @@ def read(
     evaluate: bool = True,
     less_input: bool = False,
     rows: int = comparison.ROWS,
+    rounded: list[str] | None = None,
 ) -> ir.Branch:
     """Return what `compute` does to events of this shape, in the dtype and on the device of `like`.
 
     `owner` is the module whose weights it uses: it is put into evaluation mode, unless `evaluate` is false, and everything is put
     back. With `less_input` the branch is g of a compute(x) = x + g(x). Probes of six sizes, `rows` each, compare the two in that mode.
+    Operations with a constant that the dtype does not have, such as the 1/3 of a mean, are written down in `rounded`.
     Raises: ModuleError and ShapeError, as `from_torch`.
     """
     owner = torch.nn.Module() if owner is None else owner
     with undisturbed(owner, evaluate):
-        start, end = _followed(compute, owner, shape, like, declared or {})
+        start, end = _followed(compute, owner, shape, like, declared or {}, [] if rounded is None else rounded)
         layers = layers_between(start, end)
     if end.event != shape:
         raise ShapeError(f"from_torch: expected a branch whose ends agree, for x + g(x), got {shape} → {end.event}")
@@ -60,11 +62,12 @@ def read(
 
 
 def _followed(
-    compute: Callable[[Any], Any], owner: Any, shape: tuple[int, ...], like: Any, declared: Mapping[type, str]
+    compute: Callable[[Any], Any], owner: Any, shape: tuple[int, ...], like: Any, declared: Mapping[type, str], rounded: list[str]
 ) -> tuple[Value, Value]:
     """Return an event of this shape and what the function makes of it."""
     rules = dict(RULES)
     graph = Graph(owner, rules, REFUSED)
+    graph.rounded = rounded
     start = Value(shape)
     x = torch.randn((ROWS, *shape), dtype=like.dtype, device=like.device)
     with _as_activations(owner, declared, rules):
@@ -95,7 +98,7 @@ def _as_activations(module: Any, declared: Mapping[type, str], rules: dict[str, 
         def forward(x: Any, plain: Callable[[Any], Any] = plain, activation: Any = activation) -> Any:
             return x.graph.call(opaque(plain), (x,), {}) if isinstance(x, Followed) else plain(x)
 
-        name = f"declared as {activation.name}"
+        name = f"{DECLARED}{activation.name}"
 
         def opaque(plain: Callable[[Any], Any], name: str = name) -> Callable[[Any], Any]:
             def function(x: Any) -> Any:

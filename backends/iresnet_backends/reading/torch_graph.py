@@ -65,6 +65,8 @@ ABOUT = frozenset(
 """What may be asked of a value without asking for its numbers."""
 
 Rule = Callable[..., Any]
+DECLARED = "declared as "
+"""How the functions of declared activations begin, which are no functions of torch."""
 
 
 class Followed(torch.Tensor):
@@ -92,6 +94,8 @@ class Graph:
         self.names = {id(part): name or "the module" for name, part in module.named_modules()}
         self.rules, self.refused = rules, refused
         self.recording = False
+        self.rounded: list[str] = []
+        """The calls whose constants, such as the 1/3 of a mean, are no numbers of the dtype: they were rounded to it."""
         self._alive: list[weakref.ref[Followed]] = []
 
     def follow(self, x: Any, value: Value) -> Followed:
@@ -122,11 +126,16 @@ class Graph:
         )
         plain = name if name.startswith("__") else name.rstrip("_") if in_place else name
         rule = self.rules.get(plain) if kwargs.get("out") is None else None
+        if rule is not None and not (plain.startswith(DECLARED) or _of_torch(function)):
+            raise ModuleError(
+                f"from_torch: expected functions of torch, got {plain} of another library at {self.place()}: its name says nothing of it"
+            )
         if rule is None:
             reason = self.refused.get(plain, "it is no layer whose Lipschitz constant is known here")
             raise ModuleError(
                 f"from_torch: expected layers with a known Lipschitz constant, got {plain} at {self.place()}: {reason}"
             )
+        self._require_plain(args, kwargs, plain)
         inputs = [a for a in _followed((args, kwargs)) if isinstance(a, Followed)]
         with torch._C.DisableTorchFunctionSubclass():
             plain_args, plain_kwargs = _plain(args), _plain(kwargs)
@@ -161,9 +170,19 @@ class Graph:
         return "the module"
 
     def watched(self, x: Any) -> bool:
-        """Whether a tensor shares its memory with one that is followed."""
-        alive = (other for reference in self._alive if (other := reference()) is not None)
-        return any(other.untyped_storage()._cdata == x.untyped_storage()._cdata for other in alive)
+        """Whether a tensor shares its memory with one that is followed, as storage or by address (DLPack makes another storage of it)."""
+        mine = _memory(x)
+        alive = (_memory(other) for reference in self._alive if (other := reference()) is not None)
+        return any(mine[0] == its[0] or (mine[1] < its[2] and its[1] < mine[2]) for its in alive)
+
+    def _require_plain(self, args: Any, kwargs: Any, name: str) -> None:
+        """Refuse constants of a class with operations of its own (quantised weights): the record would not see them."""
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, torch.Tensor) and not isinstance(leaf, Followed) and not _ordinary(type(leaf)):
+                raise ModuleError(
+                    f"from_torch: expected plain tensors in {name} at {self.place()}, got a {type(leaf).__name__}, which may compute it in "
+                    "its own way; try the module before it was converted"
+                )
 
     def _require_rows(self, result: Any, name: str, x: Followed) -> None:
         for part in result if isinstance(result, (tuple, list)) else (result,):
@@ -304,6 +323,29 @@ def _plain(tree: Any) -> Any:
 def _name(function: Any) -> str:
     name = getattr(function, "__name__", str(function))
     return str(function.__self__.__name__) if name == "__get__" else str(name)
+
+
+def _of_torch(function: Any) -> bool:
+    """Whether a function is one of torch itself: of its public face, or an operator of ATen; other libraries take its names too."""
+    name: Any = torch.overrides.resolve_name(function)  # type: ignore[no-untyped-call, unused-ignore]
+    operator = isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
+    return name is not None and (not operator or str(name).startswith("aten."))
+
+
+def _ordinary(kind: Any) -> bool:
+    """Whether tensors of a class leave functions and operations as torch has them."""
+    function, own = (getattr(f, "__func__", f) for f in (kind.__torch_function__, torch.Tensor.__torch_function__))
+    return (
+        function in (own, torch._C._disabled_torch_function_impl)
+        and kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+    )
+
+
+def _memory(x: Any) -> tuple[int, int, int]:
+    """Return the storage of a tensor, and the addresses at which it begins and ends; without memory, none."""
+    storage = x.untyped_storage()
+    start = 0 if x.is_meta else storage.data_ptr()
+    return storage._cdata, start, start + (storage.nbytes() if start else 0)
 
 
 def _in_place(name: str, kwargs: Any) -> bool:

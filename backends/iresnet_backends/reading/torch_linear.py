@@ -24,6 +24,12 @@ from iresnet_ref.layers.rearrangement import Rearrangement
 LARGEST = 4096
 """Rows and columns, at most, of the matrix of a linear operator."""
 
+AVERAGES = frozenset([
+    "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "interpolate", "upsample",
+])  # fmt: skip
+"""Linear functions with numbers of their own, such as 1/3."""
+
 
 def after(x: Followed, event: tuple[int, ...], make: Callable[[], Sequence[Layer]], note: Any = None) -> Value:
     """Return the value of these layers behind x."""
@@ -112,6 +118,8 @@ def addmm(call: Call, input: Any, mat1: Any, mat2: Any, *, beta: float = 1.0, al
     """βb + α x W."""
     if isinstance(input, Followed) or isinstance(mat2, Followed) or input.ndim != 1:
         raise call.refuse("a constant weight and bias of addmm", "others")
+    if alpha != 1:
+        call.graph.rounded.append(call.name)
     return linear(call, mat1, alpha * mat2.T, beta * input)
 
 
@@ -131,6 +139,10 @@ def affine(call: Call, *args: Any, **kwargs: Any) -> Any:
         )
     pairs = call.matrices(event)
     dtype = x.dtype
+    # beyond products with one constant, float64 has rounded too: only what has few digits is certainly exact
+    digits = torch.float32 if call.name in AVERAGES or sum(isinstance(a, torch.Tensor) for a in _leaves(call.args)) > 2 else dtype
+    if not all(torch.equal(m.to(digits).double(), m) for m, _ in pairs):
+        call.graph.rounded.append(call.name)
     values = [
         after(x, end, partial(matrix_layers, event, end, m.to(dtype), s.to(dtype)))
         for end, (m, s) in zip(ends, pairs, strict=True)

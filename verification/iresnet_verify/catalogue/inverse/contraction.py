@@ -34,20 +34,20 @@ def contraction_proved(ctx: Context) -> Outcome:
     branch = read.branch
     if ctx.budget.name != "quick" or not branch.product.bound < 1.0:
         read.tighten(ctx)
-    certificate = branch.certificate
+    certificate, bound = branch.certificate, read.bound
     evidence: dict[str, object] = {
-        "proved_bound": certificate.bound, "how": certificate.reason, "read": read.of, "points_compared": read.points,
+        "proved_bound": bound, "how": certificate.reason, "read": read.of, "points_compared": read.points,
         "compared": 0,  # no inverse was called: an audit is not conclusive by this alone
     }
-    found = None if certificate.bound < 1.0 else read.find_two_sided(ctx)
-    if certificate.bound < 1.0:
-        statement, inverse = f"Lip(F − id) ≤ {upwards(certificate.bound)}", up(1.0 / down(1.0 - certificate.bound, 1), 1)
+    found = None if bound < 1.0 else read.find_two_sided(ctx)
+    if bound < 1.0:
+        statement, inverse = f"Lip(F − id) ≤ {upwards(bound)}", up(1.0 / down(1.0 - bound, 1), 1)
     elif found is not None and found.invertible:
         statement = f"⟨ΔF, Δx⟩ ≥ {upwards(-down(1.0 - found.monotone, 1)).removeprefix('-')}‖Δx‖²"
         inverse = up(1.0 / found.lower, 1) if found.lower > 0.0 else math.inf
         evidence |= {"monotone": found.monotone, "lower_stretch": found.lower, "upper_stretch": found.upper}
     else:
-        what = f"Lip(F − id) ≤ {upwards(certificate.bound)} is what can be" if certificate.proved else "nothing can be"
+        what = f"Lip(F − id) ≤ {upwards(bound)} is what can be" if certificate.proved else "nothing can be"
         return Outcome("skipped", f"not proved: {what} proved here ({certificate.reason}){read.modes}", evidence, oracle=HOW)
     where = f" where F = x + g(x), which is {assumed}" if assumed else ""
     return Outcome("passed", f"proved: {statement}, so F is a bijection with Lip(F⁻¹) ≤ {upwards(inverse)}{where}{read.modes}",

@@ -34,19 +34,21 @@ def proved(ctx: Context) -> Outcome:
     limit = L * (1.0 + slack)
     if ctx.budget.name != "quick" or not read.branch.product.bound <= limit:
         read.tighten(ctx)
-    certificate = read.branch.certificate
-    evidence = {"claimed": L, "proved_bound": certificate.bound, "how": certificate.reason, "read": read.of, "compared": read.points}
-    if not certificate.bound <= limit:
-        what = f"Lip(g) ≤ {beyond(certificate.bound, L)} is what can be" if certificate.proved else "nothing can be"
+    certificate, bound = read.branch.certificate, read.bound
+    evidence = {"claimed": L, "proved_bound": bound, "how": certificate.reason, "read": read.of, "compared": read.points}
+    if read.rounded:
+        evidence["rounded"] = read.rounded
+    if not bound <= limit:
+        what = f"Lip(g) ≤ {beyond(bound, L)} is what can be" if certificate.proved else "nothing can be"
         message = f"not proved: {what} proved here, claimed {L:.6g} ({certificate.reason}){read.modes}"
         return Outcome("skipped", message, evidence, oracle=HOW)
     everywhere = read.on_every_image()
     also = "" if everywhere is None else f", and Lip(g) ≤ {upwards(everywhere)} on images of every size"
-    above = certificate.bound > L
-    short = upwards(certificate.bound)
-    statement = f"Lip(g) ≤ {beyond(certificate.bound, L) if above else short if float(short) <= L else f'{certificate.bound:.17g}'}"
+    above = bound > L
+    short = upwards(bound)
+    statement = f"Lip(g) ≤ {beyond(bound, L) if above else short if float(short) <= L else f'{bound:.17g}'}"
     return Outcome(
-        "passed", f"proved: {statement}{also}, claimed {L:.6g}{above_claim(certificate.bound, L)} ({certificate.reason}){read.modes}",
+        "passed", f"proved: {statement}{also}, claimed {L:.6g}{above_claim(bound, L)} ({certificate.reason}){read.modes}",
         {**evidence, "proved": statement} | ({} if everywhere is None else {"on_every_image": everywhere}),
         f"L(1 + {slack:.1e}), 4nu for each layer; the certificate is rounded up", HOW,
     )

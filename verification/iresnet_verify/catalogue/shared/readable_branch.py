@@ -8,14 +8,17 @@ parametrisations and hooks, scales of BatchNorm as they are rounded), in the mod
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from iresnet_ref import rounding
+from iresnet_ref.arrays import size
 from iresnet_ref.branches.certificates.network import entries
 from iresnet_ref.layers.linear import Conv
+from iresnet_ref.layers.parallel import Parallel
 from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.spectral import norm_on_every_image
 from iresnet_verify.catalogue.shared.map_errors import refreshed
@@ -27,6 +30,7 @@ from iresnet_verify.subject.outputs import unpack
 if TYPE_CHECKING:
     import iresnet_ref as ir
     from iresnet_ref.branches.certificates.two_sided import TwoSided
+    from iresnet_ref.layers.layer import Layer
     from iresnet_verify.check.context import Context
 
 HOW = "matrix norms by shifted Cholesky factorisations, the slopes of activations, and incremental quadratic constraints in float64"
@@ -46,6 +50,27 @@ class ReadBranch:
     points: int
     modes: str = ""
     """How another mode of the subject differs, in words."""
+    rounded: tuple[str, ...] = ()
+    """Operations with a constant, such as the 1/3 of a mean, that is no number of the dtype."""
+
+    @property
+    def margin(self) -> float:
+        """How much Lip(g) may be above that of the branch as read, whose constants were rounded: 0 where none was.
+
+        A factor M is off by E with |E| ≤ 2u|M| entrywise, so ‖E‖₂ ≤ ‖E‖_F ≤ 2u√n‖M‖₂, n the largest event; with ε twice that, and with
+        what float64 lost in computing M, a sum of paths of k factors is off by at most (eᵏᵋ − 1)Σ_pathsΠ‖M_i‖.
+        """
+        if not self.rounded:
+            return 0.0
+        paths, count, n = _paths(self.branch.layers, self.branch.event_shape)
+        epsilon = 4.0 * (rounding.unit_roundoff(self.branch.like) * math.sqrt(n) + rounding.FLOAT64_ROUNDOFF * n)
+        return rounding.up(paths * math.expm1(count * epsilon), 4)
+
+    @property
+    def bound(self) -> float:
+        """What is proved of Lip(g)."""
+        bound = self.branch.certificate.bound
+        return rounding.up(bound + self.margin) if self.rounded else bound
 
     def tighten(self, ctx: Context) -> None:
         """Look for the tightest certificate, where the budget allows for the search."""
@@ -56,7 +81,11 @@ class ReadBranch:
         """Look for a proof that F is monotone: a dozen such searches."""
         if self._signals() <= SIGNALS[ctx.budget.name] // 4:
             self.branch.find_two_sided()
-        return self.branch.two_sided
+        found, off = self.branch.two_sided, self.margin
+        if found is None or not off:
+            return found
+        lower = max(0.0, rounding.down(found.lower - off))
+        return replace(found, monotone=rounding.up(found.monotone + off), lower=lower, upper=rounding.up(found.upper + off))
 
     def _signals(self) -> int:
         return entries(self.branch.layers, self.branch.event_shape)
@@ -70,6 +99,21 @@ class ReadBranch:
             factor = norm_on_every_image(layer.weight) if isinstance(layer, Conv) else layer.norm_bound(2.0)
             total = math.nextafter(total * factor, math.inf)
         return total
+
+
+def _paths(layers: Sequence[Layer], event: tuple[int, ...]) -> tuple[float, int, int]:
+    """Return Σ over the paths of Π‖layer‖, rounded up, how many layers there are, and the largest event among theirs."""
+    total, count, widest = 1.0, 0, size(event)
+    for layer in layers:
+        if isinstance(layer, Parallel):
+            factors, counts, sizes = zip(*(_paths(path, event) for path in layer.paths), strict=True)
+            factor, inside = rounding.up(sum(factors), len(factors)), sum(counts)
+            widest = max(widest, *sizes)
+        else:
+            factor, inside = layer.norm_bound(2.0), 1
+        event = layer.out_shape(event)
+        total, count, widest = rounding.up(total * factor), count + inside, max(widest, size(event))
+    return total, count, widest
 
 
 def read_residual(ctx: Context) -> ReadBranch:
@@ -94,9 +138,10 @@ def _read(ctx: Context, name: str) -> ReadBranch:
     if ctx.subject.context_shape is not None:
         raise Refused("g is another map for each context: nothing is read of it")
     rows = max(7, min(ROWS, NUMBERS // ctx.d))
-    branch = _of_framework(ctx, function, name, rows)
+    rounded: list[str] = []
+    branch = _of_framework(ctx, function, name, rows, rounded)
     found = ReadBranch(branch, "residual" if name == "residual" else "forward, less its input", 5 * rows + 1)
-    return replace(found, modes=_other_modes(ctx, name))
+    return replace(found, modes=_other_modes(ctx, name), rounded=tuple(dict.fromkeys(rounded)))
 
 
 def _other_modes(ctx: Context, name: str) -> str:
@@ -118,7 +163,7 @@ def _other_modes(ctx: Context, name: str) -> str:
     return ""
 
 
-def _of_framework(ctx: Context, function: Callable[..., Any], name: str, rows: int) -> ir.Branch:
+def _of_framework(ctx: Context, function: Callable[..., Any], name: str, rows: int, rounded: list[str]) -> ir.Branch:
     seed = {"seed": 0} if takes_seed(function) else {}
 
     def compute(x: Any) -> Any:
@@ -130,7 +175,8 @@ def _of_framework(ctx: Context, function: Callable[..., Any], name: str, rows: i
 
         try:
             with ctx.framework.call_context():
-                return jax_graph.read(compute, ctx.subject.event_shape, ctx.native(ctx.inputs(1)), less_input=name == "forward", rows=rows)
+                return jax_graph.read(compute, ctx.subject.event_shape, ctx.native(ctx.inputs(1)), less_input=name == "forward", rows=rows,
+                                      rounded=rounded)
         except Exception as error:
             raise Refused(f"{name} cannot be read: {_reason(error)}") from error
     if framework != "torch":
@@ -144,7 +190,7 @@ def _of_framework(ctx: Context, function: Callable[..., Any], name: str, rows: i
         compute(ctx.native(ctx.inputs(7)))  # what sets itself up at its first call has done so
         state = ModuleState(owner)
         found = read(compute, owner, ctx.subject.event_shape, ctx.native(ctx.inputs(1)), evaluate=False, less_input=name == "forward",
-                     rows=rows)
+                     rows=rows, rounded=rounded)
     except Exception as error:
         raise Refused(f"{name} cannot be read: {_reason(error)}") from error
     if changed := state.changes():
