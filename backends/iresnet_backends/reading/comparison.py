@@ -20,7 +20,8 @@ def require_agreement(branch: ir.Branch, compute: Callable[[Any], Any], who: str
     """Refuse a branch that is off by more than the rounding of both sides, 2s with s its own running error per row.
 
     Both are computed in the dtype of the branch, and s bounds the rounding of any order of the same sums. Raises: ModuleError with
-    both numbers, and where s is infinite (too few bits for these widths), since then nothing would be compared.
+    both numbers, and where nothing would be compared: where s is infinite (too few bits for these widths), or above all that the branch can
+    make of the largest probes (x + 1e12 − 1e12 in float32).
     """
     rng = np.random.default_rng(0)
     probes = [(size, from_host(size * rng.standard_normal((rows, *branch.event_shape)), branch.like)) for size in SIZES]
@@ -39,6 +40,13 @@ def require_agreement(branch: ir.Branch, compute: Callable[[Any], Any], who: str
                 f"{who}: expected weights whose rounding can be bounded, got {branch.like.dtype} in which it cannot, so that nothing "
                 "could be compared; try the module in float32 or float64"
             )
+        if size == SIZES[-1]:
+            blind = float((allowed / np.linalg.norm(np.asarray(to_host(x), dtype=np.float64).reshape(rows, -1), axis=1)).max())
+            if blind >= 1.0 and not blind < branch.product.bound:  # the norms only where they are needed
+                raise ModuleError(
+                    f"{who}: expected a comparison that sees the input, got constants so large that its rounding is {blind:.1e} times as "
+                    f"large as the input, and Lip(g) is at most {branch.product.bound:.3g}; try float64"
+                )
         off = np.linalg.norm((ours - theirs).reshape(rows, -1), axis=1)
         if not (off <= allowed).all():
             row = int(np.argmax(np.where(np.isnan(off), np.inf, off - allowed)))

@@ -84,6 +84,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a callback": (lambda x: (jax.debug.callback(lambda _: None, x), x * W[0, 0])[1], "got debug_callback: it makes nothing"),
     "a product": (lambda x: x * jnp.tanh(x), "got mul: of two values"),
     "another precision": (lambda x: x.astype(jnp.float16).astype(jnp.float32) * W[0, 0], "got convert_element_type: it makes float16"),
+    "rows whose dependence is rounded away": (lambda x: jnp.cumsum(x * W[0, 0], 0) + 1e12 - 1e12, "that sees the input"),
     "rows that depend on each other": (lambda x: x * W[0, 0] - x.mean(0), "computes what the module computes|compute what the module"),
 }
 
