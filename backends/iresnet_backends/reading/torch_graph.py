@@ -332,12 +332,15 @@ def _of_torch(function: Any) -> bool:
     return name is not None and (not operator or str(name).startswith("aten."))
 
 
+DISPATCH = "__torch_dispatch__"
+
+
 def _ordinary(kind: Any) -> bool:
     """Whether tensors of a class leave functions and operations as torch has them."""
     function, own = (getattr(f, "__func__", f) for f in (kind.__torch_function__, torch.Tensor.__torch_function__))
     return (
         function in (own, torch._C._disabled_torch_function_impl)
-        and kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+        and getattr(kind, DISPATCH) is getattr(torch.Tensor, DISPATCH)
     )
 
 
