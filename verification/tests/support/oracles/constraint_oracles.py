@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ball_arithmetic import bits
 from flint import arb
 
 from iresnet_ref.branches.certificates.quadratic import Form, Quadratic
+from iresnet_verify.golden.balls import bits
 
 Host = np.ndarray[Any, Any]
 BALLS = np.frompyfunc(arb, 1, 1)

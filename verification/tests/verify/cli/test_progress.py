@@ -60,9 +60,11 @@ def test_an_interrupted_audit_writes_what_it_found(
 
     monkeypatch.setattr(terminal, "progress_bar", impatient)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # other libraries of this process may have left theirs
-    code = cli.run(["audit", f"{FILE}:good", "--budget", "quick", "--select", "inverse,logdet,hygiene.readable", "--workers", "1",
-                    "--json", "a.json", "--html", "a.html", "--write-baseline", "known.json"])
-    signal.signal(signal.SIGINT, before)
+    try:
+        code = cli.run(["audit", f"{FILE}:good", "--budget", "quick", "--select", "inverse,logdet,hygiene.readable", "--workers", "1",
+                        "--json", "a.json", "--html", "a.html", "--write-baseline", "known.json"])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == cli.INTERRUPTED
     checks = {c["id"]: c for c in json.loads(Path("a.json").read_text("utf-8"))["checks"]}
     assert {checks[i]["status"] for i in seen[:ENOUGH]} <= {"passed", "skipped"}
