@@ -17,7 +17,7 @@ from iresnet_ref.arrays import Array, HostArray, expand_rows, flatten_events, in
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inversion.anderson import Secants
 from iresnet_ref.inversion.backoff import Backoff
-from iresnet_ref.inversion.iteration import Look, Steps
+from iresnet_ref.inversion.iteration import Measured, Steps
 from iresnet_ref.inversion.safeguard import Goal, Point, accepts, device_tolerance, steps_wanted
 
 SLOW = 0.5
@@ -75,21 +75,21 @@ class FixedPoint(Steps):
         self.secants = None if self.secants is None else self.secants.map(take)
         self.before = self.before if not self.before.size else self.before[rows]
 
-    def go_on(self, look: Look) -> int:
+    def advance(self, measured: Measured) -> int:
         """Take steps until the host should look again."""
-        before = self.before if self.before.size else look.watched
+        before = self.before if self.before.size else measured.watched
         with np.errstate(divide="ignore", invalid="ignore"):
-            rate = (look.residual / before) ** (1.0 / self.count)
-        wanted = steps_wanted(look.residual, look.target, rate)
+            rate = (measured.residual / before) ** (1.0 / self.count)
+        wanted = steps_wanted(measured.residual, measured.target, rate)
         slow = ((rate > SLOW) | (wanted > FEW * (self.events + 1))).any()
         if self.last is not self.now and self.acceleration == "observed" and self.secants is None and slow:
             self.secants = _remember(Secants.of(self.events), self.last, self.now)
         soon = math.ceil(np.sort(np.minimum(wanted, self.goal.check_every))[wanted.size // 2])
-        self.before, self.count = look.residual, min(max(soon, self.goal.check_every * look.number - look.spent), look.left)
+        self.before, self.count = measured.residual, min(max(soon, self.goal.check_every * measured.number - measured.spent), measured.left)
         if self.secants is None:
             self.last, self.now = self.pair = banach(self.block, self.now, self.count)
             return self.count
-        allowed = device_tolerance(look.target, self.now.x)
+        allowed = device_tolerance(measured.target, self.now.x)
         for _ in range(self.count):
             self.last = self.now
             seen, self.now, self.secants, self.backoff = anderson(

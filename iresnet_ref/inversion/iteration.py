@@ -19,7 +19,7 @@ from iresnet_ref.inversion.safeguard import Goal, Point, between, refute
 
 
 @dataclass(frozen=True)
-class Look:
+class Measured:
     """What the host has seen: of each row at work ‖r‖, its tolerance and the norm of what the method watches; of all, the rest.
 
     `number` counts the looks, `spent` are the most evaluations of a row and `left` those until the limit.
@@ -47,7 +47,7 @@ class Steps(ABC):
     most: int
 
     @abstractmethod
-    def go_on(self, look: Look) -> int | HostArray:
+    def advance(self, measured: Measured) -> int | HostArray:
         """Take steps until the host should look again; return what they cost, for all rows or for each."""
 
     @abstractmethod
@@ -61,7 +61,7 @@ def iterate(block: ResidualBlock, steps: Steps, goal: Goal, absolute: HostArray 
     rows.spend(steps.spent)
     for number in itertools.count(1):
         pair = between(*steps.pair) if goal.stated else ()
-        residual, target, reach, (watched, *others) = rows.look(steps.now, goal.rtol, steps.watched, *pair)
+        residual, target, reach, (watched, *others) = rows.measure(steps.now, goal.rtol, steps.watched, *pair)
         first = watched if number == 1 else first
         target = target if absolute is None else absolute[rows.active]
         if goal.stated:
@@ -70,12 +70,12 @@ def iterate(block: ResidualBlock, steps: Steps, goal: Goal, absolute: HostArray 
         out_of_budget = rows.evaluations[rows.active] >= goal.budget(first, target, steps.most)
         done = met | rows.stand_still(residual, goal) | out_of_budget
         if done.any():
-            rows.settle(done, met, residual, reach, steps.now)
+            rows.retire(done, met, residual, reach, steps.now)
             if not rows.active.size:
                 break
             stay = np.flatnonzero(~done)
             steps.keep(stay)
             first, residual, target, watched = (a[stay] for a in (first, residual, target, watched))
         spent = rows.spent()
-        rows.spend(steps.go_on(Look(residual, target, watched, number, spent, goal.left(spent))))
+        rows.spend(steps.advance(Measured(residual, target, watched, number, spent, goal.left(spent))))
     return rows.assemble(), rows

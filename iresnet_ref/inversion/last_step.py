@@ -38,7 +38,7 @@ def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tup
     u, underflow = rounding.unit_roundoff(point.x), 4.0 * n * rounding.smallest_normal(point.x)
     alpha, beta = block.branch.rounding
     if rows.size_y is None:
-        raise ConvergenceError("last step: expected rows that the host has looked at, got none; try rows.look(point, rtol)")
+        raise ConvergenceError("last step: expected rows that the host has looked at, got none; try rows.measure(point, rtol)")
     residual, reach = rows.residual, rows.size + rows.residual
     rho = 2.0 * (alpha + beta * reach) + 5.0 * u * (reach + rows.size_y)
     on_top = 1.0 + (2 * n + 64) * u  # the rounding of the norms and of these lines

@@ -18,7 +18,7 @@ from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.inversion.backoff import Backoff
 from iresnet_ref.inversion.fixed_point import banach, choose
-from iresnet_ref.inversion.iteration import Look, Steps
+from iresnet_ref.inversion.iteration import Measured, Steps
 from iresnet_ref.inversion.krylov import gcr
 from iresnet_ref.inversion.safeguard import Goal, Point, accepts, device_tolerance
 from iresnet_ref.jacobian.chain import Chain
@@ -55,25 +55,25 @@ class NewtonSteps(Steps):
         self.backoff = self.backoff.map(lambda a: a[rows])
         self.before = self.before if not self.before.size else self.before[rows]
 
-    def go_on(self, look: Look) -> int | HostArray:
+    def advance(self, measured: Measured) -> int | HostArray:
         """Take one trial on all rows, or Banach steps on those that wait."""
         if self.trial:
-            rejected: HostArray = look.watched < 0.5 * (REJECTED + ACCEPTED)
+            rejected: HostArray = measured.watched < 0.5 * (REJECTED + ACCEPTED)
             everywhere: HostArray = rejected | True
             self.backoff = self.backoff.after_trial(everywhere, rejected, self.trial)
             self.chain = None if rejected.any() else self.chain
         waiting = self.backoff.wait > 0.0
-        if waiting.any() or look.left < (self.most if self.dense else 3):
-            return self._wait(waiting, look.left)
-        before = self.before if self.before.size else look.residual  # ‖r‖ at the last trial
-        ratio = (look.residual / before) ** 2
-        forcing = np.maximum(np.clip(0.9 * ratio, 1e-4, 0.3), np.minimum(0.5 * look.target / look.residual, 0.5))
-        products = 0 if self.dense else min(self.products, look.left - 2)
+        if waiting.any() or measured.left < (self.most if self.dense else 3):
+            return self._wait(waiting, measured.left)
+        before = self.before if self.before.size else measured.residual  # ‖r‖ at the last trial
+        ratio = (measured.residual / before) ** 2
+        forcing = np.maximum(np.clip(0.9 * ratio, 1e-4, 0.3), np.minimum(0.5 * measured.target / measured.residual, 0.5))
+        products = 0 if self.dense else min(self.products, measured.left - 2)
         now, y = self.now, self.now.y
         z, self.chain, self.trial = _trial(self.block, now, self.chain, from_host(forcing, y), products, self.goal.check_every)
-        accepted = accepts(now, z, self.trial, self.goal.lipschitz, device_tolerance(look.target, y))
+        accepted = accepts(now, z, self.trial, self.goal.lipschitz, device_tolerance(measured.target, y))
         self.watched = (REJECTED + (ACCEPTED - REJECTED) * namespace(y).astype(accepted, y.dtype))[:, None]
-        self.pair, self.before, self.now = (now, z), look.residual, choose(accepted, z, now)
+        self.pair, self.before, self.now = (now, z), measured.residual, choose(accepted, z, now)
         return self.trial
 
     def _wait(self, waiting: HostArray, left: int) -> HostArray:

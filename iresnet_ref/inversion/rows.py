@@ -35,7 +35,7 @@ class Rows:
         self.residual, self.size = np.zeros(self.batch), np.zeros(self.batch)
         self._least, self._since = np.full(self.batch, np.inf), np.zeros(self.batch, dtype=np.int64)
 
-    def look(self, point: Point, rtol: float, *others: Array) -> tuple[HostArray, HostArray, HostArray, HostArray]:
+    def measure(self, point: Point, rtol: float, *others: Array) -> tuple[HostArray, HostArray, HostArray, HostArray]:
         """Return (‖r‖, rtol·max(‖x‖, ‖y‖, ‖g‖), ‖x‖, the norms of `others`) per active row: the one synchronisation.
 
         ‖y‖ comes with the first. Raises NotContractiveError where ‖r‖ is not finite.
@@ -66,7 +66,7 @@ class Rows:
         """Return the most evaluations that an active row has seen."""
         return int(self.evaluations[self.active].max())
 
-    def settle(self, done: HostArray, met: HostArray, residual: HostArray, size: HostArray, point: Point) -> None:
+    def retire(self, done: HostArray, met: HostArray, residual: HostArray, size: HostArray, point: Point) -> None:
         """Set the rows marked `done` aside with their point, ‖r‖ and ‖x‖; converged where `met`."""
         out = np.flatnonzero(done)
         ids = self.active[out]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iresnet_ref.arrays import Array, RowIndex, contiguous, device, lazy, namespace, size
-from iresnet_ref.jacobian.factors import Dense, Diagonal, Factor, Fan
+from iresnet_ref.jacobian.factors import Dense, Diagonal, Factor, StackedDiagonal
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ class Chain:
 
     def _cut(self) -> tuple[list[Array], list[Array]] | None:
         """Return (diagonals, matrices) of a cyclic rotation D_1, M_1, D_2, M_2 …: M_i leads from D_i to D_{i+1}."""
-        if any(isinstance(f, Fan) and len(f.in_shape) == 1 for f in self.factors):
-            parts = (f.split() if isinstance(f, Fan) else (f,) for f in self.factors)
+        if any(isinstance(f, StackedDiagonal) and len(f.in_shape) == 1 for f in self.factors):
+            parts = (f.split() if isinstance(f, StackedDiagonal) else (f,) for f in self.factors)
             return Chain(tuple(part for split in parts for part in split), self.batch, self.like)._cut()
         if not all(isinstance(f, Dense | Diagonal) for f in self.factors):
             return None

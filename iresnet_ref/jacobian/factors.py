@@ -148,7 +148,7 @@ def _rows(a: Array, rows: RowIndex) -> Array:
 
 
 @dataclass(frozen=True)
-class Fan(RowFactor):
+class StackedDiagonal(RowFactor):
     """v ↦ [D₁v; D₂v] along the first event axis, `entries` = [D₁; D₂] of shape (batch, 2·channels, *pixels)."""
 
     entries: Array
@@ -177,9 +177,9 @@ class Fan(RowFactor):
         probes = u.shape[: u.ndim - self.entries.ndim]
         return (*probes, max(u.shape[len(probes)], self.entries.shape[0]))
 
-    def take(self, rows: RowIndex) -> Fan:
+    def take(self, rows: RowIndex) -> StackedDiagonal:
         """Return the factor of these rows."""
-        return Fan(_rows(self.entries, rows))
+        return StackedDiagonal(_rows(self.entries, rows))
 
     def split(self) -> tuple[Factor, ...]:
         """Return [I; I] and the diagonal, whose product it is; for events of one axis."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from iresnet_ref.arrays import Array, namespace, public, to_host
-from iresnet_ref.jacobian.factors import Diagonal, Fan, split
+from iresnet_ref.jacobian.factors import Diagonal, StackedDiagonal, split
 from iresnet_ref.layers.activations import get, sigmoid
 from iresnet_ref.layers.layer import Layer, Pullback, sum_probes
 from iresnet_ref.layers.pointwise import Pointwise
@@ -136,11 +136,11 @@ class CLipSwish(Layer):
         """Return [φ(x), φ(−x)]/1.004."""
         return self.inner(_mirror(x, 1, -x))
 
-    def linearize(self, x: Array) -> tuple[Array, Fan]:
+    def linearize(self, x: Array) -> tuple[Array, StackedDiagonal]:
         """Return the value and [diag φ′(x); −diag φ′(−x)]/1.004."""
         y, factor = self.inner.linearize(_mirror(x, 1, -x))
         top, bottom = split(factor.entries, x.shape[1], 1)
-        return y, Fan(_mirror(top, 1, -bottom))
+        return y, StackedDiagonal(_mirror(top, 1, -bottom))
 
     def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """That of φ at [x, −x], folded by [I, −I]."""

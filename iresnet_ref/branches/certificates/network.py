@@ -261,13 +261,13 @@ class _Reader:
     @layer.register
     def _(self, layer: CLipSwish, h: Combination, event: tuple[int, ...]) -> Combination:
         width, phi = self.how.width(event), layer.inner
-        mirrored = self.beside((h, {j: a.times(-1.0) for j, a in h.items()}), (width, width))
+        mirrored = self.concatenated((h, {j: a.times(-1.0) for j, a in h.items()}), (width, width))
         swish = isinstance(phi, LipSwish) or phi.activation is lipswish(scale=CLIPSWISH)
         if self.how.zero_padded or not swish:  # what passes on linearly would not vanish outside of the image
             return self.layer(phi, mirrored, layer.out_shape(event))
         even = self.unit(h, -EVEN_SLOPE, EVEN_SLOPE)
         scale = phi.scale if isinstance(phi, LipSwish) else CLIPSWISH
-        return {j: a.times(0.5 / scale, 4) for j, a in _sum(mirrored, self.beside((even, even), (width, width))).items()}
+        return {j: a.times(0.5 / scale, 4) for j, a in _sum(mirrored, self.concatenated((even, even), (width, width))).items()}
 
     @layer.register
     def _(self, layer: GroupSort, h: Combination, event: tuple[int, ...]) -> Combination:
@@ -312,9 +312,9 @@ class _Reader:
         steps = 4 * (34 + math.ceil(sum(min(abs(r), 1e6) for r in raw)))
         ends = reduce(lambda shape, inside: inside.out_shape(shape), layer.inner, event)
         parts = ({j: a.times(first, steps) for j, a in h.items()}, {j: a.times(second, steps) for j, a in inner.items()})
-        return self.beside(parts, (self.how.width(event), self.how.width(ends)))
+        return self.concatenated(parts, (self.how.width(event), self.how.width(ends)))
 
-    def beside(self, parts: tuple[Combination, Combination], widths: tuple[int, int]) -> Combination:
+    def concatenated(self, parts: tuple[Combination, Combination], widths: tuple[int, int]) -> Combination:
         """Return the two combinations one after the other along the channels."""
         columns = {j: a.value.shape[2] for part in parts for j, a in part.items()}
         order = np.arange(sum(widths))

@@ -216,7 +216,7 @@ def named(row: Row) -> str:
     return row.title if row.name in ("", row.title) else f"{row.title} ({row.name})"
 
 
-def said(row: Row, check: str, cell: Cell) -> str:
+def failure_line(row: Row, check: str, cell: Cell) -> str:
     """One failure in one line: its rate, its interval, its size, and what fresh seeds say."""
     low, high = cell.interval
     text = f"{named(row)}: {check}: {cell.failures} of {cell.trials} seeds, rate in [{low:.2g}, {high:.2g}]"

@@ -128,7 +128,7 @@ def _say(store: Any, number: int) -> None:
     t = numbers.tally(store, number)
     found = numbers.failing(t)
     for row, check, cell in found[:SHOWN]:
-        click.echo(legal(numbers.said(row, check, cell)))
+        click.echo(legal(numbers.failure_line(row, check, cell)))
     if len(found) > SHOWN:
         click.echo(f"and {len(found) - SHOWN} more: iresnet-verify campaign report")
     for text in numbers.sentences(t):
@@ -194,7 +194,7 @@ def show(place: str, pattern: str | None) -> int:
         if not wanted:
             raise click.UsageError(f"no failure of this run matches {pattern!r}; without a pattern all are shown")
         for row, check, cell in wanted[:SHOWN]:
-            click.echo(legal(numbers.said(row, check, cell)))
+            click.echo(legal(numbers.failure_line(row, check, cell)))
             for seed, result in cell.examples:
                 click.echo(legal(_evidence(store.result(result).body, row.name, check, seed)))
     return PASSED

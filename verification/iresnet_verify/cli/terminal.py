@@ -30,9 +30,9 @@ from iresnet_verify.report.text import (
     BY_KEY,
     STATES,
     State,
+    consequences,
     established,
     findings,
-    hence,
     legal,
     modes,
     overall,
@@ -203,7 +203,7 @@ def _cause(report: AuditResult, finding: Finding, number: int) -> Padding:
     """What is wrong, how sure that is, what to change; then the check that shows it, the modes, and what follows."""
     first = (f"{number}. " if number else "") + finding.wrong
     lines = [_text(first, COLOURS["failed"]), _text(finding.sure), _text(finding.change, "bold")]
-    notes = [finding.check, modes(report, finding), hence(finding)]
+    notes = [finding.check, modes(report, finding), consequences(finding)]
     lines.append(_text("; ".join(n for n in notes if n), "dim"))
     return Padding(Group(*(line for line in lines if line.plain)), (1, 0, 0, 0))
 

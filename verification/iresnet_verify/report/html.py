@@ -32,8 +32,8 @@ from iresnet_verify.report.text import (
     BY_KEY,
     KINDS,
     STATES,
-    Ground,
     State,
+    Support,
     count,
     established,
     findings,
@@ -91,7 +91,7 @@ class SubjectView:
     """Nested entries of the subject (claims, conventions): title and rows."""
 
     @property
-    def established(self) -> list[tuple[Ground, str]]:
+    def established(self) -> list[tuple[Support, str]]:
         """What is proved, what is bounded at which error rate, what was only searched."""
         return established(self.report)
 

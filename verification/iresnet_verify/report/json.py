@@ -21,7 +21,7 @@ import numpy as np
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.result import SCHEMA, CheckResult
-from iresnet_verify.report.text import GROUNDS, certificates, ground, refusals
+from iresnet_verify.report.text import SUPPORTS, certificates, refusals, support_of
 
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FIELDS = (
@@ -76,7 +76,7 @@ def as_dict(report: AuditResult) -> dict[str, Any]:
                 "seconds": report.seconds,
                 "cpu_seconds": report.cpu_seconds,
                 "established": {
-                    **{g.key: [c.id for c in report.checks if ground(c) is g] for g in GROUNDS}, "certificates": certificates(report),
+                    **{g.key: [c.id for c in report.checks if support_of(c) is g] for g in SUPPORTS}, "certificates": certificates(report),
                 },
                 "findings": [asdict(f) for f in report.findings],
                 "refused": [{"check": check, "reason": reason} for check, reason in refusals(report)],

@@ -52,7 +52,7 @@ KINDS = {
 }
 
 
-class Ground(NamedTuple):
+class Support(NamedTuple):
     """On what a pass rests."""
 
     key: str
@@ -60,14 +60,14 @@ class Ground(NamedTuple):
     meaning: str
 
 
-PROVED = Ground("proved", "proved", "By a certificate for all inputs; or an identity, an enumeration, ball arithmetic at those compared.")
-BOUNDED = Ground("bounded", "bounded", "The deviation is at most the stated ε, at the stated error rate.")
-SEARCHED = Ground("searched", "searched", "No counterexample was found by this much search.")
-GROUNDS = (PROVED, BOUNDED, SEARCHED)
+PROVED = Support("proved", "proved", "By a certificate for all inputs; or an identity, an enumeration, ball arithmetic at those compared.")
+BOUNDED = Support("bounded", "bounded", "The deviation is at most the stated ε, at the stated error rate.")
+SEARCHED = Support("searched", "searched", "No counterexample was found by this much search.")
+SUPPORTS = (PROVED, BOUNDED, SEARCHED)
 """The strongest first."""
 
 
-def ground(result: CheckResult) -> Ground | None:
+def support_of(result: CheckResult) -> Support | None:
     """On what a pass rests; None where the check did not pass."""
     if state(result).key != "passed":
         return None
@@ -79,12 +79,12 @@ def ground(result: CheckResult) -> Ground | None:
 
 def certificates(report: AuditResult) -> dict[str, str]:
     """What is proved for all inputs, by check."""
-    return {c.id: str(c.evidence["proved"]) for c in report.checks if ground(c) is PROVED and "proved" in c.evidence}
+    return {c.id: str(c.evidence["proved"]) for c in report.checks if support_of(c) is PROVED and "proved" in c.evidence}
 
 
-def established(report: AuditResult) -> list[tuple[Ground, str]]:
+def established(report: AuditResult) -> list[tuple[Support, str]]:
     """What is proved, what is bounded at which error rate, what was only searched: a few words each."""
-    n = {g: sum(ground(c) is g for c in report.checks) for g in GROUNDS}
+    n = {g: sum(support_of(c) is g for c in report.checks) for g in SUPPORTS}
     proved = sorted(certificates(report).values(), key=lambda statement: not statement.startswith("Lip"))
     here = n[PROVED] - len(proved)
     proved += [f"{here} {'identity' if here == 1 else 'identities'}"] if here else []
@@ -172,7 +172,7 @@ def modes(report: AuditResult, finding: Finding) -> str:
     return str(found or "")
 
 
-def hence(finding: Finding) -> str:
+def consequences(finding: Finding) -> str:
     """What follows from a finding, in a few words."""
     n = len(finding.follows)
     return f"hence {'this' if n == 1 else f'these {n}'}: {', '.join(finding.follows)}" if n else ""

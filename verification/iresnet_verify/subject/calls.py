@@ -72,11 +72,11 @@ class Caller:
         self.framework.seed(seed)
         with self.framework.call_context(), warnings.catch_warnings(record=True) as warning_texts:
             warnings.simplefilter("always")
-            _tell(f"in {name}")
+            _notify(f"in {name}")
             try:
                 return function(*arguments, **keywords)
             finally:
-                _tell(f"after {name}")
+                _notify(f"after {name}")
                 self.warning_texts = tuple(str(w.message) for w in warning_texts)
 
     def event(self, name: str, x: Native, **options: Any) -> tuple[Native, Native | None]:
@@ -126,7 +126,7 @@ class HostCalls:
     """n -> (n, *event)."""
 
 
-def _tell(what: str) -> None:
+def _notify(what: str) -> None:
     for tell in watchers:
         tell(what)
 

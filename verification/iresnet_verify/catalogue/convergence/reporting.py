@@ -14,13 +14,13 @@ import numpy as np
 from iresnet_verify.catalogue.shared import singular_products as products
 from iresnet_verify.catalogue.shared import stretch_search as search
 from iresnet_verify.catalogue.shared.map_errors import (
-    GRAVE,
+    GROSS,
     Domain,
     Rows,
     attempt,
     distance,
     gain,
-    grave,
+    gross_errors,
     norms,
     onto,
     promised,
@@ -75,9 +75,9 @@ def answers_to(ctx: Context, y: HostArray, tol: float) -> Answers:
         if len(over):
             noise = ctx.forward_tolerance(rows[over], wanted[over])
             far = _stretched(ctx, rows[over], limit[over])
-            clear = grave(ctx, gap[over], np.maximum(far / GRAVE, noise), wanted[over])
+            clear = gross_errors(ctx, gap[over], np.maximum(far / GROSS, noise), wanted[over])
             if clear.any():  # no Jacobian is needed for these, and none would acquit them
-                limit[over] = np.where(clear, np.maximum(far, GRAVE * noise), np.inf)
+                limit[over] = np.where(clear, np.maximum(far, GROSS * noise), np.inf)
             else:
                 J = ctx.jacobian(rows[over])
                 stretch, kappa = gain(J), sensitivity(ctx, rows[over], J)
@@ -89,7 +89,7 @@ def answers_to(ctx: Context, y: HostArray, tol: float) -> Answers:
 def _stretched(ctx: Context, x: HostArray, limit: Rows) -> Rows:
     """How far an answer within `limit` may move its image, with a margin of four: ‖J‖ by products where there are any."""
     if ctx.d <= singular.LARGE or not products.available(ctx):
-        return GRAVE * limit
+        return GROSS * limit
     return np.asarray(8.0 * (1.0 + products.largest(ctx, x)[0]) * limit)
 
 

@@ -60,7 +60,7 @@ def one_image(ctx: Context, a: HostArray, b: HostArray) -> np.ndarray[Any, np.dt
     return np.asarray((close & np.isfinite(y) & np.isfinite(z)).reshape(len(a), -1).all(axis=1))
 
 
-def brought_back(ctx: Context, a: HostArray, b: HostArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def told_apart(ctx: Context, a: HostArray, b: HostArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return the rows where the subject's inverse tells a from b: each comes back to within a quarter of their distance."""
     if ctx.f.inverse is None:
         return np.zeros(len(a), dtype=bool)
@@ -141,7 +141,7 @@ def _collapsed(ctx: Context, domain: Domain, a: HostArray) -> tuple[Collapse, in
                 alike &= one_image(ctx, rows, b) & (distance(b, rows) >= 0.25 * step * size(rows))
             far[singular[alike]] = b[alike]
             found[singular] |= alike
-        back = brought_back(ctx, rows, far[singular])
+        back = told_apart(ctx, rows, far[singular])
         # a map may be as flat as its log-det states, an inverse may not: its promise is to come back
         excused = accounted_for(ctx, rows, far[singular], _rows_of(oracle, singular)) if ctx.f.inverse is None else back
         resolved[singular] = back | excused

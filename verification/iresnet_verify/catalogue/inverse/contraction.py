@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from iresnet_ref.rounding import down, up
-from iresnet_verify.catalogue.shared.readable_branch import HOW, read_forward, read_residual, upwards
+from iresnet_verify.catalogue.shared.readable_branch import HOW, read_forward, read_residual, rounded_up
 from iresnet_verify.check.outcome import Outcome
 from iresnet_verify.check.registry import check
 from iresnet_verify.subject.errors import Refused
@@ -41,16 +41,16 @@ def contraction_proved(ctx: Context) -> Outcome:
     }
     found = None if bound < 1.0 else read.find_two_sided(ctx)
     if bound < 1.0:
-        statement, inverse = f"Lip(F − id) ≤ {upwards(bound)}", up(1.0 / down(1.0 - bound, 1), 1)
+        statement, inverse = f"Lip(F − id) ≤ {rounded_up(bound)}", up(1.0 / down(1.0 - bound, 1), 1)
     elif found is not None and found.invertible:
-        statement = f"⟨ΔF, Δx⟩ ≥ {upwards(-down(1.0 - found.monotone, 1)).removeprefix('-')}‖Δx‖²"
+        statement = f"⟨ΔF, Δx⟩ ≥ {rounded_up(-down(1.0 - found.monotone, 1)).removeprefix('-')}‖Δx‖²"
         inverse = up(1.0 / found.lower, 1) if found.lower > 0.0 else math.inf
         evidence |= {"monotone": found.monotone, "lower_stretch": found.lower, "upper_stretch": found.upper}
     else:
-        what = f"Lip(F − id) ≤ {upwards(bound)} is what can be" if certificate.proved else "nothing can be"
+        what = f"Lip(F − id) ≤ {rounded_up(bound)} is what can be" if certificate.proved else "nothing can be"
         return Outcome("skipped", f"not proved: {what} proved here ({certificate.reason}){read.modes}", evidence, oracle=HOW)
     where = f" where F = x + g(x), which is {assumed}" if assumed else ""
-    return Outcome("passed", f"proved: {statement}, so F is a bijection with Lip(F⁻¹) ≤ {upwards(inverse)}{where}{read.modes}",
+    return Outcome("passed", f"proved: {statement}, so F is a bijection with Lip(F⁻¹) ≤ {rounded_up(inverse)}{where}{read.modes}",
                    {**evidence, "proved": f"F bijective{' if it is x + g(x)' if assumed else ''}", "inverse_lipschitz": inverse},
                    "none: the certificate is rounded up", HOW)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from iresnet_verify.catalogue.shared.readable_branch import HOW, read_residual, upwards
+from iresnet_verify.catalogue.shared.readable_branch import HOW, read_residual, rounded_up
 from iresnet_verify.catalogue.shared.stretch_search import rounding_of_claim
 from iresnet_verify.check.outcome import Outcome
 from iresnet_verify.check.registry import check
@@ -43,9 +43,9 @@ def proved(ctx: Context) -> Outcome:
         message = f"not proved: {what} proved here, claimed {L:.6g} ({certificate.reason}){read.modes}"
         return Outcome("skipped", message, evidence, oracle=HOW)
     everywhere = read.on_every_image()
-    also = "" if everywhere is None else f", and Lip(g) ≤ {upwards(everywhere)} on images of every size"
+    also = "" if everywhere is None else f", and Lip(g) ≤ {rounded_up(everywhere)} on images of every size"
     above = bound > L
-    short = upwards(bound)
+    short = rounded_up(bound)
     statement = f"Lip(g) ≤ {beyond(bound, L) if above else short if float(short) <= L else f'{bound:.17g}'}"
     return Outcome(
         "passed", f"proved: {statement}{also}, claimed {L:.6g}{above_claim(bound, L)} ({certificate.reason}){read.modes}",

@@ -104,22 +104,22 @@ def floors(ctx: Context, x: HostArray, y: HostArray, back: HostArray) -> Rows:
         return np.asarray(4.0 * kappa * ctx.forward_tolerance(x, y))
 
 
-GRAVE = 1e3
+GROSS = 1e3
 """An image that is off by so many times its bound, the Jacobian left out, is wrong whatever the Jacobian."""
 
 
-def grave(ctx: Context, off: Rows, bound: Rows, y: HostArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return where an image is so far off that no Jacobian needs to be asked: above d = LARGE, by GRAVE bounds and √u·(1 + ‖y‖).
+def gross_errors(ctx: Context, off: Rows, bound: Rows, y: HostArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return where an image is so far off that no Jacobian needs to be asked: above d = LARGE, by GROSS bounds and √u·(1 + ‖y‖).
 
     An inverse that is as good as rounding lets it be answers with a point whose image is y to a few η, however ill-conditioned F is.
     """
     if ctx.d <= singular.LARGE:
         return np.zeros(len(off), dtype=bool)
-    return np.asarray(np.isfinite(off) & (off > GRAVE * bound) & (off > np.sqrt(ctx.u) * (1.0 + norms(y))))
+    return np.asarray(np.isfinite(off) & (off > GROSS * bound) & (off > np.sqrt(ctx.u) * (1.0 + norms(y))))
 
 
 def refuted(ctx: Context, x: HostArray, y: HostArray, back: HostArray, bound: Rows) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return where `back` is no preimage of y = F(x) whatever the Jacobian: `grave`, 100 bounds off, of at most 1,000 times its size."""
+    """Return where `back` is no preimage of y = F(x) whatever J: `gross_errors`, 100 bounds off, of at most 1,000 times its size."""
     none = np.zeros(len(x), dtype=bool)
     if ctx.d <= singular.LARGE or not len(x):
         return none
@@ -130,7 +130,7 @@ def refuted(ctx: Context, x: HostArray, y: HostArray, back: HostArray, bound: Ro
     x, y, back = x[usable], y[usable], back[usable]
     again = ctx.f.forward(back)
     noise = ctx.forward_tolerance(x, y) + ctx.forward_tolerance(back, again)
-    none[usable] = grave(ctx, distance(again, y), noise, y)
+    none[usable] = gross_errors(ctx, distance(again, y), noise, y)
     return none
 
 

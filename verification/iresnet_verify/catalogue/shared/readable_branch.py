@@ -204,10 +204,10 @@ def _reason(error: Exception) -> str:
     return text.removeprefix("from_torch: ").removeprefix("from_jax: ")
 
 
-def upwards(value: float) -> str:
+def rounded_up(value: float) -> str:
     """Write a bound with six digits, rounded up.
 
-    >>> upwards(0.1 + 1e-12), upwards(0.25)
+    >>> rounded_up(0.1 + 1e-12), rounded_up(0.25)
     ('0.100001', '0.25')
     """
     shown = f"{value:.6g}"

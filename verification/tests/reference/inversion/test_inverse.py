@@ -131,7 +131,7 @@ def test_the_last_step_is_taken_only_where_every_computed_residual_gets_smaller(
     for away in (1.0, 1e-2, 1e-4, 1e-8, 1e-12, 0.0):
         x = (near + away * y[::-1]).astype(dtype)
         point, rows = Point(x, block.branch(x), y), Rows(len(y))
-        rows.residual, _, rows.size, _ = rows.look(point, 1e-6)
+        rows.residual, _, rows.size, _ = rows.measure(point, 1e-6)
         z, norm, _, _ = last_step(block, point, rows, goal)
         stepped = (z != x).any(axis=1)
         steps.append(stepped.any())
@@ -340,13 +340,13 @@ def test_auto_says_what_it_used() -> None:
 
 def test_the_host_is_asked_once_per_check_every_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     block, y = FAMILIES["sym− d=64 c=.97"].build(host())
-    asked, look = [0], Rows.look
+    asked, measure = [0], Rows.measure
 
     def counted(*args: Any) -> Any:
         asked[0] += 1
-        return look(*args)
+        return measure(*args)
 
-    monkeypatch.setattr(Rows, "look", counted)
+    monkeypatch.setattr(Rows, "measure", counted)
     for check_every in (1, 5):
         asked[0] = 0
         found = ir.invert(block, y, method="anderson", rtol=1e-12, check_every=check_every)
@@ -737,7 +737,7 @@ def test_a_zero_branch_is_the_identity() -> None:
 # ── broken variants must be rejected by the laws above ────────────────────────────────────────────────────────────────
 
 
-LOOK = Rows.look
+MEASURE = Rows.measure
 
 
 class OnTheStep:
@@ -746,7 +746,7 @@ class OnTheStep:
     before: Any = None
 
     def __call__(self, rows: Rows, point: Point, rtol: float, *others: Any) -> Any:
-        residual, target, size, rest = LOOK(rows, point, rtol, *others)
+        residual, target, size, rest = MEASURE(rows, point, rtol, *others)
         if self.before is not None and self.before.shape == point.x.shape:
             residual = np.linalg.norm(point.x - self.before, axis=1)
         self.before = point.x
@@ -755,13 +755,13 @@ class OnTheStep:
 
 def on_the_square(rows: Rows, point: Point, rtol: float, *others: Any) -> Any:
     """Stop on the square of the step."""
-    residual, target, size, rest = LOOK(rows, point, rtol, *others)
+    residual, target, size, rest = MEASURE(rows, point, rtol, *others)
     return residual**2, target, size, rest
 
 
 @pytest.mark.parametrize("broken", [OnTheStep(), on_the_square])
 def test_stopping_on_the_step_or_its_square_is_rejected(monkeypatch: pytest.MonkeyPatch, broken: Any) -> None:
-    monkeypatch.setattr(Rows, "look", partialmethod(broken))
+    monkeypatch.setattr(Rows, "measure", partialmethod(broken))
     with pytest.raises(AssertionError):
         test_every_row_above_its_floor_converges_within_the_bound("fold d=2 c=.99", "float64")
 

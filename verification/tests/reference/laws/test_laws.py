@@ -28,7 +28,7 @@ from tables import (
 
 import iresnet_ref as ir
 from iresnet_ref.arrays import flatten_events, from_host, to_host
-from iresnet_ref.jacobian.factors import Dense, Diagonal, Fan
+from iresnet_ref.jacobian.factors import Dense, Diagonal, StackedDiagonal
 from iresnet_ref.layers.concatenation import Concatenation
 from iresnet_ref.log_determinant import length_distributions
 from iresnet_ref.log_determinant.exact import exact_logdet
@@ -369,7 +369,7 @@ def test_traces_and_rotations_agree_with_the_matrix(name: str, seed: int) -> Non
     allowed = 2 * product_rounding(block.branch, 2, d, U) * d
     trace, square = chain.trace(), chain.trace_of_square()
     layers = len([k for k in block.branch.parameters() if k.endswith("weight")])
-    diagonal = all(isinstance(f, Dense | Diagonal | Fan) for f in chain.factors)
+    diagonal = all(isinstance(f, Dense | Diagonal | StackedDiagonal) for f in chain.factors)
     assert (trace is None) == (layers > 3 or not diagonal)
     assert (square is None) == (layers > 2 or not diagonal)
     if trace is not None:

@@ -15,7 +15,7 @@ from iresnet_backends.errors import BackendUnavailableError
 from iresnet_verify.campaign import export, keys, run
 from iresnet_verify.campaign.comparison import compare
 from iresnet_verify.campaign.store import FILE, Store
-from iresnet_verify.campaign.tally import Tally, said, sentences, tally
+from iresnet_verify.campaign.tally import Tally, failure_line, sentences, tally
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.cli import commands as cli
 from iresnet_verify.report.json import read
@@ -75,8 +75,8 @@ def test_a_failure_that_one_seed_shows_is_looked_at_again_with_fresh_seeds(tmp_p
     t = counted(folder)
     cell = t.rows[0].cells["inverse.a"]
     assert (cell.failures, cell.trials, cell.again, t.audits, t.repeated) == (1, 5, (3, 3), 5, 3)
-    assert "1 of 5 seeds" in said(t.rows[0], "inverse.a", cell)
-    assert "again with 3 of 3 fresh seeds" in said(t.rows[0], "inverse.a", cell)
+    assert "1 of 5 seeds" in failure_line(t.rows[0], "inverse.a", cell)
+    assert "again with 3 of 3 fresh seeds" in failure_line(t.rows[0], "inverse.a", cell)
     assert t.alpha == pytest.approx(8e-6), "looks with fresh seeds take their share"
     run.run(some, folder, run.Options(task=task, again=3))
     assert len(task.calls) == 8, "they are kept as all others"
