@@ -45,12 +45,11 @@ def keeps_products(x: Array) -> Array:
     return xp.matmul(a, xp.eye(_PROBE, dtype=x.dtype, device=device(x))) == a
 
 
-def require_full_precision(x: Array, what: str, instead: str) -> None:
+def require_full_precision(x: Array, what: str, remedy: str) -> None:
     """Refuse dtypes of fewer than 32 bits. Raises DTypeError."""
     if is_short(x):
         raise DTypeError(
-            f"{what}: expected float32 or float64, got {x.dtype}, whose rounding would swamp the result; "
-            f"try {instead} weights and inputs cast to float32"
+            f"{what}: expected float32 or float64, got {x.dtype}, whose rounding would swamp the result; try {remedy}"
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, indices, namespace, public, row_norm, to_host
+from iresnet_ref.arrays import Array, indices, namespace, public, require_full_precision, row_norm, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.gradient.adjoint import dual, solve_adjoint
@@ -59,6 +59,7 @@ def inverse_gradient(
     if x_bar is None and weights is None:
         raise ValueError("inverse_gradient: expected a cotangent, x_bar or weights, got neither; try x_bar=ones_like(x)")
     require(block, x, weights, x_bar, check=check, cotangent="x_bar", products=True)
+    require_full_precision(x, "inverse_gradient", "the block with weights and inputs cast to float32")
     wanted = require_names(block, parameters)
     rtol = float(rounding.unit_roundoff(x) ** 0.75) if rtol is None else rtol
     if not 0.0 < rtol < 1.0:

@@ -12,7 +12,7 @@ from iresnet_ref.gradient.exact import Determinant, determinant
 from iresnet_ref.gradient.neumann import neumann_gradient
 from iresnet_ref.gradient.result import LogDetGradient
 from iresnet_ref.layers.tape import Tape
-from iresnet_ref.log_determinant.evaluate import EXACT_UP_TO, evaluate
+from iresnet_ref.log_determinant.evaluate import EXACT_UP_TO, evaluate, require_bits
 from iresnet_ref.log_determinant.methods import Auto, LogDetMethod, Name, Roulette, Truncated, named
 from iresnet_ref.log_determinant.result import LogDet
 
@@ -42,6 +42,7 @@ class BlockRecord:
 
     def gradient(self, method: LogDetMethod | Name, weights: Array, y_bar: Array | None) -> LogDetGradient:
         """Return the gradient of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀF(x)."""
+        require_bits(named(method), self.x, "logdet_gradient")
         estimated, batch, lipschitz = self._estimated(method), self.x.shape[0], self.block.contraction()
         if estimated is None:
             x_bar, gradients = self.determinant.gradient(weights, y_bar)

@@ -63,7 +63,7 @@ def invert_block(
     if max_evaluations is not None and max_evaluations < 1:
         raise ValueError(f"invert: expected max_evaluations ≥ 1, got {max_evaluations}; leave it out for 20000")
     block.require(y, "y", check=check, products=True)
-    require_full_precision(y, "invert", "the block with")
+    require_full_precision(y, "invert", "the block with weights and inputs cast to float32")
     limit = MOST_EVALUATIONS if max_evaluations is None else max_evaluations
     goal = Goal(block.contraction(), rtol, check_every, limit, block.lipschitz is not None)
     if 0 in y.shape:

@@ -49,13 +49,19 @@ def logdet_of_block(block: ResidualBlock, x: Array, method: LogDetMethod | Name 
     return evaluate(block.branch.jacobian(x), block, x, method)
 
 
+def require_bits(method: LogDetMethod, x: Array, what: str) -> None:
+    """Refuse what 8 or 11 bits do not carry: all but the series. Raises DTypeError."""
+    if not isinstance(method, Series):
+        remedy = "method=ir.Series(terms), or weights and inputs cast to float32"
+        require_full_precision(x, f"{what}, method {method.name!r}", remedy)
+
+
 def evaluate(
     chain: Chain, block: ResidualBlock, x: Array, method: LogDetMethod | Name, determinant: Callable[[], Array] | None = None
 ) -> LogDet:
     """Return the log-determinant at x, where J is the `chain`; `determinant` gives the exact one where J has been formed already."""
     method, exact_cost = named(method), math.inf
-    if not isinstance(method, Series):
-        require_full_precision(x, f"logdet, method {method.name!r}", "method=ir.Series(terms), or")
+    require_bits(method, x, "logdet")
     if isinstance(method, Exact) and block.lipschitz is None and not block.certificate.bound < 1.0:
         return _exact_without_contraction(chain, block, x)
     lipschitz = block.contraction()

@@ -16,7 +16,17 @@ import math
 from itertools import accumulate
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, device, namespace, public, require_alike, require_finite, require_real, size
+from iresnet_ref.arrays import (
+    Array,
+    device,
+    namespace,
+    public,
+    require_alike,
+    require_finite,
+    require_full_precision,
+    require_real,
+    size,
+)
 from iresnet_ref.block import ResidualBlock, in_float64
 from iresnet_ref.error_analysis.forward import no_error
 from iresnet_ref.error_analysis.jacobian import JacobianError, jacobian_errors, telescoped
@@ -52,7 +62,9 @@ def logdet_error_bound(block: ResidualBlock, x: Array, value: Array | None = Non
     True
     """
     block.require(x, "x", check=check, products=True)
-    if value is not None:
+    if value is None:
+        require_full_precision(x, "logdet_error_bound, of the exact value", "the block with weights and inputs cast to float32")
+    else:
         _require_value(value, x, check)
     block.contraction()
     xp = namespace(x)

@@ -222,7 +222,7 @@ def _operator(weight: Array | LinearLayer | Operator) -> Operator:
     """Return the operator of a layer, an operator as it is, a matrix as Dense. Raises ShapeError, DTypeError, NonFiniteError."""
     if isinstance(weight, LinearLayer | Dense | Convolution):
         operator = weight.operator if isinstance(weight, LinearLayer) else weight
-        require_full_precision(operator.weight, "spectral norm", "weights cast to float32:")
+        require_full_precision(operator.weight, "spectral norm", "weights cast to float32")
         if not all_finite(operator.weight):
             raise NonFiniteError("spectral norm: expected finite weights, got NaN or infinity; look for the step that produced them")
         return operator
