@@ -1,4 +1,4 @@
-"""What the paper compares with, as the package zuko publishes it: RealNVP and FFJORD (a continuous flow with exact trace)."""
+"""What the paper compares with, as published: RealNVP and FFJORD (a continuous flow with exact trace) by zuko, Glow by normflows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import normflows as nf
 import numpy as np
 import torch
 import zuko
@@ -28,12 +29,43 @@ def realnvp(parameters: int) -> Flow:
     return _widest(lambda h: zuko.flows.RealNVP(2, transforms=COUPLINGS, hidden_features=(h, h), activation=torch.nn.ELU), parameters)
 
 
+class Glow(torch.nn.Module):
+    """Glow in the plane, behind the calls of zuko's flows: each step is an ActNorm, an invertible linear map and an affine coupling.
+
+    What normflows' GlowBlock is on images (Kingma, Dhariwal, *Glow*, NeurIPS 2018, arXiv 1807.03039, table 1), with a matrix W in the
+    place of the 1×1 convolution, a random rotation at first. Couplings divide by sigmoid(· + 2) and start at zero weights.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        steps = []
+        for _ in range(COUPLINGS):
+            network = nf.nets.MLP([1, width, width, 2], init_zeros=True)
+            coupling = nf.flows.AffineCouplingBlock(network, scale_map="sigmoid")
+            steps += [coupling, nf.flows.InvertibleAffine(2, use_lu=False), nf.flows.ActNorm(2)]  # applied to data from right to left
+        self.flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(2, trainable=False), steps)
+
+    def forward(self) -> Glow:
+        return self
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        return self.flow.log_prob(x)
+
+    def sample(self, shape: tuple[int]) -> torch.Tensor:
+        return self.flow.sample(shape[0])[0]
+
+
+def glow(parameters: int) -> Flow:
+    """Return as many steps of Glow as RealNVP has couplings, whose networks have two hidden layers, as wide as `parameters` allow."""
+    return _widest(Glow, parameters)
+
+
 def ffjord(parameters: int) -> Flow:
     """Return dx/dt = f(t, x), f with two hidden layers, as wide as `parameters` allow."""
     return _widest(lambda h: zuko.flows.CNF(2, freqs=FREQUENCIES, hidden_features=(h, h), activation=torch.nn.Tanh), parameters)
 
 
-PEERS: dict[str, Callable[[int], Flow]] = {"RealNVP": realnvp, "FFJORD": ffjord}
+PEERS: dict[str, Callable[[int], Flow]] = {"RealNVP": realnvp, "Glow": glow, "FFJORD": ffjord}
 
 
 def size(flow: Flow) -> int:

@@ -1,4 +1,4 @@
-"""Six densities in the plane: an i-ResNet flow learnt with our own gradients, beside RealNVP and FFJORD at equal budgets.
+"""Six densities in the plane: an i-ResNet flow learnt with our own gradients, beside RealNVP, Glow and FFJORD at equal budgets.
 
     python examples/paper/densities_2d.py                                one seed, 20 s of CPU time for each model and density
     python examples/paper/densities_2d.py --seeds 0,1,2 --seconds 20,300
@@ -45,7 +45,7 @@ from iresnet_ref.training.losses import Loss, maximum_likelihood
 from iresnet_verify.statistics.quadrature import integrate
 
 OURS = "i-ResNet"
-MODELS = (OURS, "RealNVP", "FFJORD")
+MODELS = (OURS, "RealNVP", "Glow", "FFJORD")
 LIPSCHITZ = 0.97
 HELD_OUT = 5_000
 SETTINGS = ("backend", "dtype", "steps", "batch", "blocks", "width", "samples", "panels", "learning_rate", "seconds", "tolerance",
