@@ -18,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from iresnet_verify.report.json import write as write_json
 from iresnet_verify.report.text import overall, seconds_text, verdict
 from iresnet_verify.subject.loading import Origin
 from iresnet_verify.workers import isolated_audits as isolated
+from iresnet_verify.workers import warm
 from iresnet_verify.workers.worker import Job
 
 SUBJECTS = Path(__file__).resolve().parent / "subjects"
@@ -65,6 +65,10 @@ NOT_FOR_THE_REFERENCE = ("precision", "jax", "array-api-strict:cpu", "array-api-
 placement, and those without float64; the laws run on all of them."""
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 """How processes start: forked from one that has imported what all of them need, where the system can."""
+IMPORTED_ONCE = (
+    "__main__", "torch", "sklearn.datasets", "normflows", "nflows.flows", "zuko", "iresnet_verify.workers.worker", warm.__name__,
+)
+"""What that one imports. Every worker and every reproduction would otherwise pay for it, up to six seconds of CPU time each."""
 STILL_WRONG = 1
 """Exit code of a reproduction whose violation is still there."""
 SECONDS = 300
@@ -142,7 +146,7 @@ def execute(script: str, said: str) -> None:
 
 
 def surprises(report: AuditResult) -> list[str]:
-    """Everything of one subject that is not as declared, one sentence each; its reproductions are executed."""
+    """Everything of one subject that is not as declared, one sentence each, but for reproductions."""
     found = []
     for c in report.checks:
         if c.status == "error" or c.unexpected:
@@ -150,42 +154,43 @@ def surprises(report: AuditResult) -> list[str]:
             found.append(f"{report.subject['name']}: {c.id} {what}")
         elif c.expected is not None and c.status != "failed":
             found.append(f"{report.subject['name']}: {c.id} declared to fail, but {c.status}: {c.message}")
-    for _, c in declared([report]):
-        wrong = reproduce(c)
-        if wrong is not None:
-            found.append(f"{report.subject['name']}: {c.id} failed as declared, but {wrong}")
     return found
 
 
-@dataclass
-class Show:
-    """Prints each subject as it ends, rewrites the page with those that have ended, and executes their reproductions, one after another."""
+def replayed(report: AuditResult, check: CheckResult) -> list[str]:
+    """Execute the reproduction of a failure of `report` that was declared: what is wrong with it, in one sentence or none."""
+    wrong = reproduce(check)
+    return [] if wrong is None else [f"{report.subject['name']}: {check.id} failed as declared, but {wrong}"]
 
-    console: rich.console.Console
-    page: Path
-    ended: list[AuditResult] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    aside: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-    tasks: list[Future[None]] = field(default_factory=list)
+
+class Show:
+    """Prints each subject as it ends, rewrites the page with those that have ended, and executes their reproductions, `side` at a time."""
+
+    def __init__(self, console: rich.console.Console, page: Path, side: int) -> None:
+        self.console, self.page = console, page
+        self.ended: list[AuditResult] = []
+        self.wrong: list[Future[list[str]]] = []
+        self.pages, self.replays = ThreadPoolExecutor(1), ThreadPoolExecutor(side)
 
     def __call__(self, report: AuditResult) -> None:
-        """Print the line of a subject at once, and leave the rest to the thread aside."""
+        """Print the line of a subject at once, and leave the rest to threads."""
         shown = overall(report)
         line = f"{shown.glyph} {report.subject['name']}: {verdict(report)} ({seconds_text(report.seconds)})"
         self.console.print(line, markup=False, highlight=False, soft_wrap=True, style=COLOURS[shown.key])
         self.ended.append(report)
-        self.tasks.append(self.aside.submit(self._more, report, list(self.ended)))
+        self.wrong += [self.pages.submit(self._written, report, list(self.ended))]
+        self.wrong += [self.replays.submit(replayed, report, c) for _, c in declared([report])]
 
-    def _more(self, report: AuditResult, ended: Sequence[AuditResult]) -> None:
+    def _written(self, report: AuditResult, ended: Sequence[AuditResult]) -> list[str]:
         report_html.write(ended, self.page)
-        self.wrong += surprises(report)
+        return surprises(report)
 
     def finish(self) -> list[str]:
         """Wait for the reproductions; everything that was not as declared."""
-        for task in self.tasks:
-            task.result()
-        self.aside.shutdown()
-        return self.wrong
+        found = [sentence for of_one in self.wrong for sentence in of_one.result()]
+        self.pages.shutdown()
+        self.replays.shutdown()
+        return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     page = REPORTS / f"{stem}.html"
     report_html.write([], page)
     console.print(f"The page, which grows as subjects end: {page.as_uri()}", soft_wrap=True, highlight=False)
-    show = Show(console, page)
+    show = Show(console, page, chosen.workers)
     try:
         audits = audit(chosen.seed, chosen.budget, chosen.workers, REPORTS / f"{stem}-reproduce", chosen.published, show)
     except isolated.Interrupted as stopped:
@@ -236,5 +241,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     if START == "forkserver":
-        multiprocessing.set_forkserver_preload(["__main__", "iresnet_verify.workers.worker", "torch"])
+        os.environ[warm.PREPARE] = "1"
+        multiprocessing.set_forkserver_preload(list(IMPORTED_ONCE))
     sys.exit(main())

@@ -6,13 +6,16 @@ import ast
 import importlib
 import inspect
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache
-from itertools import groupby
+from itertools import groupby, pairwise
+from textwrap import indent
 from types import ModuleType
 from typing import Any
 
+from _site.docstrings import restructured
 from _site.sources import COMMAND_LINE, PACKAGES, ROOT, Field, fields, messages
 from iresnet_ref.errors import IResNetError
 from iresnet_verify import catalogue
@@ -63,8 +66,20 @@ def api(module: str) -> str:
 def _entry(module: str, name: str, thing: Any) -> str:
     if inspect.isclass(thing):
         return f".. autoclass:: {module}.{name}\n   :members:"
-    kind = "autofunction" if inspect.isroutine(thing) else "autodata"
-    return f".. {kind}:: {module}.{name}"
+    if inspect.isroutine(thing):
+        return f".. autofunction:: {module}.{name}"
+    return f".. py:data:: {module}.{name}\n\n" + indent("\n".join(restructured(constant(name, thing).splitlines())), "   ")
+
+
+def constant(name: str, value: Any) -> str:
+    """Return the text that follows the assignment of a constant, in the module that makes it; "" where there is none."""
+    for module in [m for n, m in sys.modules.items() if n.startswith("iresnet_") and vars(m).get(name) is value]:
+        body = ast.parse(inspect.getsource(module)).body
+        for node, after in pairwise(body):
+            made = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            if getattr(made, "id", None) == name and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                return inspect.cleandoc(str(after.value.value))
+    return ""
 
 
 def subject_fields() -> list[Field]:

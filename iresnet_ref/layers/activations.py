@@ -155,6 +155,7 @@ ACTIVATIONS: dict[str, Activation] = {
         ),
     )
 }
+"""Every activation by its name, as `activation=` of `ir.mlp`, `ir.convnet` and `ir.densenet` takes it: 'elu', 'lipswish', 'sine', …"""
 
 
 @public

@@ -6,6 +6,7 @@ The site itself is built by `make docs`, where a warning is an error.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -115,6 +116,13 @@ def test_every_error_and_what_it_says_is_on_the_page_of_errors() -> None:
     assert said in page
 
 
+def test_every_constant_of_the_reference_says_what_it_is() -> None:
+    every = [item for module in generated.MODULES for item in generated.names(module).items()]
+    things = [(name, thing) for name, thing in every if not inspect.isroutine(thing) and not inspect.isclass(thing)]
+    assert things
+    assert not [name for name, thing in things if not generated.constant(name, thing)]
+
+
 def test_every_key_of_a_report_says_what_it_is() -> None:
     rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*?) \|$", generated.schema(), re.M)
     assert len(rows) > 25
@@ -145,6 +153,12 @@ def test_no_formula_is_read_as_emphasis() -> None:
     assert not [(n, b.content) for n, b in blocks for part in b.children or () if part.markup in ("_", "__")]
 
 
+def test_no_row_stands_outside_of_its_table() -> None:
+    reader = MarkdownIt("commonmark").enable("table")
+    blocks = [(name, block) for name, page in PAGES.items() for block in reader.parse(page) if block.type == "inline"]
+    assert not [(name, b.content) for name, b in blocks if b.content.startswith("| ")]
+
+
 def test_docstrings_become_restructured_text() -> None:
     written = [
         "Return |x|·`a_b` for *every* x_; see `ir.invert`.", "", "Raises: ShapeError", "for bad ones.", ">>> 1 + 1", "2", "",
@@ -164,6 +178,9 @@ def test_the_site_is_built_without_a_warning_and_asks_no_other_host(tmp_path: Pa
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", str(DOCS), str(tmp_path)]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": ""})
     asked = re.compile(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"(https?:[^\"]*)\"|@import|url\(\s*[\"']?https?:")
+    directive = re.compile(r"^<p>\.\. [\w:-]+::", re.M)
     for path in [*tmp_path.rglob("*.html"), *tmp_path.rglob("*.css")]:
-        assert not asked.search(path.read_text("utf-8")), path.name
+        text = path.read_text("utf-8")
+        assert not asked.search(text), path.name
+        assert not directive.search(text), f"{path.name}: reStructuredText that was read as Markdown"
     assert (tmp_path / "searchindex.js").stat().st_size > 100_000

@@ -6,10 +6,12 @@ import ast
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import pytest
 from places import EXAMPLES
+from rich.console import Console
 
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.outcome import Status
@@ -30,9 +32,11 @@ def result(status: Status, expected: str | None = None, reproduce: str | None = 
     )
 
 
-def surprises(gallery: ModuleType, check: CheckResult) -> list[str]:
-    report = AuditResult({"name": "a subject"}, {}, 0, 1e-6, "quick", (check,))
-    found: list[str] = gallery.surprises(report)
+def surprises(gallery: ModuleType, *checks: CheckResult) -> list[str]:
+    with TemporaryDirectory() as folder:
+        show = gallery.Show(Console(quiet=True), Path(folder) / "page.html", 2)
+        show(AuditResult({"name": "a subject"}, {}, 0, 1e-6, "quick", checks))
+        found: list[str] = show.finish()
     return found
 
 
@@ -66,6 +70,25 @@ def test_a_declared_failure_whose_reproduction_still_shows_it_is_no_surprise(gal
 def test_a_reproduction_that_does_not_show_it_is_a_surprise(gallery: ModuleType, tmp_path: Path, text: str) -> None:
     """An uncaught exception also exits with 1: it is told apart by its traceback."""
     assert len(surprises(gallery, result("failed", "a broken promise", script(tmp_path, text)))) == 1
+
+
+def test_reproductions_are_executed_side_by_side(gallery: ModuleType, tmp_path: Path) -> None:
+    """Each of the two waits for the other: one after another neither would end as it should."""
+    text = """
+import pathlib, sys, time
+here = pathlib.Path(__file__)
+here.with_suffix(".begun").touch()
+other = here.with_name({other!r})
+for _ in range(600):
+    if other.exists():
+        sys.exit(1)
+    time.sleep(0.1)
+sys.exit(2)
+"""
+    paths = [tmp_path / "a.py", tmp_path / "b.py"]
+    for path, other in zip(paths, ("b.begun", "a.begun"), strict=True):
+        path.write_text(text.format(other=other), "utf-8")
+    assert not surprises(gallery, *(result("failed", "a broken promise", str(path)) for path in paths))
 
 
 @pytest.mark.parametrize("missing", [None, "no-such-file.py"])
