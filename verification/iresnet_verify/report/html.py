@@ -154,7 +154,8 @@ def render(reports: Sequence[AuditResult], path: Path) -> str:
     source = environment.loader
     assert source is not None
     style, script = (source.get_source(environment, f"report.{kind}")[0] for kind in ("css", "js"))
-    style += "".join(f'.{s.key} > summary::before {{ content: "{s.glyph}" / ""; }}\n' for s in STATES)  # once, not in every entry
+    for s in STATES:  # once, not in every entry; what is read aloud for a glyph: entries that did not pass have a badge that says it
+        style += f'.{s.key} > summary::before {{ content: "{s.glyph}" / "{s.label if s.key == "passed" else ""}"; }}\n'
     totals = count([c.result for s in subjects for c in s.checks])
     shared = bool(reports) and all(r.environment == reports[0].environment for r in reports)
     return environment.get_template("report.html.j2").render(

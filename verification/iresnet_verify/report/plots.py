@@ -97,6 +97,14 @@ def _floats(values: Any) -> list[float]:
     return [math.nan if v is None else float(v) for v in values]
 
 
+def _pixels(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _at(x: float, y: float) -> str:
+    return f"{_pixels(x)} {_pixels(y)}"
+
+
 class Canvas:
     """The axes, and what is drawn between them."""
 
@@ -127,7 +135,7 @@ class Canvas:
 
     def line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
         """A straight stroke of the axes, in pixels."""
-        ET.SubElement(self.root, "path", {"class": style, "d": f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}"})
+        ET.SubElement(self.root, "path", {"class": style, "d": f"M{_at(x1, y1)}L{_at(x2, y2)}"})
 
     def path(self, d: str, style: str) -> None:
         """A path of data of the given classes, unless it is empty."""
@@ -136,7 +144,7 @@ class Canvas:
 
     def text(self, x: float, y: float, text: str, anchor: str, style: str = "tick", **more: str) -> None:
         """Real text."""
-        at = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor, "class": style, **more}
+        at = {"x": _pixels(x), "y": _pixels(y), "text-anchor": anchor, "class": style, **more}
         ET.SubElement(self.root, "text", at).text = text
 
     def thinned(self, xs: Sequence[float]) -> list[int]:
@@ -157,20 +165,20 @@ class Canvas:
             if math.isnan(ys[i]) or math.isnan(xs[i]):
                 pen = "M"
                 continue
-            d += f"{pen}{self.x(xs[i]):.1f} {self.y(ys[i]):.1f}" + ("h0" if pen == "M" else "")
+            d += pen + _at(self.x(xs[i]), self.y(ys[i])) + ("h0" if pen == "M" else "")
             pen = "L"
         self.path(d, style)
 
     def dots(self, points: Iterable[tuple[float, float]], style: str) -> None:
         """Points that are numbers, as zero-length strokes with round caps."""
         known = [(a, b) for a, b in points if not (math.isnan(a) or math.isnan(b))]
-        self.path("".join(f"M{self.x(a):.1f} {self.y(b):.1f}h0" for a, b in known), style)
+        self.path("".join(f"M{_at(self.x(a), self.y(b))}h0" for a, b in known), style)
 
     def band(self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], style: str) -> None:
         """The area between two curves where both are numbers."""
         keep = [i for i in self.thinned(xs) if not any(map(math.isnan, (xs[i], low[i], high[i])))]
-        there = [f"{self.x(xs[i]):.1f} {self.y(high[i]):.1f}" for i in keep]
-        back = [f"{self.x(xs[i]):.1f} {self.y(low[i]):.1f}" for i in reversed(keep)]
+        there = [_at(self.x(xs[i]), self.y(high[i])) for i in keep]
+        back = [_at(self.x(xs[i]), self.y(low[i])) for i in reversed(keep)]
         self.path("M" + "L".join(there + back) + "Z" if keep else "", style)
 
     def done(self) -> str:
@@ -233,8 +241,8 @@ def _error_bound(name: str, curve: Mapping[str, Any], ident: str) -> Figure:
     labels = str(curve.get("xlabel", "bound")), str(curve.get("ylabel", "true error"))
     x, y = _log_scale((b for b, _ in pairs), LEFT, RIGHT), _log_scale((v for p in pairs for v in p), BOTTOM, TOP)
     c = Canvas(ident, (name, desc), (x, y), labels)
-    steps = [x.low * (x.high / x.low) ** (i / 64) for i in range(65)]
-    c.band(steps, steps, [math.inf] * 65, "forbidden")
+    steps = sorted({x.low, x.high, *(v for v in (y.low, y.high) if x.low < v < x.high)})  # between them straight on logarithmic axes
+    c.band(steps, steps, [math.inf] * len(steps), "forbidden")
     c.curve(steps, steps, "bound")
     c.dots(good[:MOST], "dots good")
     c.dots(bad[:MOST], "dots bad")

@@ -10,7 +10,10 @@
   addEventListener("error", (event) => { root.dataset.problem = event.message; });
 
   const checks = $(".check"), subjects = $(".subject"), tools = document.getElementById("tools");
-  for (const check of checks) check.dataset.family ??= check.querySelector("h3").textContent.split(".")[0];
+  for (const check of checks) {
+    check.dataset.state = check.classList[1];
+    check.dataset.family = check.querySelector("h3").textContent.split(".")[0];
+  }
   const first = new Map(checks.map((c, i) => [c, i]));
   const text = new Map(checks.map((c) => [c, c.textContent.toLowerCase()]));
   const names = new Map(subjects.map((s) => [s, s.querySelector("h2").textContent.toLowerCase()]));
