@@ -68,7 +68,7 @@ def _entry(module: str, name: str, thing: Any) -> str:
         return f".. autoclass:: {module}.{name}\n   :members:"
     if inspect.isroutine(thing):
         return f".. autofunction:: {module}.{name}"
-    return f".. py:data:: {module}.{name}\n\n" + indent("\n".join(restructured(constant(name, thing).splitlines())), "   ")
+    return f".. py:data:: {name}\n   :module: {module}\n\n" + indent("\n".join(restructured(constant(name, thing).splitlines())), "   ")
 
 
 def constant(name: str, value: Any) -> str:

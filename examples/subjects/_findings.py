@@ -34,7 +34,7 @@ class Finding:
 
 FINDINGS = (
     Finding("normflows 1.7.3", BLOCKS, "`_inverse_fixed_point` names atol = rtol = 1e-5",
-            "it stops when the *square* of its step is below them, silently: errors over 100 times as large",
+            "it stops when the square of its step is below them, silently: errors over 100 times as large",
             (*INVERSE, "inverse.odd-inputs", "inverse.rows-are-independent"), "normflows_inverse_tolerance"),
     Finding("normflows 1.7.3", (*BLOCKS, FLOW), "`_logdetgrad`: logdet|d(x+g(x))/dx|, by \"unbiased estimation\"",
             "in training it returns an estimate of tr(J(I+J)⁻¹), biased as log-det",
@@ -120,7 +120,7 @@ FINDINGS = (
         for package, version in (("enflows", "0.0.1"), ("flowcon", "0.0.4"))
         for layer, promise, found, checks, file in (
             ("iResBlock", "`_inverse_fixed_point` of iResBlock names atol = rtol = 1e-5",
-             "it stops when the *square* of its step is below them",
+             "it stops when the square of its step is below them",
              ("inverse.keeps-tolerance", "inverse.odd-inputs", "inverse.rows-are-independent", "convergence.worst-input"),
              "inverse_tolerance"),
             ("iResBlock", "`iResBlock`: \"an unbiased estimator for the logdet\"", "in training it returns an estimate of tr(J(I+J)⁻¹)",
