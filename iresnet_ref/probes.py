@@ -65,6 +65,7 @@ class Probes:
     (n − m)/((n − 1)m) times the variance of one sign probe, which is 0 for m = n, the largest block.
     Use another `stream` for another independent set of draws, and `first` to go on where a run stopped: replicates are
     numbered first, …, first + count − 1.
+    Limits: signs, lengths and uniforms are the same bits in every dtype; Gaussians are computed in float64 and rounded to it.
     Shapes: `draw(like)` has (count·block, *like.shape). Raises: ValueError for counts, seeds or streams out of
     range, and a Hadamard block too large. Reference: Hutchinson, *A stochastic estimator of the trace*, 1990.
 

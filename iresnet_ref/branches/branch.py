@@ -46,7 +46,7 @@ class Branch:
     `norm` of events: 2, or 1 or ∞ (`iresnet_ref.norms.induced`); `ir.certify(g)` looks for the tightest.
 
     Shapes: x (batch, *event_shape). Raises: ShapeError where layers do not fit or none has parameters, DTypeError for
-    mixed dtypes or devices. Reference: [B19] §2.
+    mixed dtypes or devices. Limits: values round as the layers' do (`ir.bounds`); the certificate is rounded up. Reference: [B19] §2.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> g = ir.Branch((ir.layers.Affine(0.5 * np.eye(2), np.zeros(2)), ir.layers.Pointwise(ir.activations.get("tanh"))), (2,))

@@ -46,6 +46,7 @@ def densenet(
     norm at most `lipschitz`. Draws depend on the seed alone: the same network on every backend.
 
     Shapes: events (d,). `activation` as in `mlp`; for CLipSwish W has growth/2 rows.
+    Limits: the stored weights are those that are proved, so that the bound counts the rounding of the division.
     Raises: ShapeError, NotContractiveError, ValueError. Reference: arXiv 2102.02694, §3.
 
     >>> import numpy as np

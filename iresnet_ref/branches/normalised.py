@@ -53,6 +53,7 @@ class NormalisedBranch:
 
     Limits: no gradient exists at σ = c, and where the largest singular value (column sum, row sum) is tied; near a tie σ
     is known, but the gradient turns quickly.
+    Reference: [B19] §2.1; Miyato and others 2018, arXiv 1802.05957, for the gradient.
     Raises: NotContractiveError unless 0 < lipschitz < 1, NonFiniteError for weights or norms that are not finite.
 
     >>> import numpy as np, iresnet_ref as ir

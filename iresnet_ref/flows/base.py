@@ -77,7 +77,8 @@ def bits_per_dimension(log_prob: LogProb, dimensions: int, *, levels: int = 1) -
 
     d counts the numbers of one data event, before any padding. For bytes: levels = 1 if the flow takes values in [0, 256]
     (`ir.bijections.Logit` with levels=256), levels = 256 if it takes them divided by 256: the density of x/256 is 256ᵈ times that of x.
-    Uniform bytes have 8 bits per dimension in either way. Reference: Theis et al. 2016, arXiv 1511.01844.
+    Uniform bytes have 8 bits per dimension in either way. Limits: a few roundings more than log p(x) has.
+    Reference: Theis et al. 2016, arXiv 1511.01844.
     Raises: ValueError for dimensions or levels below 1.
 
     >>> import numpy as np
@@ -176,6 +177,7 @@ class StandardGaussian:
 @dataclass(frozen=True)
 class DiagonalGaussian:
     """N(mean, diag(e^{2·log_scale})), both parameters of the event shape, and trainable.
+    Limits: e^{−log_scale} overflows for log_scale < −88 in float32, −709 in float64: log p is then −inf or NaN.
     Units: nats. Raises: ShapeError for a scale of another shape than the mean, DTypeError.
 
     >>> import numpy as np

@@ -21,9 +21,10 @@ from iresnet_ref.probes import Probes
 @public
 @dataclass(frozen=True)
 class GaussianMixture:
-    """Components with `means` (classes, *event), one `log_scale` (*event), and the `logits` (classes,) of their weights.
+    """p(z) = Σ_y π_y N(z; μ_y, diag e^{2s}): `means` μ (classes, *event), one `log_scale` s (*event), the `logits` (classes,) of π.
 
-    Raises: ShapeError, DTypeError.
+    Limits: sums of exponentials are taken relative to the largest: none overflows, whatever the logits.
+    Raises: ShapeError, DTypeError. Reference: Nalisnick and others 2019, arXiv 1902.02767; Izmailov and others 2020, arXiv 1912.13025.
 
     >>> import numpy as np
     >>> base = GaussianMixture(np.asarray([[-3.0], [3.0]]), np.zeros(1), np.zeros(2))

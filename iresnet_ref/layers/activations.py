@@ -162,6 +162,8 @@ ACTIVATIONS: dict[str, Activation] = {
 def elu(alpha: float = 1.0) -> Activation:
     """Return ELU: z for z > 0, α(e^z − 1) below; Lipschitz constant max(1, α). Raises ValueError unless 0 ≤ α < ∞.
 
+    Limits: within `Activation.error`·u(|φ| + 1) of φ, the same for φ′. Reference: Clevert, Unterthiner, Hochreiter 2016, arXiv 1511.07289.
+
     >>> elu(2.0).lipschitz
     2.0
     """

@@ -21,7 +21,7 @@ from iresnet_ref.rounding import up
 class Concatenation(Layer):
     """h ↦ [η₁h; η₂f(h)] with f = layer_k ∘ ⋯ ∘ layer_1; `raw` of shape (2,) are the learnt weights, None is η = 1/√2.
 
-    Lip ≤ √(η₁² + η₂² Lip(f)²). Shapes: (batch, c, …) ↦ (batch, c + c_f, …).
+    Lip ≤ √(η₁² + η₂² Lip(f)²), rounded up for the η that are computed. Shapes: (batch, c, …) ↦ (batch, c + c_f, …).
     Reference: Perugachi-Diaz, Tomczak, Bhulai, 2021, arXiv 2102.02694.
 
     >>> import numpy as np, iresnet_ref as ir

@@ -30,6 +30,7 @@ class LipSwish(Layer):
     """h ↦ hσ(βh)/scale with a slope that is learnt, β = softplus(raw), `raw` of shape (1,); [C19] begins at raw = .5.
 
     Lip ≤ 1 for every β: sup|swish′| = 1.0998… is below `scale` = 1.1. Shapes: any event.
+    Limits: nothing overflows: where e^{−βh} leaves the range of the dtype, h ↦ 0 to rounding.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> layer = ir.layers.LipSwish(0.5 * np.ones(1))

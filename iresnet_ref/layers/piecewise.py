@@ -3,8 +3,7 @@
     hardtanh min(max(z, a), b), Lip 1;   hard sigmoid hardtanh₀⁶(z + 3)/6, ⅙;   hardswish z·hardtanh₀⁶(z + 3)/6, 3/2;   softshrink
     z − hardtanh(z, −λ, λ), 1.
 
-Where φ′ jumps is in `kinks`. Hardswish is z²/6 + z/2 between ±3, with slope −½ at −3 and 3/2 at 3. Reference: Howard and others, *Searching
-for MobileNetV3*, arXiv 1905.02244 (hardswish).
+Where φ′ jumps is in `kinks`. Hardswish is z²/6 + z/2 between ±3, with slope −½ at −3 and 3/2 at 3.
 """
 
 from __future__ import annotations
@@ -53,6 +52,8 @@ def hardtanh(low: float = -1.0, high: float = 1.0) -> Activation:
 def softshrink(threshold: float = 0.5) -> Activation:
     """Return z − min(max(z, −λ), λ), 1-Lipschitz; φ′ = 0 at both kinks. Raises ValueError unless 0 ≤ λ < ∞.
 
+    Reference: Donoho, *De-noising by soft-thresholding*, 1995.
+
     >>> softshrink(1.0).lipschitz
     1.0
     """
@@ -82,6 +83,7 @@ def _hardsigmoid_both(z: Array) -> tuple[Array, Array]:
 
 
 def _hardswish_both(z: Array) -> tuple[Array, Array]:
+    """Return the value and the slope (Howard and others, *Searching for MobileNetV3*, arXiv 1905.02244)."""
     xp = namespace(z)
     slope = (_clipped(z, -3.0, 3.0) / 3.0 + 0.5) * _between(z, -3.0, 3.0) + xp.astype(z >= 3.0, z.dtype)
     return z * _hardsigmoid(z), slope

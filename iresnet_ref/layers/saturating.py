@@ -81,6 +81,8 @@ def _selu_second(z: Array) -> Array:
 def celu(alpha: float = 1.0) -> Activation:
     """Return CELU: z for z > 0, α(e^{z/α} − 1) below; 1-Lipschitz. Raises ValueError unless 0 < α < ∞.
 
+    Limits: within `Activation.error`·u(|φ| + 1) of φ, the same for φ′. Reference: Barron 2017, arXiv 1704.07483.
+
     >>> celu(2.0).lipschitz
     1.0
     """
@@ -107,6 +109,9 @@ def celu(alpha: float = 1.0) -> Activation:
 @public
 def softplus(beta: float = 1.0) -> Activation:
     """Return log(1 + e^{βz})/β, 1-Lipschitz, with φ′ = σ(βz). Raises ValueError unless 0 < β < ∞.
+
+    Limits: nothing overflows: where e^{−|βz|} leaves the range of the dtype φ is max(z, 0) to rounding.
+    Reference: Dugas and others, *Incorporating Second-Order Functional Knowledge for Better Option Pricing*, 2001.
 
     >>> softplus(2.0).lipschitz
     1.0

@@ -21,7 +21,7 @@ from iresnet_ref.layers.layer import Layer, Pullback, transposed
 class GroupSort(Layer):
     """Sort each `group` of neighbouring channels, the largest first; channels are the first event axis, pixels are apart.
 
-    GroupSort(2) is MaxMin; GroupSort(None) sorts all channels (FullSort).
+    GroupSort(2) is MaxMin; GroupSort(None) sorts all channels (FullSort). Reference: Anil, Lucas, Grosse 2019, arXiv 1811.05381.
 
     >>> import numpy as np
     >>> GroupSort(2)(np.asarray([[1.0, 2.0, 5.0, 3.0]])).tolist(), GroupSort(None)(np.asarray([[1.0, 2.0, 5.0, 3.0]])).tolist()

@@ -13,6 +13,7 @@ from iresnet_ref.arrays import public, require_lipschitz, whole_number
 def logdet_bounds(d: int, lipschitz: float) -> tuple[float, float]:
     """Return (d·log(1 − L), d·log(1 + L)), which enclose log det(I + J): every eigenvalue of J has modulus ≤ L.
 
+    Limits: both are rounded to nearest, each within 4u of itself, and not outwards.
     Reference: [B19], Lipschitz bounds on the log-determinant.
     Units: nats. Raises: NotContractiveError for L outside [0, 1).
 

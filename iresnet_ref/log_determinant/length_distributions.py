@@ -75,6 +75,8 @@ def geometric(q: float, n_exact_terms: int = 1) -> LengthDistribution:
 def poisson(mean: float, n_exact_terms: int = 1) -> LengthDistribution:
     """Return N = n_exact_terms + Poisson(mean). Its variance is infinite for every L > 0: it exists to be refused, or overridden.
 
+    Reference: the condition of [C19] §3.1, Σ L^{2k}/(k²P(N ≥ k)) < ∞, which no Poisson distribution meets.
+
     >>> poisson(2.0).has_finite_variance(0.1)
     False
     """
@@ -105,6 +107,7 @@ def near_optimal(lipschitz: float, cost: float | None = None) -> LengthDistribut
     same to some ten per cent, but long series are so rare that 16 replicates often miss them all.
 
     Raises ValueError for L outside [0, 1) and E[N] outside [1, 10⁵]: beyond L = 1 − 1.5e-5 that is the default.
+    Reference: [C19] §3.1; Rhee and Glynn 2015 for the distribution of least variance at a given cost.
 
     >>> lengths = near_optimal(0.9)
     >>> round(sum(lengths.survival(k) for k in range(1, 2000)), 6)

@@ -49,6 +49,7 @@ class Exact(LogDetMethod):
 
     It needs no Lip(g) < 1 where some bound is proved, as of spectrally normalised weights, whose bound is 1 and a little: the
     determinant must not be negative (−inf where it is 0), and nothing is said of an inverse.
+    Reference: the Weinstein–Aronszajn identity det(I + AB) = det(I + BA); Kato, *Perturbation Theory*, 1966, IV §6.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
@@ -162,6 +163,7 @@ class Arnoldi(Truncated):
     Its gradient is that of the series with as many terms.
 
     Raises: ValueError for terms < 1.
+    Reference: Saad, *Analysis of some Krylov subspace approximations*, 1992; docs/proofs.md for the bound.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))
@@ -177,6 +179,7 @@ class Auto(LogDetMethod):
 
     With `estimate.standard_error`, whichever meets it for the fewest operations; and `Arnoldi` in place of a roulette of default
     lengths where its proved bound is below 1/32 of it within the products that the roulette takes.
+    Reference: those of the methods it chooses from, [B19] eq. 4 and [C19] eq. 6.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ir.ResidualBlock(ir.mlp((2, 8, 2), lipschitz=0.5))

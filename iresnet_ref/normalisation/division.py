@@ -21,6 +21,7 @@ def normalise(weight: Weight, c: float, *, norm: float = 2.0) -> Weight:
 
     `weight` is a matrix, or a layer `Affine` or `Conv`: then its weight is divided, its bias is kept, and the norm is that of
     the operator on the layer's image, induced by the `norm` of events: 1, 2 or ∞. The result is certified: its proved bound is at most c.
+    Reference: [B19] §2.1, with the proof in the place of power iteration.
     Raises ValueError for another norm, and unless 0 < c < ∞ and W is finite; ShapeError for a kernel without its image.
 
     >>> import numpy as np

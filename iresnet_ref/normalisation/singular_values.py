@@ -37,6 +37,7 @@ class SingularTriple(NamedTuple):
     """σ = uᵀAv with unit vectors u, v: σ a 0-d array, u (1, *out_shape), v (1, *in_shape).
 
     At fixed u and v, σ is linear in the weight: its gradient is `operator.weight_gradient(u, v)`.
+    Reference: Miyato and others 2018, arXiv 1802.05957.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> triple = ir.spectral.singular_triple(np.asarray([[3.0, 0.0], [0.0, 1.0]]))
@@ -135,6 +136,7 @@ def power_iteration(
     That s is the *largest* singular value holds for almost every start, and is proved by `certify` only.
 
     Raises: ConvergenceError with the triple as its result where `steps` rounds do not reach rtol.
+    Reference: [B19] §2.1; Gouk and others 2021, arXiv 1804.04368, for convolutions.
 
     >>> import numpy as np
     >>> sigma, _, _ = power_iteration(Dense(np.diag([3.0, 4.0])), np.zeros(1), steps=40)
@@ -199,7 +201,7 @@ def singular_triple(
 
     By the singular value decomposition where the smaller side of the operator is at most 512, else (or with `start`) by
     power iteration to a residual of √u, where σ is accurate to about u/(1 − σ₂²/σ₁²) and the vectors to √u/(1 − σ₂²/σ₁²).
-    What differentiates a normalisation: dσ = uᵀ(dA)v. Raises: ConvergenceError.
+    What differentiates a normalisation: dσ = uᵀ(dA)v (Miyato and others 2018, arXiv 1802.05957). Raises: ConvergenceError.
 
     >>> import numpy as np
     >>> triple = singular_triple(np.diag([3.0, 4.0]))

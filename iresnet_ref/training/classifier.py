@@ -27,7 +27,7 @@ from iresnet_ref.flows.bijections.protocol import Record
 class Classifier:
     """Logits W F(x) + b of shape (batch, classes): W = `weight` (classes, d), b = `bias` (classes,), d the features' number.
 
-    `steps` are residual blocks and bijections, as those of `ir.Flow`. Raises: ShapeError, DTypeError.
+    `steps` are residual blocks and bijections, as those of `ir.Flow`. Raises: ShapeError, DTypeError. Reference: [B19] §5.1.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> model = Classifier.with_zero_head([ir.ResidualBlock(ir.mlp((2, 8, 2)))], 3)

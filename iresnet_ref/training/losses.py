@@ -144,6 +144,7 @@ def hybrid(
     component for each class, which makes p(y | x) the softmax of a linear function of F(x). With λ = 1 and a = w it is the
     joint likelihood −Σ a_b log p(x_b, y_b). A row without a label has w_b = 0 and any label. With λ = 0 no
     log-determinant is computed: cross-entropy alone. The blocks run once forward and once back.
+    Limits: the softmax is taken relative to its largest entry: no likelihood overflows.
 
     Raises: as `maximum_likelihood` and `cross_entropy`; DTypeError for another base; ValueError unless 0 ≤ λ < ∞.
     Reference: [C19] §5.4; Nalisnick et al. 2019, arXiv 1902.02767, eq. 5.

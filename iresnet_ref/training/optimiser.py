@@ -1,7 +1,4 @@
-"""AdamW, clipping, warm-up and the exponential moving average, as pure functions of dictionaries of arrays.
-
-Loshchilov, Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019, arXiv 1711.05101; Kingma, Ba, arXiv 1412.6980.
-"""
+"""AdamW, clipping, warm-up and the exponential moving average, as pure functions of dictionaries of arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ Arrays = Mapping[str, Array]
 class Moments:
     """Running means of the gradient (`first`) and its square (`second`) after `step` steps.
 
-    Shapes: those of the parameters.
+    Shapes: those of the parameters. Reference: Kingma, Ba 2015, arXiv 1412.6980.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> ir.training.Moments.zero({"a": np.ones(2)}).first["a"].tolist()
@@ -56,6 +53,8 @@ def adamw(
 
     m ← β₁m + (1 − β₁)g, s ← β₂s + (1 − β₂)g², θ ← θ(1 − ηλ) − η m̂/(√ŝ + ε), with m̂ = m/(1 − β₁ᵗ) and ŝ = s/(1 − β₂ᵗ).
     Raises ShapeError for gradients or moments that are not those of the parameters: nothing is skipped or broadcast silently.
+    Limits: in float32 g² underflows below about |g| = 1e-19: the step is η m̂/ε; it overflows above 1.8e19: the step stays 0.
+    Reference: Loshchilov, Hutter, *Decoupled Weight Decay Regularization*, ICLR 2019, arXiv 1711.05101; Kingma, Ba 2015, arXiv 1412.6980.
 
     >>> import numpy as np
     >>> p = {"a": np.asarray([1.0, -2.0])}

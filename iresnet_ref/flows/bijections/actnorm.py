@@ -35,7 +35,8 @@ from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled
 class ActNorm(ClosedForm):
     """y = eˢ(x + b) for events (channels, …), s = `log_scale` and b = `shift` of shape (channels,).
     log|det dy/dx| = Σs times the number of pixels. Raises: ShapeError for parameters or events
-    that do not fit, ValueError before it is initialised. Reference: Kingma and Dhariwal, *Glow*, 2018, arXiv 1807.03039, §3.1.
+    that do not fit, ValueError before it is initialised. Limits: eˢ overflows for |s| > 88 in float32, 709 in float64; a channel that is
+    constant up to rounding is initialised with scale 1. Reference: Kingma and Dhariwal, *Glow*, 2018, arXiv 1807.03039, §3.1.
 
     >>> import numpy as np
     >>> x = np.array([[1.0, 5.0], [3.0, 9.0]])

@@ -40,6 +40,7 @@ class ContextShift(ClosedForm):
 
     `condition(h)` sets the context, `condition(None)` takes it away; so does `Flow.condition`, for all steps of a flow. While it is set it
     is a parameter: gradients then have h̄ under "context".
+    Limits: the way back is off by the rounding of the sum, a few u(|y| + |U h|).
     The log-determinant is 0. Raises: ShapeError for a weight or a context that does not fit, DTypeError.
 
     >>> import numpy as np, iresnet_ref as ir

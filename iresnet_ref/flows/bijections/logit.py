@@ -41,6 +41,7 @@ class Logit(ClosedForm):
 
     levels = 256 takes dequantised bytes, levels = 1 data in [0, 1]. The computed preimage of a large |y| lies outside
     [0, levels], by up to α·levels/(1 − 2α): a density has mass there. Raises NonFiniteError for x outside [0, levels].
+    Reference: Dinh, Sohl-Dickstein, Bengio, *Density estimation using Real NVP*, 2017, arXiv 1605.08803, §4.1.
 
     >>> import numpy as np
     >>> Logit((1,), alpha=0.25)(np.asarray([[128.0]])).tolist()
@@ -129,6 +130,7 @@ def dequantise(x: Any, *, seed: int = 0, like: Array | None = None, check: bool 
     u = (2k + 1)/2¹⁶ with 15 random bits k: x + u is exact in float32 for x < 256, so that floor gives x back; a row's draws
     depend on the seed and the row alone. x may have an integer or a floating dtype; the result is like `like` (default: x if
     that is floating, else the floating dtype that x's namespace makes by default, on x's device). x stays on its device.
+    Reference: Theis, van den Oord, Bethge 2016, arXiv 1511.01844.
     Raises: ShapeError, DTypeError; NonFiniteError for x that are no integers ≥ 0, or too large for x + u < x + 1: one host
     synchronisation, which `check` False leaves out.
 

@@ -39,6 +39,7 @@ class PLULinear(ClosedForm):
 
     Of `lower` and `upper`, (channels, channels), the strict triangles count; `log_scale` s is (channels,).
     log|det dy/dx| = Σs times the number of pixels. Raises: ShapeError for factors that do not fit.
+    Limits: the inverse multiplies by L⁻¹ and U⁻¹; its proved error is ‖W⁻¹‖ times the rounding of the residual and grows with ‖|L|‖‖|U|‖.
     Reference: Kingma and Dhariwal, *Glow*, 2018, arXiv 1807.03039, §3.2.
 
     >>> import numpy as np

@@ -1,6 +1,6 @@
-"""Docstrings of public names are complete: an example, errors, shapes, units, where they apply; the examples run on torch as well.
+"""Docstrings of public names are complete: an example, and errors, shapes, units, source and limits where they apply.
 
-That examples run at all is `test_docs.py`; that equations are cited `test_equations.py`.
+The examples of the reference run on torch as well; that examples run at all is `test_docs.py`; that equations are cited `test_equations.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy_on_torch import Checker, installed, like_torch, rewritten
 from test_site import generated
@@ -27,6 +28,11 @@ LOG = re.compile(r"^(?:Return )?\(?(?:log\|det|log p\(|−log|d·log)")
 """How a docstring begins whose value is a log-determinant or a log-density."""
 RAISES = re.compile(r"^\s+raise (?!NotImplementedError)|\brequire(?:_\w+)?\(", re.M)
 SHAPE = re.compile(r"[Ss]hape|\(batch|per row|each row|\(n,|\(\*|event")
+SOURCE = re.compile(r"\[[BC]19\]|arXiv|\b(?:18|19|20)\d\d\b")
+"""A paper or a book: the two of docs/equations.md, or a year."""
+FLOATING = re.compile(r"\b(?:exp|expm1|log|log1p|sqrt|tanh|sigmoid|softplus|log_softmax|log_sum|inverse_of_lower)\(|\blinalg\.")
+"""What may overflow, cancel or amplify, so that a user must know how far it can be trusted."""
+LIMITS = re.compile(r"[Rr]ound|[Oo]verflow|[Uu]nderflow|float(?:32|64)|\binf\b|\bNaN\b|precision|\bu\b|[Ff]inite|bit for bit|cancel|digit")
 BATCHES = {"x", "y", "z", "v"}
 """What an argument is called that is a batch."""
 
@@ -45,6 +51,11 @@ def body(thing: Any) -> str:
     return "".join(map(inspect.getsource, written))
 
 
+def code(thing: Any) -> str:
+    """Return all that is written of a function or a class, but for its docstrings."""
+    return re.sub(r'"""[\s\S]*?"""', "", inspect.getsource(inspect.unwrap(thing)))
+
+
 def incomplete(names: dict[str, Any]) -> Iterator[str]:
     """Yield what is missing."""
     for name, thing in names.items():
@@ -57,6 +68,11 @@ def incomplete(names: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: which shapes?"
         if LOG.search(text) and not re.search(r"\bnats\b|[Bb]its", text):
             yield f"{name}: which unit?"
+        claim = text.partition(">>>")[0]
+        if SOURCE.search(sys.modules[inspect.unwrap(thing).__module__].__doc__ or "") and not SOURCE.search(claim):
+            yield f"{name}: which source? its module names one, which the reference does not show"
+        if FLOATING.search(code(thing)) and not LIMITS.search(claim):
+            yield f"{name}: how far does floating point let it be trusted?"
 
 
 def test_a_public_name_says_what_it_gives_raises_and_takes() -> None:
@@ -69,10 +85,12 @@ def test_what_is_missing_is_seen() -> None:
         """Return log|det dF/dx|."""
         if x is None:
             raise ValueError
-        return x
+        return np.log(x)
 
+    bare.__module__ = "iresnet_ref.log_determinant.roulette"
     assert [found.partition(": ")[2] for found in incomplete({"bare": bare})] == [
         "no example", "which errors?", "which shapes?", "which unit?",
+        "which source? its module names one, which the reference does not show", "how far does floating point let it be trusted?",
     ]  # fmt: skip
 
 
