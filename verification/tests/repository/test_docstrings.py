@@ -1,6 +1,6 @@
 """Docstrings of public names are complete: an example, and errors, shapes, units, source and limits where they apply.
 
-The examples of the reference run on torch as well; that examples run at all is `test_docs.py`; that equations are cited `test_equations.py`.
+The examples of the reference run on torch too; that examples run at all is `test_docs.py`, that equations are cited `test_equations.py`.
 """
 
 from __future__ import annotations
