@@ -33,6 +33,8 @@ from iresnet_ref.branches.convolutional import convnet as convnet
 from iresnet_ref.branches.dense import mlp as mlp
 from iresnet_ref.branches.densely_connected import densenet as densenet
 from iresnet_ref.branches.normalised import NormalisedBranch as NormalisedBranch
+from iresnet_ref.branches.sandwich import SandwichBranch as SandwichBranch
+from iresnet_ref.branches.sandwich import sandwich as sandwich
 from iresnet_ref.errors import ConvergenceError as ConvergenceError
 from iresnet_ref.errors import DTypeError as DTypeError
 from iresnet_ref.errors import HostArithmeticError as HostArithmeticError

@@ -128,10 +128,9 @@ class ResidualBlock:
             )
         return bound
 
-    @property
-    def rotations_contract(self) -> bool:
-        """Whether J_g(x) is proved to contract multiplied out from any of its factors: the product of their norms is below 1."""
-        return self.lipschitz is None and self.branch.product.bound < 1.0
+    def contracts_from(self, start: int) -> bool:
+        """Return whether J_g(x) is proved to contract multiplied out from factor `start`: J itself from 0, else by the product of norms."""
+        return self.lipschitz is None and self.branch.rotation_bound(start) < 1.0
 
     def least_stretch(self) -> float:
         """Return c > 0 with ‖ΔF‖ ≥ c‖Δx‖: 1 − L, or the μ of `ir.bounds.two_sided` where it was asked for. Raises NotContractiveError.
@@ -208,8 +207,10 @@ def in_float64(block: ResidualBlock, *arrays: Array) -> tuple[ResidualBlock, tup
     if "float64" not in offered:
         return block, arrays
     wide = offered["float64"]
-    parameters = {name: xp.astype(p, wide) for name, p in block.branch.parameters().items()}
-    branch = block.branch.with_parameters(parameters)
+    layers = [
+        layer.with_parameters({name: xp.astype(p, wide) for name, p in layer.parameters.items()}) for layer in block.branch.layers
+    ]
+    branch = block.branch.of_layers(layers)
     for old, new in zip(block.branch.layers, branch.layers, strict=True):
         if "_norms" in vars(old):  # the values are the same, and so is what is proved of them
             vars(new)["_norms"] = vars(old)["_norms"]

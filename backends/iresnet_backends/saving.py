@@ -39,7 +39,7 @@ TYPES: dict[str, Any] = {
         bijections.PLULinear, bijections.Permutation, bijections.Residual, bijections.Squeeze, bijections.ZeroPad,
         densities.DiagonalGaussian, densities.GaussianMixture, densities.StandardGaussian,
         ir.Anderson, ir.Arnoldi, ir.Auto, ir.Banach, ir.Branch, ir.Exact, ir.Flow, ir.Hidden, ir.Newton, ir.NormalisedBranch,
-        ir.Options, ir.Probes, ir.ResidualBlock, ir.Roulette, ir.Series,
+        ir.Options, ir.Probes, ir.ResidualBlock, ir.Roulette, ir.SandwichBranch, ir.Series,
         layers.Affine, layers.CLipSwish, layers.Concatenation, layers.Conv, layers.DiagonalAffine, layers.GroupSort, layers.LipSwish,
         layers.Parallel, layers.Pointwise, layers.Rearrangement,
         training.Classifier, training.Moments, training.NormalisedModel, training.Settings, training.State, Estimate, Warm,
@@ -157,7 +157,7 @@ def _parts(subject: Any) -> Iterator[tuple[str | int, Any]]:
     elif isinstance(subject, dict):
         yield from subject.items()
     else:
-        yield from ((f.name, getattr(subject, f.name)) for f in dataclasses.fields(subject))
+        yield from ((f.name, getattr(subject, f.name)) for f in dataclasses.fields(subject) if f.init)
 
 
 def _safetensors() -> Any:
@@ -274,7 +274,7 @@ def _decoded(node: Any, arrays: dict[str, HostArray], convert: Callable[..., Any
         cls = TYPES.get(node["type"])
         if cls is None:
             raise FormatError(f"expected a type of {', '.join(TYPES)}, got {node['type']!r}")
-        wanted = {f.name for f in dataclasses.fields(cls)}
+        wanted = {f.name for f in dataclasses.fields(cls) if f.init}
         if node["fields"].keys() != wanted:
             raise FormatError(f"{node['type']}: expected the fields {sorted(wanted)}, got {sorted(node['fields'])}")
         return cls(**{name: _decoded(v, arrays, convert, used) for name, v in node["fields"].items()})

@@ -157,6 +157,7 @@ def _torch_activation(activation: activations.Activation, torch: Any) -> Any:
         "silu": lambda beta: _formula(f"swish {beta}", lambda x: x * torch.sigmoid(beta * x), nn),
         "lipswish": lambda beta=1.0: _formula(f"lipswish {beta}", lambda x: x * torch.sigmoid(beta * x) / 1.1, nn),
         "gelu": nn.GELU, "gelu tanh": lambda: nn.GELU(approximate="tanh"), "sine": lambda: _formula("sine", torch.sin, nn),
+        "rising sine": lambda: _formula("rising sine", lambda x: 0.5 * (x + torch.sin(x)), nn),
         "identity": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU, "mish": nn.Mish, "sigmoid": nn.Sigmoid, "log sigmoid": nn.LogSigmoid,
         "softsign": nn.Softsign, "tanhshrink": nn.Tanhshrink, "selu": nn.SELU, "hard sigmoid": nn.Hardsigmoid, "hardswish": nn.Hardswish,
     }  # fmt: skip
@@ -165,7 +166,7 @@ def _torch_activation(activation: activations.Activation, torch: Any) -> Any:
     family, *arguments = activation.made or (activation.name,)
     if family not in made:
         raise ModuleError(
-            f"to_torch: expected an activation that torch has, or lipswish or sine, got {activation.name!r}"
+            f"to_torch: expected an activation that torch has, or lipswish, sine or rising sine, got {activation.name!r}"
         )
     return made[family](*arguments)
 

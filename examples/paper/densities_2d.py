@@ -1,4 +1,5 @@
-"""Six densities in the plane: an i-ResNet flow learnt with our own gradients, beside RealNVP, Glow and FFJORD at equal budgets.
+"""Six densities in the plane: i-ResNet flows learnt with our own gradients, with products of norms and with sandwich branches (bounds of
+whole branches, `ir.sandwich`), beside RealNVP, Glow and FFJORD at equal budgets.
 
     python examples/paper/densities_2d.py                                one seed, 20 s of CPU time for each model and density
     python examples/paper/densities_2d.py --seeds 0,1,2 --seconds 20,300
@@ -44,8 +45,8 @@ from iresnet_ref.training.loop import Settings, fit, start
 from iresnet_ref.training.losses import Loss, maximum_likelihood
 from iresnet_verify.statistics.quadrature import integrate
 
-OURS = "i-ResNet"
-MODELS = (OURS, "RealNVP", "Glow", "FFJORD")
+OURS, SANDWICH = "i-ResNet", "sandwich"
+MODELS = (OURS, SANDWICH, "RealNVP", "Glow", "FFJORD")
 LIPSCHITZ = 0.97
 HELD_OUT = 5_000
 SETTINGS = ("backend", "dtype", "steps", "batch", "blocks", "width", "samples", "panels", "learning_rate", "seconds", "tolerance",
@@ -54,7 +55,7 @@ SETTINGS = ("backend", "dtype", "steps", "batch", "blocks", "width", "samples", 
 HALF, PIXELS = 4.0, 160
 
 
-def flow(data: Points, options: argparse.Namespace, like: Any) -> ir.Flow:
+def flow(data: Points, options: argparse.Namespace, like: Any, *, sandwich: bool = False) -> ir.Flow:
     """Blocks on standardised data, enlarged `zoom` times; an ActNorm between any two, and one back to variance 1 at the end.
 
     Curvature is bounded in such a block, |g″| ≤ the norms of its layers to a power: structure as fine as a ring's width needs
@@ -64,24 +65,27 @@ def flow(data: Points, options: argparse.Namespace, like: Any) -> ir.Flow:
     first = ir.bijections.ActNorm.uninitialised((2,), like).initialise(x)
     steps: list[Any] = [replace(first, log_scale=first.log_scale + math.log(options.zoom))]
     for i in range(options.blocks):
-        sizes = (2, options.width, options.width, 2)
-        branch = ir.mlp(sizes, activation=options.activation, lipschitz=LIPSCHITZ, seed=1000 * options.seed + i, like=like)
+        seed, width = 1000 * options.seed + i, options.width
+        if sandwich:  # its scales are parameters too
+            branch: ir.Branch = ir.sandwich((2, width - 1, width - 1, 2), lipschitz=LIPSCHITZ, seed=seed, like=like)
+        else:
+            branch = ir.mlp((2, width, width, 2), activation=options.activation, lipschitz=LIPSCHITZ, seed=seed, like=like)
         between = replace(ir.bijections.ActNorm.uninitialised((2,), like), initialised=i + 1 < options.blocks)
         steps += [ir.ResidualBlock(branch), between]
     return ir.Flow(steps).initialise(x)
 
 
-def train(data: Points, options: argparse.Namespace, like: Any, kept: Path) -> Learnt:
-    """Train the i-ResNet on minibatches of the data until the budget is spent, and keep it in a file for the audit."""
+def train(data: Points, options: argparse.Namespace, like: Any, kept: Path, *, sandwich: bool) -> Learnt:
+    """Train an i-ResNet on minibatches of the data until the budget is spent, and keep it in a file for the audit."""
     settings = Settings(clip=CLIP)
-    state = start(flow(data, options, like), lipschitz=LIPSCHITZ, settings=settings)
+    state = start(flow(data, options, like, sandwich=sandwich), lipschitz=LIPSCHITZ, settings=settings)
     begun = time.process_time()
 
     def loss(flow: ir.Flow, step: int) -> Loss:
         rows = data[minibatch(len(data), options.batch, step, seed=options.seed)]
         return maximum_likelihood(flow, from_host(rows, like), step=step)
 
-    with progress(OURS, options.steps) as bar:
+    with progress(SANDWICH if sandwich else OURS, options.steps) as bar:
         for rate in rates(options):
             state = fit(replace(state, settings=replace(settings, learning_rate=rate)), loss, 1, callback=bar)
     seconds, model = time.process_time() - begun, state.model
@@ -106,8 +110,9 @@ def size(model: Any) -> int:
 def learn(name: str, model: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train one model on one density and return all that is reported of it."""
     data, held_out = drawn(name, options.seed, 20_000, HELD_OUT)
-    if model == OURS:
-        learnt = train(data, options, like(options), options.folder / "models" / f"densities_2d-{name}.safetensors")
+    if model in (OURS, SANDWICH):
+        kept = options.folder / "models" / f"densities_2d-{name}{'-sandwich' * (model == SANDWICH)}.safetensors"
+        learnt = train(data, options, like(options), kept, sandwich=model == SANDWICH)
     else:
         from _peers import train as train_peer
 
@@ -184,7 +189,7 @@ def table(found: list[dict[str, Any]]) -> Rows:
                 "|∫p − 1| ≤": f"{max(abs(run['integral'] - 1.0) for run in mine):.1e}",
                 "by quadrature to": f"{max(run['change'] for run in mine):.1e}",
                 "evaluations a sample": f"{np.mean([run['evaluations'] for run in mine]):.1f}",
-                "Lip(g) ≤": max(run["lipschitz"] for run in mine) if model == OURS else "–",
+                "Lip(g) ≤": max(run["lipschitz"] for run in mine) if model in (OURS, SANDWICH) else "–",
                 "steps": round(float(np.mean([run["steps"] for run in mine]))),
                 "CPU s": round(float(np.mean([run["seconds"] for run in mine]))),
                 "parameters": mine[0]["parameters"],

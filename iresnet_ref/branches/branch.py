@@ -6,7 +6,7 @@ Branches are values: changing a parameter gives a new branch (`with_parameters`)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -80,7 +80,7 @@ class Branch:
 
     def __repr__(self) -> str:
         """Name the layers; the arrays are in `parameters()`."""
-        return f"Branch {self.event_shape}: " + ", ".join(layer.name for layer in self.layers)
+        return f"{type(self).__name__} {self.event_shape}: " + ", ".join(layer.name for layer in self.layers)
 
     def __call__(self, x: Array) -> Array:
         """Return g(x)."""
@@ -123,10 +123,15 @@ class Branch:
 
     @property
     def certificate(self) -> Certificate:
-        """The best bound on Lip(g) that is proved so far: the product, or what `tighten` has found. It starts no search."""
-        product = self.product  # before the look at the cache: torch's compiler reads __dict__ once
+        """The best bound on Lip(g) that is proved so far: that by construction, or what `tighten` has found. It starts no search."""
+        given = self.by_construction  # before the look at the cache: torch's compiler reads __dict__ once
         found: Certificate | None = self.__dict__.get("_tightest")
-        return product if found is None else found
+        return given if found is None else found
+
+    @property
+    def by_construction(self) -> Certificate:
+        """What is proved without a search: the product."""
+        return self.product
 
     @property
     def product(self) -> Certificate:
@@ -134,6 +139,16 @@ class Branch:
         self._multiply()
         proved: Certificate = self.__dict__["_product"]
         return proved
+
+    def rotation_bound(self, start: int) -> float:
+        """Return a proved bound on the norm of J_g(x) multiplied out from factor `start` once around."""
+        return self.certificate.bound if start == 0 else self.product.bound
+
+    def of_layers(self, layers: Sequence[Layer]) -> Branch:
+        """Return a branch of layers that are the same map, its own or those in a wider dtype, with what is proved of this one."""
+        made = Branch(tuple(layers), self.event_shape, self.norm)
+        vars(made).update({key: found for key, found in vars(self).items() if key in ("_tightest", "_two_sided")})
+        return made
 
     @property
     def awaits_proof(self) -> bool:
@@ -149,7 +164,7 @@ class Branch:
     def tighten(self) -> None:
         """Look for the tightest certificate, once, and keep it (`branches.certificates`)."""
         if "_tightest" not in self.__dict__:
-            found = tightest_certificate(self.layers, self.event_shape, self.norm, self.product)
+            found = tightest_certificate(self.layers, self.event_shape, self.norm, self.by_construction)
             object.__setattr__(self, "_tightest", found)
 
     @property

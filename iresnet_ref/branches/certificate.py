@@ -37,9 +37,9 @@ class Certificate:
 def product_certificate(layers: Sequence[Layer], norm: float = 2.0) -> Certificate:
     """Return the certificate of a composition: the product of its layers' proved bounds in this norm, rounded up ([B19] §2)."""
     require_gradual_underflow()
-    bounds, whole = [(layer.name, layer.norm_bound(norm)) for layer in layers], _biases_are_finite(layers)
+    bounds, whole = [(layer.name, layer.norm_bound(norm)) for layer in layers], biases_are_finite(layers)
     for layer, (name, bound) in zip(layers, bounds, strict=True):
-        if not (0.0 <= bound < math.inf and (whole or _biases_are_finite([layer]))):
+        if not (0.0 <= bound < math.inf and (whole or biases_are_finite([layer]))):
             return Certificate(math.inf, False, f"no bound on the norm of {name} is proved: {_obstacle(layer)}")
     total = 1.0
     for _, bound in bounds:
@@ -51,7 +51,7 @@ def product_certificate(layers: Sequence[Layer], norm: float = 2.0) -> Certifica
     return Certificate(total, True, "product of " + ", ".join(f"{name} ≤ {b:.6g}" for name, b in bounds) + where)
 
 
-def _biases_are_finite(layers: Sequence[Layer]) -> bool:
+def biases_are_finite(layers: Sequence[Layer]) -> bool:
     """Return whether what no norm sees is finite: one host synchronisation for all biases."""
     biases = [p for layer in layers for name, p in layer.parameters.items() if name.endswith("bias")]
     flat = [namespace(bias).reshape(bias, (-1,)) for bias in biases]

@@ -16,7 +16,8 @@ from functools import cached_property
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, namespace, public, size
 from iresnet_ref.branches.branch import Branch
-from iresnet_ref.errors import NonFiniteError
+from iresnet_ref.branches.sandwich import SandwichBranch
+from iresnet_ref.errors import DTypeError, NonFiniteError
 from iresnet_ref.layers.concatenation import Concatenation
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.normalisation.norm_gradient import norm_slope
@@ -92,6 +93,12 @@ class NormalisedBranch:
         ]
         layers = making.kept_within(layers, self.lipschitz, "")
         return Branch(tuple(layers), self.raw.event_shape, self.raw.norm), making
+
+    def __post_init__(self) -> None:
+        if isinstance(self.raw, SandwichBranch):
+            raise DTypeError(
+                "NormalisedBranch: expected a branch of raw weights, got a SandwichBranch, whose parameters are free; use it as it is"
+            )
 
     @property
     def branch(self) -> Branch:

@@ -33,7 +33,7 @@ class BlockRecord:
     @lazy
     def determinant(self) -> Determinant:
         """det(I + J_g(x)), for its value and its gradient."""
-        return determinant(self.tape, contracts=self.block.rotations_contract)
+        return determinant(self.tape, contracts=self.block.contracts_from(self.tape.jacobian.narrowest_index()))
 
     def log_det(self, method: LogDetMethod | Name) -> LogDet:
         """Return log det(I + J_g(x))."""

@@ -118,6 +118,12 @@ def _softplus_second(z: Array) -> Array:
     return s * t
 
 
+def _rising_both(z: Array) -> tuple[Array, Array]:
+    xp = namespace(z)
+    half = xp.cos(0.5 * z)
+    return 0.5 * (z + xp.sin(z)), half * half
+
+
 def _relu(z: Array) -> Array:
     xp = namespace(z)
     return xp.maximum(z, xp.zeros_like(z))
@@ -148,6 +154,10 @@ ACTIVATIONS: dict[str, Activation] = {
             lambda z: -namespace(z).sin(z),
             1.0,
             curvature=1.0,
+        ),
+        Activation(
+            "rising sine", lambda z: 0.5 * (z + namespace(z).sin(z)), _rising_both, lambda z: -0.5 * namespace(z).sin(z), 1.0,
+            curvature=0.5, slopes=(0.0, 1.0),  # (z + sin z)/2, with slope (1 + cos z)/2 = cos²(z/2)
         ),
         Activation(
             "relu", _relu, lambda z: (_relu(z), _indicator(z > 0.0, z)), lambda z: namespace(z).zeros_like(z), 1.0, 0.0, 0.0, 1.0,

@@ -7,8 +7,8 @@ narrowest place. The primal value still flows from the first layer to the last, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from iresnet_ref.arrays import Array, namespace
 from iresnet_ref.jacobian.chain import Chain
@@ -20,12 +20,16 @@ Pulled = tuple[Array, Array | None, dict[str, Array]]
 
 @dataclass(frozen=True, eq=False)
 class Tape:
-    """`inputs` of every layer at x, the `value` g(x), and the `chain` of J_g(x) (None where it was not asked for)."""
+    """`inputs` of every layer at x, the `value` g(x), and the `chain` of J_g(x) (None where it was not asked for).
+
+    `onto` takes the gradients to other parameters than the layers' own.
+    """
 
     layers: tuple[Layer, ...]
     inputs: tuple[Array, ...]
     value: Array
     chain: Chain | None
+    onto: Callable[[Mapping[str, Array]], dict[str, Array]] | None = None
 
     @property
     def jacobian(self) -> Chain:
@@ -37,7 +41,7 @@ class Tape:
     def take(self, rows: slice) -> Tape:
         """Return the record of these rows of the batch."""
         chain = None if self.chain is None else self.chain.take(rows)
-        return Tape(self.layers, tuple(x[rows, ...] for x in self.inputs), self.value[rows, ...], chain)
+        return replace(self, inputs=tuple(x[rows, ...] for x in self.inputs), value=self.value[rows, ...], chain=chain)
 
     def push(self, v: Array, start: int = 0) -> tuple[Array, ...]:
         """Return the tangent in front of each layer, from layer `start` once around, and the last behind all of them."""
@@ -80,6 +84,7 @@ class Tape:
         ordered = {
             f"{i}.{name}": gradients[f"{i}.{name}"] for i, layer in enumerate(self.layers) for name in layer.parameters
         }
+        ordered = ordered if self.onto is None else self.onto(ordered)
         return (namespace(x).zeros_like(x) if y_bar is None else y_bar), t_bar, ordered
 
 

@@ -117,7 +117,7 @@ def _estimator(chain: Chain, block: ResidualBlock, x: Array, method: Estimate, d
 def _exact(chain: Chain, block: ResidualBlock, x: Array, determinant: Callable[[], Array] | None) -> LogDet:
     xp = namespace(x)
     zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))
-    value = exact_logdet(chain, contracts=block.rotations_contract) if determinant is None else determinant()
+    value = exact_logdet(chain, contracts=block.contracts_from(chain.narrowest_index())) if determinant is None else determinant()
     return LogDet(value, zero, zero, indices(np.full(x.shape[0], chain.rank), x), "exact")
 
 

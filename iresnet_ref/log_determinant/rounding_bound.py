@@ -69,10 +69,13 @@ def logdet_error_bound(block: ResidualBlock, x: Array, value: Array | None = Non
     block.contraction()
     xp = namespace(x)
     unproved = xp.full(x.shape[:1], math.inf, dtype=x.dtype, device=device(x))
-    # of every rotation, which no other bound is; only the 2-norm is treated below
-    if block.branch.product.bound >= 1.0 or block.norm != 2.0 or 0 in x.shape:
+    if block.norm != 2.0 or 0 in x.shape:  # only the 2-norm is treated below
         return unproved
-    value = exact_logdet(block.branch.jacobian(x), contracts=block.rotations_contract) if value is None else value
+    chain = block.branch.jacobian(x)
+    start = chain.narrowest_index()
+    if block.branch.rotation_bound(start) >= 1.0:
+        return unproved
+    value = exact_logdet(chain, contracts=block.contracts_from(start)) if value is None else value
     wide, (at,) = in_float64(block, x)
     middle, radius = _enclosure(wide, at, rounding.smallest_normal(x))
     bound = xp.abs(xp.astype(value, at.dtype) - middle) + radius
@@ -96,13 +99,14 @@ def _enclosure(block: ResidualBlock, x: Array, flushed: float) -> tuple[Array, A
     events = list(accumulate(layers[:-1], lambda event, layer: layer.out_shape(event), initial=block.branch.event_shape))
     sizes = [size(event) for event in events]
     factors, n = jacobian_errors(layers, x, no_error(x, 2.0, flushed)), min(sizes)
-    product = block.branch.product.bound
+    chain = block.branch.jacobian(x)
+    contraction = block.branch.rotation_bound(chain.narrowest_index())
     nuclear = _rounding_of_products(factors, n, rounding.unit_roundoff(x), flushed) + telescoped(factors)
     on_top = 1.0 + (2 * max(sizes) + 64) * rounding.unit_roundoff(x)
-    t = nuclear * (on_top / down(1.0 - product, 1))
+    t = nuclear * (on_top / down(1.0 - contraction, 1))
     inside = t < 1.0
     t = xp.where(inside, t, xp.zeros_like(t))
-    chain = block.branch.jacobian(x).narrowest().merged()
+    chain = chain.narrowest().merged()
     rows = max(1, CHUNK // n**2)
     parts = [enclosed(chain.take(slice(i, min(i + rows, chain.batch))).dense()) for i in range(0, chain.batch, rows)]
     middle, radius = (xp.concat(of, axis=0) for of in zip(*parts, strict=True))

@@ -11,6 +11,7 @@ from iresnet_ref.arrays import Array, public
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.estimated import Estimate, EstimatedBranch, first_estimate
 from iresnet_ref.branches.normalised import NormalisedBranch
+from iresnet_ref.branches.sandwich import SandwichBranch
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.flows.bijections.composition import Composition, FactorOut
 from iresnet_ref.flows.bijections.residual import Residual
@@ -25,8 +26,8 @@ PROVED, AWAITED, CHECKED, RENEWED = "each", "awaited", "checked", "renewed"
 class NormalisedModel:
     """A flow or classifier of raw weights, and `model`, the same with every residual branch certified: Lip(g) ≤ `lipschitz`.
 
-    Bijections without a branch are used as they are, blocks inside `ir.bijections.FactorOut` are found; a Lipschitz constant that a
-    raw block states is dropped, the certificate takes its place. Raises as `ir.NormalisedBranch`.
+    Bijections without a branch, and `ir.sandwich` branches, are used as they are, blocks inside `ir.bijections.FactorOut` are found;
+    a Lipschitz constant that a raw block states is dropped, the certificate takes its place. Raises as `ir.NormalisedBranch`.
     With `warm` (to begin with, {}) other parameters begin their proofs where these ended, as in `ir.NormalisedBranch`.
     With `estimates` the weights are divided by estimates; `proof` says whether the proof is awaited, and whether what it finds is used.
     With `lipschitz` None nothing is divided: a standard ResNet, the unconstrained twin to compare with. It has no inverse.
@@ -120,6 +121,9 @@ class NormalisedModel:
         return step
 
     def _block(self, block: Any, prefix: str, lipschitz: float, made: _Made) -> Any:
+        if isinstance(block.branch, SandwichBranch):  # its parameters are free
+            made.proved[prefix] = block.branch
+            return replace(block, lipschitz=None)
         warm = None if self.warm is None else self.warm.get(prefix, {})
         if self.estimates is None:
             normalised = NormalisedBranch(block.branch, lipschitz, warm)

@@ -184,8 +184,7 @@ class ResidualBlock(Layer):
 
     def reference(self) -> ir.ResidualBlock:
         """Return the certified block of the weights as they are now; what `ir.certify` finds of it stays with it."""
-        made = self._made()
-        return replace(made, branch=ir.Branch(made.branch.layers, made.branch.event_shape, made.branch.norm))
+        return self._certified.at([p.detach() for p in self._raw()]).reference()
 
     def certificate(self) -> ir.Certificate:
         """Return the proof that the division gives, Lip(g) ≤ `bound`, of the weights as they are now.
@@ -195,7 +194,12 @@ class ResidualBlock(Layer):
         return self._made().certificate
 
     def project_(self) -> None:
-        """Write the divided weights into the parameters: the same block, from weights that keep their share by themselves."""
+        """Write the divided weights into the parameters: the same block, from weights that keep their share by themselves.
+
+        Of a sandwich branch nothing is written: its parameters are free.
+        """
+        if isinstance(self._certified.template, ir.SandwichBranch):
+            return
         divided = self._made().branch.parameters()
         with torch.no_grad():
             for name, p in self.branch.tensors().items():

@@ -1,13 +1,14 @@
 """Raw weights and the certified block made of them: values, pullbacks and tangents on plain tensors, all of them the reference's.
 
 The weights that an optimiser moves are raw; the block that is evaluated has each of them divided by a proved bound of its norm
-(`ir.NormalisedBranch`). It is made, and proved, once for each set of values: values are compared, not version counters, which
-writing through `.data` passes by.
+(`ir.NormalisedBranch`), or made of them (`ir.SandwichBranch`). It is made, and proved, once for each set of values: values are compared,
+not version counters, which writing through `.data` passes by.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,23 +19,32 @@ Tensor = Any
 
 
 class Made:
-    """A certified block, and the way back from its parameters' gradients to the raw ones; without `normalised` they are the same."""
+    """A certified block, and the way back from its parameters' gradients to the raw ones; without a `source` they are the same."""
 
-    def __init__(self, block: ir.ResidualBlock, normalised: ir.NormalisedBranch | None) -> None:
-        self.block, self.normalised = block, normalised
+    def __init__(self, block: ir.ResidualBlock, source: ir.NormalisedBranch | ir.SandwichBranch | None) -> None:
+        self.block, self.source = block, source
 
     def to_raw(self, gradients: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the gradients with respect to the raw weights, in the order of the parameters."""
-        raw = gradients if self.normalised is None else self.normalised.pullback(gradients)
+        if isinstance(self.source, ir.SandwichBranch):
+            return list(self.source.pulled(gradients).values())
+        raw = gradients if self.source is None else self.source.pullback(gradients)
         return [raw[name] for name in self.block.branch.parameters()]
 
     @property
     def is_divided(self) -> bool:
-        """Whether some weight is divided by its norm."""
-        if self.normalised is None:
+        """Whether some weight is another function of the raw ones than themselves."""
+        if self.source is None:
             return False
-        raw = self.normalised.parameters()
+        raw = self.source.parameters()
         return any(raw[name] is not p for name, p in self.block.branch.parameters().items())
+
+    def reference(self) -> ir.ResidualBlock:
+        """Return the block as a new object; of a sandwich branch the one with its free parameters."""
+        if isinstance(self.source, ir.SandwichBranch):
+            return ir.ResidualBlock(self.source.with_parameters(self.source.parameters()))
+        branch = self.block.branch
+        return replace(self.block, branch=ir.Branch(branch.layers, branch.event_shape, branch.norm))
 
 
 class Certified:
@@ -62,16 +72,21 @@ class Certified:
 
     def _made(self, raw: Sequence[Tensor]) -> Made:
         branch = self.template.with_parameters(dict(zip(self.template.parameters(), raw, strict=True)))
-        if self.lipschitz is None:
+        made: ir.NormalisedBranch | ir.SandwichBranch
+        if isinstance(branch, ir.SandwichBranch):
+            made, certified = branch, branch.of_layers(branch.layers)
+        elif self.lipschitz is None:
             return Made(ir.ResidualBlock(branch, self.stated), None)
-        normalised = ir.NormalisedBranch(branch, self.lipschitz)
-        found = normalised.branch.certificate
-        if not found.bound <= self.lipschitz:
+        else:
+            made = ir.NormalisedBranch(branch, self.lipschitz)
+            certified = made.branch
+        found = certified.certificate
+        if self.lipschitz is not None and not found.bound <= self.lipschitz:
             raise ir.NotContractiveError(
                 f"ResidualBlock: expected proved Lip(g) ≤ {self.lipschitz}, got {found.bound:.6g} ({found.reason}); try ir.mlp, ir.convnet "
                 "or ir.densenet, whose layers state finite constants"
             )
-        return Made(ir.ResidualBlock(normalised.branch), normalised)
+        return Made(ir.ResidualBlock(certified), made)
 
     # -- on plain tensors, outside every graph
 

@@ -16,21 +16,21 @@ LARGEST = 2048
 """Entries of all signals up to which multipliers are looked for."""
 
 
-def tightest_certificate(layers: Sequence[Layer], event: tuple[int, ...], norm: float, product: Certificate) -> Certificate:
-    """Return the product's certificate, or a smaller one by incremental quadratic constraints; `reason` says which, and why not the other.
+def tightest_certificate(layers: Sequence[Layer], event: tuple[int, ...], norm: float, given: Certificate) -> Certificate:
+    """Return the given certificate, or a smaller one by incremental quadratic constraints; `reason` says which, and why not the other.
 
     Cost: the solver, of the order of a second for widths of a hundred and ten for a thousand; the proof is one Cholesky factorisation.
     """
-    if not product.proved or product.bound == 0.0:
-        return product
+    if not given.proved or given.bound == 0.0:
+        return given
     problem = _problem(layers, event, norm)
     if isinstance(problem, str):
-        return Certificate(product.bound, True, f"{product.reason}; no quadratic constraint: {problem}")
+        return Certificate(given.bound, True, f"{given.reason}; no quadratic constraint: {problem}")
     centre = best_multipliers(problem, LIPSCHITZ)
-    bound = problem.root(problem.prove_least(LIPSCHITZ, centre.tau)) if centre is not None else product.bound
-    if not bound < product.bound:
-        return Certificate(product.bound, True, f"{product.reason}; quadratic constraints prove no less")
-    how = f"quadratic constraints on the slopes of {problem.count} units, where the product of norms is {product.bound:.6g}"
+    bound = problem.root(problem.prove_least(LIPSCHITZ, centre.tau)) if centre is not None else given.bound
+    if not bound < given.bound:
+        return Certificate(given.bound, True, f"{given.reason}; quadratic constraints prove no less")
+    how = f"quadratic constraints on the slopes of {problem.count} units, where construction proves {given.bound:.6g}"
     return Certificate(bound, True, how)
 
 

@@ -32,7 +32,7 @@ def contraction_proved(ctx: Context) -> Outcome:
         return Outcome("skipped", "needs residual or lipschitz; the subject gives none")
     read, assumed = _read(ctx)
     branch = read.branch
-    if ctx.budget.name != "quick" or not branch.product.bound < 1.0:
+    if ctx.budget.name != "quick" or not branch.certificate.bound < 1.0:
         read.tighten(ctx)
     certificate, bound = branch.certificate, read.bound
     evidence: dict[str, object] = {

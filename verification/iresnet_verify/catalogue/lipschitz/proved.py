@@ -32,7 +32,7 @@ def proved(ctx: Context) -> Outcome:
     read = read_residual(ctx)
     slack = rounding_of_claim(ctx)
     limit = L * (1.0 + slack)
-    if ctx.budget.name != "quick" or not read.branch.product.bound <= limit:
+    if ctx.budget.name != "quick" or not read.branch.certificate.bound <= limit:
         read.tighten(ctx)
     certificate, bound = read.branch.certificate, read.bound
     evidence = {"claimed": L, "proved_bound": bound, "how": certificate.reason, "read": read.of, "compared": read.points}

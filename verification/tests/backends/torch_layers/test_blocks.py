@@ -20,6 +20,7 @@ BRANCHES = {
     "mlp": lambda: ir.mlp((3, 8, 8, 3), activation="elu", lipschitz=L, seed=1),
     "convolutional": lambda: ir.convnet((2, 3, 3), channels=3, lipschitz=L, seed=1),
     "densely connected": lambda: ir.densenet(3, depth=2, growth=4, lipschitz=L, seed=1),
+    "sandwich": lambda: ir.sandwich((3, 8, 3), activation="elu", lipschitz=L, seed=1),
     "∞-norm": lambda: ir.mlp((3, 8, 3), lipschitz=L, norm=float("inf"), seed=1),
 }
 METHODS = {
@@ -58,14 +59,16 @@ def test_values_and_gradients_are_the_references_bit_for_bit(name: str, method: 
     y, log_det = made(x, options=options)
     ((c * y).sum() + (w * log_det).sum()).backward()
 
-    raw = ir.NormalisedBranch(BRANCHES[name]().with_parameters(weights_of(made)), L)
-    F = ir.ResidualBlock(raw.branch)
+    given = BRANCHES[name]().with_parameters(weights_of(made))
+    raw = None if isinstance(given, ir.SandwichBranch) else ir.NormalisedBranch(given, L)
+    F = ir.ResidualBlock(given if raw is None else raw.branch)
     value, of_reference = ir.bijections.Residual(F).forward(x.detach(), options=options)
     gradient = ir.logdet_gradient(F, x.detach(), METHODS[method], weights=w, y_bar=c)
     assert torch.equal(y, value)
     assert torch.equal(log_det, of_reference.value)  # log det itself, no surrogate
     assert torch.equal(x.grad, gradient.x_bar)
-    assert all(torch.equal(p.grad, raw.pullback(gradient.parameters)[k]) for k, p in made.branch.tensors().items())
+    own = gradient.parameters if raw is None else raw.pullback(gradient.parameters)
+    assert all(torch.equal(p.grad, own[k]) for k, p in made.branch.tensors().items())
 
 
 @pytest.mark.parametrize("name", BRANCHES)
@@ -181,6 +184,15 @@ def test_every_step_of_an_optimiser_is_proved(through_data: bool) -> None:
         assert found.bound <= L
         jacobian = torch.func.jacrev(lambda x: made(x[None])[0][0])(x[0]) - torch.eye(3)
         assert float(torch.linalg.matrix_norm(jacobian.detach(), 2)) <= L
+
+
+def test_of_a_sandwich_branch_nothing_is_projected() -> None:
+    made = block("sandwich")
+    before = weights_of(made)
+    made.project_()
+    assert all(torch.equal(before[name], p) for name, p in weights_of(made).items())
+    assert made.certificate().bound == made.reference().contraction() == L
+    assert isinstance(made.reference().branch, ir.SandwichBranch)
 
 
 def test_project_keeps_the_block() -> None:

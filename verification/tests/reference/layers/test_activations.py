@@ -36,6 +36,7 @@ FORMULAS: dict[str, Callable[[Any], Any]] = {
     "tanh": mpmath.tanh,
     "softplus": lambda z: mpmath.log1p(mpmath.exp(z)),
     "sine": mpmath.sin,
+    "rising sine": lambda z: (z + mpmath.sin(z)) / 2,
     "relu": lambda z: max(z, mpmath.mpf(0)),
     "leaky relu": lambda z: max(z, mpmath.mpf(0.01) * z),
     "half of clipswish": lambda z: swish(z) / mpmath.mpf(CLIPSWISH),
@@ -112,7 +113,7 @@ def errors_on(name: str, phi: Activation, dtype: str, many: int) -> float:
     """The largest |fl φ − φ|/(u(|φ| + 1)) and |fl φ′ − φ′|/(u(|φ′| + 1)) of this backend, beside forty digits."""
     b, exact = iresnet_backends.get(name, dtype), iresnet_backends.get("precision:50")
     z = everywhere(dtype, many)
-    z = z[np.abs(z) < 1e6] if phi.name == "sine" else z  # arguments are not reduced for more
+    z = z[np.abs(z) < 1e6] if phi.name in ("sine", "rising sine") else z  # arguments are not reduced for more
     at = exact.asarray(z.astype(np.float64))
     largest = 0.0
     with np.errstate(all="ignore"):

@@ -121,7 +121,7 @@ def test_a_matrix_without_contraction_is_not_eliminated_without_pivoting() -> No
     layers = (Affine(down, np.zeros(2)), Pointwise(activations.get("identity")), Affine(up, np.zeros(3)))
     F = ir.ResidualBlock(ir.Branch(layers, (3,)), lipschitz=0.5)
     assert (down @ up)[0, 0] == -1.0
-    assert not F.rotations_contract
+    assert not F.contracts_from(1)
     x = np.ones((2, 3))
     for value in (ir.logdet(F, x, "exact").value, ir.Flow([F]).log_prob_and_gradient(x)[0].log_det.value):
         assert np.abs(value - math.log(1.25)).max() <= 1e-14
@@ -130,8 +130,8 @@ def test_a_matrix_without_contraction_is_not_eliminated_without_pivoting() -> No
 def test_a_stated_constant_says_nothing_of_the_rotations(monkeypatch: pytest.MonkeyPatch) -> None:
     proved = ir.ResidualBlock(ir.mlp((3, 8, 3), lipschitz=0.9))
     stated = ir.ResidualBlock(proved.branch, lipschitz=0.9)
-    assert proved.rotations_contract
-    assert not stated.rotations_contract
+    assert proved.contracts_from(1)
+    assert not stated.contracts_from(0)
     calls: list[Any] = []
     monkeypatch.setattr(elimination, "logdet", lambda matrix: calls.append(matrix) or logdet(matrix))
     x = np.ones((2, 3))

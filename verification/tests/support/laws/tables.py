@@ -108,6 +108,8 @@ CONSTRUCTORS: dict[str, Constructor] = {
     "densenet d=2 L=.9": lambda like, seed: ir.densenet(2, depth=3, growth=2, lipschitz=0.9, seed=seed, like=like),
     "skip and scale d=4 L=.9": lambda like, seed: skipping(0.9, seed, like),
     "own layer d=3 L=.9": lambda like, seed: own_layer(0.9, seed, like),
+    "sandwich 2-5-4-2 L=.9": lambda like, seed: ir.sandwich((2, 5, 4, 2), activation="elu", lipschitz=0.9, seed=seed, like=like),
+    "sandwich d=3 L=.97": lambda like, seed: stretched(ir.sandwich((3, 6, 3), lipschitz=0.97, seed=seed, like=like), seed),
     "symmetric- d=4 L=.99": lambda like, seed: symmetric(4, 0.99, -1.0, seed, like),
     "tiny J d=4": lambda like, seed: ir.mlp((4, 8, 4), lipschitz=1e-7, seed=seed, like=like),
 }
@@ -166,6 +168,14 @@ def skipping(lipschitz: float, seed: int, like: Any) -> ir.Branch:
     return ir.Branch((first, Parallel(((shrink,), (phi, there, back, shrink))), last), (4,))
 
 
+def stretched(g: ir.Branch, seed: int) -> ir.Branch:
+    """Return the sandwich branch with larger X and with scales e^s ≠ 1."""
+    rng = np.random.default_rng(seed)
+    p = g.parameters()
+    scales = {k: v + ir.arrays.from_host(rng.standard_normal(tuple(v.shape)) / 2, v) for k, v in p.items() if k.endswith("scale")}
+    return g.with_parameters({k: scales.get(k, 2.0 * v if k.endswith("weight") else v) for k, v in p.items()})
+
+
 @cache
 def page_of_layers(blocks: int) -> dict[str, Any]:
     """Return the names that the first blocks of Python in docs/layers.md make, and as "printed" what they print."""
@@ -205,7 +215,10 @@ def inputs(b: Backend, event: int | tuple[int, ...], seed: int, rows: int = 5) -
 
 def converted(g: ir.Branch, b: Backend) -> ir.Branch:
     """Return the same branch, weights converted exactly, in the arithmetic of b, which is float64 or better."""
-    return g.with_parameters({k: b.asarray(ir.arrays.to_host(v).astype(np.float64)) for k, v in g.parameters().items()})
+    def wide(layer: Any) -> Any:
+        return layer.with_parameters({k: b.asarray(ir.arrays.to_host(v).astype(np.float64)) for k, v in layer.parameters.items()})
+
+    return g.of_layers([wide(layer) for layer in g.layers])
 
 
 def product_rounding(g: ir.Branch, products: int, d: int, u: float) -> float:
@@ -221,6 +234,15 @@ def product_rounding(g: ir.Branch, products: int, d: int, u: float) -> float:
 def at_50_digits(g: ir.Branch) -> ir.Branch:
     """Return the same branch in 50-digit arithmetic."""
     return converted(g, digits50())
+
+
+def own_gradients(g: ir.Branch, gradients: dict[str, Any]) -> dict[str, Any]:
+    """Return gradients with respect to the layers' parameters as those of the branch's, in float64: another thing for sandwich branches."""
+    host = {k: ir.arrays.to_host(v) for k, v in gradients.items()}
+    if not isinstance(g, ir.SandwichBranch):
+        return host
+    wide = g.with_parameters({k: ir.arrays.to_host(v).astype(np.float64) for k, v in g.parameters().items()})
+    return wide.pulled(host)
 
 
 def exact(x: Any) -> Any:

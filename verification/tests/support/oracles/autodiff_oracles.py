@@ -28,6 +28,7 @@ def torch_layers(g: ir.Branch, parameters: dict[str, Any]) -> list[Callable[[Any
         "tanh": torch.tanh,
         "softplus": lambda z: torch.nn.functional.softplus(z, threshold=100.0),
         "sine": torch.sin,
+        "rising sine": lambda z: (z + torch.sin(z)) / 2,
         "relu": torch.relu,
         "leaky relu": torch.nn.functional.leaky_relu,
         "elu α=2": lambda z: torch.nn.functional.elu(z, 2.0),
@@ -82,6 +83,23 @@ def torch_layers(g: ir.Branch, parameters: dict[str, Any]) -> list[Callable[[Any
     return [layer_of(i, layer.name) for i, layer in enumerate(g.layers)]
 
 
+def sandwich_weights(g: ir.SandwichBranch, parameters: dict[str, Any], xp: Any) -> dict[str, Any]:
+    """The weights and biases of the layers, from X, b and s by A = S⁻¹ and B = S⁻¹X with the Cholesky factor S of I + XXᵀ."""
+    used, before, after = {}, None, None
+    count = len(g.weights)
+    for k in range(count):
+        x = parameters[f"{2 * k}.weight"]
+        inverse = xp.linalg.inv(xp.linalg.cholesky(xp.eye(x.shape[0], dtype=x.dtype) + x @ x.T))
+        inverse_x = g.made.shrunk * (inverse @ x)
+        weight = inverse_x if before is None else np.sqrt(2.0) * (inverse_x @ before.T) * after
+        if k + 1 < count:
+            after = xp.exp(parameters[f"{2 * k + 1}.scale"])
+            weight = np.sqrt(2.0) * weight / after[:, None]
+        used |= {f"{2 * k}.weight": weight if k + 1 < count else g.lipschitz * weight, f"{2 * k}.bias": parameters[f"{2 * k}.bias"]}
+        before = inverse
+    return used
+
+
 def torch_branch(layers: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     """Their composition."""
 
@@ -105,7 +123,8 @@ def torch_gradients(
 
     parameters = {k: torch.tensor(to_host(p), requires_grad=True) for k, p in g.parameters().items()}
     leaves = [torch.tensor(to_host(a), requires_grad=True) for a in (x, *more)]
-    own = torch_layers(g, parameters if transform is None else transform(parameters))
+    used = sandwich_weights(g, parameters, torch) if isinstance(g, ir.SandwichBranch) else parameters
+    own = torch_layers(g, used if transform is None else transform(used))
     total = loss(own if layers else torch_branch(own), *leaves)
     wanted = [*leaves, *parameters.values()]
     found = torch.autograd.grad(total, wanted, allow_unused=True)
@@ -141,10 +160,12 @@ def jax_gradients(g: ir.Branch, x: Any, loss: Callable[..., Any], transform: Any
         "tanh": jax.numpy.tanh,
         "softplus": jax.nn.softplus,
         "sine": jax.numpy.sin,
+        "rising sine": lambda z: (z + jax.numpy.sin(z)) / 2,
         "relu": jax.nn.relu,
     }
 
     def branch(parameters: dict[str, Any], event: Any) -> Any:
+        parameters = sandwich_weights(g, parameters, jax.numpy) if isinstance(g, ir.SandwichBranch) else parameters
         parameters = parameters if transform is None else transform(parameters)
         for i, layer in enumerate(g.layers):
             affine = f"{i}.weight" in parameters

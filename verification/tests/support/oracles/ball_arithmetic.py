@@ -33,6 +33,7 @@ VALUES: dict[str, Scalar] = {
     "tanh": lambda z: z.tanh(),
     "softplus": lambda z: (1 + z.exp()).log(),
     "sine": lambda z: z.sin(),
+    "rising sine": lambda z: (z + z.sin()) / 2,
     "relu": lambda z: z if positive(z) else arb(0),
 }
 SLOPES: dict[str, Scalar] = {
@@ -42,6 +43,7 @@ SLOPES: dict[str, Scalar] = {
     "tanh": TANH_SLOPE,
     "softplus": sigmoid,
     "sine": lambda z: z.cos(),
+    "rising sine": lambda z: (1 + z.cos()) / 2,
     "relu": lambda z: arb(1) if positive(z) else arb(0),
 }
 
