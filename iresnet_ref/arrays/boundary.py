@@ -16,10 +16,9 @@ import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-import array_api_compat
 import numpy as np
 
-from iresnet_ref.arrays.namespaces import is_compiling
+from iresnet_ref.arrays.namespaces import is_array, is_compiling
 from iresnet_ref.arrays.types import Array
 from iresnet_ref.arrays.validation import require_real
 from iresnet_ref.errors import DTypeError, IResNetError
@@ -82,9 +81,9 @@ def _guarded(function: Any, name: str) -> Any:
 def _is_traced(values: Iterable[Any]) -> bool:
     """Return whether a compiler traces this call: it knows neither NumPy's error state nor what is checked here."""
     return any(
-        _is_traced(v.values())
+        _is_traced(v.values())  # pyright: ignore[reportUnknownArgumentType] - narrowed from Any
         if isinstance(v, dict)
-        else hasattr(v, "dtype") and array_api_compat.is_array_api_obj(v) and is_compiling(cast("Any", v))
+        else hasattr(v, "dtype") and is_array(v) and is_compiling(v)
         for v in values
     )
 
@@ -164,7 +163,7 @@ def _number(name: str, value: Any) -> float:
 
 def _truth(name: str, value: Any) -> bool:
     if isinstance(value, bool | np.bool_):
-        return bool(value)
+        return bool(cast("Any", value))
     raise DTypeError(f"{name}: expected True or False, got {shown(value)}; try a bool")
 
 
@@ -192,9 +191,9 @@ def _sequence(rules: list[Rule | None], length: int | None) -> Rule:
     """Return the rule of tuple[T, ...], Sequence[T] and tuple[T, U]."""
 
     def rule(name: str, value: Any) -> Any:
-        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) != 1:
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable) or getattr(cast("Any", value), "ndim", 1) != 1:
             raise DTypeError(f"{name}: expected a sequence, got {shown(value)}; try a tuple")
-        taken = tuple(value)
+        taken: tuple[Any, ...] = tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - narrowed from Any
         if length is not None and len(taken) != length:
             raise DTypeError(f"{name}: expected {length} entries, got {len(taken)}; try a tuple of {length}")
         each = rules if length is not None else [rules[0]] * len(taken)

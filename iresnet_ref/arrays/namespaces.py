@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import operator
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, cast
@@ -42,9 +40,14 @@ def family(x: Array) -> str:
     return str(namespace(x).__name__).removeprefix("array_api_compat.").partition(".")[0]
 
 
+def is_array(x: object) -> bool:
+    """Return whether x is an array of a package that `array_api_compat` knows, or of the standard."""
+    return bool(array_api_compat.is_array_api_obj(x))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - its stubs leave parts out
+
+
 def device(x: Array) -> Device:
     """Return the device of x, for `device=` of a creation function."""
-    return array_api_compat.device(x)
+    return array_api_compat.device(x)  # pyright: ignore[reportUnknownMemberType] - its stubs leave parts out
 
 
 def size(shape: tuple[int, ...]) -> int:
@@ -117,7 +120,9 @@ def holds(*conditions: Array) -> bool:
     xp = namespace(*conditions)
     if is_compiling(*conditions):
         return True
-    every = functools.reduce(operator.and_, (xp.all(condition) for condition in conditions))
+    every = xp.all(conditions[0])
+    for condition in conditions[1:]:
+        every = every & xp.all(condition)
     try:
         return bool(every)
     except (TypeError, RuntimeError):  # what tracers, and arrays without data, raise when asked for a value

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
-from iresnet_ref.arrays.namespaces import device, holds, is_short, is_traced, namespace, size
+from iresnet_ref.arrays.namespaces import device, holds, is_array, is_short, is_traced, namespace, size
 from iresnet_ref.arrays.types import Array, DType, Namespace
 from iresnet_ref.errors import DTypeError, NonFiniteError, NotContractiveError, ShapeError
 
@@ -59,19 +58,20 @@ _ARRAYS: set[type] = set()
 
 def require_array(x: Any, name: str) -> None:
     """Refuse what is no array of the standard: masked arrays and matrices of NumPy mean something else. Raises DTypeError."""
-    if type(x) in _ARRAYS:
+    kind: type[object] = type(x)  # pyright: ignore[reportUnknownVariableType] - narrowed from Any
+    if kind in _ARRAYS:
         return
     if isinstance(x, np.ma.MaskedArray | np.matrix):
         raise DTypeError(
-            f"{name}: expected a plain array, got {type(x).__name__}, whose operators mean something else; "
+            f"{name}: expected a plain array, got {kind.__name__}, whose operators mean something else; "
             "try x.filled(value), rows without a mask, or numpy.asarray of a matrix"
         )
-    if not array_api_compat.is_array_api_obj(x):
+    if not is_array(x):
         raise DTypeError(
-            f"{name}: expected an array of the Python Array API (NumPy, torch, …), got {type(x).__name__}; "
+            f"{name}: expected an array of the Python Array API (NumPy, torch, …), got {kind.__name__}; "
             "try numpy.asarray or your framework's asarray"
         )
-    _ARRAYS.add(type(x))
+    _ARRAYS.add(kind)
 
 
 @cache

@@ -128,8 +128,9 @@ class EstimatedBranch:
 
         Raises NotContractiveError where a layer has left its share.
         """
-        layers, after, next_warm, raw = {}, self.after, {}, self.raw
-        raws: dict[str, Any] = {}
+        after, raw, raws = self.after, self.raw, dict[str, Any]()
+        layers: dict[str, Layer] = {}
+        next_warm: dict[str, Warm] = {}
         _mapped(raw.layers, raws.setdefault)
         for key, scaled in self._scaled.items():
             s, share = float(scaled.scale), self.estimates[key].share

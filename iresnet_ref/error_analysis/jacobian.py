@@ -59,7 +59,7 @@ def jacobian_error(layer: Layer, h: Array, error: Array) -> JacobianError:
 
 def jacobian_errors(layers: Layers, x: Array, before: ForwardError) -> list[JacobianError]:
     """Return what is known of each layer's factor at x, given the rounding of x."""
-    found = []
+    found: list[JacobianError] = []
     for layer, h, y in steps(layers, x):
         found.append(jacobian_error(layer, h, before.error))
         before = forward_error(layer, h, y, before)

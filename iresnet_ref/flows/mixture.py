@@ -110,7 +110,8 @@ class GaussianMixture:
     def joint_pullback(self, z: Array, joint_bar: Array) -> tuple[Array, dict[str, Array]]:
         """Return (z̄, gradients) of Σ_{b,y} joint_bar_{by} log p(z_b, y); of the logits Σ_b (joint_bar − π Σ_y joint_bar)."""
         xp = namespace(z)
-        z_bar, log_scale, means = xp.zeros_like(z), xp.zeros_like(self.log_scale), []
+        z_bar, log_scale = xp.zeros_like(z), xp.zeros_like(self.log_scale)
+        means: list[Array] = []
         for y, component in enumerate(self._components):
             mine, gradients = component.pullback(z, joint_bar[:, y])
             z_bar, log_scale = z_bar + mine, log_scale + gradients["log_scale"]

@@ -16,6 +16,7 @@ from iresnet_ref.arrays import Array, every_row, namespace, public
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.gradient.log_determinant import logdet_gradient, require
 from iresnet_ref.gradient.result import SequenceGradient
+from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.inversion.solve import invert_block
 from iresnet_ref.log_determinant.methods import LogDetMethod, Name, named
 
@@ -64,7 +65,9 @@ def sequence_gradient(
     xp = namespace(y)
     rtol = float(rounding.unit_roundoff(y) ** 0.75) if rtol is None else rtol
     method = named(method)
-    parameters, reconstructions, radii = [], [], []
+    parameters: list[dict[str, Array]] = []
+    reconstructions: list[Inverse] = []
+    radii: list[Array] = []
     radius = every_row(y)
     for k in reversed(range(len(blocks))):
         block = blocks[k]

@@ -21,19 +21,13 @@ class Backoff(Generic[Rows]):
 
     >>> import numpy as np
     >>> rejected = np.asarray([True])
-    >>> twice = Backoff.none(np.zeros(1)).after_trial(rejected, rejected, 3).after_trial(rejected, rejected, 3)
+    >>> twice = no_backoff(np.zeros(1)).after_trial(rejected, rejected, 3).after_trial(rejected, rejected, 3)
     >>> twice.wait.tolist(), twice.after_steps(2).wait.tolist()
     ([6.0], [4.0])
     """
 
     wait: Rows
     factor: Rows
-
-    @staticmethod
-    def none(like: Rows) -> Backoff[Rows]:
-        """Return the state before any trial, for the rows of `like` (batch,)."""
-        xp = namespace(like)
-        return Backoff(xp.zeros_like(like), xp.ones_like(like))
 
     def map(self, function: Callable[[Rows], Rows]) -> Backoff[Rows]:
         """Return the state with each array replaced by function(array), for dropping rows."""
@@ -51,3 +45,9 @@ class Backoff(Generic[Rows]):
             xp.where(rejected, cost * self.factor, self.wait),
             xp.where(rejected, longer, xp.where(tried, shorter, self.factor)),
         )
+
+
+def no_backoff(like: Rows) -> Backoff[Rows]:
+    """Return the state before any trial, for the rows of `like` (batch,)."""
+    xp = namespace(like)
+    return Backoff(xp.zeros_like(like), xp.ones_like(like))

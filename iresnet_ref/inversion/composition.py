@@ -94,7 +94,8 @@ def amplification(block: ResidualBlock, x: Array, *, seed: int = 0) -> Array:
     if not hasattr(xp, "linalg"):
         return every_row(x, math.nan)
     v = flatten_events(Probes(seed=seed, kind="gaussian").draw(x)[0, ...], x.ndim - 1)
-    basis, images = [v / stack_norm(v)[:, None]], []
+    basis = [v / stack_norm(v)[:, None]]
+    images: list[Array] = []
     while True:
         w = xp.reshape(basis[-1], x.shape)
         w = w + chain.matvec(w)

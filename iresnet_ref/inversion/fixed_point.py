@@ -16,7 +16,7 @@ import numpy as np
 from iresnet_ref.arrays import Array, HostArray, expand_rows, flatten_events, indices, namespace, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.inversion.anderson import Secants
-from iresnet_ref.inversion.backoff import Backoff
+from iresnet_ref.inversion.backoff import Backoff, no_backoff
 from iresnet_ref.inversion.iteration import Measured, Steps
 from iresnet_ref.inversion.safeguard import Goal, Point, accepts, device_tolerance, steps_wanted
 
@@ -56,7 +56,8 @@ class FixedPoint(Steps):
         self.secants = Secants.of(self.events, memory) if acceleration == "always" else None
         if self.secants is not None and twice:
             self.secants = _remember(self.secants, *self.pair)
-        self.backoff, self.before, self.count = Backoff.none(self.now.size), np.zeros(0), 1
+        self.before, self.count = np.zeros(0), 1
+        self.backoff: Backoff[Array] = no_backoff(self.now.size)
 
     @property
     def accelerated(self) -> bool:

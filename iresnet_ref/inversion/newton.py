@@ -16,7 +16,7 @@ import numpy as np
 from iresnet_ref.arrays import Array, HostArray, device, flatten_events, from_host, indices, namespace, size, stack_norm
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
-from iresnet_ref.inversion.backoff import Backoff
+from iresnet_ref.inversion.backoff import Backoff, no_backoff
 from iresnet_ref.inversion.fixed_point import banach, choose
 from iresnet_ref.inversion.iteration import Measured, Steps
 from iresnet_ref.inversion.krylov import gcr
@@ -46,7 +46,8 @@ class NewtonSteps(Steps):
         self.now, self.chain = Point(y, value, y, norm=block.norm), cast("Chain | None", chain)
         self.pair, self.watched = (self.now, self.now), self.now.r
         self.trial = 0  # what a trial cost whose outcome the host has not seen yet
-        self.backoff, self.before = Backoff.none(np.zeros(y.shape[0])), np.zeros(0)
+        self.before = np.zeros(0)
+        self.backoff: Backoff[HostArray] = no_backoff(np.zeros(y.shape[0]))
 
     def keep(self, rows: HostArray) -> None:
         """Go on with these rows only."""

@@ -29,7 +29,7 @@ def steps(layers: Layers, x: Array) -> Iterator[tuple[Layer, Array, Array]]:
 
 def linearized(layers: Layers, x: Array) -> tuple[Array, tuple[Factor, ...]]:
     """Return f(x) and the factors of its Jacobian, the first applied first; what went into the layers is not kept."""
-    factors = []
+    factors: list[Factor] = []
     for layer in layers:
         x, factor = layer.linearize(x)
         factors.append(factor)

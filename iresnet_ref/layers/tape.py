@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from iresnet_ref.arrays import Array, namespace
 from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.jacobian.factors import Factor
 from iresnet_ref.layers.layer import Layer, over_rows
 
 Pulled = tuple[Array, Array | None, dict[str, Array]]
@@ -95,7 +96,9 @@ def added(a: Array | None, b: Array | None) -> Array | None:
 
 def record(layers: tuple[Layer, ...], x: Array, *, linearize: bool = True) -> Tape:
     """Return the tape of g at x; without `linearize` it serves ordinary backpropagation only."""
-    inputs, factors, batch = [], [], x.shape[0]
+    batch = x.shape[0]
+    inputs: list[Array] = []
+    factors: list[Factor] = []
     for layer in layers:
         inputs.append(x)
         if linearize:

@@ -33,7 +33,8 @@ def exact_logdet(chain: Chain, *, contracts: bool = False) -> Array:
     match chain.factors:
         case Dense(k), Diagonal(d):
             return _of_one_diagonal(d, k, cuts)
-    return _joined([logdet_of(chain.take(cut).dense()) for cut in cuts])
+        case _:
+            return _joined([logdet_of(chain.take(cut).dense()) for cut in cuts])
 
 
 def signed_logdet(chain: Chain) -> tuple[Array, Array]:
@@ -41,7 +42,7 @@ def signed_logdet(chain: Chain) -> tuple[Array, Array]:
     chain = chain.narrowest().merged()
     xp = namespace(chain.like)
     rows = max(1, CHUNK // size(chain.in_shape) ** 2)
-    found = []
+    found: list[tuple[Array, Array]] = []
     for i in range(0, max(chain.batch, 1), rows):
         matrix = chain.take(slice(i, min(i + rows, chain.batch))).dense()
         found.append(xp.linalg.slogdet(xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=device(matrix)) + matrix))

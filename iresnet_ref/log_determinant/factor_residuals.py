@@ -108,7 +108,8 @@ def _factors(a: Array) -> tuple[Array, Array, bool]:
         q, r = xp.linalg.qr(a)
         return q, xp.triu(r), False
     batch, n = a.shape[0], a.shape[-1]
-    rows, columns = [], []
+    rows: list[Array] = []
+    columns: list[Array] = []
     for k in range(n):
         before = xp.zeros((batch, 1, k), dtype=a.dtype, device=device(a))
         rows.append(xp.concat([before, a[:, :1, :]], axis=-1))

@@ -165,8 +165,8 @@ def table(distribution: LengthDistribution, lipschitz: float) -> Table:
 
     Raises ValueError unless survival(1) = 1 and the survival function decreases within [0, 1].
     """
-    n_exact_terms, thresholds = 0, []
-    previous = 1.0
+    thresholds: list[int] = []
+    n_exact_terms, previous = 0, 1.0
     if distribution.survival(1) != 1.0:
         raise ValueError(f"lengths: expected survival(1) = P(N ≥ 1) = 1, got {distribution.survival(1)}; count from 1")
     for k in range(1, LONGEST):

@@ -23,7 +23,8 @@ def ragged_series(
     sorted_n = lengths.reshape(-1)[order]
     v = xp.take(xp.reshape(v, (count * batch, *v.shape[2:])), indices(order, v), axis=0)
     chain, n, w, active = chain.take(indices(order % batch, v)), indices(sorted_n, v), v, sorted_n.size
-    total, finished = xp.zeros_like(term(v, v)), []
+    total = xp.zeros_like(term(v, v))
+    finished: list[Array] = []
     for k in range(1, int(sorted_n.max(initial=0)) + 1):
         alive = int(np.searchsorted(-sorted_n, -k, side="right"))
         if alive <= 0.8 * active:

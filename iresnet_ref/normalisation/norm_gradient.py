@@ -77,9 +77,8 @@ def wave_slope(kernel: HostArray, grid: Grid, frequency: int) -> tuple[float, Ho
     _, _, kh, kw = kernel.shape
     (rows, down), (columns, across) = grid
     row, column = divmod(frequency, columns // 2 + 1)
-    angle = np.pi * (
-        (2 * row + down) * np.arange(kh)[:, None] / rows + (2 * column + across) * np.arange(kw) / columns
-    )
+    y, x = np.arange(kh, dtype=np.float64)[:, None], np.arange(kw, dtype=np.float64)
+    angle = np.pi * ((2 * row + down) * y / rows + (2 * column + across) * x / columns)
     sigma, u, v = _largest(kernel.reshape(*kernel.shape[:2], -1) @ np.exp(1j * angle).reshape(-1))
     pair = np.outer(u.conj(), v)[:, :, None, None]
     return sigma, np.real(pair) * np.cos(angle) - np.imag(pair) * np.sin(angle)

@@ -126,7 +126,7 @@ class Gram:
         """Return whether c²I − WᴴW ⪰ 0 is proved."""
         diagonal, s = self.shift(c)
         shifted = -self.matrix
-        places = np.arange(shifted.shape[-1])
+        places = np.arange(shifted.shape[-1], dtype=np.intp)
         shifted[..., places, places] = diagonal - np.expand_dims(s, -1)
         try:
             pivots = np.diagonal(np.linalg.cholesky(shifted), axis1=-2, axis2=-1).real

@@ -85,7 +85,7 @@ def sum_norm_slope(weight: HostArray, p: float) -> tuple[float, HostArray]:
     channel = 0 if p == math.inf else 1
     others = tuple(axis for axis in range(weight.ndim) if axis != channel)
     sums = np.abs(weight).sum(axis=others)
-    largest = np.arange(sums.size) == np.argmax(sums)
+    largest = np.arange(sums.size, dtype=np.intp) == np.argmax(sums)
     return float(sums.max()), np.sign(weight) * np.expand_dims(largest, others)
 
 

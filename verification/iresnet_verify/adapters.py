@@ -280,4 +280,5 @@ def _subject(obj: Object, event_shape: EventShape, forward: Any, inverse: Any, f
         tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
         if tensors:
             kept |= {"dtype": str(tensors[0].dtype).removeprefix("torch."), "device": str(tensors[0].device)}
-    return Subject(**{**kept, "event_shape": event_shape, "forward": forward, "inverse": inverse, **fields})
+    kept |= {"event_shape": event_shape, "forward": forward, "inverse": inverse, **fields}
+    return Subject(**kept)

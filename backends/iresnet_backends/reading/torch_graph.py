@@ -6,6 +6,9 @@ a forward of their own. All that does not depend on the input stays an ordinary 
 compiled parts): every operation that meets the memory of a followed tensor outside of a recorded call.
 """
 
+# pyright: reportPrivateUsage=false
+# A recorder of operations stands where torch's public interface ends.
+
 from __future__ import annotations
 
 import sys

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from iresnet_ref.arrays import HostArray
 from iresnet_ref.branches.certificates.quadratic import Form, Quadratic, symmetric
 from iresnet_ref.norms.semidefinite import Matrix
 
@@ -88,7 +89,7 @@ class _Barrier:
         self.at, self.bt = self.a.swapaxes(1, 2), self.b.swapaxes(1, 2)
         self.base = symmetric(problem.assemble(form, np.zeros(problem.count), 0.0).matrix)
         self.inputs = np.arange(problem.widths[0])
-        self.tie = np.concatenate(problem.ties)
+        self.tie: HostArray = np.concatenate(problem.ties)
         tied = len(self.tie) != problem.count or bool((self.tie != np.arange(len(self.tie))).any())
         self.fold = (np.arange(problem.count)[:, None] == self.tie[None, :]).astype(np.float64) if tied else None
         self.kept = float(any((unit.low * unit.high > 0.0).any() for unit in problem.network.units))
@@ -158,7 +159,7 @@ def _constraints(problem: Quadratic) -> tuple[Matrix, Matrix]:
         for j, block in v.items():
             a[:, rows, problem.part(j)] = -unit.low[:, None] * block.value
             b[:, rows, problem.part(j)] = unit.high[:, None] * block.value
-        k = np.arange(rows.start, rows.stop)
+        k: HostArray = np.arange(rows.start, rows.stop, dtype=np.intp)
         a[:, k, k + d] += 1.0
         b[:, k, k + d] -= 1.0
     return a, b

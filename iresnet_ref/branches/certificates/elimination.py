@@ -135,7 +135,8 @@ def lbfgs(value: Callable[[Matrix], Evaluation], x: Matrix, evaluations: int) ->
 
 
 def _inverse_hessian(pairs: list[tuple[Matrix, Matrix, float]], gradient: Matrix) -> Matrix:
-    q, along = gradient.copy(), []
+    q: Matrix = gradient.copy()
+    along: list[float] = []
     for change, bend, curvature in reversed(pairs):
         a = float(change @ q) / curvature
         along.append(a)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import size, to_host
+from iresnet_ref.arrays import HostArray, size, to_host
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.layers.concatenation import Concatenation
 from iresnet_ref.layers.diagonal import DiagonalAffine
@@ -54,7 +54,7 @@ class Unit:
     inputs: Combination
     low: Matrix
     high: Matrix
-    tie: Any
+    tie: HostArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +240,7 @@ class _Reader:
         self.copies = max(self.copies, len(weight.value))
         return {j: weight if _is_identity(a) else weight @ a for j, a in h.items()}
 
-    def unit(self, h: Combination, low: float, high: float, tie: Any = None) -> Combination:
+    def unit(self, h: Combination, low: float, high: float, tie: HostArray | None = None) -> Combination:
         """Append a unit with these slopes; a linear one is a factor."""
         if low == high:
             return {j: a.times(low) for j, a in h.items()}
@@ -248,12 +248,12 @@ class _Reader:
             raise UnreadableError("an activation states no finite slopes")
         if self.how.zero_padded and not low <= 0.0 <= high:
             raise UnreadableError("zero padding needs activations with a slope 0")
-        n = next(iter(h.values())).value.shape[-2]
+        n = int(next(iter(h.values())).value.shape[-2])
         if isinstance(self.how, _Frequencies):  # the real and the imaginary part of a channel
-            half = np.arange(n // 2) if tie is None else tie
+            half = np.arange(n // 2, dtype=np.intp) if tie is None else tie
             tie = np.concatenate([half, half])
         elif tie is None:
-            tie = np.arange(n)
+            tie = np.arange(n, dtype=np.intp)
         self.units.append(Unit(h, np.full(n, low), np.full(n, high), tie))
         self.local = True
         return {len(self.units): Rounded.exact(np.eye(n)[None])}
@@ -321,7 +321,7 @@ class _Reader:
         if isinstance(self.how, _Frequencies):  # the real parts of both, then the imaginary parts
             first, second = order[: widths[0]].reshape(2, -1), order[widths[0] :].reshape(2, -1)
             order = np.concatenate([first[0], second[0], first[1], second[1]])
-        out = {}
+        out: Combination = {}
         for j, n in columns.items():
             blocks = [part.get(j) or Rounded.exact(np.zeros((1, width, n))) for part, width in zip(parts, widths, strict=True)]
             count = max(len(block.value) for block in blocks)

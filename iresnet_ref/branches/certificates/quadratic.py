@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from iresnet_ref import rounding
+from iresnet_ref.arrays import HostArray
 from iresnet_ref.branches.certificates.network import Combination, Network, UnreadableError
 from iresnet_ref.norms.dense import times_power_of_two
 from iresnet_ref.norms.semidefinite import Matrix, Rounded, proves_semidefinite
@@ -61,7 +61,8 @@ class Quadratic:
         self.output = _scaled(network.output, np.full(_height(network.output), self.exponent), rows)
         if max(float(np.abs(a.value).max(initial=0.0)) for c in (*self.inputs, self.output) for a in c.values()) > LARGEST_WEIGHT:
             raise UnreadableError("its weights span too many magnitudes")
-        self.ties, count = [], 0
+        count = 0
+        self.ties: list[HostArray] = []
         for unit in network.units:
             self.ties.append(unit.tie + count)
             count += int(unit.tie.max()) + 1
@@ -265,7 +266,8 @@ def _scaling(network: Network) -> tuple[list[Exponents], int]:
             behind.append(_columns(network.output, i, np.full(_height(network.output), top), exponents[i]))
         if behind:
             ahead = _sizes(unit.inputs, exponents, 2) - exponents[i]
-            exponents[i] = exponents[i] + _tied(unit.tie, np.round(0.5 * (ahead - np.max(behind, axis=0))).astype(np.int64))
+            most: Exponents = np.max(np.stack(behind), axis=0)
+            exponents[i] = exponents[i] + _tied(unit.tie, np.round(0.5 * (ahead - most)).astype(np.int64))
     top = int(_sizes(network.output, exponents, 2).max(initial=0))
     if max(int(np.abs(e).max(initial=0)) for e in (*exponents, np.asarray([top]))) > MOST_SCALED // 2:
         raise UnreadableError("its weights span too many magnitudes")
@@ -295,7 +297,7 @@ def _exponents(a: Matrix, shift: Exponents, axis: int) -> Exponents:
     return np.asarray(parts.max(axis=(0, axis), initial=_NOTHING), dtype=np.int64)
 
 
-def _tied(tie: Any, exponents: Exponents) -> Exponents:
+def _tied(tie: HostArray, exponents: Exponents) -> Exponents:
     """Return one exponent for each tie, the largest of its entries."""
     out = np.full(int(tie.max()) + 1, _NOTHING)
     np.maximum.at(out, tie, exponents)

@@ -119,7 +119,7 @@ class Composition(Bijection):
     def initialise(self, x: Array) -> Composition:
         """Return it with every step initialised from what the steps before it make of x."""
         self.require(x, "x")
-        steps = []
+        steps: list[Bijection] = []
         for step in self.steps:
             steps.append(step.initialise(x))
             x = steps[-1].value(x)
@@ -145,7 +145,7 @@ class Composition(Bijection):
 
     def forward_and_log_det(self, x: Array, options: Options) -> tuple[Array, LogDet]:
         """Return the value and the sum of the log-determinants."""
-        parts = []
+        parts: list[LogDet] = []
         for step, own in zip(self.steps, own_options(self.steps, options), strict=True):
             x, log_det = step.forward_and_log_det(x, own)
             parts.append(log_det)
@@ -175,7 +175,9 @@ class Composition(Bijection):
 
     def preimage(self, y: Array, options: Options) -> PathInverse:
         """Return the preimage; its residual is that of the whole composition."""
-        results, constants, x = [], [], y
+        results: list[Inverse] = []
+        constants: list[float] = []
+        x = y
         for step, own in zip(reversed(self.steps), reversed(own_options(self.steps, options)), strict=True):
             results.append(step.preimage(x, own))
             constants.append(step.inverse_lipschitz)
@@ -186,9 +188,9 @@ class Composition(Bijection):
             row_norm(y - self.value(x), y.ndim - 1),
             bound,
             functools.reduce(operator.add, (r.evaluations for r in results)),
-            functools.reduce(operator.and_, (r.converged for r in results)),
+            functools.reduce(_and, (r.converged for r in results)),
             " + ".join(dict.fromkeys(r.method for r in results)),
-            functools.reduce(operator.and_, (r.covers_computed for r in results)),
+            functools.reduce(_and, (r.covers_computed for r in results)),
             inverse_lipschitz=product,
             vacuous=vacuous,
         )
@@ -242,13 +244,17 @@ def own_options(steps: Sequence[Bijection], options: Own) -> list[Own]:
     return [options if options is None else options.after(streams) for streams in before]
 
 
+def _and(a: Any, b: Any) -> Any:
+    return a & b
+
+
 def as_composition(steps: Any) -> Composition:
     """Return a composition as it is, of a sequence of steps the composition. Raises DTypeError, ShapeError."""
     if isinstance(steps, Composition):
         return steps
     if isinstance(steps, Bijection | ResidualBlock) or not isinstance(steps, Sequence):
         raise DTypeError(f"flow: expected a sequence of steps, got {shown(steps)}; try [ir.ResidualBlock(branch)]")
-    return Composition(tuple(steps))
+    return Composition(tuple(steps))  # pyright: ignore[reportUnknownArgumentType] - narrowed from Any
 
 
 @public
@@ -319,7 +325,8 @@ class FactorOut(Bijection):
     def _join(self, a: Array, b: Array) -> Array:
         return namespace(a).concat([flatten_events(a, a.ndim - 1), flatten_events(b, b.ndim - 1)], axis=-1)
 
-    def _parts(self, y: Array) -> tuple[Array, Array]:
+    def parts(self, y: Array) -> tuple[Array, Array]:
+        """Return what the rest has made, flat, and the channels beside it."""
         xp, n = namespace(y), size(self.rest.out_shape)
         other = (self.event_shape[0] - self.rest.in_shape[0], *self.event_shape[1:])
         a = xp.reshape(y[:, :n], (y.shape[0], *self.rest.out_shape))
@@ -338,7 +345,7 @@ class FactorOut(Bijection):
 
     def preimage(self, y: Array, options: Options) -> Inverse:
         """Return the preimage: that of the rest, joined with x_b, which is exact."""
-        a, b = self._parts(y)
+        a, b = self.parts(y)
         found = self.rest.preimage(a, options)
         return replace(found, x=namespace(y).concat([found.x, b], axis=1))
 
@@ -376,6 +383,6 @@ class FactorOutRecord(Record):
 
     def pullback(self, y_bar: Array, weights: Array | None = None) -> Pulled:
         """The rest's pullback, joined with the identity."""
-        a_bar, b_bar = self.bijection._parts(y_bar)
+        a_bar, b_bar = self.bijection.parts(y_bar)
         a_bar, gradients = self.rest.pullback(a_bar, weights)
         return namespace(b_bar).concat([a_bar, b_bar], axis=1), gradients

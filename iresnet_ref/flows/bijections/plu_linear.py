@@ -203,7 +203,7 @@ def inverse_norm_bound(a: HostArray) -> float:
 def _plu(w: HostArray) -> tuple[tuple[int, ...], HostArray, HostArray]:
     """Return (order, L, U) with W = (LU)[order], by elimination with row pivoting on the host."""
     n = w.shape[0]
-    rows, lower, upper = np.arange(n), np.eye(n), w.copy()
+    rows, lower, upper = np.arange(n, dtype=np.intp), np.eye(n), w.copy()
     for k in range(n - 1):
         p = k + int(np.argmax(np.abs(upper[k:, k])))
         upper[[k, p]], rows[[k, p]] = upper[[p, k]], rows[[p, k]]

@@ -41,7 +41,10 @@ def krylov(chain: Chain, v: Array, steps: int) -> Krylov:
     tiny, on_top = 8.0 * d * u, 1.0 + (2 * d + 32) * u
     start = xp.reshape(v, (*lead, 1, d))
     length = xp.sqrt(xp.sum(start * start, axis=-1, keepdims=True))
-    basis, columns, moments, residuals = start / length, [], [], []
+    basis = start / length
+    columns: list[Array] = []
+    moments: list[Array] = []
+    residuals: list[Array] = []
     for j in range(steps):
         image = xp.reshape(chain.matvec(xp.reshape(basis[..., j, :], tuple(v.shape))), (*lead, 1, d))
         w, whole = image, xp.sqrt(xp.sum(image * image, axis=-1, keepdims=True))

@@ -92,7 +92,8 @@ def is_symmetric(chain: Chain) -> bool:
             return holds(a == across) or holds(a == -across)
         case (Dense(a),):
             return holds(a == xp.matrix_transpose(a))
-    return False
+        case _:
+            return False
 
 
 def log_first_entry(columns: list[Array], lipschitz: float) -> Array:

@@ -65,5 +65,6 @@ class Unit:
         """The unit that `plain` described."""
         known = {f.name for f in fields(cls)}
         kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in known}
-        origin = {**plain["origin"], "arguments": tuple((k, v) for k, v in plain["origin"]["arguments"])}
-        return cls(**{**kept, "origin": Origin(**origin)})
+        origin: dict[str, Any] = {**plain["origin"], "arguments": tuple((k, v) for k, v in plain["origin"]["arguments"])}
+        kept["origin"] = Origin(**origin)
+        return cls(**kept)

@@ -90,7 +90,7 @@ def run(
         raise click.UsageError("expected --folder, where results are kept; or a campaign file")
     else:
         declared = declaration.Declaration(folder, [u for s in subjects for u in declaration.units_of({**given, "factory": s})])
-    settings = {"workers": 2, "again": many.AGAIN, "scheduler": None, **declared.settings,
+    settings: dict[str, Any] = {"workers": 2, "again": many.AGAIN, "scheduler": None, **declared.settings,
                 **{k: v for k, v in (("workers", workers), ("again", again), ("scheduler", scheduler)) if v is not None}}
     folder = folder or declared.folder
     engine = Engine(settings["workers"], settings["scheduler"], Trust(tls_ca, tls_cert, tls_key, insecure), _resources(resources))

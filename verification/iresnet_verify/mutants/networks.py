@@ -60,7 +60,7 @@ def dtype_of(name: str) -> torch.dtype:
 def mlp(d: int = 3, seed: int = 0, dtype: str = "float64", lipschitz: float = 0.9, **fields: Any) -> Subject:
     """A correct subject with every field that these checks read."""
     module = fields.pop("module", None) or Residual(d, lipschitz, seed, dtype_of(dtype))
-    given = {
+    given: dict[str, Any] = {
         "name": f"mlp{d}", "event_shape": (d,), "forward": module, "inverse": module.inverse, "residual": module.g,
         "lipschitz": lipschitz, "inverse_tolerance": TOLERANCE[dtype], "module": module, "dtype": dtype,
         "modes": ("eval",),

@@ -184,7 +184,8 @@ def templates() -> Environment:
         loader=PackageLoader("iresnet_verify.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(prose=prose, value=value_text, seconds=seconds_text, plural=plural)
+    filters: dict[str, Any] = {"prose": prose, "value": value_text, "seconds": seconds_text, "plural": plural}
+    environment.filters.update(filters)
     return environment
 
 

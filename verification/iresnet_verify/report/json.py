@@ -117,7 +117,7 @@ def _report(audit: Mapping[str, Any]) -> AuditResult:
     return AuditResult(
         subject=numbers(audit["subject"]), environment=audit["environment"], seed=audit["seed"], alpha=audit["alpha"],
         budget=audit["budget"], checks=checks, seconds=audit["seconds"],
-        findings=[Finding(**{**f, "follows": tuple(f["follows"])}) for f in audit.get("findings", [])],
+        findings=[_finding({**f}) for f in audit.get("findings", [])],
     )
 
 
@@ -128,3 +128,8 @@ def numbers(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: numbers(v) for k, v in value.items()}
     return [numbers(v) for v in value] if isinstance(value, list) else value
+
+
+def _finding(found: dict[str, Any]) -> Finding:
+    found["follows"] = tuple(found["follows"])
+    return Finding(**found)

@@ -77,7 +77,7 @@ def _met(ctx: Context, shape: tuple[int, ...]) -> Iterator[Layer]:
     """The layers that a call at this event shape passes: `Linear`, `Conv`, and what is affine without being one of them."""
     import torch
 
-    kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)
+    kinds = (torch.nn.Linear, torch.nn.modules.conv._ConvNd)  # pyright: ignore[reportPrivateUsage]
     met: dict[str, Layer] = {}
 
     @contextmanager

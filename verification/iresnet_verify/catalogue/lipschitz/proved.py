@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iresnet_verify.catalogue.shared.readable_branch import HOW, read_residual, rounded_up
 from iresnet_verify.catalogue.shared.stretch_search import rounding_of_claim
@@ -35,7 +35,7 @@ def proved(ctx: Context) -> Outcome:
     if ctx.budget.name != "quick" or not read.branch.certificate.bound <= limit:
         read.tighten(ctx)
     certificate, bound = read.branch.certificate, read.bound
-    evidence = {"claimed": L, "proved_bound": bound, "how": certificate.reason, "read": read.of, "compared": read.points}
+    evidence: dict[str, Any] = {"claimed": L, "proved_bound": bound, "how": certificate.reason, "read": read.of, "compared": read.points}
     if read.rounded:
         evidence["rounded"] = read.rounded
     if not bound <= limit:

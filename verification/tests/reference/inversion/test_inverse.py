@@ -20,7 +20,7 @@ from iresnet_ref.branches.branch import Branch
 from iresnet_ref.inversion import fixed_point as banach
 from iresnet_ref.inversion import iteration, newton, safeguard
 from iresnet_ref.inversion.anderson import Secants
-from iresnet_ref.inversion.backoff import Backoff
+from iresnet_ref.inversion.backoff import no_backoff
 from iresnet_ref.inversion.hidden import hidden_space
 from iresnet_ref.inversion.last_step import last_step
 from iresnet_ref.inversion.methods import Name
@@ -215,7 +215,7 @@ def audited(accepts: Any, lipschitz: float, rejected: list[int]) -> Any:
 
 def test_a_rejection_doubles_the_wait_and_an_accepted_trial_halves_it() -> None:
     yes, no = np.asarray([True]), np.asarray([False])
-    backoff = Backoff.none(np.zeros(1))
+    backoff = no_backoff(np.zeros(1))
     for wait in (1, 2, 4, 8, 16, 16):
         backoff = backoff.after_steps(1).after_trial(yes, yes)
         assert backoff.wait == wait
@@ -223,8 +223,8 @@ def test_a_rejection_doubles_the_wait_and_an_accepted_trial_halves_it() -> None:
             backoff = backoff.after_steps(1).after_trial(no, no)
             assert backoff.wait == left
     assert backoff.after_trial(yes, no).factor == backoff.factor / 2
-    assert Backoff.none(np.ones(1)).after_trial(yes, no).factor == 1.0, "never below one"
-    backoff = Backoff.none(np.zeros(1))
+    assert no_backoff(np.ones(1)).after_trial(yes, no).factor == 1.0, "never below one"
+    backoff = no_backoff(np.zeros(1))
     for factor in (1, 2, 4):
         backoff = backoff.after_trial(yes, yes, 5)
         assert backoff.wait == 5 * factor
