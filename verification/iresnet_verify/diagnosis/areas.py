@@ -9,25 +9,26 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.diagnosis import bounds, gradients, inverses, log_dets, volumes
+from iresnet_verify.diagnosis import bounds, densities, gradients, inverses, log_dets, volumes
 from iresnet_verify.diagnosis.behaviours import LIPSCHITZ
 from iresnet_verify.diagnosis.case import Case
-from iresnet_verify.diagnosis.hypothesis import Explanation
+from iresnet_verify.diagnosis.hypothesis import Cause, Explanation
 from iresnet_verify.subject.subject import HostArray
 
 BATCH = ("hygiene.batch-independence", "hygiene.single-row", "gradient.masked-rows", "inverse.rows-are-independent")
-ALSO: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys((log_dets.PERMUTED.name, log_dets.ONE_ROW.name, log_dets.REDUCED.name), BATCH),
-    inverses.RANDOM.name: ("hygiene.global-randomness-kept",),
-    bounds.NEWLY_BUILT.name: ("logdet.matches-determinant",),
-    gradients.FIRST.name: ("gradient.masked-rows",), gradients.MEAN.name: ("gradient.masked-rows",),
+ALSO: dict[Cause, tuple[str, ...]] = {
+    **dict.fromkeys((log_dets.PERMUTED, log_dets.ONE_ROW, log_dets.REDUCED, log_dets.BATCH_FACTOR, inverses.ROWS, inverses.ONE_ROW,
+                     densities.VALUE), BATCH),
+    inverses.RANDOM: ("hygiene.global-randomness-kept",),
+    bounds.NEWLY_BUILT: ("logdet.matches-determinant",),
+    gradients.FIRST: ("gradient.masked-rows",), gradients.MEAN: ("gradient.masked-rows",),
 }
 """What a cause brings about beyond its own area."""
 
 
 LOCAL = tuple(c.name for c in (
-    log_dets.CUT_SHORT, log_dets.EPSILON, log_dets.NARROW, log_dets.NOT_FINITE, inverses.CLIPPED, inverses.FIXED, inverses.EARLY,
-    inverses.TOGETHER, inverses.NARROW, inverses.OTHER_VALUE))
+    log_dets.CUT_SHORT, log_dets.EPSILON, log_dets.NARROW, log_dets.NOT_FINITE, log_dets.CLAMPED, inverses.CLIPPED, inverses.FIXED,
+    inverses.EARLY, inverses.TOGETHER, inverses.NARROW, inverses.OTHER_VALUE))
 """Causes that need not show at every input: they are looked for around the points at which checks failed too."""
 
 
@@ -110,7 +111,7 @@ AREAS = (
          "The log-det that forward returns"),
     Area("inverse_log_det", ("logdet.of-the-inverse", "logdet.one-value"), (), _plain(volumes.inverse_log_det),
          "The log-det of the inverse"),
-    Area("log_prob", ("density.change-of-variables",), ("density.*",), _plain(volumes.log_prob), "log_prob"),
+    Area("log_prob", ("density.change-of-variables",), ("density.*",), _plain(densities.log_prob), "log_prob"),
     Area("forward_gradient", ("gradient.forward-input", "gradient.forward"),
          ("gradient.masked-rows", "gradient.through-inverse", "gradient.far-inputs"),
          _plain(gradients.forward_gradient), "The gradient of forward"),

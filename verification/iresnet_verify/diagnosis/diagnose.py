@@ -90,7 +90,7 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
         head = next((c for c in area.primary if c in left), next((c for c in left if area.holds(c)), None))
         if explanation is None or head is None or (explanation.by_elimination and coupled):
             continue
-        also = ALSO.get(explanation.cause.name, ())
+        also = ALSO.get(explanation.cause, ())
         words = explanation.wrong, explanation.sure, explanation.change
         take(100.0 + rank, head, explanation.cause.name, words, [c for c in left if area.holds(c) or c in also])
     for rank, id in enumerate(order):

@@ -24,6 +24,8 @@ from iresnet_verify.subject.subject import HostArray
 
 LONGEST = 24
 """Increments that are compared."""
+CLOSE, LARGE = 1e-4, 1e-8
+"""A ratio of weights is known to CLOSE where its term is above LARGE times the largest: sums of float64 leave errors of 1e-13 of that."""
 ERRORS = 6.0
 """Standard errors allowed to a mean of real draws: two-sided error rate 2e-9 for a normal mean."""
 
@@ -33,6 +35,7 @@ POINT = Cause("probability-of-n-for-tail", "{what} weights term k by 1/P(N = k),
 NO_WEIGHTS = Cause("weights-forgotten", "{what} does not weight its terms by 1/P(N ≥ k).", "Divide term k by P(N ≥ k).")
 EXCHANGED = Cause("stop-for-continue", "{what} weights its terms by the probability to stop where that to continue belongs.",
                   "Divide term k by P(N ≥ k): the power of the probability to continue.")
+SEVERAL = Cause("series-weights-wrong", "{what} has {detail}.", "The weight of term k is (−1)^(k+1)/(k P(N ≥ k)), from k = 1 on.")
 ONE_WEIGHT = Cause("one-weight-wrong", "{what} has one wrong weight: {detail}.", "The weight of term k is 1/P(N ≥ k).")
 
 
@@ -80,6 +83,26 @@ class Estimate:
                 return np.stack([first, *later], axis=1)
 
             yield from _ratios(plan, n[0], brought, terms, got, k, v.A.shape[1])
+            yield from _of_ratios(plan, brought, terms, got, k, n)
+
+
+def _of_ratios(
+    plan: Enumerator, brought: Callable[[Callable[[int, int], float]], Array], terms: Array, got: Array, k: list[int], n: list[int]
+) -> Iterator[Prediction]:
+    """Predictions by the ratios that the numbers themselves give: r_k = got/term of the row where term k is largest, one a term."""
+    columns, own = np.arange(len(k)), terms[:, [j - 1 for j in k]]
+    rows = np.abs(own).argmax(0)
+    with np.errstate(all="ignore"):
+        r = got[rows, columns] / own[rows, columns]
+    r = np.where(np.isfinite(r) & ((columns > 0) | (k[0] == 1)), r, 1.0)  # several sure terms are one number
+    wrong = (np.abs(r - 1.0) > CLOSE) & (np.abs(own[rows, columns]) > LARGE * np.abs(own).max())
+    if wrong.sum() < 2 or (np.abs(r - r[0]) <= CLOSE)[wrong].all():
+        return
+    kinds = {NO_WEIGHTS: np.array([plan.survival(m) for m in n]), DROPPED: np.zeros(len(k))}
+    cause = next((c for c, value in kinds.items() if (np.abs(r - value) <= CLOSE)[wrong].all()), SEVERAL)
+    told = ", ".join(f"{k[i]}" for i in np.flatnonzero(wrong)[:6]) + ("…" if wrong.sum() > 6 else "")
+    detail = {DROPPED: f"terms {told}"}.get(cause, f"{', '.join(f'{v:.4g}' for v in r[:6])}… of the right weights of its terms")
+    yield Prediction(cause, brought(lambda j, m: float(r[max(j - k[0], 0)])), np.zeros(1), detail, 1)
 
 
 def _ratios(

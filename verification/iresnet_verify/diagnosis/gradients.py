@@ -7,6 +7,7 @@ numbers, of which there are more than rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import permutations
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from iresnet_verify.catalogue.shared.parameter_gradients import (
     subject_gradient,
 )
 from iresnet_verify.diagnosis.case import SEED, Case
-from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
+from iresnet_verify.diagnosis.hypothesis import SPARE, Array, Cause, Explanation, Prediction, explain
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.randomness.enumeration import NotEnumerableError
 from iresnet_verify.subject.calls import flat
@@ -43,6 +44,17 @@ LAST = Cause("last-weight-for-all", "{what} uses the last row's weight for every
 SUM = Cause("sum-of-weights", "{what} uses the sum of the upstream gradients for every row.", "Use each row's own upstream gradient.")
 ONES = Cause("weights-ignored", "{what} ignores the upstream gradient: every row has weight 1.", "Multiply by each row's upstream "
              "gradient.")
+ABSOLUTE = Cause("absolute-weights", "{what} uses the absolute values of the upstream gradients.", "Use each row's own upstream gradient.")
+ANOTHER = Cause("another-row-s-weight", "{what} uses the weight of {detail} for every row.", "Use each row's own upstream gradient.")
+EXCHANGED = Cause("weights-permuted", "{what} uses each row's weight for another row: {detail}.", "Use each row's own upstream gradient.")
+WRONG_WEIGHTS = Cause("wrong-weights", "{what} uses the weights {detail} of the rows.", "Use each row's own upstream gradient.")
+CLIPPED = Cause("gradient-clipped", "{what} is clipped to ±{detail}.", "Clip, if at all, in the training loop.")
+SEVERAL = Cause("parameters-scaled", "{what} has {detail} times its part for several parameters.", "Remove the factor.")
+CUT_SOLVE = Cause("backward-solve-cut-short", "{what} is that of {detail} terms of (I + J)⁻ᵀ = I − Jᵀ + (Jᵀ)² − …: the solve of the "
+                  "backward pass stops early.", "Iterate until the residual is small, as in the forward pass.")
+TRANSPOSED = Cause("not-transposed", "{what} multiplies by {detail}, where its transpose belongs.", "Use the transpose: a product with J "
+                   "from the left.")
+ELSEWHERE = Cause("gradient-at-another-point", "{what} is that at {detail}.", "Differentiate at the point of the forward pass.")
 GRADIENT_SIGN = Cause("gradient-sign", "{what} has the wrong sign.", "Remove the minus.")
 GRADIENT_FACTOR = Cause("gradient-factor", "{what} is {detail} times the right one.", "Remove the factor.")
 BRANCH = Cause("gradient-factor", "{what} has {detail} times the part of the branch.", "Remove the factor.")
@@ -51,7 +63,7 @@ NEUMANN_WEIGHTS = Cause("neumann-weights", "{what} weights every term of the Neu
                         "The weight of Jᵏ is (−1)ᵏ/P(N ≥ k), from k = 0 on.")
 NEUMANN_SIGN = Cause("neumann-without-signs", "{what} adds up Jᵏ with one sign: it is that of −log det(I − J).", "Alternate the signs: "
                      "(−J)ᵏ.")
-LAST_STEP = Cause("last-step-alone", "{what} is that of one step of the iteration: the rest is cut from the graph.",
+LAST_STEP = Cause("last-step-alone", "{what} is made of one step of the iteration: the rest is cut from the graph.",
                   "Differentiate by the implicit function theorem: solve with I + Jᵀ.")
 NOT_INVERTED = Cause("gradient-not-inverted", "{what} multiplies by (I + J)ᵀ where it should solve with it.", "Solve with I + Jᵀ.")
 
@@ -83,7 +95,7 @@ def log_det_gradient(case: Case) -> Explanation | None:
         got, tolerance = found.value, tolerance + 8.0 * (found.rounding + found.remainder)
     right = w @ truth.rows
     parameters = chosen.owner != len(chosen.names) - 1
-    made = [*_by_weights(truth, w, tolerance), *_by_parts(truth, w, chosen, got, tolerance)]
+    made = [*_by_weights(truth, w, got, tolerance), *_by_parts(truth, w, chosen, got, tolerance)]
     explained = explain(what, got, right, made, inputs=len(x) + 2)
     if explained is None and ctx.log_det_claim[0] == "gradient-only":
         made = list(_neumann(case, x, w, chosen, truth, got, tolerance))
@@ -97,7 +109,7 @@ def _raised(what: str, error: BackwardError) -> Explanation:
     return Explanation(RAISES, what, str(error).partition(" raised ")[2] or str(error), 1, 0.0, 0, "It raised when it was tried again.")
 
 
-def _by_weights(truth: Oracle, w: Array, tolerance: Array) -> Iterator[Prediction]:
+def _by_weights(truth: Oracle, w: Array, got: Array, tolerance: Array) -> Iterator[Prediction]:
     n = len(w)
     yield Prediction(DETACHED, 0.0 * tolerance, tolerance)
     yield Prediction(FIRST, np.full(n, w[0]) @ truth.rows, tolerance)
@@ -109,6 +121,17 @@ def _by_weights(truth: Oracle, w: Array, tolerance: Array) -> Iterator[Predictio
     yield Prediction(GRADIENT_FACTOR, w @ truth.rows / n, tolerance, f"1/(the batch size), 1/{n},")
     for c, words in ((2.0, "2"), (0.5, "1/2")):
         yield Prediction(GRADIENT_FACTOR, c * w @ truth.rows, tolerance, words)
+    for i in range(1, n - 1):
+        yield Prediction(ANOTHER, np.full(n, w[i]) @ truth.rows, tolerance, f"row {i + 1}")
+    yield Prediction(ABSOLUTE, np.abs(w) @ truth.rows, tolerance)
+    yield Prediction(WRONG_WEIGHTS, np.sign(w) @ truth.rows, tolerance, "±1, the signs of the upstream gradients,")
+    for order in permutations(range(n)):
+        if order != tuple(range(n)):
+            yield Prediction(EXCHANGED, w[list(order)] @ truth.rows, tolerance, f"row i has that of row {[i + 1 for i in order]}")
+    a = np.linalg.lstsq(truth.rows.T, got, rcond=1e-10)[0]
+    if np.abs(a - a.mean()).max() > 1e-6 * np.abs(a).max():  # else it is a factor of all
+        yield Prediction(WRONG_WEIGHTS, a @ truth.rows, tolerance * float(np.abs(a / w).max(initial=1.0)),
+                         f"({', '.join(f'{v:.4g}' for v in a)}) for ({', '.join(f'{v:.4g}' for v in w)})", 2)
 
 
 def _by_parts(truth: Oracle, w: Array, chosen: Sketch, got: Array, tolerance: Array) -> Iterator[Prediction]:
@@ -126,6 +149,22 @@ def _by_parts(truth: Oracle, w: Array, chosen: Sketch, got: Array, tolerance: Ar
     if right[pivot]:
         c = float(got[pivot] / right[pivot])
         yield Prediction(GRADIENT_FACTOR, c * right, tolerance, f"{c:.6g}", 1)
+    bound = float(np.abs(got).max())
+    if (np.abs(got) == bound).sum() > SPARE:
+        yield Prediction(CLIPPED, np.clip(right, -bound, bound), tolerance, f"{bound:.6g}", 1)
+    ratios = {}
+    for b in range(len(chosen.names)):
+        mine, theirs = right[chosen.owner == b], got[chosen.owner == b]
+        i = int(np.argmax(np.abs(mine)))
+        if np.abs(mine[i]) > tolerance[chosen.owner == b][i] and len(mine) > SPARE:
+            ratios[b] = float(theirs[i] / mine[i])
+    off = [b for b, c in ratios.items() if abs(c - 1.0) > 1e-6]
+    if off and len(off) < len(ratios):
+        c = {b: ratios.get(b, 1.0) for b in range(len(chosen.names))}
+        names = ", ".join("x" if chosen.names[b] == INPUT else f"`{chosen.names[b]}`" for b in off)
+        factors = ", ".join(f"{c[b]:.6g}" for b in off)
+        yield Prediction(ONE_PARAMETER if len(off) == 1 else SEVERAL, np.array([c[b] for b in chosen.owner]) * right, tolerance,
+                         names if len(off) == 1 else f"{factors} (for {names})", 2)
 
 
 def _neumann(case: Case, x: Array, w: Array, chosen: Sketch, truth: Oracle, got: Array, tolerance: Array) -> Iterator[Prediction]:
@@ -193,7 +232,19 @@ def forward_gradient(case: Case) -> Explanation | None:
         Prediction(SUM, c + branch(c.sum(0)), tolerance), Prediction(SUM, c.sum(0) + branch(c.sum(0)), tolerance),
         Prediction(MEAN, c + branch(c.mean(0)), tolerance), Prediction(MEAN, c.mean(0) + branch(c.mean(0)), tolerance),
         Prediction(GRADIENT_FACTOR, 2.0 * right, tolerance, "2"), Prediction(GRADIENT_FACTOR, right / len(c), tolerance, f"1/{len(c)}"),
+        Prediction(ABSOLUTE, np.abs(c) + branch(np.abs(c)), tolerance), Prediction(ABSOLUTE, c + branch(np.abs(c)), tolerance),
+        Prediction(TRANSPOSED, np.einsum("nij,nj->ni", J.matrix, c), tolerance, "J"),
+        *[Prediction(ANOTHER, made, tolerance, f"row {i + 1}") for i in range(1, len(c) - 1)
+          for made in (c + branch(c[i : i + 1]), c[i : i + 1] + branch(c[i : i + 1]))],
     ]
+    for name, at in (("F(x)", case.y), ("0", np.zeros_like(x)), ("−x", -x), ("2·x", 2 * x)):
+        other = ctx.jacobian(at.astype(x.dtype)).residual
+        made.append(Prediction(ELSEWHERE, c + np.einsum("nij,ni->nj", other, c), tolerance, name))
+    pivot = np.unravel_index(int(np.argmax(np.abs(right))), right.shape)
+    made.append(Prediction(GRADIENT_FACTOR, got[pivot] / right[pivot] * right, tolerance, f"{got[pivot] / right[pivot]:.6g}", 1))
+    bound = float(np.abs(got).max())
+    if (np.abs(got) == bound).sum() > SPARE:
+        made.append(Prediction(CLIPPED, np.clip(right, -bound, bound), tolerance, f"{bound:.6g}", 1))
     rest = branch(c)
     factor = float(((got - c) * rest).sum() / max(float((rest * rest).sum()), 1e-300))
     made.append(Prediction(BRANCH, c + factor * rest, tolerance, f"{factor:.6g}", 1))
@@ -201,7 +252,7 @@ def forward_gradient(case: Case) -> Explanation | None:
 
 
 def parameter_gradient(case: Case) -> Explanation | None:
-    """Find the one parameter whose gradient through forward is wrong while those of all others are right."""
+    """Find the parameter whose gradient through forward is wrong, or those that have none, while all others are right."""
     import torch
 
     ctx = case.ctx
@@ -233,12 +284,18 @@ def parameter_gradient(case: Case) -> Explanation | None:
     right = narrow + (narrow - wide) / 3.0
     allowed = 8.0 * (np.abs(narrow - wide) + 64.0 * ctx.u * float(np.abs(c).sum() * (1.0 + np.abs(x).max())) / h)
     wrong = np.flatnonzero(~(np.abs(got - right) <= allowed))
-    if len(wrong) != 1 or len(named) < 2:
-        return None
-    name, what = named[int(wrong[0])][0], "The gradient of forward"
-    zero = got[wrong[0]] == 0.0
-    return Explanation(PART if zero else ONE_PARAMETER, what, f"`{name}`", case.rows, 0.0, 0,
-                       f"Differences of forward along each of {len(named)} parameters: those of the {len(named) - 1} others are right.")
+    what, sure = "The gradient of forward", f"Differences of forward along each of {len(named)} parameters: "
+    zero = bool((got[wrong] == 0.0).all())
+    if 0 < len(wrong) < len(named) and (zero or len(wrong) == 1):
+        names = ", ".join(f"`{named[int(i)][0]}`" for i in wrong)
+        return Explanation(PART if zero else ONE_PARAMETER, what, names, case.rows, 0.0, 0,
+                           f"{sure}those of the {len(named) - len(wrong)} others are right.")
+    if len(wrong) == len(named) > SPARE - 1 and (right != 0.0).all():
+        c = float(got[np.argmax(np.abs(right))] / right[np.argmax(np.abs(right))])
+        if (np.abs(got - c * right) <= 2.0 * allowed * max(1.0, abs(c))).all():
+            return Explanation(DETACHED if zero else GRADIENT_FACTOR, f"{what} with respect to parameters", f"{c:.6g}", case.rows, 0.0, 0,
+                               f"{sure}all have the same factor.")
+    return None
 
 
 def inverse_gradient(case: Case) -> Explanation | None:
@@ -266,5 +323,21 @@ def inverse_gradient(case: Case) -> Explanation | None:
         Prediction(DETACHED, 0.0 * c, tolerance), Prediction(LAST_STEP, c, tolerance),
         Prediction(LAST_STEP, (one - A @ one)[..., 0], tolerance),
         Prediction(NOT_INVERTED, (one + A @ one)[..., 0], tolerance), Prediction(GRADIENT_SIGN, -right, tolerance),
+        Prediction(TRANSPOSED, np.linalg.solve(J.matrix, one)[..., 0], tolerance, "(I + J)⁻¹"),
+        Prediction(NEUMANN_SIGN, np.linalg.solve(2.0 * np.eye(ctx.d) - J.matrix.swapaxes(1, 2), one)[..., 0], tolerance),
+        Prediction(FIRST, np.linalg.solve(J.matrix.swapaxes(1, 2), np.broadcast_to(one[:1], one.shape))[..., 0], tolerance),
+        Prediction(MEAN, np.linalg.solve(J.matrix.swapaxes(1, 2), np.broadcast_to(one.mean(0), one.shape))[..., 0], tolerance),
     ]
+    for name, point in (("y, not at F⁻¹(y)", case.y), ("0", np.zeros_like(case.y))):
+        other = ctx.jacobian(point).matrix.swapaxes(1, 2)
+        made.append(Prediction(ELSEWHERE, np.linalg.solve(other, one)[..., 0], tolerance, name))
+    term, total = one, one
+    for n in range(2, 61):
+        term = -A @ term
+        total = total + term
+        if n > 2:  # two are the last step alone
+            made.append(Prediction(CUT_SOLVE, total[..., 0], tolerance, str(n)))
+    pivot = np.unravel_index(int(np.argmax(np.abs(got))), got.shape)
+    for cause, whole in ((GRADIENT_FACTOR, right), (LAST_STEP, c), (LAST_STEP, (one - A @ one)[..., 0])):
+        made.append(Prediction(cause, got[pivot] / whole[pivot] * whole, tolerance, f"{got[pivot] / whole[pivot]:.6g}", 1))
     return explain("The gradient of the inverse", got, right, made)

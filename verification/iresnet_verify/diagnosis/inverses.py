@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.map_errors import promised
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.hypothesis import SPARE, Array, Cause, Explanation, Prediction, explain
-from iresnet_verify.diagnosis.parts import blocks, parameters, with_parameter
+from iresnet_verify.diagnosis.parts import blocks, orders, parameters, with_parameter
 from iresnet_verify.subject.calls import flat
 from iresnet_verify.subject.frameworks import OPERATIONS
 from iresnet_verify.subject.subject import HostArray
@@ -44,9 +45,20 @@ RANDOM = Cause("inverse-random", "{what} gives another x at every call although 
                "Keep the mode, and draw nothing in the inverse.")
 SHIFT = Cause("shift-of-the-inverse", "{what} is off by the same {detail} at every y.",
               "Look for a bias that is added or subtracted twice, or not at all.")
+SCALED = Cause("inverse-scaled", "{what} is x multiplied by {detail}.", "Remove the factor, or undo a scale that forward applies.")
+AFFINE = Cause("inverse-affine", "{what} is c·x + s with another c and s for each component.",
+               "Undo what forward adds last first: x = (y − s)/c is not y/c − s.")
+MIXED = Cause("inverse-mixed", "{what} is a fixed matrix times x: a linear part is not undone.",
+              "Multiply by the inverse of the matrix, which for a rotation alone is its transpose.")
+ONE_ROW = Cause("one-row-for-all", "{what} gives every row the answer to {detail}.", "Return one answer a row.")
+SCALED_BRANCH = Cause("branch-scaled", "{what} solves x + {detail}·g(x) = y: the branch has another factor than in F.",
+                      "Use the branch as it is in F, each coefficient once.")
+AT_Y = Cause("inverse-of-another-image", "{what} solves F(x) = {detail}, where y belongs.", "Solve F(x) = y.")
 CLIPPED = Cause("clipped", "{what} solves F(x) = y for y clipped to ±{detail}.", "Do not clip, or raise where y is out of range.")
-ORDER = Cause("order-of-blocks", "{what} undoes the blocks in the order of the forward pass.", "Undo the last block first.")
+CLIPPED_X = Cause("clipped", "{what} is x clipped to ±{detail}.", "Do not clip, or raise where y is out of range.")
+ORDER = Cause("order-of-blocks", "{what} undoes the blocks as if F applied them {detail}.", "Undo the last block first.")
 LEFT_OUT = Cause("block-left-out", "{what} leaves out {detail}.", "Undo every block.")
+REPEATED = Cause("block-repeated", "{what} undoes blocks {detail}.", "Undo every block once.")
 WITHOUT = Cause("parameter-forgotten", "{what} is the inverse of the network with `{detail}` = 0.", "Use `{detail}` in the inverse as "
                 "in forward.")
 OTHER_VALUE = Cause("parameter-stale", "{what} is the inverse of the network with `{detail}`.",
@@ -119,12 +131,16 @@ def _equations(a: Answers) -> Iterator[tuple[Cause, Array, str, int]]:
     yield MINUS_G, a.miss((x - case.residual(x)).astype(np.float64)), "", 0
     yield FORWARD, a.miss(a.forward(y), x), "", 0
     yield IDENTITY, a.miss(x), "", 0
-    for shift, words in ((1, "shifted by 1"), (-1, "shifted by −1")):
-        yield ROWS, a.miss(np.roll(image, shift, axis=0)), words, 0
-    yield ROWS, a.miss(image[::-1]), "reversed", 0
+    nearest = np.linalg.norm(flat(image)[:, None].astype(np.float64) - flat(y)[None], axis=2).argmin(1)
+    if len(set(nearest.tolist())) == len(y) and (nearest != np.arange(len(y))).any():
+        yield ROWS, a.miss(image, y[nearest]), f"row i is that of row {nearest.tolist()}", 0
+    if (flat(x) == flat(x)[:1]).all():
+        for i, words in ((0, "the first row"), (-1, "the last row"), *[(i, f"row {i + 1}") for i in range(1, len(y) - 1)]):
+            yield ONE_ROW, a.miss(image, np.broadcast_to(y[i], y.shape)), words, 0
+    for name, other in _images(a).items():
+        yield AT_Y, a.miss(image, other), name, 0
     if len(y) > SPARE and np.array_equal(y, case.y):
-        apart = flat(x).astype(np.float64) - flat(case.x)
-        yield SHIFT, np.linalg.norm(apart - apart[:1], axis=1), f"{np.linalg.norm(apart[0]):.3g} (‖x̂ − x‖)", 1
+        yield from _of_the_preimage(flat(x).astype(np.float64), flat(case.x).astype(np.float64))
     yield from _columns(a, image.reshape(shape).astype(np.float64), y.reshape(shape).astype(np.float64))
     yield CACHED, a.miss(x, a.other), "", 0
     off = np.abs(image - y) > a.promised.reshape(-1, *[1] * (y.ndim - 1))
@@ -133,7 +149,42 @@ def _equations(a: Answers) -> Iterator[tuple[Cause, Array, str, int]]:
         if (np.abs(y[off]) > c).all():
             yield CLIPPED, a.miss(np.clip(y, -c, c), image), f"{c:.6g}", 0
     yield from _blocks(a, x)
-    yield from _parameters(a, x)
+    stale = list(_parameters(a, x))
+    yield from stale
+    if all((miss > a.promised).any() for _, miss, _, _ in stale):  # else the parameter that makes the factor is named
+        g, rest = flat(case.residual(x)), flat(y).astype(np.float64) - flat(x)
+        c = float((g * rest).sum() / max(float((g * g).sum()), 1e-300))
+        yield SCALED_BRANCH, np.linalg.norm(rest - c * g, axis=1), f"{c:.6g}", 1
+
+
+def _images(a: Answers) -> dict[str, HostArray]:
+    """What an inverse may solve for in place of y, by name."""
+    y = a.y.astype(np.float64)
+    points = {"F(y)": a.forward(a.y), "y − g(y)": y - a.case.residual(a.y), "−y": -y, "g(y)": a.case.residual(a.y),
+              "the mean of the batch": np.broadcast_to(y.mean(0), y.shape), "y less the mean of the batch": y - y.mean(0)}
+    if y[0].size > 1:
+        points |= {"y with its components in reverse": np.flip(y, -1), "y rolled by one": np.roll(y, 1, -1),
+                   "y rolled back by one": np.roll(y, -1, -1)}
+    return {name: np.asarray(p) for name, p in points.items()}
+
+
+def _of_the_preimage(got: Array, x: Array) -> Iterator[tuple[Cause, Array, str, int]]:
+    """x̂ as a function of x: shifted, scaled, clipped, mixed; (rows, d) each."""
+    n, d = x.shape
+    apart = got - x
+    yield SHIFT, np.linalg.norm(apart - apart[:1], axis=1), f"{np.linalg.norm(apart[0]):.3g} (‖x̂ − x‖)", 1
+    c = float((got * x).sum() / max(float((x * x).sum()), 1e-300))
+    yield SCALED, np.linalg.norm(got - c * x, axis=1), f"{c:.6g}", 1
+    each = (got * x).sum(0) / np.maximum((x * x).sum(0), 1e-300)
+    yield SCALED, np.linalg.norm(got - each * x, axis=1), f"{', '.join(f'{v:.6g}' for v in each[:4])}{'…' if d > 4 else ''}", 2
+    centred = x - x.mean(0)
+    slope = (centred * (got - got.mean(0))).sum(0) / np.maximum((centred**2).sum(0), 1e-300)
+    yield AFFINE, np.linalg.norm(got - got.mean(0) - slope * centred, axis=1), "", 3
+    if n >= d + SPARE:
+        yield MIXED, np.linalg.norm(got - x @ np.linalg.lstsq(x, got, rcond=None)[0], axis=1), "", max(d, 4)
+    bound = float(np.abs(got).max())
+    if (np.abs(got) == bound).sum() > SPARE:
+        yield CLIPPED_X, np.linalg.norm(got - np.clip(x, -bound, bound), axis=1), f"{bound:.6g}", 0
 
 
 def _columns(a: Answers, image: Array, y: Array) -> Iterator[tuple[Cause, Array, str, int]]:
@@ -156,7 +207,12 @@ def _blocks(a: Answers, x: HostArray) -> Iterator[tuple[Cause, Array, str, int]]
     found = blocks(a.case)
     if found is None or len(found) < 2:
         return
-    yield ORDER, a.miss(_through(found[::-1], x)), "", 0
+    for order, words in orders(len(found)):
+        yield ORDER, a.miss(_through([found[i] for i in order], x)), words, 0
+    n = len(found)
+    for these in product(range(n), repeat=n) if n <= 3 else ():
+        if len(set(these)) < n:
+            yield REPEATED, a.miss(_through([found[i] for i in these], x)), f"{', '.join(str(i + 1) for i in these)} of {n}", 0
     for i in range(len(found)):
         yield LEFT_OUT, a.miss(_through(found[:i] + found[i + 1 :], x)), f"block {i + 1} of {len(found)}", 0
 
@@ -179,16 +235,23 @@ def _parameters(a: Answers, x: HostArray) -> Iterator[tuple[Cause, Array, str, i
         image = without + flat(a.y)
         if all(np.abs(image - other).max() > a.promised.max() for other in (flat(x), *shorter)):  # else a block is left out, or all of F
             yield WITHOUT, np.linalg.norm(without, axis=1), name, 0
-        c, r, step = 1.0, miss(1.0), 1e-3
-        for _ in range(6):  # Gauss-Newton in the one number c, on the first row
-            slope = (miss(c + step)[0] - r[0]) / step
-            if not np.isfinite(slope).all() or slope @ slope == 0.0:
-                break
-            c -= float(slope @ r[0] / (slope @ slope))
-            r = miss(c)
-            step = 1e-6
-        if np.isfinite(r).all() and abs(c) > 1e-6:
+        fits = (_fitted(miss, start) for start in (1.0, 2.0, 0.5, -1.0))
+        c, r = next(((c, r) for c, r in fits if (np.linalg.norm(r, axis=1) <= a.promised).all()), (1.0, miss(1.0)))
+        if abs(c) > 1e-6:
             yield OTHER_VALUE, np.linalg.norm(r, axis=1), f"{name} multiplied by {c:.6g}", 1
+
+
+def _fitted(miss: Callable[[float], HostArray], c: float) -> tuple[float, HostArray]:
+    """Gauss-Newton in the one number c; the residuals at the end, infinite where they are not finite."""
+    r, step = miss(c), 1e-3
+    for _ in range(8):
+        slope = (miss(c + step) - r) / step
+        if not np.isfinite(slope).all() or not (slope * slope).sum():
+            break
+        c -= float((slope * r).sum() / (slope * slope).sum())
+        r = miss(c)
+        step = 1e-6
+    return c, np.where(np.isfinite(r), r, np.inf)
 
 
 def _steps(a: Answers) -> Iterator[tuple[Cause, Array, str]]:

@@ -12,7 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-from iresnet_verify.diagnosis.hypothesis import Array, Cause, Prediction
+from iresnet_verify.diagnosis.families import Family
+from iresnet_verify.diagnosis.hypothesis import SPARE, Array, Cause, Prediction
 
 LONGEST = 400
 """Powers of A that are summed; where they have not vanished by then, sums of infinitely many terms are not predicted."""
@@ -32,7 +33,7 @@ SURROGATE = Cause("missing-1/k", "{what} is tr(J(I + J)⁻¹): the 1/k of the se
 OFF_BY_ONE = Cause("k-off-by-one", "{what} has {detail}: k is off by one.", "The k-th term is (−1)^(k+1) tr(Jᵏ)/k, from k = 1 on.")
 SQUARED = Cause("1/k²", "{what} divides its k-th term by k², where k belongs.", "The k-th term is (−1)^(k+1) tr(Jᵏ)/k.")
 ABSOLUTE = Cause("absolute-value", "{what} is the absolute value of the log-det.", "Take the logarithm of |det|, not its absolute value.")
-BLOCK_ORDER = Cause("order-of-blocks", "{what} is that of the blocks in the reverse order.",
+BLOCK_ORDER = Cause("order-of-blocks", "{what} is that of the blocks {detail}.",
                     "Give each block the output of the one before.")
 ALL_AT_X = Cause("blocks-at-one-point", "{what} evaluates every block at {detail}.", "Give each block the output of the one before it.")
 BLOCK_LEFT_OUT = Cause("block-left-out", "{what} leaves out {detail}.", "Add the log-det of every block.")
@@ -42,6 +43,17 @@ CUT_SHORT = Cause("cut-short", "{what} is the series cut after {detail}.",
 DIAGONAL = Cause("diagonal-only", "{what} is the sum of the logarithms of the diagonal of I + J, as for an element-wise map.",
                  "Take the determinant of the whole matrix.")
 FACTOR = Cause("factor", "{what} is {detail} times what it should be.", "Remove the factor.")
+BATCH_FACTOR = Cause("factor", "{what} is {detail} times what it should be: the number of rows is in it.",
+                     "Let nothing that the batch brings into a row's value.")
+AFFINE = Cause("factor-and-constant", "{what} is {detail}.", "Remove the factor and the constant.")
+CLAMPED = Cause("clamped", "{what} is changed on one side of a value: {detail}.", "Let every value through.")
+ROUNDED = Cause("rounded", "{what} is rounded to {detail}.", "Do not round.")
+OTHER_VALUE = Cause("parameter-stale", "{what} is that of the network with `{detail}`.",
+                    "Read the parameters anew in each call: a copy of them is out of date.")
+WITHOUT = Cause("parameter-forgotten", "{what} is that of the network with `{detail}` = 0.", "Use `{detail}` as in forward.")
+MATRIX = Cause("another-matrix", "{what} is made of {detail}, not of I + J.", "Take the determinant of I + J.")
+ONES = Cause("one-fixed-probe", "{what} takes vᵀJᵏv along v = (1, …, 1) alone for the traces ({detail}).",
+             "Draw the probes anew, centred, or take the trace over all unit vectors.")
 OFFSET = Cause("constant-added", "{what} is off by {detail} at every input.", "Look for a missing or superfluous constant.")
 AT_ANOTHER_POINT = Cause("at-another-point", "{what} is the log-det at {detail}.", "Evaluate it where it is asked for.")
 PERMUTED = Cause("rows-permuted", "{what} gives each row the value of another row: {detail}.", "Keep the rows in their order.")
@@ -73,8 +85,10 @@ class Volumes:
     """−1 for the log-det of the inverse, whose right value is −t."""
     elsewhere: Mapping[str, Array] = field(default_factory=dict)
     """The log-det at other points that a mistake might take, by their names."""
-    of_blocks: tuple[tuple[Cause, Array, str], ...] = ()
-    """(cause, log-det, detail) where F is a chain of blocks that are put together wrongly."""
+    of_parts: tuple[tuple[Cause, Array, str], ...] = ()
+    """(cause, log-det, detail) of blocks that are put together wrongly, or of the network without one of its parameters."""
+    families: tuple[Family, ...] = ()
+    """Log-dets with one number to be fitted."""
 
     @property
     def right(self) -> Array:
@@ -142,6 +156,8 @@ def _values(v: Volumes, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
         yield from _series(v)
         for c, words in _factors(v):
             yield FACTOR, c * t, words, 0
+        for c, words in ((float(rows), f"the batch size, {rows},"), (1.0 / rows, f"1/(the batch size), 1/{rows},")):
+            yield BATCH_FACTOR, c * t, words, 0
         pivot = int(np.argmax(np.abs(t)))
         c = v.sign * got[pivot] / t[pivot] if t[pivot] else np.nan
         yield FACTOR, c * t, f"{c:.6g}", 1
@@ -149,8 +165,13 @@ def _values(v: Volumes, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
         yield OFFSET, t + shift, f"{shift:.6g}", 1
         for name, value in v.elsewhere.items():
             yield AT_ANOTHER_POINT, value, name, 0
-        for cause, value, words in v.of_blocks:
+        for cause, value, words in v.of_parts:
             yield cause, value, words, 0
+        yield from _of_other_matrices(v)
+        yield from _of_the_value(t, v.sign * got)
+        for family in v.families:
+            for words, value in family.fitted(v.sign * got, t):
+                yield family.cause, value, words, 1
         yield from _rows(t, got * v.sign)
         yield CONSTANT, ones * got[0] * v.sign, f"{got[0]:.6g}", 1
         eps = np.exp(v.sign * got[pivot]) - np.exp(t[pivot])
@@ -188,13 +209,55 @@ def _series(v: Volumes) -> Iterator[tuple[Cause, Array, str, int]]:
                 "Draw signs or standard normal probes."), whole, "", 0
 
 
+def _of_other_matrices(v: Volumes) -> Iterator[tuple[Cause, Array, str, int]]:
+    """What J is mistaken for. A gradient of Σ g is the vector of column sums, in which people see the diagonal."""
+    if v.A.shape[1] == 1:
+        return
+    A, eye = v.A, np.eye(v.A.shape[1])
+    T = A.swapaxes(1, 2)
+    with np.errstate(all="ignore"):
+        yield MATRIX, np.linalg.slogdet(eye + (A + T) / 2.0)[1], "the symmetric part (J + Jᵀ)/2", 0
+        yield MATRIX, np.linalg.slogdet(eye + np.abs(A))[1], "|J|, entry by entry", 0
+        yield MATRIX, np.linalg.slogdet(eye + T @ A)[1], "I + JᵀJ", 0
+        if np.isfinite(A).all():
+            yield MATRIX, np.log1p(np.linalg.svd(A, compute_uv=False)).sum(1), "the singular values of J, Σ log(1 + σ_i)", 0
+        for axis, words in ((1, "column"), (2, "row")):
+            yield MATRIX, np.log(np.abs(1.0 + A.sum(axis))).sum(1), f"the {words} sums of J, Σ log|1 + Σ_j J_ij|", 0
+        if v.vanish:
+            power, total = A, np.zeros(len(A))
+            for k in range(1, len(v.traces) + 1):
+                total = total + (-1.0) ** (k + 1) * power.sum((1, 2)) / k
+                if k <= CUT or k == len(v.traces):
+                    yield ONES, total, f"{k} terms", 0
+                power = power @ A
+
+
+def _of_the_value(t: Array, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
+    """Functions of the right value: c·t + b; t changed above or below 0, or cut off; t rounded to decimals."""
+    n = len(t)
+    if not (np.isfinite(t).all() and np.isfinite(got).all()):
+        return
+    (slope, constant), *_ = np.linalg.lstsq(np.stack([t, np.ones(n)], 1), got, rcond=None)
+    yield AFFINE, slope * t + constant, f"{slope:.6g} times what it should be and {constant:+.6g}", 2
+    for side, words in ((t > 0.0, "positive"), (t < 0.0, "negative")):
+        if side.sum() > SPARE and not side.all():
+            i = int(np.argmax(np.where(side, np.abs(got - t), -1.0)))
+            c = got[i] / t[i]
+            yield CLAMPED, np.where(side, c * t, t), f"{words} ones are multiplied by {c:.6g}", 1
+    for bound, cut, words in ((float(got.max()), np.minimum, "above"), (float(got.min()), np.maximum, "below")):
+        if SPARE < (got == bound).sum() < n:
+            yield CLAMPED, cut(t, bound), f"none is {words} {bound:.6g}", 1
+    for decimals in range(7):
+        if np.round(t, decimals).any():  # else it is 0
+            yield ROUNDED, np.round(t, decimals), f"{decimals} decimals", 0
+
+
 def _factors(v: Volumes) -> list[tuple[float, str]]:
-    d, rows, area = v.A.shape[1], len(v.t), math.prod(v.event[1:])
+    d, area = v.A.shape[1], math.prod(v.event[1:])
     named = {1.0 / math.log(2.0): "1/log 2 (it is in bits)", 1.0 / math.log(10.0): "1/log 10", 2.0: "2 (a sum of two for their "
         "mean)", 0.5: "1/2"}
     named |= {float(d): f"d = {d}", 1.0 / d: f"1/d = 1/{d}"} if d > 1 else {}
     named |= {float(area): f"H·W = {area}", 1.0 / area: f"1/(H·W) = 1/{area}"} if len(v.event) > 1 else {}
-    named |= {float(rows): f"the batch size, {rows}", 1.0 / rows: f"1/(the batch size), 1/{rows}"}
     return list(named.items())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,17 @@ def blocks(case: Case) -> list[Callable[[HostArray], HostArray]] | None:
         if x.shape == case.y.shape and np.allclose(x, case.y, rtol=1e6 * case.ctx.u, atol=1e6 * case.ctx.u):
             return chain
     return None
+
+
+def orders(n: int) -> list[tuple[tuple[int, ...], str]]:
+    """The wrong orders of n blocks that are tried, in words too: all of up to 4, else the reverse and exchanges of neighbours."""
+    right = tuple(range(n))
+    found = [(right[::-1], "in the reverse order")]
+    if n <= 4:
+        found += [(p, f"in the order {', '.join(str(i + 1) for i in p)}") for p in permutations(right) if p not in (right, right[::-1])]
+    else:
+        found += [((*right[:i], i + 1, i, *right[i + 2 :]), f"with blocks {i + 1} and {i + 2} exchanged") for i in range(n - 1)]
+    return found
 
 
 def _as_function(case: Case, child: Any) -> Callable[[HostArray], HostArray]:

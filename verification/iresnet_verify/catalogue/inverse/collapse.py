@@ -9,6 +9,12 @@ separate a from b in this dtype. Two facts may still explain it:
 - a log-det that accounts for it. With Σ' = Σ log σ_i over the k' singular values that the oracle can tell from 0 and k others, the
   claimed log-det makes those σ_null = exp((log_det − Σ')/k) on average. Where σ_null·‖b − a‖ is below the rounding of F, the
   two images must look equal (a sigmoid in its saturated range): *not resolved in this dtype*.
+
+A map without log-det and inverse may saturate too, so a collapse at some inputs only is no failure by itself. It is one where the
+flat part has an *edge*. On the way from a collapsed input to a regular one let σ_min rise above the oracle's error τ at s. A function
+that saturates like exp(−r|x|) has σ_min = τ·exp(r·h) at a distance h further on; a clamp, a ReLU or a max has one of the
+size of ‖J‖ there. With h = 2⁻¹² of the way, σ_min ≥ √(τ‖J‖) needs a rate of 4096·½ log(‖J‖/τ) ≈ 7·10⁴ a way: no squashing
+function between inputs of the data has it.
 """
 
 from __future__ import annotations
@@ -47,6 +53,8 @@ SHARE = 0.25
 """The least part of the subject's own inputs at which F must collapse: fewer may be the far end of a saturating function."""
 FEWEST = 3
 """The least number of such inputs."""
+HALVINGS = 12
+"""Bisections towards the edge of a flat part: to 2⁻¹² of the way between two inputs."""
 SMALLEST = 2.0**-1022
 """What stands for the rounding of images that are equal bit for bit."""
 
@@ -91,6 +99,8 @@ class Collapse:
     found: np.ndarray[Any, np.dtype[np.bool_]]
     resolved: np.ndarray[Any, np.dtype[np.bool_]]
     """Its inverse brings both back, or its log-det accounts for it."""
+    regular: np.ndarray[Any, np.dtype[np.bool_]]
+    """The Jacobian at a is certainly regular."""
 
 
 def follow(ctx: Context, domain: Domain, a: HostArray, v: HostArray, step: float) -> HostArray:
@@ -118,11 +128,11 @@ def collapsed(ctx: Context, domain: Domain, a: HostArray) -> tuple[Collapse, int
     none = np.zeros(len(a), dtype=bool)
     doubtful = np.flatnonzero(~(products.contraction(ctx, a) < 1.0)) if products.available(ctx) else np.arange(len(a))
     if not len(doubtful):
-        return Collapse(a.copy(), none, none), 0
+        return Collapse(a.copy(), none, none, ~none), 0
     some, singular = _collapsed(ctx, domain, a[doubtful])
-    found, resolved, far = none.copy(), none.copy(), a.copy()
-    found[doubtful], resolved[doubtful], far[doubtful] = some.found, some.resolved, some.b
-    return Collapse(far, found, resolved), singular
+    found, resolved, regular, far = none.copy(), none.copy(), ~none, a.copy()
+    found[doubtful], resolved[doubtful], regular[doubtful], far[doubtful] = some.found, some.resolved, some.regular, some.b
+    return Collapse(far, found, resolved, regular), singular
 
 
 def _collapsed(ctx: Context, domain: Domain, a: HostArray) -> tuple[Collapse, int]:
@@ -145,7 +155,32 @@ def _collapsed(ctx: Context, domain: Domain, a: HostArray) -> tuple[Collapse, in
         # a map may be as flat as its log-det states, an inverse may not: its promise is to come back
         excused = accounted_for(ctx, rows, far[singular], _rows_of(oracle, singular)) if ctx.f.inverse is None else back
         resolved[singular] = back | excused
-    return Collapse(far, found, resolved), len(singular)
+    regular = finite.copy()
+    regular[singular] = False
+    return Collapse(far, found, resolved, regular), len(singular)
+
+
+def has_edge(ctx: Context, flat: HostArray, regular: HostArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return the rows of `flat` (collapsed) whose flat part has an edge on the way to the nearest row of `regular` (see the module)."""
+    near = [int(np.argmin(distance(regular, np.broadcast_to(a, regular.shape)))) for a in flat]
+    way = regular[near].astype(np.float64) - flat
+    shape = (-1, *(1,) * (flat.ndim - 1))
+
+    def least(s: Rows) -> tuple[Rows, Rows, Rows]:
+        """σ_min, its error and ‖J‖ at a + s·way."""
+        oracle = ctx.jacobian((flat + s.reshape(shape) * way).astype(flat.dtype))
+        finite = np.isfinite(oracle.matrix).all(axis=(1, 2))
+        matrices = np.where(np.reshape(finite, (-1, 1, 1)), oracle.matrix, 0.0)
+        size = norm_bound(matrices)
+        return smallest(matrices)[1], np.maximum(oracle.error, ctx.u * size), size
+
+    low, high = np.zeros(len(flat)), np.ones(len(flat))
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2.0
+        sigma, error, _ = least(middle)
+        low, high = np.where(sigma <= error, middle, low), np.where(sigma <= error, high, middle)
+    sigma, error, size = least(np.minimum(high + 2.0**-HALVINGS, 1.0))
+    return np.asarray(sigma >= np.sqrt(error * size))
 
 
 def _rows_of(oracle: Jacobian, rows: np.ndarray[Any, Any]) -> Jacobian:
@@ -157,11 +192,11 @@ def _rows_of(oracle: Jacobian, rows: np.ndarray[Any, Any]) -> Jacobian:
     claim="Where the Jacobian is singular, inputs along its null direction still have distinct images.",
     reference="Behrmann et al. 2019 (arXiv 1811.00995), Theorem 1: F is a bijection", kind="search", modes=False,
     cost="32 Jacobians, above d = 16 fewer, above d = 128 only where products do not show ‖J_g‖ < 1; "
-    "where one is singular, 3 steps of up to 4 further Jacobians and 16 evaluations each",
+    "where one is singular, 3 steps of up to 4 further Jacobians and 16 evaluations each, and 13 Jacobians where few collapse",
     catches="projections, bottlenecks, ReLU, singular linear layers: F(a) = F(b) along whole lines",
 )
 def separates_inputs(ctx: Context) -> Outcome:
-    """Steps of .01, .1 and 1 along null vectors, at the subject's own inputs."""
+    """Steps of .01, .1 and 1 along null vectors, at the subject's own inputs, and an edge where few of them collapse."""
     refreshed(ctx)
     domain = Domain.of(ctx)
     count = max(4, min(8, search.WORK // max(ctx.d, 1)), min(32, search.WORK // (16 * max(ctx.d, 1))))
@@ -169,12 +204,15 @@ def separates_inputs(ctx: Context) -> Outcome:
     pairs, singular = collapsed(ctx, domain, a)
     evidence: dict[str, Any] = {"compared": count, "singular_jacobians": singular, "collapsed": int(pairs.found.sum())}
     how = (f"every component equal to its rounding at distances of {', '.join(map(str, STEPS))}·max(1, ‖a‖), at {FEWEST} inputs or more "
-           f"and {SHARE:.0%} of them")
+           f"and {SHARE:.0%} of them, or where σ_min jumps at the edge of the flat part")
     oracle = "F at both points"
     if not singular:
         return Outcome("passed", f"the Jacobian is certainly regular at {count} inputs", evidence, how, "Jacobian oracle")
     wrong = np.flatnonzero(pairs.found & ~pairs.resolved)
-    if len(wrong) >= max(FEWEST, SHARE * count):
+    many = len(wrong) >= max(FEWEST, SHARE * count)
+    if not many and len(wrong) and pairs.regular.any():
+        evidence["edges"] = int(has_edge(ctx, a[wrong[:FEWEST]], a[pairs.regular]).sum())
+    if many or evidence.get("edges", 0) == min(FEWEST, len(wrong)) > 0:
         i = int(wrong[np.argmax(distance(pairs.b[wrong], a[wrong]))])
         point, other = a[i : i + 1], pairs.b[i : i + 1]
         apart, images = float(distance(point, other)[0]), float(distance(ctx.f.forward(point), ctx.f.forward(other))[0])

@@ -66,6 +66,12 @@ _table("lipschitz", """
     selu-taken-for-1-lipschitz beyond-the-weights
     max-pooling-at-stride-1 lipschitz.bounds-jacobian
     largest-entry-for-the-norm entry-for-norm
+    one-module-on-two-paths beyond-the-weights
+    hook-on-the-last-layer beyond-the-weights
+    activation-in-place-under-a-second-name beyond-the-weights
+    functional-call-with-another-weight beyond-the-weights
+    steep-where-the-numbers-are-large beyond-the-weights
+    steep-where-a-copy-is-large lipschitz.all-magnitudes
 """)
 _table("logdet", """
     clamp-inside-a-squashing-function logdet.accounts-for-saturation
@@ -436,10 +442,10 @@ _table("later", """
     at-twice-x at-another-point
     at-minus-x at-another-point
     at-f-of-f-of-x at-another-point
-    of-the-symmetrised-jacobian symmetrised
+    of-the-symmetrised-jacobian another-matrix
     of-the-upper-triangle diagonal-only
     of-j-squared two-products-a-term
-    identity-doubled identity-doubled
+    identity-doubled identity-scaled
     logarithm-of-1-plus-the-trace trace
     rounded-to-bfloat16 float32-inside
     a-millionth-inside-the-logarithm epsilon-in-the-log
@@ -467,11 +473,11 @@ _table("later", """
     last-row-s-weight-in-the-map last-weight-for-all
     sum-of-the-weights-in-the-map sum-of-weights
     first-layer-of-the-map-detached parameter-detached
-    half-of-the-gradient-through-the-inverse gradient-factor
+    half-of-the-gradient-through-the-inverse last-step-alone
     log-det-twice-in-the-density log-det-twice
     base-at-f-of-f-of-x base-at-another-point
     density-with-log-d-too-much constant-added
-    half-of-the-base base-halved
+    half-of-the-base base-factor
     base-at-x-and-the-log-det-subtracted base-at-x-and-sign
     seven-steps fixed-number-of-steps
     two-steps-from-0 fixed-number-of-steps
@@ -485,7 +491,7 @@ _table("later", """
     clipped-to-one clipped
     returned-through-float16 float32-inside
     a-shift-of-a-thousandth shift-of-the-inverse
-    the-preimage-negated inverse-negated
+    the-preimage-negated inverse-scaled
     the-preimage-a-thousandth-too-large inverse-scaled
     norm-on-4-by-4-for-6-by-6 norm-at-another-grid
     smallest-column entry-for-norm

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from iresnet_verify import Report, Subject, audit, mutants
 from iresnet_verify.mutants.causes.names import CAUSES
+from iresnet_verify.mutants.log_dets import jacobian
 from iresnet_verify.mutants.networks import Residual
 from iresnet_verify.mutants.volume import exact, subject
 
@@ -29,7 +30,7 @@ def with_log_det(value: Callable[[Any, Tensor], Tensor]) -> Subject:
 
 # At the audit's own inputs every log-det of this network is negative: there −t and |t| are one, and elsewhere they are not.
 def test_minus_the_log_det_is_not_claimed_where_it_is_its_absolute_value() -> None:
-    assert causes(audit(with_log_det(lambda n, x: exact(n, x).abs()), 0, "quick", select=VALUE)) == ["unexplained"]
+    assert causes(audit(with_log_det(lambda n, x: exact(n, x).abs()), 0, "quick", select=VALUE)) == ["absolute-value"]
     mended = with_log_det(lambda n, x: exact(n, x).abs() + 1e-3 * (exact(n, x) > 0))
     assert causes(audit(mended, 0, "quick", select=VALUE)) == ["unexplained"]
     assert causes(audit(with_log_det(lambda n, x: -exact(n, x)), 0, "quick", select=VALUE)) == ["sign"]
@@ -37,14 +38,30 @@ def test_minus_the_log_det_is_not_claimed_where_it_is_its_absolute_value() -> No
 
 # One row's value for all does not depend on x within a batch, and does from batch to batch.
 def test_a_constant_is_one_in_every_batch() -> None:
-    second = with_log_det(lambda n, x: exact(n, x)[min(1, len(x) - 1)].expand(len(x)))
-    assert causes(audit(second, 0, "quick", select=VALUE)) == ["unexplained"]
+    for value in (lambda t: t[min(1, len(t) - 1)], torch.median, torch.max):
+        of_the_batch = with_log_det(lambda n, x, value=value: value(exact(n, x)).expand(len(x)))
+        assert causes(audit(of_the_batch, 0, "quick", select=VALUE)) == ["unexplained"]
     assert causes(audit(with_log_det(lambda n, x: 0.0 * exact(n, x) + 0.7), 0, "quick", select=VALUE)) == ["constant"]
+
+
+# Where −t and |t| are one they are asked at other inputs; where two points give one log-det no point is named.
+@pytest.mark.parametrize(("value", "cause", "words"), [
+    (lambda n, x: exact(n, 2.0 * x), "at-another-point", "2·x"),
+    (lambda n, x: torch.linalg.slogdet(torch.eye(4).double() + 0.9 * jacobian(n, x))[1], "jacobian-scaled", "0.9·J"),
+    (lambda n, x: exact(n, x) * 0.9 + 0.25, "factor-and-constant", "0.9 times what it should be and +0.25"),
+    (lambda n, x: torch.log1p(jacobian(n, x).sum(1)).sum(1), "another-matrix", "column sums"),
+])
+def test_a_log_det_with_unknown_numbers(value: Callable[[Any, Tensor], Tensor], cause: str, words: str) -> None:
+    (found,) = audit(with_log_det(value), 0, "quick", select=VALUE).findings
+    assert found.cause == cause
+    assert words in found.wrong
 
 
 NEW = ("afterwards/divided-by-k-squared", "afterwards/one-block-left-out", "afterwards/a-shift-in-the-inverse",
        "afterwards/last-row-s-weight-for-all", "afterwards/half-of-the-log-det-in-the-density", "afterwards/largest-entry-of-the-kernel",
-       "gradient/backward-raises-attributeerror")
+       "gradient/backward-raises-attributeerror", "lipschitz/larger-constant-for-a-sum", "later/two-blocks-exchanged",
+       "later/twice-the-bias", "later/the-preimage-negated", "later/half-of-the-base", "later/absolute-weights",
+       "later/weights-forgotten-after-the-third")
 
 
 @pytest.mark.parametrize("id", NEW)
