@@ -179,7 +179,8 @@ def _of_the_preimage(got: Array, x: Array) -> Iterator[tuple[Cause, Array, str, 
     yield SCALED, np.linalg.norm(got - each * x, axis=1), f"{', '.join(f'{v:.6g}' for v in each[:4])}{'…' if d > 4 else ''}", 2
     centred = x - x.mean(0)
     slope = (centred * (got - got.mean(0))).sum(0) / np.maximum((centred**2).sum(0), 1e-300)
-    yield AFFINE, np.linalg.norm(got - got.mean(0) - slope * centred, axis=1), "", 3
+    if (np.abs(slope) > 1e-6).all():  # else a component does not depend on x
+        yield AFFINE, np.linalg.norm(got - got.mean(0) - slope * centred, axis=1), "", 3
     if n >= d + SPARE:
         yield MIXED, np.linalg.norm(got - x @ np.linalg.lstsq(x, got, rcond=None)[0], axis=1), "", max(d, 4)
     bound = float(np.abs(got).max())

@@ -238,7 +238,8 @@ def _of_the_value(t: Array, got: Array) -> Iterator[tuple[Cause, Array, str, int
     if not (np.isfinite(t).all() and np.isfinite(got).all()):
         return
     (slope, constant), *_ = np.linalg.lstsq(np.stack([t, np.ones(n)], 1), got, rcond=None)
-    yield AFFINE, slope * t + constant, f"{slope:.6g} times what it should be and {constant:+.6g}", 2
+    if abs(slope) > 1e-6:  # else it does not depend on t
+        yield AFFINE, slope * t + constant, f"{slope:.6g} times what it should be and {constant:+.6g}", 2
     for side, words in ((t > 0.0, "positive"), (t < 0.0, "negative")):
         if side.sum() > SPARE and not side.all():
             i = int(np.argmax(np.where(side, np.abs(got - t), -1.0)))
