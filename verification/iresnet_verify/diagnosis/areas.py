@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.diagnosis import bounds, densities, gradients, inverses, log_dets, volumes
+from iresnet_verify.diagnosis import bounds, densities, families, gradients, inverses, log_dets, volumes
 from iresnet_verify.diagnosis.behaviours import LIPSCHITZ
 from iresnet_verify.diagnosis.case import Case
 from iresnet_verify.diagnosis.hypothesis import Cause, Explanation
@@ -26,6 +26,8 @@ ALSO: dict[Cause, tuple[str, ...]] = {
 """What a cause brings about beyond its own area."""
 
 
+OTHER_NETWORK = (families.JACOBIAN, log_dets.OTHER_VALUE, log_dets.WITHOUT)
+"""Causes that say of which other network the numbers are; where F has two modes it is that of the other mode."""
 LOCAL = tuple(c.name for c in (
     log_dets.CUT_SHORT, log_dets.EPSILON, log_dets.NARROW, log_dets.NOT_FINITE, log_dets.CLAMPED, inverses.CLIPPED, inverses.FIXED,
     inverses.EARLY, inverses.TOGETHER, inverses.NARROW, inverses.OTHER_VALUE))

@@ -193,9 +193,11 @@ def _norms(case: Case, weights: dict[str, Array]) -> Iterator[Norm]:
 
 def _statistics() -> Iterator[tuple[str, Callable[[Array], float]]]:
     """What of a matrix may be taken for its norm, by name; the Frobenius norm alone is a bound, if a loose one."""
-    for words, size in (("entry", np.abs), ("row norm", lambda w: np.linalg.norm(w, axis=1)), ("column norm", lambda w: np.linalg.norm(
-            w, axis=0)), ("row sum", lambda w: np.abs(w).sum(1)), ("column sum", lambda w: np.abs(w).sum(0)),
-            ("singular value", lambda w: np.linalg.svd(w, compute_uv=False))):
+    sizes: dict[str, Callable[[Array], Any]] = {
+        "entry": np.abs, "row norm": lambda w: np.linalg.norm(w, axis=1), "column norm": lambda w: np.linalg.norm(w, axis=0),
+        "row sum": lambda w: np.abs(w).sum(1), "column sum": lambda w: np.abs(w).sum(0),
+        "singular value": lambda w: np.linalg.svd(w, compute_uv=False)}
+    for words, size in sizes.items():
         for which, of in (("largest", np.max), ("smallest", np.min), ("mean", np.mean), ("median", np.median)):
             if (which, words) != ("largest", "singular value"):
                 yield f"the {which} {words}", partial(_composed, of, size)
@@ -207,7 +209,7 @@ def _statistics() -> Iterator[tuple[str, Callable[[Array], float]]]:
     yield "the trace", lambda w: float(abs(np.trace(w)))
 
 
-def _composed(of: Callable[[Array], Any], size: Callable[[Array], Array], w: Array) -> float:
+def _composed(of: Callable[[Array], Any], size: Callable[[Array], Any], w: Array) -> float:
     return float(of(size(w)))
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from iresnet_verify.check.finding import UNEXPLAINED, Finding
 from iresnet_verify.check.registry import CATALOGUE, FINITE, NOT_RANDOM, READABLE
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.diagnosis.areas import ALSO, AREAS, Area
+from iresnet_verify.diagnosis.areas import ALSO, AREAS, OTHER_NETWORK, Area
 from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT
 from iresnet_verify.diagnosis.case import opened
 from iresnet_verify.diagnosis.hypothesis import Explanation
@@ -78,8 +78,8 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
     order = list(BEHAVIOURS)
     if TWO_MAPS in left:  # what is wrong in one of the modes alone is what distinguishes them
         alone = [id for id in left if id != TWO_MAPS and _in_one_mode(by_id[id])]
-        unexplained = [id for id in alone if any(a.holds(id) for a in AREAS)
-                       and not any(a.name in explanations and a.holds(id) for a in AREAS)]
+        own = {name for name, e in explanations.items() if e.cause not in OTHER_NETWORK}
+        unexplained = [id for id in alone if any(a.holds(id) for a in AREAS) and not any(a.name in own and a.holds(id) for a in AREAS)]
         if any("modes" in by_id[id].evidence for id in unexplained):
             behaviour = BEHAVIOURS[TWO_MAPS]
             take(90.0, TWO_MAPS, TWO_MAPS, _words(by_id[TWO_MAPS], behaviour.wrong, behaviour.change),

@@ -10,11 +10,13 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from iresnet_verify.diagnosis.hypothesis import Array, Cause
 
+Rows = np.ndarray[Any, np.dtype[np.int_]]
 GRID = tuple(c for c in np.linspace(-3.0, 3.0, 25).tolist() if c != 1.0)
 """Between neighbours of these c a change of sign is looked for; no family is asked at c = 1, where it is right."""
 SAME = 1e-7
@@ -31,7 +33,7 @@ class Family:
     """Log-dets that depend on one number."""
 
     cause: Cause
-    at: Callable[[float, Array], Array]
+    at: Callable[[float, Rows], Array]
     """(c, indices of rows) -> the log-dets of those rows."""
     words: str = "{c}"
     """What is said of c."""

@@ -160,10 +160,10 @@ def _by_parts(truth: Oracle, w: Array, chosen: Sketch, got: Array, tolerance: Ar
             ratios[b] = float(theirs[i] / mine[i])
     off = [b for b, c in ratios.items() if abs(c - 1.0) > 1e-6]
     if off and len(off) < len(ratios):
-        c = {b: ratios.get(b, 1.0) for b in range(len(chosen.names))}
+        factor = {b: ratios.get(b, 1.0) for b in range(len(chosen.names))}
         names = ", ".join("x" if chosen.names[b] == INPUT else f"`{chosen.names[b]}`" for b in off)
-        factors = ", ".join(f"{c[b]:.6g}" for b in off)
-        yield Prediction(ONE_PARAMETER if len(off) == 1 else SEVERAL, np.array([c[b] for b in chosen.owner]) * right, tolerance,
+        factors = ", ".join(f"{factor[b]:.6g}" for b in off)
+        yield Prediction(ONE_PARAMETER if len(off) == 1 else SEVERAL, np.array([factor[b] for b in chosen.owner]) * right, tolerance,
                          names if len(off) == 1 else f"{factors} (for {names})", 2)
 
 
@@ -291,10 +291,10 @@ def parameter_gradient(case: Case) -> Explanation | None:
         return Explanation(PART if zero else ONE_PARAMETER, what, names, case.rows, 0.0, 0,
                            f"{sure}those of the {len(named) - len(wrong)} others are right.")
     if len(wrong) == len(named) > SPARE - 1 and (right != 0.0).all():
-        c = float(got[np.argmax(np.abs(right))] / right[np.argmax(np.abs(right))])
-        if (np.abs(got - c * right) <= 2.0 * allowed * max(1.0, abs(c))).all():
-            return Explanation(DETACHED if zero else GRADIENT_FACTOR, f"{what} with respect to parameters", f"{c:.6g}", case.rows, 0.0, 0,
-                               f"{sure}all have the same factor.")
+        factor = float(got[np.argmax(np.abs(right))] / right[np.argmax(np.abs(right))])
+        if (np.abs(got - factor * right) <= 2.0 * allowed * max(1.0, abs(factor))).all():
+            return Explanation(DETACHED if zero else GRADIENT_FACTOR, f"{what} with respect to parameters", f"{factor:.6g}", case.rows,
+                               0.0, 0, f"{sure}all have the same factor.")
     return None
 
 
@@ -317,20 +317,24 @@ def inverse_gradient(case: Case) -> Explanation | None:
     got, c = flat(got), flat(c)
     J = ctx.jacobian(at.astype(case.x.dtype))
     tolerance = (8.0 * np.linalg.norm(c, axis=1) * (J.error + 1e3 * ctx.u * (np.linalg.norm(J.matrix, axis=(1, 2)) + 1.0)))[:, None]
-    right: Array = np.linalg.solve(J.matrix.swapaxes(1, 2), c[..., None])[..., 0].astype(np.float64)
+
+    def solved(A: Array, v: Array) -> Array:
+        return np.asarray(np.linalg.solve(A, v[..., None])[..., 0], dtype=np.float64)
+
+    right = solved(J.matrix.swapaxes(1, 2), c)
     A, one = J.residual.swapaxes(1, 2), c[..., None]
     made = [
         Prediction(DETACHED, 0.0 * c, tolerance), Prediction(LAST_STEP, c, tolerance),
         Prediction(LAST_STEP, (one - A @ one)[..., 0], tolerance),
         Prediction(NOT_INVERTED, (one + A @ one)[..., 0], tolerance), Prediction(GRADIENT_SIGN, -right, tolerance),
-        Prediction(TRANSPOSED, np.linalg.solve(J.matrix, one)[..., 0], tolerance, "(I + J)⁻¹"),
-        Prediction(NEUMANN_SIGN, np.linalg.solve(2.0 * np.eye(ctx.d) - J.matrix.swapaxes(1, 2), one)[..., 0], tolerance),
-        Prediction(FIRST, np.linalg.solve(J.matrix.swapaxes(1, 2), np.broadcast_to(one[:1], one.shape))[..., 0], tolerance),
-        Prediction(MEAN, np.linalg.solve(J.matrix.swapaxes(1, 2), np.broadcast_to(one.mean(0), one.shape))[..., 0], tolerance),
+        Prediction(TRANSPOSED, solved(J.matrix, c), tolerance, "(I + J)⁻¹"),
+        Prediction(NEUMANN_SIGN, solved(2.0 * np.eye(ctx.d) - J.matrix.swapaxes(1, 2), c), tolerance),
+        Prediction(FIRST, solved(J.matrix.swapaxes(1, 2), np.broadcast_to(c[:1], c.shape)), tolerance),
+        Prediction(MEAN, solved(J.matrix.swapaxes(1, 2), np.broadcast_to(c.mean(0), c.shape)), tolerance),
     ]
     for name, point in (("y, not at F⁻¹(y)", case.y), ("0", np.zeros_like(case.y))):
         other = ctx.jacobian(point).matrix.swapaxes(1, 2)
-        made.append(Prediction(ELSEWHERE, np.linalg.solve(other, one)[..., 0], tolerance, name))
+        made.append(Prediction(ELSEWHERE, solved(other, c), tolerance, name))
     term, total = one, one
     for n in range(2, 61):
         term = -A @ term

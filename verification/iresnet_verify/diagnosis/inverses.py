@@ -184,7 +184,7 @@ def _of_the_preimage(got: Array, x: Array) -> Iterator[tuple[Cause, Array, str, 
     if n >= d + SPARE:
         yield MIXED, np.linalg.norm(got - x @ np.linalg.lstsq(x, got, rcond=None)[0], axis=1), "", max(d, 4)
     bound = float(np.abs(got).max())
-    if (np.abs(got) == bound).sum() > SPARE:
+    if bound and (np.abs(got) == bound).sum() > SPARE:
         yield CLIPPED_X, np.linalg.norm(got - np.clip(x, -bound, bound), axis=1), f"{bound:.6g}", 0
 
 

@@ -72,12 +72,12 @@ def blocks(case: Case) -> list[Callable[[HostArray], HostArray]] | None:
 
 
 def orders(n: int) -> list[tuple[tuple[int, ...], str]]:
-    """The wrong orders of n blocks that are tried, in words too: all of up to 4, else the reverse and exchanges of neighbours."""
+    """The wrong orders of n blocks that are tried, in words too: all of up to 4, the reverse, exchanges of neighbours up to 8."""
     right = tuple(range(n))
     found = [(right[::-1], "in the reverse order")]
     if n <= 4:
         found += [(p, f"in the order {', '.join(str(i + 1) for i in p)}") for p in permutations(right) if p not in (right, right[::-1])]
-    else:
+    elif n <= 8:
         found += [((*right[:i], i + 1, i, *right[i + 2 :]), f"with blocks {i + 1} and {i + 2} exchanged") for i in range(n - 1)]
     return found
 

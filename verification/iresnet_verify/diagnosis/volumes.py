@@ -11,7 +11,7 @@ from iresnet_verify.catalogue.shared.log_det_truth import truth_at
 from iresnet_verify.diagnosis import families, log_dets
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.estimates import POINT, Estimate, expectation, of_point_masses
-from iresnet_verify.diagnosis.families import Family, of_matrix
+from iresnet_verify.diagnosis.families import Family, Rows, of_matrix
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
 from iresnet_verify.diagnosis.parts import blocks, orders, parameters, with_parameter
 from iresnet_verify.oracle import singular_values as singular
@@ -75,7 +75,7 @@ def _of_parameters(case: Case, sign: float) -> tuple[tuple[tuple[Cause, Array, s
     A = case.truth.jacobian.residual
     without, families = [], []
     for name in parameters(case):
-        def value(c: float, rows: Array, name: str = name) -> Array:
+        def value(c: float, rows: Rows, name: str = name) -> Array:
             with with_parameter(case, name, c):
                 return truth_at(case.ctx, at[rows]).value
 
@@ -141,7 +141,7 @@ def _of_points(case: Case, sign: float) -> tuple[Family, ...]:
         return ()
     at = case.x if sign > 0.0 else case.y
 
-    def scaled(c: float, rows: Array) -> Array:
+    def scaled(c: float, rows: Rows) -> Array:
         return truth_at(case.ctx, (c * at[rows].astype(np.float64)).astype(at.dtype)).value
 
     return (Family(log_dets.AT_ANOTHER_POINT, scaled, "{c}·x" if sign > 0.0 else "{c}·y"),)
