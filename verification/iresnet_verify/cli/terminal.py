@@ -175,7 +175,7 @@ def _skipped(report: AuditResult) -> list[Padding]:
     reasons: dict[str, list[str]] = {}
     for result in report.checks:
         if state(result).key == "skipped" and result.because_of is None:
-            reasons.setdefault(result.message, []).append(result.id)
+            reasons.setdefault(result.message.removesuffix("."), []).append(result.id)
     glyph = BY_KEY["skipped"].glyph
     return [Padding(_text(f"{glyph} {reason}: {', '.join(ids)}", COLOURS["skipped"]), (0, 0, 0, 1)) for reason, ids in reasons.items()]
 

@@ -188,6 +188,8 @@ def test_skipped_checks_are_listed_under_their_reason() -> None:
     text = printed(80, replace(REPORT, checks=[result("inverse.a"), *skipped]))
     assert text.count("needs lipschitz") == 1
     assert all(c.id in text for c in skipped)
+    sentence = replace(REPORT, checks=[result("inverse.a", "skipped", message="the claim is about the parameters as delivered only.")])
+    assert "as delivered only: inverse.a" in printed(160, sentence)
 
 
 def test_names_are_not_read_as_markup_or_control_characters() -> None:
