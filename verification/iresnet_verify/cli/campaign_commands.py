@@ -149,7 +149,7 @@ def _run_of(place: str) -> Iterator[tuple[Any, int]]:
         runs = [r for r in store.runs() if not at or r.label == label]
         if not runs:
             known = ", ".join(dict.fromkeys(r.label for r in store.runs())) or "none"
-            raise SubjectError(f"{place}: expected a run out of {known}, got {label or 'none'}")
+            raise SubjectError(f"{place}: expected a run out of {known}, got {label or 'none'}; name one as PLACE@LABEL")
         yield store, runs[-1].id
 
 

@@ -245,7 +245,7 @@ def doctor(gpu: bool, json_path: Path | None, issue: bool) -> int:
         kept = page.examine(Console(), json_path)
         return UNDECIDED if kept is None else PASSED if kept else FAILED
     if json_path:
-        raise click.UsageError("--json goes with --gpu")
+        raise click.UsageError("--json goes with --gpu; try iresnet-verify doctor --gpu --json gpu.json")
     if issue:
         from iresnet_verify.machine.doctor import issue_lines
 

@@ -31,8 +31,8 @@ def _table(path: Path, options: Collection[str]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise SubjectError(f"{path}: expected TOML, got {error}; correct the file or audit from another folder") from error
     if not isinstance(table, dict):
-        raise SubjectError(f"{path}: expected [tool.{TABLE}] to be a table, got {type(table).__name__}")
+        raise SubjectError(f"{path}: expected [tool.{TABLE}] to be a table, got {type(table).__name__}; try budget = 'quick' below it")
     for key in table:
         if key not in options:
-            raise SubjectError(f"{path}: [tool.{TABLE}] expected a key of {', '.join(sorted(options))}, got {key!r}")
+            raise SubjectError(f"{path}: [tool.{TABLE}] expected a key of {', '.join(sorted(options))}, got {key!r}; correct it")
     return table

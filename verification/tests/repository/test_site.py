@@ -116,6 +116,12 @@ def test_every_error_and_what_it_says_is_on_the_page_of_errors() -> None:
     assert said in page
 
 
+def test_every_message_of_the_command_line_has_a_remedy() -> None:
+    said = [m for m in sources.messages() if m.where.startswith("iresnet_verify/cli/")]
+    assert len(said) > 20
+    assert not [m.text for m in said if ";" not in m.text and "such as" not in m.text], "after a semicolon: what to try"
+
+
 def test_every_constant_of_the_reference_says_what_it_is() -> None:
     every = [item for module in generated.MODULES for item in generated.names(module).items()]
     things = [(name, thing) for name, thing in every if not inspect.isroutine(thing) and not inspect.isclass(thing)]
