@@ -9,12 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, family, namespace, public
+from iresnet_ref.arrays import Array, HostArray, family, namespace, public
 
 Function = Callable[[Array], Array]
 Both = Callable[[Array], tuple[Array, Array]]
+
+
+class Turn(NamedTuple):
+    """φ′ has an extremum or jumps somewhere in [`low`, `high`], and lies in [`least`, `largest`] there, one-sided limits included."""
+
+    low: float
+    high: float
+    least: float
+    largest: float
+
+
+def extremum(place: float, slope: float) -> Turn:
+    """Return the turn of a smooth φ at an extremum of φ′, both known to many more digits than it says."""
+    return Turn(place - 1e-6, place + 1e-6, slope - 1e-9, slope + 1e-9)
 
 
 @public
@@ -27,7 +44,8 @@ class Activation:
     (package, constant) where a package's own function needs a larger one: `error_on`. `curvature` and `jump`
     bound |φ′(a) − φ′(b)| ≤ curvature·|a − b| + jump·(how many `kinks` lie between a and b); inf where they are not stated. `made`
     is (family, *arguments) of a member of a family, such as ("elu", 2.0): what saving and interchange need to make it again.
-    `slopes` (inf φ′, sup φ′), rounded outwards, says more than `lipschitz` does: tight certificates live on it.
+    `slopes` (inf φ′, sup φ′), rounded outwards, says more than `lipschitz` does: tight certificates live on it. Between its `turns`,
+    repeated with `period` if that is finite, φ′ is monotone; None where they are not known: `slopes_between`.
 
     Shapes: any array, entry by entry. Raises: nothing of its own.
 
@@ -49,6 +67,8 @@ class Activation:
     kinks: tuple[float, ...] = (0.0,)
     errors: tuple[tuple[str, float], ...] = ()
     slopes: tuple[float, float] | None = None
+    turns: tuple[Turn, ...] | None = None
+    period: float = math.inf
 
     @property
     def slope_interval(self) -> tuple[float, float]:
@@ -59,6 +79,40 @@ class Activation:
     def error_on(self, z: Array) -> float:
         """Return the constant `error` for the package that computes with z."""
         return dict(self.errors).get(family(z), self.error)
+
+    def slopes_between(self, low: HostArray, high: HostArray) -> tuple[HostArray, HostArray]:
+        """Return (α, β), entry by entry, with α ≤ (φ(a) − φ(b))/(a − b) ≤ β for all a ≠ b between `low` and `high`: host float64.
+
+        The hull of φ′(low), φ′(high), widened by their rounding, and of the turns between them (docs/proofs.md, *Activations*);
+        `slope_interval` where turns are not known or an end is not finite.
+
+        >>> import numpy as np, iresnet_ref as ir
+        >>> ends = ir.activations.get("tanh").slopes_between(np.asarray([-1.0, 1.0]), np.asarray([1.0, 2.0]))
+        >>> [e.round(3).tolist() for e in ends]
+        [[0.42, 0.071], [1.0, 0.42]]
+        """
+        least, largest = (np.full(np.shape(low), end) for end in self.slope_interval)
+        if self.turns is None:
+            return least, largest
+        with np.errstate(all="ignore"):
+            ends = [np.asarray(self.both(end)[1]) for end in (low, high)]
+        error = self.error_on(low) * rounding.FLOAT64_ROUNDOFF * 1.001
+        below = np.minimum(*(s - error * (np.abs(s) + 1.0) for s in ends))
+        above = np.maximum(*(s + error * (np.abs(s) + 1.0) for s in ends))
+        for turn in self.turns:
+            met = self._meets(turn, low, high)
+            below = np.where(met, np.minimum(below, turn.least), below)
+            above = np.where(met, np.maximum(above, turn.largest), above)
+        known = np.isfinite(low) & np.isfinite(high) & np.isfinite(below) & np.isfinite(above)
+        return np.where(known, np.maximum(below, least), least), np.where(known, np.minimum(above, largest), largest)
+
+    def _meets(self, turn: Turn, low: HostArray, high: HostArray) -> HostArray:
+        """Return where [low, high] meets the turn or one of its translates; where rounding leaves that open, it does."""
+        if math.isinf(self.period):
+            return np.asarray((low <= turn.high) & (high >= turn.low))
+        first, last = (low - turn.high) / self.period, (high - turn.low) / self.period
+        doubt = 8.0 * rounding.FLOAT64_ROUNDOFF
+        return np.asarray(np.ceil(first - doubt * (np.abs(first) + 1.0)) <= np.floor(last + doubt * (np.abs(last) + 1.0)))
 
 
 def sigmoid(z: Array) -> tuple[Array, Array]:
@@ -141,11 +195,16 @@ ACTIVATIONS: dict[str, Activation] = {
             0.0,
             curvature=0.0,
             slopes=(1.0, 1.0),
+            turns=(),
         ),
-        Activation("elu", _elu, _elu_both, _elu_second, 1.0, curvature=1.0, slopes=(0.0, 1.0)),
-        Activation("tanh", lambda z: namespace(z).tanh(z), _tanh_both, _tanh_second, 1.0, curvature=0.77, slopes=(0.0, 1.0)),
+        Activation("elu", _elu, _elu_both, _elu_second, 1.0, curvature=1.0, slopes=(0.0, 1.0), turns=()),
         Activation(
-            "softplus", _softplus, lambda z: (_softplus(z), sigmoid(z)[0]), _softplus_second, 1.0, curvature=0.25, slopes=(0.0, 1.0)
+            "tanh", lambda z: namespace(z).tanh(z), _tanh_both, _tanh_second, 1.0, curvature=0.77, slopes=(0.0, 1.0),
+            turns=(Turn(0.0, 0.0, 1.0, 1.0),),
+        ),
+        Activation(
+            "softplus", _softplus, lambda z: (_softplus(z), sigmoid(z)[0]), _softplus_second, 1.0, curvature=0.25, slopes=(0.0, 1.0),
+            turns=(),
         ),
         Activation(
             "sine",
@@ -153,15 +212,19 @@ ACTIVATIONS: dict[str, Activation] = {
             lambda z: (namespace(z).sin(z), namespace(z).cos(z)),
             lambda z: -namespace(z).sin(z),
             1.0,
+            turns=(Turn(0.0, 0.0, 1.0, 1.0), Turn(math.pi, math.nextafter(math.pi, 4.0), -1.0, -1.0)),
+            period=2.0 * math.pi,
             curvature=1.0,
         ),
         Activation(
             "rising sine", lambda z: 0.5 * (z + namespace(z).sin(z)), _rising_both, lambda z: -0.5 * namespace(z).sin(z), 1.0,
-            curvature=0.5, slopes=(0.0, 1.0),  # (z + sin z)/2, with slope (1 + cos z)/2 = cos²(z/2)
+            curvature=0.5, slopes=(0.0, 1.0),
+            turns=(Turn(0.0, 0.0, 1.0, 1.0), Turn(math.pi, math.nextafter(math.pi, 4.0), 0.0, 0.0)),
+            period=2.0 * math.pi,  # (z + sin z)/2, with slope (1 + cos z)/2 = cos²(z/2)
         ),
         Activation(
             "relu", _relu, lambda z: (_relu(z), _indicator(z > 0.0, z)), lambda z: namespace(z).zeros_like(z), 1.0, 0.0, 0.0, 1.0,
-            slopes=(0.0, 1.0),
+            slopes=(0.0, 1.0), turns=(),
         ),
     )
 }
@@ -193,8 +256,9 @@ def elu(alpha: float = 1.0) -> Activation:
 
     name, lipschitz, jump = f"elu α={alpha:.6g}", max(1.0, alpha), abs(1.0 - alpha)
     return Activation(
-        name, lambda z: both(z)[0], both, second, lipschitz, rounding.ELEMENTARY, alpha, jump, ("elu", alpha), slopes=(0.0, lipschitz)
-    )
+        name, lambda z: both(z)[0], both, second, lipschitz, rounding.ELEMENTARY, alpha, jump, ("elu", alpha), slopes=(0.0, lipschitz),
+        turns=(Turn(0.0, 0.0, min(1.0, alpha), lipschitz),),
+    )  # fmt: skip
 
 
 @public
@@ -219,7 +283,7 @@ def leaky_relu(slope: float = 0.01) -> Activation:
     made = ("leaky relu", slope)
     slopes = (min(slope, 1.0), max(slope, 1.0))
     return Activation(
-        name, lambda z: both(z)[0], both, second, max(1.0, abs(slope)), error, 0.0, abs(1.0 - slope), made, slopes=slopes
+        name, lambda z: both(z)[0], both, second, max(1.0, abs(slope)), error, 0.0, abs(1.0 - slope), made, slopes=slopes, turns=()
     )
 
 

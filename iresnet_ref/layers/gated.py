@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 
 from iresnet_ref.arrays import Array, namespace
-from iresnet_ref.layers.activations import Activation, sigmoid
+from iresnet_ref.layers.activations import Activation, extremum, sigmoid
 from iresnet_ref.layers.normal_distribution import FARTHEST, normal
 
 Gate = Callable[[Array], tuple[Array, Array, Array]]
@@ -61,7 +61,7 @@ def _mish(z: Array) -> tuple[Array, Array, Array]:
     )
 
 
-def _gated(name: str, gate: Gate, lipschitz: float, curvature: float, least: float) -> Activation:
+def _gated(name: str, gate: Gate, lipschitz: float, curvature: float, least: float, places: tuple[float, float]) -> Activation:
     def both(z: Array) -> tuple[Array, Array]:
         value, first, _ = gate(z)
         raised = _raised(z)
@@ -71,11 +71,14 @@ def _gated(name: str, gate: Gate, lipschitz: float, curvature: float, least: flo
         _, first, bent = gate(z)
         return 2.0 * first + _near(z) * bent
 
-    return Activation(name, lambda z: _raised(z) * gate(z)[0], both, second, lipschitz, curvature=curvature, slopes=(least, lipschitz))
+    return Activation(
+        name, lambda z: _raised(z) * gate(z)[0], both, second, lipschitz, curvature=curvature, slopes=(least, lipschitz),
+        turns=(extremum(places[0], least), extremum(places[1], lipschitz)),
+    )  # fmt: skip
 
 
 GATED: tuple[Activation, ...] = (
-    _gated("gelu", _normal, 1.1289041451851550, 0.7978845608028656, -0.1289041451851550),
-    _gated("gelu tanh", _cubic, 1.1289930686587721, 0.7978845608028656, -0.1289930686587720),
-    _gated("mish", _mish, 1.0884981612517281, 0.6442046372369727, -0.1125261223894626),
+    _gated("gelu", _normal, 1.1289041451851550, 0.7978845608028656, -0.1289041451851550, (-1.41421356, 1.41421356)),
+    _gated("gelu tanh", _cubic, 1.1289930686587721, 0.7978845608028656, -0.1289930686587720, (-1.41850401, 1.41850401)),
+    _gated("mish", _mish, 1.0884981612517281, 0.6442046372369727, -0.1125261223894626, (-2.25637640, 1.49057118)),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from iresnet_ref.arrays import Array, namespace, public
-from iresnet_ref.layers.activations import Activation
+from iresnet_ref.layers.activations import Activation, Turn
 
 
 def _clipped(z: Array, low: float, high: float) -> Array:
@@ -44,8 +44,9 @@ def hardtanh(low: float = -1.0, high: float = 1.0) -> Activation:
 
     name = "hardtanh" if (low, high) == (-1.0, 1.0) else f"hardtanh {low:.6g} {high:.6g}"
     return Activation(
-        name, lambda z: _clipped(z, low, high), both, _none, 1.0, 1.0, 0.0, 1.0, ("hardtanh", low, high), (low, high), slopes=(0.0, 1.0)
-    )
+        name, lambda z: _clipped(z, low, high), both, _none, 1.0, 1.0, 0.0, 1.0, ("hardtanh", low, high), (low, high), slopes=(0.0, 1.0),
+        turns=(Turn(low, low, 0.0, 1.0), Turn(high, high, 0.0, 1.0)),
+    )  # fmt: skip
 
 
 @public
@@ -70,8 +71,9 @@ def softshrink(threshold: float = 0.5) -> Activation:
     error = 1.0 + threshold  # the rounding of the difference, and of λ
     name = "softshrink" if threshold == 0.5 else f"softshrink {threshold:.6g}"
     return Activation(
-        name, value, both, _none, 1.0, error, 0.0, 1.0, ("softshrink", threshold), (-threshold, threshold), slopes=(0.0, 1.0)
-    )
+        name, value, both, _none, 1.0, error, 0.0, 1.0, ("softshrink", threshold), (-threshold, threshold), slopes=(0.0, 1.0),
+        turns=(Turn(-threshold, -threshold, 0.0, 1.0), Turn(threshold, threshold, 0.0, 1.0)),
+    )  # fmt: skip
 
 
 def _hardsigmoid(z: Array) -> Array:
@@ -95,9 +97,11 @@ PIECEWISE: tuple[Activation, ...] = (
     Activation(
         "hard sigmoid", _hardsigmoid, _hardsigmoid_both, _none, 0.16666666666666669, curvature=0.0, jump=0.16666666666666669,
         kinks=(-3.0, 3.0), slopes=(0.0, 0.16666666666666669),
+        turns=(Turn(-3.0, -3.0, 0.0, 0.16666666666666669), Turn(3.0, 3.0, 0.0, 0.16666666666666669)),
     ),
     Activation(
         "hardswish", lambda z: _hardswish_both(z)[0], _hardswish_both, lambda z: _between(z, -3.0, 3.0) / 3.0, 1.5,
         curvature=0.33333333333333337, jump=0.5, kinks=(-3.0, 3.0), slopes=(-0.5, 1.5),
+        turns=(Turn(-3.0, -3.0, -0.5, 0.0), Turn(3.0, 3.0, 1.0, 1.5)),
     ),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from iresnet_ref.arrays import Array, namespace, public
-from iresnet_ref.layers.activations import ACTIVATIONS, Activation, get, sech_squared, sigmoid
+from iresnet_ref.layers.activations import ACTIVATIONS, Activation, Turn, get, sech_squared, sigmoid
 
 SELU_SCALE = 1.0507009873554804934193349852946
 SELU_ALPHA = 1.6732632423543772848170429916717
@@ -102,7 +102,8 @@ def celu(alpha: float = 1.0) -> Activation:
 
     curvature = 1.0 / alpha * (1.0 + 2.0**-50)
     return Activation(
-        f"celu α={alpha:.6g}", lambda z: both(z)[0], both, second, 1.0, curvature=curvature, made=("celu", alpha), slopes=(0.0, 1.0)
+        f"celu α={alpha:.6g}", lambda z: both(z)[0], both, second, 1.0, curvature=curvature, made=("celu", alpha), slopes=(0.0, 1.0),
+        turns=(),
     )
 
 
@@ -140,20 +141,30 @@ def softplus(beta: float = 1.0) -> Activation:
 
     curvature = 0.25 * beta * (1.0 + 2.0**-50)
     return Activation(
-        f"softplus β={beta:.6g}", value, both, second, 1.0, curvature=curvature, made=("softplus", beta), slopes=(0.0, 1.0)
+        f"softplus β={beta:.6g}", value, both, second, 1.0, curvature=curvature, made=("softplus", beta), slopes=(0.0, 1.0),
+        turns=(),
     )
 
 
 SATURATING: tuple[Activation, ...] = (
-    Activation("sigmoid", lambda z: sigmoid(z)[0], _sigmoid_both, _sigmoid_second, 0.25, curvature=0.09622504486493764, slopes=(0.0, 0.25)),
-    Activation("log sigmoid", _logsigmoid, _logsigmoid_both, lambda z: -_sigmoid_both(z)[1], 1.0, curvature=0.25, slopes=(0.0, 1.0)),
-    Activation("softsign", lambda z: _softsign_both(z)[0], _softsign_both, _softsign_second, 1.0, curvature=2.0, slopes=(0.0, 1.0)),
+    Activation(
+        "sigmoid", lambda z: sigmoid(z)[0], _sigmoid_both, _sigmoid_second, 0.25, curvature=0.09622504486493764, slopes=(0.0, 0.25),
+        turns=(Turn(0.0, 0.0, 0.25, 0.25),),
+    ),
+    Activation(
+        "log sigmoid", _logsigmoid, _logsigmoid_both, lambda z: -_sigmoid_both(z)[1], 1.0, curvature=0.25, slopes=(0.0, 1.0), turns=(),
+    ),
+    Activation(
+        "softsign", lambda z: _softsign_both(z)[0], _softsign_both, _softsign_second, 1.0, curvature=2.0, slopes=(0.0, 1.0),
+        turns=(Turn(0.0, 0.0, 1.0, 1.0),),
+    ),
     Activation(
         "tanhshrink", lambda z: _tanhshrink_both(z)[0], _tanhshrink_both, _tanhshrink_second, 1.0, curvature=0.77,
         slopes=(0.0, 1.0), errors=(("jax", 14.0),),  # φ′ is the square of a tanh that errs by 3.5u: 6.9u measured, twice that
+        turns=(Turn(0.0, 0.0, 0.0, 0.0),),
     ),
     Activation(
         "selu", lambda z: _selu_both(z)[0], _selu_both, _selu_second, 1.7580993408473773, curvature=1.7580993408473773,
-        jump=0.7073983534918968, slopes=(0.0, 1.7580993408473773),
+        jump=0.7073983534918968, slopes=(0.0, 1.7580993408473773), turns=(Turn(0.0, 0.0, SELU_SCALE, 1.7580993408473773),),
     ),
 )  # fmt: skip

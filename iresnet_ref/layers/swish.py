@@ -17,7 +17,7 @@ import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, is_compiling, namespace, public
-from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation
+from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation, Turn
 from iresnet_ref.rounding import up
 
 LIPSWISH = 1.1
@@ -26,6 +26,8 @@ HALF = "half of clipswish"
 """The name of LipSwish/1.004 among the activations."""
 SLOPES = {1.0: (-0.0998393201288672, 1.0998393201288672), LIPSWISH: (-0.0907630182989700, 0.9998539273898792)}
 """(inf φ′, sup φ′) by c, rounded outwards; with 11/10 and with its float64."""
+TURN = 2.39935728
+"""φ′ has its extrema at w = ±2.399357280515…, where w tanh(w/2) = 2."""
 
 
 def swish_value(z: Array, beta: Array | float, scale: float) -> Array:
@@ -102,7 +104,16 @@ def of_slope(beta: float, scale: float) -> Activation:
         curvature=0.5 * beta / scale * (1.0 + 2.0**-50),
         made=(family, beta) if family and beta != 1.0 else None,
         slopes=slopes,
+        turns=_turns(beta, slopes),
     )
+
+
+def _turns(beta: float, slopes: tuple[float, float]) -> tuple[Turn, ...]:
+    """Return the turns at w = βz = ±2.399…; the width allows for a β that is rounded."""
+    if beta == 0.0:
+        return ()
+    near, far = (TURN - 1e-6) / beta, (TURN + 1e-6) / beta
+    return Turn(-far, -near, slopes[0], slopes[0] + 1e-9), Turn(near, far, slopes[1] - 1e-9, slopes[1])
 
 
 @public

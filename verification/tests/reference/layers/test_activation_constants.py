@@ -125,6 +125,43 @@ def test_every_activation_states_its_slopes_and_keeps_them() -> None:
             assert (quotient <= high + slack).all(), name
 
 
+def signs(phi: Callable[[Any], Any], low: float, high: float) -> set[bool]:
+    """Prove by halving that φ″ has no zero on [low, high], and return its signs: |f(m)| > |f′(m)|r + sup|f″|r²/2 for f = φ″."""
+    todo, found = [(low, high)], set()
+    while todo:
+        low, high = todo.pop()
+        m, r = arb((low + high) / 2), (high - low) / 2
+        f, tilt, bend = derivative(phi, 2, m), derivative(phi, 3, m), derivative(phi, 4, arb((low + high) / 2, r))
+        if bool(abs(f) > abs(tilt) * r + abs(bend) * r * r / 2):
+            found.add(bool(f > 0))
+            continue
+        assert r > 1e-9, f"not proved near {low}"
+        todo += [(low, (low + high) / 2), ((low + high) / 2, high)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("gelu tanh", -2.0, 0.0), ("mish", -4.0, 3.0), ("gelu", -6.0, 0.0), ("silu", -9.0, 9.0)])
+def test_slopes_are_monotone_between_their_turns(name: str, low: float, high: float) -> None:
+    """Beyond these intervals, and by symmetry on the other side of 0, docs/proofs.md has the sign of φ″ by its formula."""
+    turns = sorted(turn for turn in get(name).turns or () if low < turn.low and turn.high < high)
+    assert turns
+    ends = [low, *(end for turn in turns for end in (turn.low, turn.high)), high]
+    for left, right in zip(ends[::2], ends[1::2], strict=True):
+        assert len(signs(SMOOTH[name], left, right)) == 1
+
+
+@pytest.mark.parametrize("name", ["silu", "lipswish", HALF, "gelu", "gelu tanh", "mish"])
+def test_turns_say_where_slopes_lie_at_an_extremum(name: str) -> None:
+    scale = {"lipswish": arb(11) / 10, HALF: arb(11) / 10 * arb(1004) / 1000}.get(name, arb(1))
+    phi, (least, largest) = SMOOTH["silu" if name not in SMOOTH else name], get(name).slope_interval
+    for turn in get(name).turns or ():
+        m, r = (turn.low + turn.high) / 2, (turn.high - turn.low) / 2
+        slope, spread = derivative(phi, 1, arb(m)), abs(derivative(phi, 2, arb(m, r))) * r
+        assert turn.least <= least or bool((slope - spread) / scale >= turn.least)  # no slope exceeds `slopes`, proved above
+        assert turn.largest >= largest or bool((slope + spread) / scale <= turn.largest)
+        assert (turn.least <= least) != (turn.largest >= largest)
+
+
 @pytest.mark.parametrize("name", SMOOTH)
 def test_the_curvature_is_proved(name: str) -> None:
     bound = get(name).curvature
