@@ -6,12 +6,17 @@ sum; from the last value that all of them pass (their nearest common dominator) 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from iresnet_ref.arrays import HostArray, from_host, to_host
 from iresnet_ref.layers.layer import Layer
+from iresnet_ref.layers.linear import Affine
 from iresnet_ref.layers.parallel import Parallel
 from iresnet_ref.layers.rearrangement import Rearrangement
 
@@ -46,9 +51,43 @@ def layers_between(start: Value, end: Value) -> tuple[Layer, ...]:
             end = end.inputs[0]
         else:
             common = end.dominators[1]
-            layers.insert(0, Parallel(tuple(layers_between(common, value) for value in end.inputs)))
+            paths = tuple(layers_between(common, value) for value in end.inputs)
+            layers[:0] = _as_one_selection(paths, common.event, end.event) or [Parallel(paths)]
             end = common
     return tuple(joined(layers))
+
+
+def _as_one_selection(paths: Sequence[tuple[Layer, ...]], event: tuple[int, ...], out: tuple[int, ...]) -> list[Layer] | None:
+    """Return one matrix in place of paths that each put entries of the event somewhere, no two into one place; None for others.
+
+    Zeros and ones multiply and add without rounding, and what a sum of paths proves only of their norms together is proved of the matrix.
+    """
+    total, like = np.full(math.prod(out), -1), None
+    for path in paths:
+        place: HostArray = np.arange(math.prod(event))
+        for layer in path:
+            if isinstance(layer, Rearrangement):
+                place = place.reshape(layer.event).transpose(layer.axes).reshape(-1)
+            elif isinstance(layer, Affine):
+                like, weight = layer.weight, to_host(layer.weight)
+                taken = weight == 1.0
+                if np.any(to_host(layer.bias)) or np.any(weight[~taken]) or taken.sum(axis=1).max(initial=0) > 1:
+                    return None
+                place = np.where(taken.any(axis=1), place[taken.argmax(axis=1)], -1)
+            else:
+                return None
+        if np.any((place >= 0) & (total >= 0)):
+            return None
+        total = np.where(place >= 0, place, total)
+    return None if like is None else selection(event, total, out, like)
+
+
+def selection(event: tuple[int, ...], place: HostArray, out: tuple[int, ...], like: Any) -> list[Layer]:
+    """Return the layers that put entry place[j] of the event into entry j, and 0 where that is −1: a matrix of zeros and ones."""
+    matrix = np.zeros((place.size, math.prod(event)))
+    matrix[np.flatnonzero(place >= 0), place[place >= 0]] = 1.0
+    weight = from_host(matrix, like)
+    return [reshaped(event, (matrix.shape[1],)), Affine(weight, 0.0 * weight[:, 0]), reshaped((place.size,), out)]
 
 
 def less(end: Value, start: Value, negative: Callable[[], Sequence[Layer]]) -> Value:

@@ -20,8 +20,9 @@ from jax.extend.core import Literal
 import iresnet_ref as ir
 from iresnet_backends.errors import ModuleError
 from iresnet_backends.reading import comparison
-from iresnet_backends.reading.forward_graph import Value, layers_between, less, reshaped
+from iresnet_backends.reading.forward_graph import Value, layers_between, less, reshaped, selection
 from iresnet_backends.reading.jax_layers import FUNCTIONS, LARGEST, Reader
+from iresnet_backends.reading.sorting import ORDER, Sorting
 from iresnet_ref.arrays import to_host
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.layers import activations, piecewise, saturating
@@ -34,12 +35,14 @@ from iresnet_ref.layers.rearrangement import Rearrangement
 
 AFFINE = frozenset([
     "dot_general", "broadcast_in_dim", "slice", "rev", "pad", "reduce_sum", "cumsum", "gather", "dynamic_slice", "split",
-    "reduce_window_sum", "conv_general_dilated", "concatenate",
+    "reduce_window_sum", "conv_general_dilated", "concatenate", "stack",
 ])  # fmt: skip
 """Primitives that are affine in their followed operands together."""
 SAME = frozenset(["copy", "copy_p", "optimization_barrier"])
 RESHAPES = frozenset(["reshape", "squeeze", "expand_dims"])
-ARITHMETIC = frozenset(["add", "sub", "add_any", "neg", "mul", "div", "max", "clamp"])
+ARITHMETIC = frozenset(["add", "sub", "add_any", "neg", "mul", "div", "max", "min", "clamp"])
+SORTS = frozenset(["sort", "top_k", "reduce_max", "reduce_min"])
+"""Of one followed operand along one axis; an order, such as argsort's, is no value."""
 UNARY = {"tanh": "tanh", "logistic": "sigmoid", "sin": "sine"}
 CALLS = frozenset([
     "jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "remat", "remat2",
@@ -62,6 +65,8 @@ FAMILIES: dict[Any, Callable[[float], Activation]] = {
 READ = {
     "add, sub, add_any, neg, mul and div by a constant": "sums of paths, and scales and shifts",
     "tanh, logistic, sin, abs, max with 0, clamp; every function of jax.nn listed under functions": "activations of the proofs",
+    "sort of one operand, reduce_max, reduce_min along an axis, top_k without its places, max and min of two values":
+        "`GroupSort` of the entries along that axis, and its ends",
     "reshape, squeeze, expand_dims, transpose": "the event in another shape or order",
     ", ".join(sorted(AFFINE)): "`Conv` where stride is 1 and the image keeps its size, else the matrix on the events, up to 4096 × 4096",
     ", ".join(sorted(CALLS)): "what is inside",
@@ -108,7 +113,7 @@ class _Jaxpr:
     """Reads jaxprs: every variable is a constant array, or a `Value` of the shape that it has there."""
 
     def __init__(self, dtype: Any, rounded: list[str]) -> None:
-        self.dtype, self.rounded = dtype, rounded
+        self.dtype, self.rounded, self.sorting = dtype, rounded, Sorting()
 
     def outputs(self, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
         """Return what a jaxpr makes of its arguments."""
@@ -145,7 +150,9 @@ class _Jaxpr:
         name = equation.primitive.name
         if name == "convert_element_type" and equation.outvars[0].aval.dtype == self.dtype:
             return [operands[0]]
-        for variable in equation.outvars:
+        if any(o is ORDER for o in operands):
+            raise self.refused(name, "it uses the order that a sort has found, which jumps; the sorted values are read")
+        for variable in equation.outvars[: 1 if name in SORTS else None]:
             if variable.aval.dtype != self.dtype:
                 raise self.refused(name, f"it makes {variable.aval.dtype} of {self.dtype}: a decision, or another precision")
         if not equation.outvars:
@@ -157,8 +164,8 @@ class _Jaxpr:
             return operands
         if name in ARITHMETIC:
             return [self.arithmetic(name, operands, out)]
-        if name in AFFINE:
-            return self.affine(equation, operands)
+        if name in AFFINE | SORTS:
+            return self.affine(equation, operands) if name in AFFINE else self.sorted(equation, operands)
         layer = _layer(name, equation, x, out)
         if layer is None:
             raise self.refused(name, "no Lipschitz constant of it is known here")
@@ -200,8 +207,8 @@ class _Jaxpr:
             raise self.refused(name, "it widens the event")
         if name == "max" and not np.any(np.asarray(c) != 0):
             return _pointwise(x, activations.get("relu"))
-        if name == "max" or (name == "div" and x is b):
-            raise self.refused(name, "it is read with 0 alone" if name == "max" else "its slope is unbounded")
+        if name in ("max", "min") or (name == "div" and x is b):
+            raise self.refused(name, "its slope is unbounded" if name == "div" else "of a constant, it is read with 0 alone, as max")
         if name == "div" and np.any(np.abs(np.frexp(np.asarray(c, dtype=np.float64))[0]) != 0.5):
             self.rounded.append(name)
         left = 1.0 if x is a else -1.0  # the side of a difference
@@ -212,10 +219,35 @@ class _Jaxpr:
         """Return a sum or a difference of two values, or z σ(z)."""
         if name in ("add", "add_any", "sub"):
             return Value(out, (a, self.diagonal(b, -1.0, 0.0) if name == "sub" else b))
+        if name in ("max", "min"):
+            if a.event != b.event or 2 * math.prod(out) > LARGEST:
+                raise self.refused(name, f"its values have {2 * math.prod(out)} entries, or other shapes; at most {LARGEST} are read")
+            return self.sorting.of_two(a, b, jnp.zeros((), self.dtype), largest=name == "max")
         for z, gate in ((a, b), (b, a)):
             if name == "mul" and isinstance(gate.note, tuple) and gate.note[0] == "sigmoid" and gate.note[1] is z:
                 return _pointwise(z, activations.get("silu"))
         raise self.refused(name, "of two values that depend on the input it has no Lipschitz constant on the whole space")
+
+    def sorted(self, equation: Any, operands: list[Any]) -> list[Any]:
+        """Return a sorted axis, the first of it, or one of its ends."""
+        name, p, out = equation.primitive.name, equation.params, tuple(equation.outvars[0].aval.shape)
+        x, axes = operands[0], p.get("axes", (p.get("dimension", p.get("axis", -1)),))
+        if not isinstance(x, Value) or any(isinstance(o, Value) for o in operands[1:]) or p.get("num_keys", 1) != 1 or len(axes) != 1:
+            raise self.refused(name, "of several lists that depend on the input, or along several axes, it is not read")
+        axis = axes[0] % len(x.event)
+        if x.event[axis] == 1:
+            raise self.refused(name, "its axis has one entry, as that of the batch has here")
+        if math.prod(x.event) > LARGEST and name != "sort":
+            raise self.refused(name, f"it has {math.prod(x.event)} entries, at most {LARGEST} are read")
+        if name == "sort":
+            return [self.sorting.along(x, axis, descending=False), *(ORDER for _ in operands[1:])]
+        like = jnp.zeros((), self.dtype)
+        if name == "top_k":
+            whole = self.sorting.along(x, axis, descending=True)
+            place = np.take(np.arange(math.prod(x.event)).reshape(x.event), np.arange(out[axis]), axis).reshape(-1)
+            return [Value(out, (whole,), lambda: selection(x.event, place, out, like)), ORDER]
+        one = self.sorting.end(x, axis, like, largest=name == "reduce_max")
+        return [Value(out, (one,), lambda: [reshaped(one.event, out)])]
 
     def diagonal(self, x: Value, scale: Any, bias: Any) -> Value:
         """Return scale∘x + bias."""
@@ -244,7 +276,7 @@ class _Jaxpr:
         places = [i for i, o in enumerate(operands) if isinstance(o, Value)]
         if equation.primitive.name == "conv_general_dilated" and places == [0]:
             return [self.convolution(equation, operands[0], operands[1], tuple(equation.outvars[0].aval.shape))]
-        if len(places) > 1 and equation.primitive.name != "concatenate":
+        if len(places) > 1 and equation.primitive.name not in ("concatenate", "stack"):
             raise self.refused(equation.primitive.name, "a product of two values that depend on the input")
         ends = [tuple(v.aval.shape) for v in equation.outvars]
         sizes = [math.prod(shape) for shape in (*(operands[i].event for i in places), *ends)]

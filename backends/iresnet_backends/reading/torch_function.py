@@ -12,6 +12,7 @@ import iresnet_ref as ir
 from iresnet_backends.errors import ModuleError
 from iresnet_backends.reading import comparison
 from iresnet_backends.reading.forward_graph import Value, layers_between, less
+from iresnet_backends.reading.sorting import ORDER
 from iresnet_backends.reading.torch_activations import declared as rule_of
 from iresnet_backends.reading.torch_graph import DECLARED, ROWS, Followed, Graph, Watch, place_of, undisturbed
 from iresnet_backends.reading.torch_layers import REFUSED, RULES
@@ -79,7 +80,7 @@ def _followed(
                 f"from_torch: expected a module that takes events of shape {shape} in {like.dtype}, got from {place_of(error, owner)}: "
                 f"{str(error).splitlines()[0]}; try event_shape="
             ) from error
-    if not isinstance(y, Followed):
+    if not isinstance(y, Followed) or y.value is ORDER:
         raise ModuleError(
             f"from_torch: expected one tensor that follows from the input, got {type(y).__name__}; parts of the forward that are compiled, "
             "scripted or leave torch cannot be followed"

@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from iresnet_backends.errors import ModuleError
 from iresnet_backends.reading.forward_graph import Value
+from iresnet_backends.reading.sorting import ORDER, Sorting
 
 ROWS = 5
 """Rows of the batch that is followed; the comparison takes another number."""
@@ -68,6 +69,8 @@ ABOUT = frozenset(
 """What may be asked of a value without asking for its numbers."""
 
 Rule = Callable[..., Any]
+WITH_ORDER = frozenset(["sort", "topk", "max", "min"])
+"""Functions whose second result is the order of the first."""
 DECLARED = "declared as "
 """How the functions of declared activations begin, which are no functions of torch."""
 
@@ -97,6 +100,7 @@ class Graph:
         self.names = {id(part): name or "the module" for name, part in module.named_modules()}
         self.rules, self.refused = rules, refused
         self.recording = False
+        self.sorting = Sorting()
         self.rounded: list[str] = []
         """The calls whose constants, such as the 1/3 of a mean, are no numbers of the dtype: they were rounded to it."""
         self._alive: list[weakref.ref[Followed]] = []
@@ -140,6 +144,11 @@ class Graph:
             )
         self._require_plain(args, kwargs, plain)
         inputs = [a for a in _followed((args, kwargs)) if isinstance(a, Followed)]
+        if any(a.value is ORDER for a in inputs):
+            raise ModuleError(
+                f"from_torch: expected values in {plain} at {self.place()}, got the order that a sort has found: what is read by it "
+                "jumps where the order changes; try the sorted values"
+            )
         with torch._C.DisableTorchFunctionSubclass():
             plain_args, plain_kwargs = _plain(args), _plain(kwargs)
             if in_place:
@@ -188,7 +197,8 @@ class Graph:
                 )
 
     def _require_rows(self, result: Any, name: str, x: Followed) -> None:
-        for part in result if isinstance(result, (tuple, list)) else (result,):
+        parts = result if isinstance(result, (tuple, list)) else (result,)
+        for part in parts[:1] if name in WITH_ORDER else parts:
             if not isinstance(part, torch.Tensor) or part.ndim == 0 or part.shape[0] != ROWS or part.dtype != x.dtype:
                 got = (
                     f"{part.dtype} of shape {tuple(part.shape)}"

@@ -40,6 +40,7 @@ from iresnet_backends.reading.torch_linear import (
     rsub,
     sub,
 )
+from iresnet_backends.reading.torch_sorting import along, extreme, of_two, sort, stack, topk
 
 REFUSED = {
     "layer_norm": "it divides by the spread of its own input, without a finite Lipschitz constant that is proved here",
@@ -110,6 +111,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("abs", "absolute", "__abs__"), absolute), **dict.fromkeys(("clamp", "clip"), clamp),
     "linear": linear, "addmm": addmm, "batch_norm": batch_norm, "pad": pad, "sigmoid": sigmoid, "expit": sigmoid, "gelu": gelu, "elu": elu,
     "celu": celu, "leaky_relu": leaky_relu, "prelu": prelu, "rrelu": rrelu, "softplus": softplus, "softshrink": softshrink,
-    "hardtanh": hardtanh, "relu6": relu6, "cat": cat, "concat": cat, "concatenate": cat,
+    "hardtanh": hardtanh, "relu6": relu6, "cat": cat, "concat": cat, "concatenate": cat, "stack": stack,
+    "sort": sort, "topk": topk, **dict.fromkeys(("max", "min"), extreme), **dict.fromkeys(("amax", "amin"), along),
+    **dict.fromkeys(("maximum", "minimum"), of_two),
 }  # fmt: skip
 """The rule of each function, by its name in torch."""

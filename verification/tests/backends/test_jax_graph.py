@@ -37,6 +37,16 @@ def own_swish(h: Any) -> Any:
     return h * jax.nn.sigmoid(h)
 
 
+def maxmin(h: Any) -> Any:
+    a, b = jnp.split(h, 2, axis=1)
+    return jnp.concatenate([jnp.maximum(a, b), jnp.minimum(a, b)], axis=1)
+
+
+def maxmin_of_neighbours(h: Any) -> Any:
+    h = h.reshape(-1, 4, 2)
+    return jnp.stack([h.max(-1), h.min(-1)], -1).reshape(-1, 8)
+
+
 TAKEN: dict[str, tuple[Callable[[Any], Any], float]] = {
     "elu": (between(jax.nn.elu), 1.0),
     "elu 2": (between(lambda h: jax.nn.elu(h, 2.0)), 2.0),
@@ -47,6 +57,11 @@ TAKEN: dict[str, tuple[Callable[[Any], Any], float]] = {
     "sine, compiled": (jax.jit(between(jnp.sin)), 1.0),
     "a skip connection": (between(lambda h: h + jnp.tanh(h)), 2.0),
     "a function that is named relu": (between(relu), 3.0),
+    "sorted, the largest first": (between(lambda h: jnp.sort(h, axis=1, descending=True, stable=False)), 1.0),
+    "sorted in groups, pixels apart": (between(lambda h: jnp.sort(h.reshape(-1, 2, 4), axis=1).reshape(-1, 8)), 1.0),
+    "MaxMin of halves": (between(maxmin), 1.0),
+    "MaxMin of neighbours": (between(maxmin_of_neighbours), 1.0),
+    "the three largest": (between(lambda h: jnp.pad(jax.lax.top_k(h, 3)[0], ((0, 0), (0, 5)))), 1.0),
     "a difference": (between(lambda h: 1.0 - (2.0 - jnp.abs(h) / 2.0)), 0.5),
 }
 
@@ -82,6 +97,12 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "scan": (lambda x: jax.lax.scan(lambda c, _: (c * W[0, 0], None), x, None, 3)[0], "got scan"),
     "exp": (lambda x: jnp.exp(x) * W[0, 0], "got exp"),
     "a callback": (lambda x: (jax.debug.callback(lambda _: None, x), x * W[0, 0])[1], "got debug_callback: it makes nothing"),
+    "a gather by argsort": (lambda x: jnp.take_along_axis(x, jnp.argsort(x, 1), 1) * W[0, 0], "got jit: it makes int32"),
+    "the order of the largest": (lambda x: x * W[0, 0] + jax.lax.top_k(x, 3)[1], "it uses the order that a sort has found, which jumps"),
+    "sorted by another list": (lambda x: jax.lax.sort((x, x[:, ::-1]), num_keys=1)[1] * W[0, 0], "got sort: of several lists"),
+    "sorted across the batch": (lambda x: jnp.sort(x, 0) * W[0, 0], "got sort: its axis has one entry, as that of the batch"),
+    "the largest of the batch": (lambda x: x * W[0, 0] + x.max(0), "got reduce_max: its axis has one entry, as that of the batch"),
+    "sorted with the batch": (lambda x: jnp.sort(x.reshape(-1)).reshape(x.shape) * W[0, 0], "compute what the module computes"),
     "a product": (lambda x: x * jnp.tanh(x), "got mul: of two values"),
     "another precision": (lambda x: x.astype(jnp.float16).astype(jnp.float32) * W[0, 0], "got convert_element_type: it makes float16"),
     "rows whose dependence is rounded away": (lambda x: jnp.cumsum(x * W[0, 0], 0) + 1e12 - 1e12, "that sees the input"),

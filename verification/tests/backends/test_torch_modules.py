@@ -410,3 +410,64 @@ def test_weights_that_are_not_finite_are_named() -> None:
 def test_too_few_bits_to_compare_are_refused() -> None:
     with pytest.raises(ModuleError, match="nothing could be compared; try the module in float32"):
         from_torch(nn.Sequential(nn.Linear(300, 300), nn.ReLU()).bfloat16())
+
+
+def maxmin(h: Any) -> Any:
+    a, b = h.chunk(2, 1)
+    return torch.cat([torch.maximum(a, b), torch.minimum(a, b)], 1)
+
+
+def maxmin_of_neighbours(h: Any) -> Any:
+    h = h.view(len(h), 3, 2)
+    return torch.stack([h.max(-1).values, h.amin(-1)], -1).flatten(1)
+
+
+class Between(nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
+    """A function between two dense layers."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.first, self.function, self.last = nn.Linear(4, 6), function, nn.Linear(6, 4)
+
+    def forward(self, x: Any) -> Any:
+        return self.last(self.function(self.first(x)))
+
+
+SORTED: dict[str, Callable[[Any], Any]] = {
+    "FullSort": lambda h: h.sort(1).values,
+    "the largest first, stable": lambda h: torch.sort(h, descending=True, stable=True, dim=-1)[0],
+    "GroupSort": lambda h: h.view(len(h), 2, 3).sort(-1)[0].flatten(1),
+    "along channels, pixels apart": lambda h: h.view(len(h), 2, 3).sort(1).values.flatten(1),
+    "MaxMin of halves": maxmin,
+    "MaxMin of neighbours": maxmin_of_neighbours,
+    "the three largest": lambda h: nn.functional.pad(h.topk(3, 1).values, (0, 3)),
+}
+
+
+@pytest.mark.parametrize("name", SORTED)
+def test_sorting_is_read_with_lipschitz_constant_one(name: str) -> None:
+    net = seeded(lambda: Between(SORTED[name]))
+    g = from_torch(net, event_shape=(4,))
+    x = torch.randn(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(g(x), net(x).detach())
+    norms = [float(torch.linalg.matrix_norm(layer.weight.detach(), 2)) for layer in (net.first, net.last)]
+    assert g.certificate.proved
+    assert g.certificate.bound <= norms[0] * norms[1] * (1.0 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda h: h.gather(1, h.argsort(1)), "got argsort at the module"),
+        (lambda h: h.gather(1, h.sort(1).indices.flip(1)), "in flip at the module .*, got the order that a sort has found"),
+        (lambda h: h[:, h.sort(1)[1][0]], "in __getitem__ at the module .*, got the order that a sort has found"),
+        (lambda h: h + h.max(1, keepdim=True).indices, "in .*add.* at the module .*, got the order that a sort has found"),
+        (lambda h: h.sort(0).values, "expected sort of each event on its own at the module .*, got it along the batch"),
+        (lambda h: h + h.amax(0, keepdim=True), "got .* of shape|along the batch"),
+        (lambda h: torch.cat([h.topk(3, 1, sorted=False)[0], h[:, :3]], 1), r"topk\(sorted=True\), whose order is known"),
+        (lambda h: h.sort(1)[1].double(), "got the order that a sort has found"),
+    ],
+)  # fmt: skip
+def test_what_is_read_by_an_order_or_across_the_batch_is_refused(function: Callable[[Any], Any], why: str) -> None:
+    with pytest.raises(ModuleError, match=why):
+        from_torch(seeded(lambda: Between(function)), event_shape=(4,))
