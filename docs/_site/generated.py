@@ -25,7 +25,7 @@ PLACE = re.compile(r"^<!-- site: (\w+)(?: ([\w.]+))? -->$", re.M)
 FACES = ("activations", "bijections", "bounds", "densities", "layers", "roulette", "spectral", "training")
 MODULES = (
     "iresnet_ref", *(f"iresnet_ref.{face}" for face in FACES), "iresnet_backends", "iresnet_backends.torch_layers",
-    "iresnet_verify", "iresnet_verify.adapters",
+    "iresnet_backends.jax_layers", "iresnet_verify", "iresnet_verify.adapters",
 )  # fmt: skip
 """Modules whose names a user imports."""
 PROMISE = r"\b{0}\b(?= of the subject|=| and \w+ of)|promise.*\b{0}\b"

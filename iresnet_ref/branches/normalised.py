@@ -27,12 +27,16 @@ from iresnet_ref.normalisation.shares import lipschitz_shares
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """`layer` is the raw one with its weight times `scale`; σ and its gradient `slope` are those of the raw weight."""
+    """A weight was multiplied by `scale`, a constant over its norm σ = `sigma`, whose gradient is `slope`."""
 
-    layer: Layer
     scale: float
     sigma: float
     slope: Array
+
+    def pullback(self, gradient: Array, weight: Array) -> Array:
+        """Return the gradient with respect to the raw weight, s(Ĝ − ⟨Ĝ, W⟩/σ · ∂σ)."""
+        along = namespace(gradient).sum(gradient * weight) / self.sigma
+        return self.scale * (gradient - along * self.slope)
 
 
 @public
@@ -116,18 +120,17 @@ class NormalisedBranch:
         return self._made[1].shares
 
     @property
-    def _scalings(self) -> dict[str, Scaling]:
+    def scalings(self) -> dict[str, Scaling]:
+        """What was divided, under the prefix of its parameters."""
         return self._made[1].scalings
 
     def pullback(self, gradients: Mapping[str, Array]) -> dict[str, Array]:
         """Return the gradients with respect to the raw parameters; `gradients` may be of some parameters only."""
         raw, weights = dict(gradients), self.parameters()
-        for prefix, scaling in self._scalings.items():
+        for prefix, scaling in self.scalings.items():
             key = f"{prefix}weight"
             if key in gradients:
-                xp, gradient = namespace(gradients[key]), gradients[key]
-                along = xp.sum(gradient * weights[key]) / scaling.sigma
-                raw[key] = scaling.scale * (gradient - along * scaling.slope)
+                raw[key] = scaling.pullback(gradients[key], weights[key])
         return raw
 
 
@@ -170,7 +173,7 @@ class _Making:
             return None
         self.after[key] = proof.warm
         if made[1] != 1.0:
-            self.scalings[key] = Scaling(*made, proof.sigma, proof.slope)
+            self.scalings[key] = Scaling(made[1], proof.sigma, proof.slope)
         return made[0]
 
     def _by_its_own(self, layer: Layer, share: float, key: str) -> Layer:
@@ -178,8 +181,9 @@ class _Making:
         sigma, slope = norm_slope(layer, self.norm)
         if sigma <= share and layer.norm_bound(self.norm) <= share:  # above its share nothing need be proved of it
             return layer
-        self.scalings[key] = Scaling(*_divided(layer, sigma, share, self.norm), sigma, slope)
-        return self.scalings[key].layer
+        divided_layer, scale = _divided(layer, sigma, share, self.norm)
+        self.scalings[key] = Scaling(scale, sigma, slope)
+        return divided_layer
 
 
 def _divided(layer: Layer, sigma: float, share: float, p: float) -> tuple[Layer, float]:

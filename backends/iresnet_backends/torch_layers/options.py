@@ -1,4 +1,4 @@
-"""How a layer computes: the method, its draws from torch's generator, the tolerance of its dtype."""
+"""How a layer computes: its draws from torch's generator, the tolerance of its dtype."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 import iresnet_ref as ir
-from iresnet_ref.log_determinant.methods import LogDetMethod, named
+from iresnet_backends.layer_options import is_random, reseeded, settled
+from iresnet_ref.log_determinant.methods import named
 
 
 def default_options(x: Any) -> ir.Options:
@@ -26,30 +27,13 @@ def auto_is_exact(block: ir.ResidualBlock) -> bool:
     return False
 
 
-def settled(options: ir.Options, exact: bool) -> ir.Options:
-    """Return the options with `ir.Auto` replaced by what it does where no standard error is asked for."""
-    method = named(options.logdet)
-    if isinstance(method, ir.Auto) and method.estimate.standard_error is None:
-        method = ir.Exact() if exact else method.estimate
-    return replace(options, logdet=method)
-
-
-def is_random(options: ir.Options) -> bool:
-    """Return whether the method draws probes."""
-    return not isinstance(named(options.logdet), ir.Exact)
-
-
 def drawn(options: ir.Options) -> ir.Options:
     """Return the options with draws of their own: the probes' seed comes from torch's generator of the CPU.
 
     So `torch.manual_seed` determines them, alike on every device, and whatever keeps that generator (checkpoints, a recomputed
     forward pass) keeps them.
     """
-    return replace(options, logdet=_reseeded(named(options.logdet), int(torch.randint(2**63 - 1, (), device="cpu"))))
+    return replace(options, logdet=reseeded(named(options.logdet), int(torch.randint(2**63 - 1, (), device="cpu"))))
 
 
-def _reseeded(method: Any, seed: int) -> LogDetMethod:
-    if isinstance(method, ir.Auto):
-        return ir.Auto(replace(method.estimate, probes=replace(method.estimate.probes, seed=seed)))
-    reseeded: LogDetMethod = replace(method, probes=replace(method.probes, seed=seed))
-    return reseeded
+__all__ = ["auto_is_exact", "default_options", "drawn", "is_random", "settled"]

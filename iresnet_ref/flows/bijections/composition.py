@@ -311,18 +311,20 @@ class FactorOut(Bijection):
     def initialise(self, x: Array) -> FactorOut:
         """Return it with the rest initialised."""
         self.require(x, "x")
-        return replace(self, rest=self.rest.initialise(self._split(x)[0]))
+        return replace(self, rest=self.rest.initialise(self.split(x)[0]))
 
     @public
     def condition(self, context: Array | None) -> FactorOut:
         """Return it with the rest conditioned."""
         return replace(self, rest=self.rest.condition(context))
 
-    def _split(self, x: Array) -> tuple[Array, Array]:
+    def split(self, x: Array) -> tuple[Array, Array]:
+        """Return (x_a, x_b)."""
         half = self.rest.in_shape[0]
         return x[:, :half, ...], x[:, half:, ...]
 
-    def _join(self, a: Array, b: Array) -> Array:
+    def join(self, a: Array, b: Array) -> Array:
+        """Return (flat a, flat b)."""
         return namespace(a).concat([flatten_events(a, a.ndim - 1), flatten_events(b, b.ndim - 1)], axis=-1)
 
     def parts(self, y: Array) -> tuple[Array, Array]:
@@ -334,14 +336,14 @@ class FactorOut(Bijection):
 
     def value(self, x: Array) -> Array:
         """Return (flat rest(x_a), flat x_b)."""
-        a, b = self._split(x)
-        return self._join(self.rest.value(a), b)
+        a, b = self.split(x)
+        return self.join(self.rest.value(a), b)
 
     def forward_and_log_det(self, x: Array, options: Options) -> tuple[Array, LogDet]:
         """Return the value and the log-determinant of the rest."""
-        a, b = self._split(x)
+        a, b = self.split(x)
         a, log_det = self.rest.forward_and_log_det(a, options)
-        return self._join(a, b), log_det
+        return self.join(a, b), log_det
 
     def preimage(self, y: Array, options: Options) -> Inverse:
         """Return the preimage: that of the rest, joined with x_b, which is exact."""
@@ -351,7 +353,7 @@ class FactorOut(Bijection):
 
     def amplification(self, x: Array) -> Array:
         """Return that of the rest, at least 1."""
-        xp, rest = namespace(x), self.rest.amplification(self._split(x)[0])
+        xp, rest = namespace(x), self.rest.amplification(self.split(x)[0])
         return xp.maximum(rest, xp.ones_like(rest))
 
     @property
@@ -361,9 +363,9 @@ class FactorOut(Bijection):
 
     def record(self, x: Array, options: Options | None) -> FactorOutRecord:
         """Return the record of the rest."""
-        a, b = self._split(x)
+        a, b = self.split(x)
         rest = self.rest.record(a, options)
-        return FactorOutRecord(self, x, self._join(rest.value, b), options, rest)
+        return FactorOutRecord(self, x, self.join(rest.value, b), options, rest)
 
     def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """The rest's pullback, joined with the identity."""

@@ -192,7 +192,7 @@ def test_gradient_is_orthogonal_to_the_divided_weight() -> None:
     cotangents = {k: rng.standard_normal(v.shape) for k, v in raw.parameters().items()}
     gradient = normalised.pullback(cotangents)
     for key in ("0.weight", "2.weight"):
-        w, scale = raw.parameters()[key], normalised._scalings[f"{key[0]}."].scale
+        w, scale = raw.parameters()[key], normalised.scalings[f"{key[0]}."].scale
         # s(G − (⟨G, W⟩/σ)uvᵀ), and uᵀWv = σ whatever v is: two sums over W's entries, ‖Wv‖ and uᵀ(Wv) of its sides, eight single ones
         allowed = gamma(2 * w.size + 2 * sum(w.shape) + 8, 2.0**-53) * scale * np.linalg.norm(cotangents[key])
         assert abs(np.sum(gradient[key] * w)) <= allowed * np.linalg.norm(w)
