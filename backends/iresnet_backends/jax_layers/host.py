@@ -29,7 +29,8 @@ def _start() -> None:
 
 
 _start()
-os.register_at_fork(after_in_child=_start)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_start)
 
 
 def is_traced(*trees: Any) -> bool:

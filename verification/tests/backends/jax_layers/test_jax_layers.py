@@ -102,6 +102,10 @@ def test_gradients_of_a_stated_block_are_those_of_autodiff() -> None:
     wanted, got = (jax.jit(jax.grad(f, argnums=(0, 1)))(at, x) for f, at in ((by_autodiff, block), (ours, layer)))
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         close(a, b, 4096)
+    def value(row: Any) -> Any:
+        return ours(layer, row[None] * jnp.ones((5, 1)))
+
+    close(jax.jit(jax.hessian(value))(x[0]), jax.jit(jax.hessian(lambda row: by_autodiff(block, row[None] * jnp.ones((5, 1)))))(x[0]), 4096)
     one = jax.grad(lambda row, w: w * (layer(row[None])[1][0] + (layer(row[None])[0] ** 2).sum()))
     close(jax.jit(jax.vmap(one))(x, w), got[1], 4096)
 
@@ -124,6 +128,17 @@ def test_the_inverse_and_its_implicit_gradient() -> None:
     close(of_x, np.broadcast_to(W[:, None], X.shape), 100_000)
     for gradient in jax.tree.leaves(total):
         close(gradient, 0.0 * gradient, 100_000)
+
+
+def test_second_derivatives_of_a_division_are_refused_not_wrong() -> None:
+    layer, x = jax_layers.ResidualBlock(branch()), jnp.asarray(X)
+
+    def slope(layer: Any) -> Any:
+        gradient = jax.grad(lambda layer: (layer(x)[0] ** 2).sum())(layer)
+        return sum((p**2).sum() for p in jax.tree.leaves(gradient))
+
+    with pytest.raises(ValueError, match="Pure callbacks do not support JVP"):
+        jax.grad(slope)(layer)
 
 
 def moons(n: int) -> Any:
