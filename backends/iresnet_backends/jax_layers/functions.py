@@ -74,7 +74,8 @@ def forward(how: How, branch: ir.Branch, x: Any, words: Any) -> Pair:
 
 
 def _forward(how: How, branch: ir.Branch, x: Any, words: Any) -> tuple[Pair, Any]:
-    return forward(how, branch, x, words), (branch, x, words)
+    found: Any = forward(how, branch, x, words)
+    return found, (branch, x, words)
 
 
 def _forward_bar(how: How, kept: Any, bars: Pair) -> tuple[Any, Any, None]:
@@ -105,7 +106,7 @@ def inverse(how: How, branch: ir.Branch, y: Any, words: Any) -> Pair:
 
 
 def _inverse(how: How, branch: ir.Branch, y: Any, words: Any) -> tuple[Pair, Any]:
-    found = inverse(how, branch, y, words)
+    found: Any = inverse(how, branch, y, words)
     return found, (branch, found[0], words)
 
 

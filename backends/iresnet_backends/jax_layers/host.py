@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 import iresnet_ref as ir
 
@@ -35,7 +36,7 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 
 def is_traced(*trees: Any) -> bool:
     """Return whether some array has no value yet: under jit, vmap or grad."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def on_host(function: Callable[..., Any], shapes: Any, *arguments: Any) -> Any:

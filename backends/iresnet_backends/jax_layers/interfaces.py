@@ -6,6 +6,7 @@ log-determinant draws from the probes of the layer's `options`.
 
 from __future__ import annotations
 
+import importlib
 import math
 from functools import cache
 from typing import Any
@@ -53,14 +54,14 @@ def _with_own_draws(layer: Layer) -> dict[str, ir.Options]:
 @cache
 def _flowjax() -> Any:
     try:
-        import equinox
-        from flowjax.bijections import AbstractBijection
+        equinox: Any = importlib.import_module("equinox")
+        bijections: Any = importlib.import_module("flowjax.bijections")
     except ImportError as missing:
         raise BackendUnavailableError(
             f"as_flowjax: the package {missing.name or 'flowjax'} cannot be imported; try pip install flowjax"
         ) from missing
 
-    class Bijection(AbstractBijection):  # type: ignore[misc]  # untyped, and not everywhere
+    class Bijection(bijections.AbstractBijection):  # type: ignore[misc]  # untyped, and not everywhere
         """A layer on one event."""
 
         layer: Layer
@@ -88,7 +89,7 @@ def _flowjax() -> Any:
 @cache
 def _distrax() -> Any:
     try:
-        import distrax
+        distrax: Any = importlib.import_module("distrax")
     except ImportError as missing:
         raise BackendUnavailableError(
             f"as_distrax: the package {missing.name or 'distrax'} cannot be imported; try pip install distrax"

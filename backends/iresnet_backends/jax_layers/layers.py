@@ -217,5 +217,6 @@ def _mapped(step: Any, change: Callable[[str, ir.ResidualBlock], ir.ResidualBloc
     return replace(step, rest=_mapped(step.rest, change, prefix)) if isinstance(step, bijections.FactorOut) else step
 
 
-for _kind in (Layer, ResidualBlock, Flow):
-    register(_kind, ("raw",))
+register(Layer, ("raw",))
+register(ResidualBlock, ("raw",))
+register(Flow, ("raw",))

@@ -57,9 +57,9 @@ class Passes:
                 total = total + log_det
             return y, total
         if isinstance(step, bijections.FactorOut):
-            a, b = step.parts(y)
-            a, log_det = self.inverse(step.rest, a)
-            return jnp.concatenate([a, b], axis=1), log_det
+            parts: Any = step.parts(y)
+            a, log_det = self.inverse(step.rest, parts[0])
+            return jnp.concatenate([a, parts[1]], axis=1), log_det
         x = step.inverse(y, check=False).x
         return x, -step.forward(x, check=False)[1].value
 

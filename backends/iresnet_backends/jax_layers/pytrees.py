@@ -102,7 +102,7 @@ def register(kind: type, leaves: Iterable[str]) -> None:
         return tuple(zip(keys, parts, strict=True)), structure
 
     def unflatten(structure: tuple[Any, ...], parts: Iterable[Any]) -> Any:
-        value = object.__new__(kind)  # past the validation: JAX puts anything in the places of arrays
+        value: Any = object.__new__(kind)  # past the validation: JAX puts anything in the places of arrays
         for name, part in zip((*fixed, *moving), (*structure, *parts), strict=True):
             object.__setattr__(value, name, part)
         return value

@@ -254,8 +254,10 @@ def test_a_flow_is_the_references(name: str) -> None:
 
 
 def undone(found: Any, wanted: Any) -> None:
-    """At most two blocks with L = .8 were inverted to residuals of 1e-12 of their largest norm: F⁻¹ multiplies an error by 1/(1 − L) = 5, F an
-    error and a norm by 1.8, and 1.8⁴ · (5 + 5²) ≤ 315."""
+    """At most two blocks with L = .8 were inverted to residuals of 1e-12 of their largest norm.
+
+    F⁻¹ multiplies an error by at most 1/(1 − L) = 5, F an error and a norm by 1.8, and 1.8⁴ · (5 + 5²) ≤ 315.
+    """
     limit = 315.0 * 1e-12 * float(np.linalg.norm(np.asarray(wanted).reshape(len(wanted), -1), axis=1).max())
     assert float(np.abs(np.asarray(found) - np.asarray(wanted)).max()) <= limit
 
