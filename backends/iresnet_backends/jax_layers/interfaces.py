@@ -61,7 +61,7 @@ def _flowjax() -> Any:
             f"as_flowjax: the package {missing.name or 'flowjax'} cannot be imported; try pip install flowjax"
         ) from missing
 
-    class Bijection(bijections.AbstractBijection):  # type: ignore[misc]  # untyped, and not everywhere
+    class Bijection(bijections.AbstractBijection):  # type: ignore[misc, name-defined, unused-ignore]  # untyped
         """A layer on one event."""
 
         layer: Layer
@@ -95,7 +95,7 @@ def _distrax() -> Any:
             f"as_distrax: the package {missing.name or 'distrax'} cannot be imported; try pip install distrax"
         ) from missing
 
-    class Bijector(distrax.Bijector):  # type: ignore[misc]  # untyped, and not everywhere
+    class Bijector(distrax.Bijector):  # type: ignore[misc, name-defined, unused-ignore]  # untyped
         """A layer on any number of batch axes."""
 
         def __init__(self, layer: Layer) -> None:
