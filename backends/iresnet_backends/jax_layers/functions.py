@@ -69,13 +69,11 @@ class How:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def forward(how: How, branch: ir.Branch, x: Any, words: Any) -> Pair:
     """Return (F(x), log det dF/dx); `words` are the seed of the probes, None takes those of the options."""
-    found: Pair = _carried_out(_value, (x, _rows(x)), how.compiles, how, branch, x, words)
-    return found
+    return _forward(how, branch, x, words)[0]
 
 
 def _forward(how: How, branch: ir.Branch, x: Any, words: Any) -> tuple[Pair, Any]:
-    found: Any = forward(how, branch, x, words)
-    return found, (branch, x, words)
+    return _carried_out(_value, (x, _rows(x)), how.compiles, how, branch, x, words), (branch, x, words)
 
 
 def _forward_bar(how: How, kept: Any, bars: Pair) -> tuple[Any, Any, None]:
@@ -101,12 +99,11 @@ def _gradient(how: How, branch: ir.Branch, x: Any, words: Any, y_bar: Any, weigh
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def inverse(how: How, branch: ir.Branch, y: Any, words: Any) -> Pair:
     """Return (F⁻¹(y), log det dF⁻¹/dy). Raises ConvergenceError; from a compiled program JAX's own error with its text."""
-    found: Pair = _carried_out(_preimage, (y, _rows(y)), False, how, branch, y, words)
-    return found
+    return _inverse(how, branch, y, words)[0]
 
 
 def _inverse(how: How, branch: ir.Branch, y: Any, words: Any) -> tuple[Pair, Any]:
-    found: Any = inverse(how, branch, y, words)
+    found = _carried_out(_preimage, (y, _rows(y)), False, how, branch, y, words)
     return found, (branch, found[0], words)
 
 

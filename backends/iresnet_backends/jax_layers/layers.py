@@ -44,6 +44,11 @@ class Layer:
 
     def __post_init__(self) -> None:
         def plain(_: str, block: ir.ResidualBlock) -> ir.ResidualBlock:
+            if type(block.branch) is not ir.Branch:
+                raise DTypeError(
+                    f"{type(self).__name__}: expected branches that are an ir.Branch, got {type(block.branch).__name__}, whose layers the "
+                    "host makes; try ir.mlp, ir.convnet or ir.densenet, or ir.Branch(branch.layers, branch.event_shape)"
+                )
             if self.lipschitz is None and block.lipschitz is None:
                 raise NotContractiveError(
                     f"{type(self).__name__}: expected lipschitz=, to divide weights, or blocks that state a constant, got neither; try "
@@ -51,7 +56,8 @@ class Layer:
                 )
             return block if self.lipschitz is None else replace(block, lipschitz=None)
 
-        object.__setattr__(self, "raw", _mapped(jax.tree.map(jnp.asarray, self._understood(self.raw)), plain))
+        raw = _mapped(self._understood(self.raw), plain)
+        object.__setattr__(self, "raw", jax.tree.map(jnp.asarray, raw))
 
     def _understood(self, raw: Any) -> Any:
         """Return the bijection that is meant. Raises DTypeError."""

@@ -273,5 +273,7 @@ def test_errors_say_what_was_expected_what_came_and_what_to_try() -> None:
         jax.block_until_ready(jax.jit(lambda y: layer.inverse(y, key=key))(unknown))
     with pytest.raises(ir.ShapeError, match=r"expected shape \(batch, 2\), got \(5, 3\)"):
         layer(jnp.ones((5, 3)), key=key)
+    with pytest.raises(ir.DTypeError, match=r"expected branches that are an ir.Branch, got SandwichBranch, whose .*; try ir.mlp"):
+        jax_layers.ResidualBlock(ir.sandwich((2, 4, 2)))
     with pytest.raises(ir.DTypeError, match="expected a branch, a block or the sizes of an MLP, got Permutation; try Layer"):
         jax_layers.ResidualBlock(bijections.Permutation((2,), (1, 0)))

@@ -48,7 +48,7 @@ def test_arrays_are_leaves_and_the_rest_is_structure(name: str) -> None:
 def test_every_type_that_is_saved_is_a_pytree_or_is_known_to_be_none() -> None:
     """Options, methods and settings are structure; what training and proofs go on with is no value of JAX."""
     others = {"Anderson", "Arnoldi", "Auto", "Banach", "Exact", "Hidden", "Newton", "Options", "Probes", "Roulette", "Series", "Settings",
-              "Moments", "NormalisedBranch", "NormalisedModel", "State", "Estimate", "Warm"}  # fmt: skip
+              "Moments", "SandwichBranch", "NormalisedBranch", "NormalisedModel", "State", "Estimate", "Warm"}  # fmt: skip
     assert TYPES.keys() - {kind.__name__ for kind in LEAVES} == others
 
 
