@@ -229,9 +229,9 @@ def test_maps_over_parameters_are_loops() -> None:
 def steps_of(name: str) -> list[Any]:
     if name == "context":
         return [ir.ResidualBlock(branch()), bijections.ContextShift.random((2,), 3)]
-    first, second = (ir.ResidualBlock(ir.convnet(shape, channels=3, kernels=(3, 1))) for shape in ((4, 2, 2), (2, 2, 2)))
-    norm = bijections.ActNorm.uninitialised((2, 2, 2))
-    return [bijections.Squeeze((1, 4, 4)), first, bijections.FactorOut((4, 2, 2), [norm, second])]
+    first, second = (ir.ResidualBlock(ir.convnet(shape, channels=3, kernels=(3, 1))) for shape in ((4, 3, 3), (2, 3, 3)))
+    norm = bijections.ActNorm.uninitialised((2, 3, 3))
+    return [bijections.Squeeze((1, 6, 6)), first, bijections.FactorOut((4, 3, 3), [norm, second])]
 
 
 @pytest.mark.parametrize("name", ["context", "images"])
