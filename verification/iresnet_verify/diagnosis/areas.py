@@ -26,12 +26,16 @@ ALSO: dict[Cause, tuple[str, ...]] = {
 """What a cause brings about beyond its own area."""
 
 
+NARROW = (inverses.NARROW, log_dets.NARROW)
+"""Causes that a dtype which is not kept brings about."""
 OTHER_NETWORK = (families.JACOBIAN, log_dets.OTHER_VALUE, log_dets.WITHOUT)
 """Causes that say of which other network the numbers are; where F has two modes it is that of the other mode."""
 LOCAL = tuple(c.name for c in (
     log_dets.CUT_SHORT, log_dets.EPSILON, log_dets.NARROW, log_dets.NOT_FINITE, log_dets.CLAMPED, inverses.CLIPPED, inverses.FIXED,
     inverses.EARLY, inverses.TOGETHER, inverses.NARROW, inverses.OTHER_VALUE))
-"""Causes that need not show at every input: they are looked for around the points at which checks failed too."""
+"""Causes that need not show at every input: they are looked for around the points at which checks failed too, where the case's own
+inputs are answered rightly. If those are wrong, what does not explain them is refuted, and a shrunk input with its neighbours along one
+line confirms little."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +71,20 @@ def _inverse(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
     if case.ctx.f.inverse is None:
         return None
     found = inverses.inverse(case, case.y)
+    if found is not None or inverses.is_wrong(case, case.y):
+        return found
     shape = case.ctx.subject.event_shape
     tries = [around(case, y) for y in points(results, "y", shape)] + [
         case.ctx.f.forward(around(case, x), seed=0) for x in points(results, "x", shape)]
-    for y in tries[:3]:
-        found = _there_alone(inverses.inverse(case, y)) if found is None else found
-    return found
+    return next((e for e in (_there_alone(inverses.inverse(case, y)) for y in tries[:3]) if e is not None), None)
 
 
 def _log_det(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
     found = volumes.log_det(case)
-    for x in points(results, "x", case.ctx.subject.event_shape)[:2] if found is None else []:
-        found = _there_alone(volumes.log_det(case.at(around(case, x)))) if found is None else found
-    return found
+    if found is not None or volumes.is_wrong(case):
+        return found
+    tries = points(results, "x", case.ctx.subject.event_shape)[:2]
+    return next((e for e in (_there_alone(volumes.log_det(case.at(around(case, x)))) for x in tries) if e is not None), None)
 
 
 def _there_alone(found: Explanation | None) -> Explanation | None:

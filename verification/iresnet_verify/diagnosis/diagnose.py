@@ -12,7 +12,7 @@ from dataclasses import replace
 from iresnet_verify.check.finding import UNEXPLAINED, Finding
 from iresnet_verify.check.registry import CATALOGUE, FINITE, NOT_RANDOM, READABLE
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.diagnosis.areas import ALSO, AREAS, OTHER_NETWORK, Area
+from iresnet_verify.diagnosis.areas import ALSO, AREAS, NARROW, OTHER_NETWORK, Area
 from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT
 from iresnet_verify.diagnosis.case import opened
 from iresnet_verify.diagnosis.hypothesis import Explanation
@@ -24,7 +24,7 @@ DERIVED = {"inverse_gradient": "inverse", "log_det_gradient": "log_det"}
 """Gradients of a quantity: where its value is wrong they are not compared with those of the right one."""
 SPECIFIC = ("inverse.rows-are-independent", "inverse.keeps-precision")
 """Checks of a quantity that name one mistake even where its value is wrong for a reason that is not known."""
-TWO_MAPS = "parity.train-and-eval"
+TWO_MAPS, KEPT = "parity.train-and-eval", "hygiene.dtype-kept"
 FIRST = (READABLE, FINITE, NOT_RANDOM, "hygiene.exact-log-det-not-random")
 """Causes that are shown before what the hypotheses explain, though they bring no other failure about: they make results undecided."""
 Explained = Mapping[str, Explanation]
@@ -90,6 +90,8 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
         head = next((c for c in area.primary if c in left), next((c for c in left if area.holds(c)), None))
         if explanation is None or head is None or (explanation.by_elimination and coupled):
             continue
+        if explanation.cause in NARROW and KEPT in left:
+            continue  # what answers in another dtype is named by that check
         also = ALSO.get(explanation.cause, ())
         words = explanation.wrong, explanation.sure, explanation.change
         take(100.0 + rank, head, explanation.cause.name, words, [c for c in left if area.holds(c) or c in also])

@@ -118,6 +118,12 @@ def inverse(case: Case, y: HostArray) -> Explanation | None:
     return found
 
 
+def is_wrong(case: Case, y: HostArray) -> bool:
+    """Whether the inverse misses some y by more than it promises."""
+    a = Answers(case, y)
+    return not (a.miss(a.forward(a.together)) <= a.promised).all()
+
+
 def _stamped(x: HostArray, name: str) -> bool:
     with np.errstate(over="ignore"):
         return bool(np.array_equal(x, x.astype(name).astype(x.dtype)) and not (x == np.round(x)).all())

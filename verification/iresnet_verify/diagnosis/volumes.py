@@ -38,6 +38,15 @@ def log_det(case: Case) -> Explanation | None:
     return _explained(case, "log_det", ctx.evaluate_log_det, 1.0)
 
 
+def is_wrong(case: Case) -> bool:
+    """Whether log_det is deterministic and wrong at one of the case's inputs."""
+    ctx, truth = case.ctx, case.truth
+    if ctx.f.log_det is None:
+        return False
+    first, second = (ctx.evaluate_log_det(case.x, s) for s in (SEED, SEED + 1))
+    return np.array_equal(first, second) and bool((np.abs(first - truth.value) > 8.0 * truth.slack).any())
+
+
 def _of_blocks(case: Case) -> tuple[tuple[Cause, Array, str], ...]:
     """What the log-det would be of blocks that are put together wrongly; () where F is no chain of blocks."""
     chain = blocks(case)

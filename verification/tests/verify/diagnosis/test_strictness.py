@@ -44,6 +44,24 @@ def test_a_constant_is_one_in_every_batch() -> None:
     assert causes(audit(with_log_det(lambda n, x: 0.0 * exact(n, x) + 0.7), 0, "quick", select=VALUE)) == ["constant"]
 
 
+# A counterexample is shrunk to one component, along which a scale applied twice is one factor of the matrix; elsewhere it is not.
+def test_neighbours_of_one_shrunk_input_do_not_outvote_the_other_inputs() -> None:
+    made = torch.Generator().manual_seed(1)
+    net = nn.Linear(3, 3, bias=False).double()
+    scale = (0.3 * torch.randn(3, generator=made, dtype=torch.float64)).exp()
+    with torch.no_grad():
+        net.weight.copy_(torch.eye(3) + 0.3 * torch.randn(3, 3, generator=made, dtype=torch.float64))
+    subject = Subject(name="scaled", event_shape=(3,), forward=lambda x: net(x) * scale + 1.0, module=net, modes=("eval",),
+                      inverse=lambda y: torch.linalg.solve(net.weight, ((y - 1.0) * scale).T).T + 0.1)
+    assert causes(audit(subject, 0, "quick", select=["inverse.recovers-input", "inverse.recovers-output"])) == ["unexplained"]
+
+
+def test_an_answer_in_another_dtype_is_named_by_the_check_of_dtypes() -> None:
+    mutant = mutants.load()["later/the-inverse-answers-in-float32"]
+    report = audit(mutant.make(1), 0, "quick", select=[*mutant.meant, "inverse.recovers-input", "inverse.keeps-precision"])
+    assert causes(report)[0] == "hygiene.dtype-kept"
+
+
 # Where −t and |t| are one they are asked at other inputs; where two points give one log-det no point is named.
 @pytest.mark.parametrize(("value", "cause", "words"), [
     (lambda n, x: exact(n, 2.0 * x), "at-another-point", "2·x"),
