@@ -145,9 +145,10 @@ class SandwichBranch(Branch):
     @public
     def with_parameters(self, parameters: Mapping[str, Array]) -> SandwichBranch:
         """Return the branch with these parameters; whatever they are, Lip(g) ≤ `lipschitz`. Raises ShapeError."""
-        require_parameters(parameters, self.parameters())
+        own = self.parameters()
+        require_parameters(parameters, own)
         weights, biases, scales = (
-            tuple(p for name, p in parameters.items() if name.endswith(kind)) for kind in (".weight", ".bias", ".scale")
+            tuple(parameters[name] for name in own if name.endswith(kind)) for kind in (".weight", ".bias", ".scale")
         )
         return SandwichBranch(weights, biases, scales, self.activation, self.lipschitz)
 

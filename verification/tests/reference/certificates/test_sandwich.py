@@ -141,6 +141,24 @@ def test_multipliers_from_anywhere_prove_nothing_false(multiplier: float) -> Non
     assert not proves_lipschitz([np.full((2, 2), multiplier), np.full((2, 2), 1e-320)], [np.ones(2)], 0.0)
 
 
+def test_quotients_of_multipliers_that_may_be_subnormal_are_refused() -> None:
+    """1e-123/1.5e200 is rounded by a quarter: not even weights of zero are taken."""
+    weights = [np.zeros((1, 1))] * 3
+    assert proves_lipschitz(weights, [np.asarray([1e100]), np.asarray([1e-50])], 0.5)
+    assert not proves_lipschitz(weights, [np.asarray([1.5e200]), np.asarray([1e-123])], 0.5)
+
+
+def test_weights_that_are_stored_as_subnormal_numbers_are_shrunk_until_it_holds() -> None:
+    """W₁ = √2/e^s with P₁ = 1: rounded up by as much as 1e-2 in float32."""
+    phi, shrunk = ir.activations.get("relu"), []
+    x, zero = (np.full((1, 1), 1e8, np.float32), np.ones((1, 1), np.float32)), np.zeros(1, np.float32)
+    for s in range(90, 101):
+        g = ir.SandwichBranch(x, (zero, zero), (np.full(1, s, np.float32),), phi, 0.9)
+        assert g.certificate.bound == 0.9
+        shrunk.append(g.made.shrunk)
+    assert 0.9 < min(shrunk) < 1.0 - 1e-5
+
+
 def drawn_normal(sizes: tuple[int, ...], like: Any = None) -> ir.SandwichBranch:
     rng = np.random.default_rng(3)
     g = ir.sandwich(sizes, lipschitz=0.97, seed=4, like=np.zeros(1) if like is None else like)
@@ -238,6 +256,13 @@ def test_certify_may_find_less_and_never_more() -> None:
     assert F.certificate.bound == 0.97
     assert 0.0 < ir.certify(F).bound <= 0.97
     assert ir.bounds.two_sided(F).lower >= 1.0 - 0.97
+
+
+def test_parameters_are_taken_by_name_not_by_order() -> None:
+    g = ir.sandwich((2, 2, 2, 2, 2, 2, 2, 2), lipschitz=0.9)
+    for order in (sorted, reversed):
+        again = g.with_parameters({k: g.parameters()[k] for k in order(list(g.parameters()))})
+        assert all(p is again.parameters()[k] for k, p in g.parameters().items())
 
 
 def test_a_bias_that_is_not_finite_is_not_proved() -> None:
