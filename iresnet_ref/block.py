@@ -132,6 +132,10 @@ class ResidualBlock:
             )
         return bound
 
+    def once_proved(self, bound: float) -> float:
+        """Return a bound that rests on L; inf where a training has still to prove what it normalised by."""
+        return math.inf if self.branch.awaits_proof else bound
+
     def contracts_from(self, start: int) -> bool:
         """Return whether J_g(x) is proved to contract multiplied out from factor `start`: J itself from 0, else by the product of norms."""
         return self.lipschitz is None and self.branch.rotation_bound(start) < 1.0

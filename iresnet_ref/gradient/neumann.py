@@ -14,21 +14,46 @@ from iresnet_ref.arrays import Array, HostArray, expand_rows
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.layers.tape import Tape
 from iresnet_ref.log_determinant.methods import Roulette, Truncated
-from iresnet_ref.log_determinant.ragged import ragged_series
+from iresnet_ref.log_determinant.ragged import Sum, ragged_series
 
 
 def neumann_cotangent(chain: Chain, v: Array, lengths: HostArray, survival: Callable[[int], float]) -> Array:
     """Return t̄ = Σ_{k≤N} (−1)ᵏ/P(N ≥ k) (Jᵀ)ᵏv for v (count, batch, *event) and `lengths` N of shape (count, batch)."""
-    return v + ragged_series(chain, v, lengths, lambda w, _: w, lambda k: (-1.0) ** k * survival(k))
+    return v + ragged_series(chain, v, lengths, neumann_terms(survival))[0]
+
+
+def neumann_terms(survival: Callable[[int], float]) -> Sum:
+    """Return Σ_{1≤k≤N} (−1)ᵏ/P(N ≥ k) (Jᵀ)ᵏv."""
+
+    def power(w: Array, v: Array) -> Array:
+        del v
+        return w
+
+    def divisor(k: int) -> float:
+        return (-1.0) ** k * survival(k)
+
+    return Sum(power, divisor)
 
 
 def neumann_gradient(
-    tape: Tape, x: Array, method: Roulette | Truncated, lipschitz: float, weights: Array, y_bar: Array | None
+    tape: Tape,
+    x: Array,
+    method: Roulette | Truncated,
+    lipschitz: float,
+    weights: Array,
+    y_bar: Array | None,
+    swept: tuple[Array, Array] | None = None,
 ) -> tuple[Array, dict[str, Array], HostArray, float]:
-    """Return (x̄, gradients, products per row, truncation) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x), a mean over the probes."""
-    v = method.probes.draw(x)
+    """Return (x̄, gradients, products per row, truncation) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x), a mean over the probes.
+
+    `swept` has the probes and their `neumann_cotangent` where they are known already.
+    """
     lengths, survival, truncation = _lengths(method, x.shape[0], lipschitz)
-    t_bar = neumann_cotangent(tape.jacobian, v, lengths, survival) * expand_rows(weights / v.shape[0], x.ndim - 1)
+    if swept is None:
+        v = method.probes.draw(x)
+        swept = v, neumann_cotangent(tape.jacobian, v, lengths, survival)
+    v, cotangent = swept
+    t_bar = cotangent * expand_rows(weights / v.shape[0], x.ndim - 1)
     x_bar, _, gradients = tape.pullback(y_bar, tape.push(v), t_bar)
     return x_bar, gradients, lengths.sum(axis=0), truncation
 

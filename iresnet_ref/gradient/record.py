@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from iresnet_ref.arrays import Array, indices, lazy
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.gradient.exact import Determinant, determinant
-from iresnet_ref.gradient.neumann import neumann_gradient
+from iresnet_ref.gradient.neumann import neumann_gradient, neumann_terms
 from iresnet_ref.gradient.result import LogDetGradient
 from iresnet_ref.layers.tape import Tape
+from iresnet_ref.log_determinant.estimator import Estimates, Estimator
 from iresnet_ref.log_determinant.evaluate import EXACT_UP_TO, evaluate, require_bits
 from iresnet_ref.log_determinant.methods import Auto, LogDetMethod, Name, Roulette, Truncated, named
 from iresnet_ref.log_determinant.result import LogDet
+from iresnet_ref.log_determinant.series import PowerSeries
+from iresnet_ref.probes import Probes
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +27,8 @@ class BlockRecord:
     block: ResidualBlock
     x: Array
     tape: Tape
+    swept: dict[LogDetMethod, tuple[Array, Array]] = field(default_factory=dict)
+    """The probes of an estimate, and the cotangent of its gradient, from the sweep that gave the value."""
 
     @property
     def value(self) -> Array:
@@ -37,8 +42,19 @@ class BlockRecord:
 
     def log_det(self, method: LogDetMethod | Name) -> LogDet:
         """Return log det(I + J_g(x))."""
-        exact = self._estimated(method) is None
-        return evaluate(self.tape.jacobian, self.block, self.x, method, (lambda: self.determinant.logdet) if exact else None)
+        estimated = self._estimated(method)
+        if estimated is None:
+            return evaluate(self.tape.jacobian, self.block, self.x, method, determinant=lambda: self.determinant.logdet)
+
+        def estimates(estimator: Estimator, probes: Probes) -> Estimates:
+            if not isinstance(estimator, PowerSeries) or probes != estimated.probes or estimator.at_once(probes, self.x) < probes.count:
+                return estimator.estimates(probes, self.x)
+            v = probes.draw(self.x)
+            found, (neumann,) = estimator.swept(probes, v, neumann_terms(estimator.survival))
+            self.swept[estimated] = v, v + neumann
+            return found.averaged(probes)
+
+        return evaluate(self.tape.jacobian, self.block, self.x, method, estimates=estimates)
 
     def gradient(self, method: LogDetMethod | Name, weights: Array, y_bar: Array | None) -> LogDetGradient:
         """Return the gradient of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀF(x)."""
@@ -48,10 +64,12 @@ class BlockRecord:
             x_bar, gradients = self.determinant.gradient(weights, y_bar)
             evaluations, truncation, used = np.full(batch, self.determinant.order), 0.0, "exact"
         else:
-            x_bar, gradients, evaluations, truncation = neumann_gradient(self.tape, self.x, estimated, lipschitz, weights, y_bar)
+            x_bar, gradients, evaluations, truncation = neumann_gradient(
+                self.tape, self.x, estimated, lipschitz, weights, y_bar, self.swept.get(estimated)
+            )
             used = "neumann"
         x_bar = x_bar if y_bar is None else y_bar + x_bar
-        return LogDetGradient(gradients, x_bar, truncation, indices(evaluations, self.x), used)
+        return LogDetGradient(gradients, x_bar, self.block.once_proved(truncation), indices(evaluations, self.x), used)
 
     def pullback(self, y_bar: Array) -> tuple[Array, dict[str, Array]]:
         """Return (x̄, gradients) of Σ ȳᵀF(x)."""

@@ -24,6 +24,16 @@ class Estimates(NamedTuple):
     evaluations: HostArray
     errors: Array | None = None
 
+    def averaged(self, probes: Probes) -> Estimates:
+        """Return the means over the probes of each block: one value for each (replicate, row)."""
+        if probes.block == 1:
+            return self
+
+        def means(a: Array) -> Array:
+            return namespace(a).mean(namespace(a).reshape(a, (probes.count, probes.block, a.shape[1])), axis=1)
+
+        return Estimates(means(self.values), self.evaluations, None if self.errors is None else means(self.errors))
+
 
 @dataclass(frozen=True)
 class Estimator(ABC):
@@ -66,12 +76,9 @@ class Estimator(ABC):
 
     def estimates(self, probes: Probes, like: Array) -> Estimates:
         """Return one estimate per (replicate, row), a part of the replicates at a time."""
-        per_replicate = probes.block * max(1, like.shape[0]) * size(self.chain.in_shape)
-        at_once = max(1, AT_ONCE // per_replicate)
-        parts = [
-            self._part(probes.part(first, min(first + at_once, probes.count)), like)
-            for first in range(0, probes.count, at_once)
-        ]
+        at_once = self.at_once(probes, like)
+        some = [probes.part(first, min(first + at_once, probes.count)) for first in range(0, probes.count, at_once)]
+        parts = [self.values(part, part.draw(like)).averaged(part) for part in some]
         if len(parts) == 1:
             return parts[0]
         xp, errors = namespace(like), [part.errors for part in parts]
@@ -81,12 +88,9 @@ class Estimator(ABC):
             None if errors[0] is None else xp.concat(errors, axis=0),
         )
 
-    def _part(self, probes: Probes, like: Array) -> Estimates:
-        def replicates(values: Array) -> Array:
-            return namespace(like).mean(namespace(like).reshape(values, (probes.count, probes.block, like.shape[0])), axis=1)
-
-        found = self.values(probes, probes.draw(like))
-        return Estimates(replicates(found.values), found.evaluations, None if found.errors is None else replicates(found.errors))
+    def at_once(self, probes: Probes, like: Array) -> int:
+        """Return how many replicates are drawn at a time."""
+        return max(1, AT_ONCE // (probes.block * max(1, like.shape[0]) * size(self.chain.in_shape)))
 
     @property
     def noise(self) -> float:

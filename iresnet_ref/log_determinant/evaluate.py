@@ -12,7 +12,7 @@ from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.arnoldi.quadrature import SHORTEST, ArnoldiEstimator, products_of, steps_within
-from iresnet_ref.log_determinant.estimator import Estimator
+from iresnet_ref.log_determinant.estimator import Estimates, Estimator
 from iresnet_ref.log_determinant.exact import exact_logdet, signed_logdet
 from iresnet_ref.log_determinant.interval import FEWEST_REPLICATES, error_and_skewness, replicates_needed
 from iresnet_ref.log_determinant.length_distributions import Table
@@ -57,9 +57,18 @@ def require_bits(method: LogDetMethod, x: Array, what: str) -> None:
 
 
 def evaluate(
-    chain: Chain, block: ResidualBlock, x: Array, method: LogDetMethod | Name, determinant: Callable[[], Array] | None = None
+    chain: Chain,
+    block: ResidualBlock,
+    x: Array,
+    method: LogDetMethod | Name,
+    *,
+    determinant: Callable[[], Array] | None = None,
+    estimates: Callable[[Estimator, Probes], Estimates] | None = None,
 ) -> LogDet:
-    """Return the log-determinant at x, where J is the `chain`; `determinant` gives the exact one where J has been formed already."""
+    """Return the log-determinant at x, where J is the `chain`.
+
+    `determinant` gives the exact one where J has been formed already; `estimates` takes the place of `Estimator.estimates` at x.
+    """
     method, exact_cost = named(method), math.inf
     require_bits(method, x, "logdet")
     if isinstance(method, Exact) and block.lipschitz is None and not block.certificate.bound < 1.0:
@@ -86,7 +95,12 @@ def evaluate(
             return _exact(chain, block, x, determinant)
         probes = probes.part(0, require_reach(count, method.standard_error, probes.block * estimator.products))
     planned = math.inf if method.standard_error is None else probes.count * method.standard_error**2
-    return _estimate(estimator, probes, x, rank, method.name, min(estimator.variance_bound(probes), planned))
+    variance = block.once_proved(min(estimator.variance_bound(probes), planned))
+    if not estimator.random:
+        probes, variance, found = Probes(), 0.0, estimator.estimates(Probes(), x)
+    else:
+        found = estimator.estimates(probes, x) if estimates is None else estimates(estimator, probes)
+    return _result(estimator, found, probes, x, method.name, variance, block.once_proved(estimator.bias_bound(rank)))
 
 
 def _deterministic_length(
@@ -134,16 +148,14 @@ def _exact_without_contraction(chain: Chain, block: ResidualBlock, x: Array) -> 
     return _exact(chain, block, x, lambda: value)
 
 
-def _estimate(estimator: Estimator, probes: Probes, x: Array, rank: int, method: str, variance: float) -> LogDet:
-    """Return the estimate; `variance` of one replicate, proved or planned, stands where they are all alike."""
+def _result(estimator: Estimator, found: Estimates, probes: Probes, x: Array, method: str, variance: float, bias_bound: float) -> LogDet:
+    """Return the result of estimates; `variance` of one replicate, proved or planned, stands where they are all alike."""
     xp = namespace(x)
     zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))
-    bias, exact = zero + estimator.bias_bound(rank), len(estimator.traces)
+    value, bias, exact = xp.mean(found.values, axis=0), zero + bias_bound, len(estimator.traces)
     if not estimator.random:
-        value = estimator.estimates(Probes(), x).values
-        return LogDet(value[0, :], zero, bias, indices(np.zeros(x.shape[0]), x), method, 0, exact)
-    estimates, evaluations, errors = estimator.estimates(probes, x)
-    bias = bias if errors is None else xp.minimum(bias, xp.mean(errors, axis=0))
-    value = xp.mean(estimates, axis=0)
-    error, skewness = error_and_skewness(estimates, value, estimator.noise, variance)
-    return LogDet(value, error, bias, indices(evaluations, x), method, probes.count, exact, skewness, replicates_needed(probes))
+        return LogDet(value, zero, bias, indices(np.zeros(x.shape[0]), x), method, 0, exact)
+    if found.errors is not None and bias_bound < math.inf:
+        bias = xp.minimum(bias, xp.mean(found.errors, axis=0))
+    error, skewness = error_and_skewness(found.values, value, estimator.noise, variance)
+    return LogDet(value, error, bias, indices(found.evaluations, x), method, probes.count, exact, skewness, replicates_needed(probes))

@@ -82,6 +82,8 @@ def logdet_of_inverse(
 def _displacement(block: ResidualBlock, inverse: Inverse) -> Array:
     """Return min(r S ε/(1 − L), r log((1 + L)/(1 − L))) per row; the first in the 2-norm only."""
     xp, lipschitz = namespace(inverse.x), block.contraction()
+    if block.branch.awaits_proof:
+        return xp.full_like(inverse.error_bound, math.inf)
     _, chain = block.branch.linearize(inverse.x[:1, ...])
     rank = chain.rank
     epsilon = inverse.error_bound

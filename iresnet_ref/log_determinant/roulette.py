@@ -6,41 +6,28 @@ traces replace the first q terms, with weight 1 and whatever N is; a sample with
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from iresnet_ref.arrays import Array, HostArray, size
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.bounds import truncation_bound
-from iresnet_ref.log_determinant.estimator import Estimates, Estimator
 from iresnet_ref.log_determinant.length_distributions import Table
 from iresnet_ref.log_determinant.ragged import ragged_series
-from iresnet_ref.log_determinant.series import divisor, event_dot, replaced_terms
+from iresnet_ref.log_determinant.series import PowerSeries, completed, products, stochastic_terms
 from iresnet_ref.log_determinant.variance import drawn_variance_bound
 from iresnet_ref.probes import Probes
 
 
-def products(lengths: HostArray, exact: int) -> HostArray:
-    """Return how many products with J a sample of this length takes after `exact` exact traces."""
-    return np.where(lengths > exact, lengths, 0)
-
-
 def roulette_logdet(chain: Chain, v: Array, lengths: HostArray, drawn: Table, traces: Sequence[Array] = ()) -> Array:
     """Return one estimate per (probe, row) for v of shape (count, batch, *event) and `lengths` N of shape (count, batch)."""
-    q, event = len(traces), len(chain.in_shape)
-    stochastic = ragged_series(
-        chain, v, products(lengths, q),
-        lambda w, v: event_dot(w, v, event),
-        lambda k: divisor(k) * drawn.survival(k) if k > q else math.inf,
-    )  # fmt: skip
-    return replaced_terms(traces, stochastic) + stochastic
+    terms = stochastic_terms(len(chain.in_shape), len(traces), drawn.survival)
+    (stochastic,) = ragged_series(chain, v, products(lengths, len(traces)), terms)
+    return completed(stochastic, traces, v)
 
 
 @dataclass(frozen=True)
-class RouletteEstimator(Estimator):
+class RouletteEstimator(PowerSeries):
     """The series of random length, its distribution as it is `drawn`."""
 
     drawn: Table
@@ -50,12 +37,13 @@ class RouletteEstimator(Estimator):
         """E[N]."""
         return self.drawn.mean
 
-    def values(self, probes: Probes, v: Array) -> Estimates:
-        """Return the estimate of each probe and row; those of a block share their N: only then is the block one replicate."""
-        lengths = probes.lengths(v.shape[1], self.drawn.thresholds, self.drawn.n_exact_terms)
-        evaluations = probes.block * products(lengths, len(self.traces)).sum(axis=0)
-        lengths = np.repeat(lengths, probes.block, axis=0)
-        return Estimates(roulette_logdet(self.chain, v, lengths, self.drawn, self.traces), evaluations)
+    def lengths(self, probes: Probes, batch: int) -> HostArray:
+        """Return what the probes draw."""
+        return probes.lengths(batch, self.drawn.thresholds, self.drawn.n_exact_terms)
+
+    def survival(self, k: int) -> float:
+        """Return P(N ≥ k)."""
+        return self.drawn.survival(k)
 
     def bias_bound(self, rank: int) -> float:
         """Return what lies beyond the longest series that is drawn."""

@@ -7,15 +7,17 @@ coefficient 1 the expectation stays what it was at every n.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, namespace, size, widen
+from iresnet_ref.arrays import Array, HostArray, namespace, size, widen
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.bounds import truncation_bound
 from iresnet_ref.log_determinant.estimator import Estimates, Estimator
+from iresnet_ref.log_determinant.ragged import Sum, ragged_series
 from iresnet_ref.log_determinant.variance import probe_variance
 from iresnet_ref.probes import Probes
 
@@ -53,20 +55,67 @@ def replaced_terms(traces: Sequence[Array], like: Array) -> Array:
     return total
 
 
+def products(lengths: HostArray, exact: int) -> HostArray:
+    """Return how many products with J a sample of this length takes after `exact` exact traces."""
+    return np.where(lengths > exact, lengths, 0)
+
+
+def stochastic_terms(event_ndim: int, exact: int, survival: Callable[[int], float] = lambda _: 1.0) -> Sum:
+    """Return Σ_{q<k≤N} (−1)^{k+1} vᵀJᵏv/(k·P(N ≥ k)), q = `exact`."""
+
+    def term(w: Array, v: Array) -> Array:
+        return event_dot(w, v, event_ndim)
+
+    def weighted(k: int) -> float:
+        return divisor(k) * survival(k) if k > exact else math.inf
+
+    return Sum(term, weighted)
+
+
 def series_logdet(chain: Chain, v: Array, terms: int, traces: Sequence[Array] = ()) -> Array:
     """Return Σ_{k≤terms} (−1)^{k+1} vᵀJᵏv/k for each probe and row, the first len(traces) ≤ terms terms exact."""
-    event_ndim = len(chain.in_shape)
-    w = v
-    total = replaced_terms(traces, event_dot(v, v, event_ndim))
-    for k in range(1, terms + 1):
-        w = chain.rmatvec(w)
-        if k > len(traces):
-            total = total + event_dot(w, v, event_ndim) / divisor(k)
-    return namespace(v).astype(total, v.dtype)
+    lengths = np.full(v.shape[:2], terms)
+    (stochastic,) = ragged_series(chain, v, lengths, stochastic_terms(len(chain.in_shape), len(traces)))
+    return completed(stochastic, traces, v)
+
+
+def completed(stochastic: Array, traces: Sequence[Array], v: Array) -> Array:
+    """Return the series of each probe and row: its exact terms and the others, in the dtype of v."""
+    return namespace(v).astype(replaced_terms(traces, stochastic) + stochastic if traces else stochastic, v.dtype)
 
 
 @dataclass(frozen=True)
-class SeriesEstimator(Estimator):
+class PowerSeries(Estimator):
+    """Σ_{k≤N} (−1)^{k+1} vᵀJᵏv/(k·P(N ≥ k))."""
+
+    @abstractmethod
+    def lengths(self, probes: Probes, batch: int) -> HostArray:
+        """Return N of each (replicate, row); the probes of a block share it: only then is the block one replicate."""
+
+    def survival(self, k: int) -> float:
+        """Return P(N ≥ k) for a k that occurs."""
+        del k
+        return 1.0
+
+    def values(self, probes: Probes, v: Array) -> Estimates:
+        """Return the series of each probe and row."""
+        return self.swept(probes, v)[0]
+
+    def swept(self, probes: Probes, v: Array, *more: Sum) -> tuple[Estimates, list[Array]]:
+        """Return `values`, and what else is summed over the same powers.
+
+        By itself a sample whose terms are all exact takes no product.
+        """
+        exact, lengths = len(self.traces), self.lengths(probes, v.shape[1])
+        needed = products(lengths, exact)
+        swept = np.repeat(lengths if more else needed, probes.block, axis=0)
+        own = stochastic_terms(len(self.chain.in_shape), exact, self.survival)
+        stochastic, *others = ragged_series(self.chain, v, swept, own, *more)
+        return Estimates(completed(stochastic, self.traces, v), probes.block * needed.sum(axis=0)), others
+
+
+@dataclass(frozen=True)
+class SeriesEstimator(PowerSeries):
     """The first `terms` of the series."""
 
     terms: int
@@ -81,10 +130,9 @@ class SeriesEstimator(Estimator):
         """One for each term."""
         return float(self.terms)
 
-    def values(self, probes: Probes, v: Array) -> Estimates:
-        """Return the truncated series of each probe and row."""
-        evaluations = np.full(v.shape[1], self.terms * probes.count * probes.block)
-        return Estimates(series_logdet(self.chain, v, self.terms, self.traces), evaluations)
+    def lengths(self, probes: Probes, batch: int) -> HostArray:
+        """Return `terms`."""
+        return np.full((probes.count, batch), self.terms)
 
     def bias_bound(self, rank: int) -> float:
         """Return the bound on what is cut off."""

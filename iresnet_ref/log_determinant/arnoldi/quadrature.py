@@ -27,8 +27,8 @@ from iresnet_ref.jacobian.factors import Dense, Diagonal
 from iresnet_ref.log_determinant.arnoldi.error import LEFT, arnoldi_error, eliminated, room
 from iresnet_ref.log_determinant.arnoldi.process import krylov
 from iresnet_ref.log_determinant.bounds import truncation_bound
-from iresnet_ref.log_determinant.estimator import Estimates
-from iresnet_ref.log_determinant.series import SeriesEstimator, divisor, replaced_terms
+from iresnet_ref.log_determinant.estimator import Estimates, Estimator
+from iresnet_ref.log_determinant.series import divisor, replaced_terms
 from iresnet_ref.log_determinant.variance import square_moment
 from iresnet_ref.probes import PILOT_STREAM, Probes
 
@@ -169,8 +169,10 @@ def gauss_legendre(n: int, like: Array) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class ArnoldiEstimator(SeriesEstimator):
+class ArnoldiEstimator(Estimator):
     """The quadrature on the Krylov space of `terms` products."""
+
+    terms: int
 
     def __post_init__(self) -> None:
         d = size(self.chain.in_shape)

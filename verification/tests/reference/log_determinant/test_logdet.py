@@ -42,8 +42,8 @@ from iresnet_ref.log_determinant.exact import exact_logdet, log_determinant, sig
 from iresnet_ref.log_determinant.inverse import jacobian_lipschitz
 from iresnet_ref.log_determinant.length_distributions import geometric, near_optimal
 from iresnet_ref.log_determinant.replicates import exact_in_products
-from iresnet_ref.log_determinant.roulette import products, roulette_logdet
-from iresnet_ref.log_determinant.series import exact_traces, series_logdet
+from iresnet_ref.log_determinant.roulette import roulette_logdet
+from iresnet_ref.log_determinant.series import exact_traces, products, series_logdet
 from iresnet_ref.log_determinant.student import student_quantile
 from iresnet_ref.rounding import ELEMENTARY, gamma, logdet_rounding, unit_roundoff
 
