@@ -52,40 +52,40 @@ def public(function: Function) -> Function:
 
 
 def _guarded(function: Any, name: str) -> Any:
-    rules = {
-        key: _rule(_resolved(p.annotation, function))
-        for key, p in inspect.signature(function).parameters.items()
-        if p.annotation is not p.empty and p.kind not in {p.VAR_KEYWORD, p.VAR_POSITIONAL}
-    }
-    places = [rules.get(key) for key in inspect.signature(function).parameters]
-    keys = list(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    rules = {key: _rule(_resolved(p.annotation, function)) for key, p in parameters.items() if _is_checked(p)}
+    places = [(f"{name}: {key}", rules.get(key)) for key in parameters]
+    named_places = dict(zip(parameters, places, strict=True))
+    no_place = ("", None)
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         if _is_traced(args) or _is_traced(kwargs.values()):
             return function(*args, **kwargs)
-        taken = [
-            value if rule is None else rule(f"{name}: {key}", value)
-            for key, rule, value in zip(keys, places, args, strict=False)
-        ]
-        named = {
-            key: value if rules.get(key) is None else rules[key](f"{name}: {key}", value)  # type: ignore[misc]
-            for key, value in kwargs.items()
-        }
+        taken = [value if rule is None else rule(label, value) for (label, rule), value in zip(places, args, strict=False)]
+        for key, value in kwargs.items():
+            label, rule = named_places.get(key, no_place)
+            if rule is not None:
+                kwargs[key] = rule(label, value)
         with np.errstate(all="ignore"):
-            return function(*taken, *args[len(taken) :], **named)
+            return function(*taken, *args[len(taken) :], **kwargs)
 
     return run
 
 
+def _is_checked(parameter: inspect.Parameter) -> bool:
+    return parameter.annotation is not parameter.empty and parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
+
+
 def _is_traced(values: Iterable[Any]) -> bool:
     """Return whether a compiler traces this call: it knows neither NumPy's error state nor what is checked here."""
-    return any(
-        _is_traced(v.values())  # pyright: ignore[reportUnknownArgumentType] - narrowed from Any
-        if isinstance(v, dict)
-        else hasattr(v, "dtype") and is_array(v) and is_compiling(v)
-        for v in values
-    )
+    for v in values:
+        if isinstance(v, dict):
+            if _is_traced(v.values()):  # pyright: ignore[reportUnknownArgumentType] - narrowed from Any
+                return True
+        elif type(v) is not np.ndarray and hasattr(v, "dtype") and is_array(v) and is_compiling(v):
+            return True
+    return False
 
 
 def _resolved(annotation: Any, function: Any) -> Any:

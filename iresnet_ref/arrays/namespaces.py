@@ -47,6 +47,8 @@ def is_array(x: object) -> bool:
 
 def device(x: Array) -> Device:
     """Return the device of x, for `device=` of a creation function."""
+    if type(x) is np.ndarray:
+        return "cpu"
     return array_api_compat.device(x)  # pyright: ignore[reportUnknownMemberType] - its stubs leave parts out
 
 

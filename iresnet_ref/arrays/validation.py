@@ -113,9 +113,10 @@ def require_alike(x: Array, other: Array, name: str) -> None:
         raise DTypeError(
             f"{name}: expected dtype {other.dtype} like the weights, got {x.dtype}; convert one of them with xp.astype"
         )
-    if None not in (device(x), device(other)) and device(x) != device(other):  # under jax.jit there is no device
+    mine, theirs = device(x), device(other)
+    if mine != theirs and None not in (mine, theirs):  # under jax.jit there is no device
         raise DTypeError(
-            f"{name}: expected device {device(other)} like the weights, got {device(x)}; move one with array_api_compat.to_device"
+            f"{name}: expected device {theirs} like the weights, got {mine}; move one with array_api_compat.to_device"
         )
 
 

@@ -76,7 +76,7 @@ class Branch:
     @property
     def like(self) -> Array:
         """A parameter: it carries the namespace, the dtype and the device."""
-        return next(iter(self.parameters().values()))
+        return next(iter(self._parameters.values()))
 
     def __repr__(self) -> str:
         """Name the layers; the arrays are in `parameters()`."""
@@ -113,6 +113,10 @@ class Branch:
 
     def parameters(self) -> dict[str, Array]:
         """Return all parameters as {"0.weight": …}, in the order of the layers."""
+        return dict(self._parameters)
+
+    @lazy
+    def _parameters(self) -> dict[str, Array]:
         return sequence.parameters(self.layers)
 
     @public

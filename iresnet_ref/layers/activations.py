@@ -45,7 +45,8 @@ class Activation:
     bound |φ′(a) − φ′(b)| ≤ curvature·|a − b| + jump·(how many `kinks` lie between a and b); inf where they are not stated. `made`
     is (family, *arguments) of a member of a family, such as ("elu", 2.0): what saving and interchange need to make it again.
     `slopes` (inf φ′, sup φ′), rounded outwards, says more than `lipschitz` does: tight certificates live on it. Between its `turns`,
-    repeated with `period` if that is finite, φ′ is monotone; None where they are not known: `slopes_between`.
+    repeated with `period` if that is finite, φ′ is monotone; None where they are not known: `slopes_between`. `second_from(z, φ′)` is
+    φ″ as well, where φ′(z) is known and that spares work.
 
     Shapes: any array, entry by entry. Raises: nothing of its own.
 
@@ -69,6 +70,11 @@ class Activation:
     slopes: tuple[float, float] | None = None
     turns: tuple[Turn, ...] | None = None
     period: float = math.inf
+    second_from: Callable[[Array, Array], Array] | None = None
+
+    def second_at(self, z: Array, slope: Array) -> Array:
+        """Return φ″(z), `slope` = φ′(z)."""
+        return self.second(z) if self.second_from is None else self.second_from(z, slope)
 
     @property
     def slope_interval(self) -> tuple[float, float]:
@@ -132,19 +138,39 @@ def _indicator(condition: Array, z: Array) -> Array:
     return namespace(z).astype(condition, z.dtype)
 
 
-def _elu(z: Array) -> Array:
+def _negative_part(z: Array) -> Array:
     xp = namespace(z)
-    return xp.maximum(z, xp.zeros_like(z)) + xp.expm1(xp.minimum(z, xp.zeros_like(z)))
+    return xp.minimum(z, xp.zeros_like(z))
+
+
+def _expm1(z: Array) -> Array:
+    """Return e^z − 1 for z ≤ 0 to full relative accuracy.
+
+    NumPy's own is scalar code, in float32 three times as slow as (1 + e^z) tanh(z/2): from errors of 3.2u each at most 7u.
+    """
+    xp = namespace(z)
+    return (1.0 + xp.exp(z)) * xp.tanh(0.5 * z) if family(z) == "numpy" and z.dtype == xp.float32 else xp.expm1(z)
+
+
+def _elu(z: Array) -> Array:
+    return _elu_of(z, _negative_part(z))
+
+
+def _elu_of(z: Array, left: Array) -> Array:
+    return namespace(z).maximum(z, _expm1(left))  # e^z − 1 ≥ z
 
 
 def _elu_both(z: Array) -> tuple[Array, Array]:
-    xp = namespace(z)
-    return _elu(z), xp.exp(xp.minimum(z, xp.zeros_like(z)))
+    left = _negative_part(z)
+    return _elu_of(z, left), namespace(z).exp(left)
+
+
+def _elu_second_from(z: Array, slope: Array) -> Array:
+    return slope * _indicator(z < 0.0, z)
 
 
 def _elu_second(z: Array) -> Array:
-    xp = namespace(z)
-    return xp.exp(xp.minimum(z, xp.zeros_like(z))) * _indicator(z < 0.0, z)
+    return _elu_second_from(z, namespace(z).exp(_negative_part(z)))
 
 
 def sech_squared(z: Array) -> Array:
@@ -158,8 +184,8 @@ def _tanh_both(z: Array) -> tuple[Array, Array]:
     return namespace(z).tanh(z), sech_squared(z)
 
 
-def _tanh_second(z: Array) -> Array:
-    return -2.0 * namespace(z).tanh(z) * sech_squared(z)
+def _tanh_second_from(z: Array, slope: Array) -> Array:
+    return -2.0 * namespace(z).tanh(z) * slope
 
 
 def _softplus(z: Array) -> Array:
@@ -197,10 +223,12 @@ ACTIVATIONS: dict[str, Activation] = {
             slopes=(1.0, 1.0),
             turns=(),
         ),
-        Activation("elu", _elu, _elu_both, _elu_second, 1.0, curvature=1.0, slopes=(0.0, 1.0), turns=()),
         Activation(
-            "tanh", lambda z: namespace(z).tanh(z), _tanh_both, _tanh_second, 1.0, curvature=0.77, slopes=(0.0, 1.0),
-            turns=(Turn(0.0, 0.0, 1.0, 1.0),),
+            "elu", _elu, _elu_both, _elu_second, 1.0, curvature=1.0, slopes=(0.0, 1.0), turns=(), second_from=_elu_second_from
+        ),
+        Activation(
+            "tanh", lambda z: namespace(z).tanh(z), _tanh_both, lambda z: _tanh_second_from(z, sech_squared(z)), 1.0, curvature=0.77,
+            slopes=(0.0, 1.0), turns=(Turn(0.0, 0.0, 1.0, 1.0),), second_from=_tanh_second_from,
         ),
         Activation(
             "softplus", _softplus, lambda z: (_softplus(z), sigmoid(z)[0]), _softplus_second, 1.0, curvature=0.25, slopes=(0.0, 1.0),
@@ -247,9 +275,9 @@ def elu(alpha: float = 1.0) -> Activation:
 
     def both(z: Array) -> tuple[Array, Array]:
         xp = namespace(z)
-        left = xp.minimum(z, xp.zeros_like(z))
+        left = _negative_part(z)
         slope = _indicator(z > 0.0, z) + alpha * xp.exp(left) * _indicator(z <= 0.0, z)
-        return xp.maximum(z, xp.zeros_like(z)) + alpha * xp.expm1(left), slope
+        return xp.maximum(z, xp.zeros_like(z)) + alpha * _expm1(left), slope
 
     def second(z: Array) -> Array:
         return alpha * _elu_second(z)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, expand_rows, namespace, public, require_real, size, to_host
+from iresnet_ref.arrays import Array, expand_rows, namespace, public, size, to_host
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.convolution import Convolution, Operator, Padding, require_convolution
 from iresnet_ref.jacobian.factors import Dense, Factor
@@ -26,8 +26,6 @@ class LinearLayer(Layer):
     bias: Array
 
     def __post_init__(self) -> None:
-        require_real(self.weight, "weight")
-        require_real(self.bias, "bias")
         if tuple(self.bias.shape) != tuple(self.weight.shape[:1]):
             outputs = tuple(self.weight.shape[:1])
             got = tuple(self.bias.shape)

@@ -51,7 +51,8 @@ class Pointwise(Layer):
         x_bar, v_bar = transposed(factor, y_bar, t_bar)
         if t_bar is None:
             return x_bar, None, {}
-        bent = self.activation.second(x) * sum_probes(v * t_bar, x.ndim)
+        slope = factor.entries if isinstance(factor, Diagonal) else self.activation.both(x)[1]
+        bent = self.activation.second_at(x, slope) * sum_probes(v * t_bar, x.ndim)
         return (bent if x_bar is None else x_bar + bent), v_bar, {}
 
     def norm_bound(self, p: float = 2.0) -> float:

@@ -55,5 +55,6 @@ def parameters(layers: Layers) -> dict[str, Array]:
 def with_parameters(layers: Layers, parameters: Mapping[str, Array]) -> tuple[Layer, ...]:
     """Return the layers with these parameters, by the names of `parameters`."""
     return tuple(
-        layer.with_parameters({name: parameters[f"{i}.{name}"] for name in layer.parameters}) for i, layer in enumerate(layers)
+        layer.with_parameters({name: parameters[f"{i}.{name}"] for name in own}) if (own := layer.parameters) else layer
+        for i, layer in enumerate(layers)
     )

@@ -130,7 +130,7 @@ def divided(layer: Any, proof: RawProof, share: float) -> tuple[Any, float] | No
     if not scale > ORDINARY[0]:
         return None
     bounds = scaled_bounds(weight, proof, scale)
-    return (carrying(replace(layer, weight=weight * scale), *bounds), scale) if bounds[0] <= share else None
+    return (carrying(layer, *bounds, weight=weight * scale), scale) if bounds[0] <= share else None
 
 
 def scaled_bounds(weight: Any, proof: RawProof, scale: float) -> tuple[float, float]:
@@ -148,8 +148,8 @@ def _of_scaled(weight: Any, proof: RawProof) -> tuple[float, float]:
     return up((1.0 + u) * (proof.bound + u * proof.absolute), 6), 4.0 * size(tuple(weight.shape)) * rounding.smallest_normal(weight)
 
 
-def carrying(layer: Any, norm: float, absolute: float) -> Any:
-    """Return the layer with what is proved of its weight."""
-    new = replace(layer)
+def carrying(layer: Any, norm: float, absolute: float, **changes: Array) -> Any:
+    """Return the layer, changed, with what is proved of the weight that it has then."""
+    new = replace(layer, **changes)
     vars(new)["_norms"] = (norm, absolute)
     return new

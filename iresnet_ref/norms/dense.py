@@ -124,10 +124,13 @@ class Gram:
 
     def below(self, c: float) -> bool:
         """Return whether c²I − WᴴW ⪰ 0 is proved."""
-        diagonal, s = self.shift(c)
-        shifted = -self.matrix
-        places = np.arange(shifted.shape[-1], dtype=np.intp)
+        (diagonal, s), n = self.shift(c), self.matrix.shape[-1]
+        side = n + 1 if n % 128 == 0 else n  # LAPACK's copies at strides of large powers of two cost more than the factors: 1 is put below
+        shifted = np.zeros((*self.matrix.shape[:-2], side, side), dtype=self.matrix.dtype)
+        np.negative(self.matrix, out=shifted[..., :n, :n])
+        places = np.arange(n, dtype=np.intp)
         shifted[..., places, places] = diagonal - np.expand_dims(s, -1)
+        shifted[..., n:, n:] = 1.0
         try:
             pivots = np.diagonal(np.linalg.cholesky(shifted), axis1=-2, axis2=-1).real
         except np.linalg.LinAlgError:
@@ -156,11 +159,12 @@ def times_power_of_two(value: float, exponent: int) -> float:
 def absolute_norm_bound(weight: Matrix) -> float:
     """Return √(‖W‖₁‖W‖_∞) ≥ ‖|W|‖₂, rounded up."""
     require_gradual_underflow()
-    a = np.abs(np.asarray(weight, dtype=np.float64))
-    magnitude = float(a.max(initial=0.0))
+    w = np.asarray(weight, dtype=np.float64)
+    magnitude = largest(w)
     if magnitude == 0.0 or not math.isfinite(magnitude):
         return 0.0 if magnitude == 0.0 else math.inf
     exponent = math.frexp(magnitude)[1]
-    a = np.ldexp(a, -exponent)  # what underflows here is far below the rounding of the sums
-    product = float(a.sum(axis=0).max()) * float(a.sum(axis=1).max())
+    exponent = exponent if abs(exponent) > 400 else 0  # then no sum overflows, and what underflows is far below its rounding
+    a = np.abs(scaled(w, -exponent) if exponent else w)
+    product = float((np.ones(len(a)) @ a).max()) * float((a @ np.ones(a.shape[1])).max())
     return times_power_of_two(up(math.sqrt(product), sum(a.shape)), exponent)

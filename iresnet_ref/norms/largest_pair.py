@@ -26,7 +26,8 @@ BLOCK = 16
 EXACT_UP_TO = 48
 """Up to this side all eigenvalues cost no more than the filter."""
 _DEGREE = 12
-_FILTERS = 4
+_FILTERS = (np.float32, np.float64, np.float64, np.float64)
+"""Vectors to a residual of 1e-5 are enough mostly, and those of a step before are known no better in float32."""
 _MARGIN = (1e-10, 1e-9)
 """c²/θ − 1: the least that is tried, and the most that is accepted, so that c is within 1e-9 of θ^½."""
 
@@ -96,14 +97,15 @@ def _proved_above(gram: Gram, top: float) -> float:
 def _from_block(gram: Gram, start: HostArray) -> tuple[float, HostArray] | None:
     """Return a proved c and the block of Ritz vectors, the largest last; None where the block does not lead to a proof."""
     block = np.asarray(start, dtype=np.float64)
-    for _ in range(_FILTERS):
+    for kind in _FILTERS:
         try:
-            values, block, residual = _filtered(gram.matrix, block)
+            values, found, residual = _filtered(gram.matrix, block, kind)
         except np.linalg.LinAlgError:
-            return None
+            continue
         top = float(values[-1])
         if not (math.isfinite(residual) and top > 0.0):
-            return None
+            continue
+        block = found
         gap = max(top - float(values[0]), 1e-3 * top)
         margin = max(_MARGIN[0], 10.0 * (residual / top) * (residual / gap))  # θ is off by at most residual²/gap beyond the block
         if margin <= _MARGIN[1]:
@@ -113,19 +115,22 @@ def _from_block(gram: Gram, start: HostArray) -> tuple[float, HostArray] | None:
     return None
 
 
-def _filtered(gram: HostArray, block: HostArray) -> tuple[Any, HostArray, float]:
-    """Return the Ritz values, ascending, and vectors of T_k(2G/λ_p − I)·block, and the norm of the largest pair's residual."""
-    product = gram @ block
-    quotients = (block * product).sum(axis=0) / np.maximum((block * block).sum(axis=0), np.finfo(np.float64).tiny)
-    cut = max(float(quotients.min()), 0.01 * float(np.diagonal(gram).max()))  # λ₁ ≤ n max ĝ: T_k(200n) is far from overflow
-    before, now = block, (2.0 / cut) * product - block
+@np.errstate(over="ignore", invalid="ignore")
+def _filtered(gram: HostArray, block: HostArray, kind: type[np.floating[Any]]) -> tuple[Any, HostArray, float]:
+    """Return the Ritz values, ascending, and vectors of T_k(2G/λ_p − I)·block, and the norm of the largest pair's residual.
+
+    The filter is computed in numbers of this kind; it may overflow in float32, to no harm.
+    """
+    quotients = (block * (gram @ block)).sum(axis=0) / np.maximum((block * block).sum(axis=0), np.finfo(np.float64).tiny)
+    cut = max(float(quotients.min()), 0.01 * float(np.diagonal(gram).max()))  # λ₁ ≤ n max ĝ: T_k(200n) is far from overflow in float64
+    doubled = np.multiply(gram, 4.0 / cut, out=np.empty(gram.shape, kind), casting="same_kind")  # 2(2G/λ_p − I), once its diagonal is
+    places = np.arange(len(gram))
+    doubled[places, places] -= kind(2.0)
+    before = block.astype(kind)
+    now = kind(0.5) * (doubled @ before)
     for _ in range(_DEGREE - 1):
-        next_one = gram @ now
-        next_one *= 4.0 / cut
-        next_one -= 2.0 * now
-        next_one -= before
-        before, now = now, next_one
-    q = np.linalg.qr(now)[0]
+        before, now = now, doubled @ now - before
+    q = np.linalg.qr(now.astype(np.float64))[0]
     product = gram @ q
     values, s = np.linalg.eigh(q.T @ product)
     residual = product @ s[:, -1] - values[-1] * (q @ s[:, -1])

@@ -61,6 +61,7 @@ FAMILIES = {
     "sums that are lost": np.pad(lost_sum(1024), ((0, 0), (0, N - 1))),
     "large": 2.0**50 * np.random.default_rng(7).standard_normal((N, N)),
     "tiny": 2.0**-50 * np.random.default_rng(8).standard_normal((N, N)),
+    "a side of which copies are padded": np.random.default_rng(9).standard_normal((128, 140)),
     "scalar": np.asarray([[1.0 / 3.0]]),
 }
 
