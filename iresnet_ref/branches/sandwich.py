@@ -218,7 +218,7 @@ def _made(x: Sequence[HostArray], logarithms: Sequence[HostArray], lipschitz: fl
     factors = [_orthonormal(np.asarray(m, dtype=np.float64)) for m in x]
     a, b = [f[0] for f in factors], [f[1] for f in factors]
     scales, count = [np.exp(np.asarray(s, dtype=np.float64)) for s in logarithms], len(x)
-    products = []
+    products: list[HostArray] = []
     for k in range(count):
         left, right = _sides(scales, k, count, lipschitz)
         products.append(left[:, None] * (b[k] @ a[k - 1].T if k else b[k]) * right)
@@ -281,7 +281,8 @@ def sandwich(
     layer = nonlinearity(activation, like)
     if not isinstance(layer, Pointwise):
         raise ValueError(f"sandwich: expected an activation entry by entry with slopes in [0, 1], got {layer.name}; try 'elu'")
-    weights, biases = [], []
+    weights: list[Array] = []
+    biases: list[Array] = []
     for k, (n, m) in enumerate(pairwise(sizes)):
         draw = Probes(seed=seed, stream=k, kind="gaussian").gaussians(1, m * (n + 1)).reshape(m, n + 1) / math.sqrt(n)
         weights.append(from_host(draw[:, :n], like))

@@ -32,7 +32,8 @@ def stack_norm_bounds(stack: Stack, p: float) -> Stack:
     if p != 2.0:
         return _largest_sums(np.abs(stack), p)
     x, first = _scaled(stack if stack.shape[1] >= stack.shape[2] else stack.swapaxes(1, 2))
-    exponents, errors = [], []
+    exponents: list[npt.NDArray[np.int32]] = []
+    errors: list[Stack] = []
     for _ in range(_SQUARINGS):
         errors.append(gamma(x.shape[1], _U) * _squares(x))
         x, exponent = _scaled(np.matmul(x.swapaxes(1, 2), x))

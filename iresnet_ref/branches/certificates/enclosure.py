@@ -170,7 +170,8 @@ class Enclosure:
         x = centre.reshape(cells, *self.event)
         p = np.eye(self.d).reshape(self.d, 1, *self.event)
         q = np.zeros_like(p)
-        before, norm, steps, spreads = no_error(x, self.p), 1.0, 0, []
+        before, norm, steps = no_error(x, self.p), 1.0, 0
+        spreads: list[tuple[HostArray, HostArray]] = []
         remaining = sum(isinstance(part, Activation) for _, parts in self.parts for part in parts)
         for layer, parts in self.parts:
             v = x
