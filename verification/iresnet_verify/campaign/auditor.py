@@ -1,4 +1,4 @@
-"""Audits one after another in a process that stays: `python -m iresnet_verify.campaign.auditor`, and what talks to it.
+"""Audits one after another in a process that stays, and what talks to it.
 
 The process imports what audits need once, frameworks included, and forks a fresh worker for each audit: every audit starts from
 the same state and none pays for the imports. Requests and answers are lines of JSON; nothing is unpickled here. Where the system
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +31,18 @@ from iresnet_verify.workers import isolated_audits, warm
 TRIES = 3
 """How often an audit is tried whose worker or auditor was killed from outside."""
 KILLED = "died of SIGKILL"
+PROGRAM = "from iresnet_verify.campaign.auditor import main; main()"
+"""As text: the module that a process was started with (`-m`) is run again, imports included, in each of its forks, .05 s an audit."""
 FRAMEWORKS = ("torch", "jax")
 
 Record = dict[str, Any]
+Task = Callable[[Unit, Path], Record]
+"""What audits a unit and writes reproductions into a folder, as an `Auditor` does."""
+
+
+def crashed(error: BaseException) -> Record:
+    """The record of an audit that was lost with what carried it out."""
+    return {"exit": 4, "problem": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}", "report": None, "key": {}}
 
 
 def perform(unit: Unit, out: Path, start: str = "spawn", memory: int | None = None) -> Record:
@@ -117,7 +126,7 @@ class Auditor:
         environment = {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
                        "PYTHONHASHSEED": "0"}  # the order of sets is the same in every audit, wherever it runs
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "iresnet_verify.campaign.auditor", *frameworks], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-c", PROGRAM, *frameworks], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=self.errors, text=True, encoding="utf-8", env=environment, start_new_session=True)
         self.frameworks = frameworks
         return self.process
@@ -161,7 +170,7 @@ def serve(requests: IO[str], answers: IO[str], frameworks: Sequence[str]) -> Non
     fork = "forkserver" in multiprocessing.get_all_start_methods()
     if fork:
         os.environ[warm.PREPARE] = "1"
-        multiprocessing.set_forkserver_preload(["iresnet_verify.workers.worker", *frameworks, "iresnet_verify.workers.warm"])
+        multiprocessing.set_forkserver_preload(["iresnet_verify.workers.pool", *frameworks, "iresnet_verify.workers.warm"])
     while line := requests.readline():
         asked = json.loads(line)
         over = threading.Event()
@@ -188,7 +197,3 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     serve(requests, answers, sys.argv[1:])
-
-
-if __name__ == "__main__":
-    main()

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from iresnet_verify.campaign.auditor import Record
-from iresnet_verify.campaign.engines import LOCAL, Engine, Results, Task, require_trust
+from iresnet_verify.campaign.auditor import Task
+from iresnet_verify.campaign.engines import LOCAL, Engine
 from iresnet_verify.campaign.keys import Present
+from iresnet_verify.campaign.packed import Packed, Results
 from iresnet_verify.campaign.store import Result, Store, StoreError
+from iresnet_verify.campaign.trust import require_trust
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.subject.seeds import derived_seed
 
@@ -37,8 +39,8 @@ class Options:
     """Fresh seeds for a failure that only one seed has shown."""
     label: str = ""
     """What this run is called in comparisons and trends; empty: when it began."""
-    progress: Callable[[str, Record | None], None] = lambda name, record: None
-    """Told of each unit that has a result now, with its record if it was found just now."""
+    progress: Callable[[str, Packed | None], None] = lambda name, found: None
+    """Told of each unit that has a result now, with what was found if it was just now."""
     expect: Callable[[int], None] = lambda more: None
     """Told of audits that are to be done beside the planned ones."""
     note: Callable[[str], None] = lambda text: None
@@ -79,9 +81,15 @@ class _Campaign:
     def __init__(self, store: Store, options: Options) -> None:
         self.store, self.options = store, options
         self.present = Present() if options.engine.scheduler in (None, "local") else Present(("files", "package"))
+        self.names: dict[Unit, str] = {}
         self.notes: list[str] = []
         self.start = 0
         self.number = 0
+
+    def name(self, unit: Unit) -> str:
+        if unit not in self.names:
+            self.names[unit] = unit.name(self.store.folder)
+        return self.names[unit]
 
     def say(self, texts: Iterable[str]) -> None:
         for text in texts:
@@ -89,7 +97,7 @@ class _Campaign:
             self.options.note(text)
 
     def run(self, units: Sequence[Unit]) -> Findings:
-        named = {u.name(self.store.folder): u for u in units}
+        named = {self.name(u): u for u in units}
         self.say([f"{len(units) - len(named)} audits are listed twice and done once"] if len(named) < len(units) else [])
         self.start = max((r.id for r in self.store.results(named)), default=0) if self.options.fresh else 0
         began = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -104,7 +112,7 @@ class _Campaign:
                 again.setdefault(first[name], []).append(result)
         if not self.options.label:
             self.store.forget_if_unchanged(self.number)
-        return Findings([newest.get(u.name(self.store.folder)) for u in units], self.notes, self.number, again)
+        return Findings([newest.get(self.name(u)) for u in units], self.notes, self.number, again)
 
     def audit(self, units: dict[str, Unit], repeats: Mapping[str, str] | None = None) -> dict[str, Result]:
         """The newest result of each unit, found now where none holds."""
@@ -115,19 +123,17 @@ class _Campaign:
         tried: set[str] = set()
         while waiting := [n for n in units if n not in kept and n not in tried]:
             mine = self.store.claim(waiting)
-            if not mine:
+            theirs, _ = valid({n: units[n] for n in waiting}, self.store, self.present, after=self.start)  # another campaign's, by now
+            self.keep(theirs, repeats)
+            kept |= theirs
+            todo = [units[n] for n in waiting if n in mine and n not in kept]
+            if not todo and not theirs:
                 time.sleep(PATIENCE)  # another campaign is at it: wait for its results, or for its end
-                theirs, _ = valid({n: units[n] for n in waiting}, self.store, self.present, after=self.start)
-                self.keep(theirs, repeats)
-                kept |= theirs
-                continue
-            for found in self.results([units[n] for n in waiting if n in mine]):
-                named = [(u.name(self.store.folder), u, record) for u, record in found]
-                self.store.add(((name, u.title, u.seed, {"spec": u.spec, "arguments": u.arguments, **record})
-                                for name, u, record in named), self.number, repeats)
-                for name, _, record in named:
-                    tried.add(name)
-                    self.options.progress(name, record)
+            for found in self.results(todo) if todo else ():
+                self.store.add(((self.name(u), u.title, u.seed, packed) for u, packed in found), self.number, repeats)
+                for unit, packed in found:
+                    tried.add(self.name(unit))
+                    self.options.progress(self.name(unit), packed)
         newest: dict[str, Result] = {}
         for result in self.store.results(units):
             if result.key or result.unit not in kept:
@@ -144,7 +150,7 @@ class _Campaign:
 
         def out(unit: Unit) -> Path:
             """Where reproductions go: emptied before the audit, so that none is older than the result."""
-            place = folder / "reproduce" / unit.name(folder)
+            place = folder / "reproduce" / self.name(unit)
             shutil.rmtree(place, ignore_errors=True)
             return place
 

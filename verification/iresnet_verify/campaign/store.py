@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sqlite3
 import uuid
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,13 +29,9 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
 from iresnet_verify.campaign.keys import digest
-from iresnet_verify.report import baseline
-from iresnet_verify.report.json import numbers
+from iresnet_verify.campaign.packed import SCHEMA, Packed, Summary, read_summary, unpacked
 
 FILE = "results.sqlite"
-SCHEMA = 2
-COMPRESSION = 1
-"""Of zlib: level 6 takes 2.7 times as long and saves a sixth."""
 TABLES = """
 create table if not exists results (
     id integer primary key, unit text not null, key text not null, complete integer not null, subject text not null, seed integer not null,
@@ -48,51 +42,6 @@ create table if not exists runs (id integer primary key, label text not null, be
 create table if not exists members (
     run integer not null, unit text not null, result integer not null, repeats text not null, primary key (run, unit)) without rowid;
 """
-
-
-class State(NamedTuple):
-    """What tables need of one check."""
-
-    id: str
-    status: str
-    declared: bool
-    """Whether it was declared to fail."""
-    because_of: str | None
-    size: float | None
-    """How large a failure is (`report.baseline.size`)."""
-    e_value: float | None
-    """Of the hypothesis that what the check claims is true, where its evidence holds one."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether it failed without having been declared, or was declared and passed."""
-        return (self.status == "failed") != self.declared and self.status in ("failed", "passed")
-
-
-class Cause(NamedTuple):
-    """One finding of an audit: the cause by name, the check that shows it, and the sentence."""
-
-    name: str
-    check: str
-    wrong: str
-
-
-class Audited(NamedTuple):
-    """One audited subject of a result."""
-
-    name: str
-    checks: list[State]
-    causes: list[Cause]
-
-
-class Summary(NamedTuple):
-    """What tables need of a result."""
-
-    alpha: float
-    """The probability that a statistical check of it fails a correct subject is at most this."""
-    content: str
-    """Digest of what was found, whatever the seed and how long it took."""
-    audits: list[Audited]
 
 
 class Run(NamedTuple):
@@ -137,8 +86,7 @@ class Result:
     @property
     def body(self) -> dict[str, Any]:
         """{"schema", "unit", "spec", "exit", "problem", "report", …}: everything but the key."""
-        found: dict[str, Any] = json.loads(zlib.decompress(self.packed))
-        return found
+        return unpacked(self.packed)
 
 
 class Store:
@@ -213,13 +161,13 @@ class Store:
     # -- results
 
     def add(
-        self, results: Iterable[tuple[str, str, int, dict[str, Any]]], run: int | None = None, repeats: Mapping[str, str] | None = None,
+        self, results: Iterable[tuple[str, str, int, Packed]], run: int | None = None, repeats: Mapping[str, str] | None = None,
     ) -> list[int]:
-        """Store (unit, subject, seed, record) in one transaction, as results of a run; return their ids. Claims on them end.
+        """Store (unit, subject, seed, what was found) in one transaction, as results of a run; return their ids. Claims on them end.
 
         `repeats`: of an audit the one whose failure it looks at again.
         """
-        found = [(_row(unit, subject, seed, record), record["key"]) for unit, subject, seed, record in results]
+        found = [(_row(unit, subject, seed, packed), packed.key) for unit, subject, seed, packed in results]
         ids = []
         with _transaction(self.connection):
             for row, key in found:
@@ -378,12 +326,9 @@ INSERT = f"insert or ignore into results ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?
 Row = tuple[str, str, int, str, int, int, str, bytes, str]
 
 
-def _row(unit: str, subject: str, seed: int, record: dict[str, Any]) -> Row:
-    complete = not record["problem"]
-    body = {"schema": SCHEMA, "unit": unit, **{k: v for k, v in record.items() if k != "key"}}
-    packed = zlib.compress(json.dumps(body, ensure_ascii=False, allow_nan=False).encode("utf-8"), COMPRESSION)
-    row = (unit, digest(record["key"]) if complete else "", int(complete), subject, seed, record["exit"],
-           json.dumps(_summarised(record)), packed, "")
+def _row(unit: str, subject: str, seed: int, packed: Packed) -> Row:
+    complete = not packed.problem
+    row = (unit, digest(packed.key) if complete else "", int(complete), subject, seed, packed.exit, packed.summary, packed.body, "")
     return (*row[:-1], _seal(row))
 
 
@@ -396,39 +341,8 @@ def _seal(row: Sequence[object]) -> str:
     return total.hexdigest()
 
 
-def _summarised(record: dict[str, Any]) -> list[Any]:
-    """What `_summary` reads."""
-    report = record["report"]
-    audits = [] if report is None else report.get("audits", [report])
-    found = [(a["subject"].get("name"), c["id"], c["status"], c["message"], c["evidence"]) for a in audits for c in a.get("checks", ())]
-    content = hashlib.sha256(repr(found).encode("utf-8", "backslashreplace")).hexdigest()[:32]
-    return [record.get("arguments", {}).get("alpha", 0.0), content, _states(audits)]
-
-
-def _states(audits: list[dict[str, Any]]) -> list[list[Any]]:
-    return [[str(a["subject"]["name"]), [_state(c) for c in a["checks"]],
-             [[f["cause"], f["check"], f["wrong"]] for f in a.get("findings", [])]] for a in audits if "checks" in a]
-
-
-def _state(c: dict[str, Any]) -> list[Any]:
-    found = baseline.size_in(numbers(c["evidence"])) if c["status"] == "failed" else None
-    return [c["id"], c["status"], c["expected"] is not None, c["because_of"],
-            "Infinity" if found == math.inf else found, c["evidence"].get("e_value")]
-
-
 def _result(number: int, row: Row) -> Result:
-    return Result(number, row[0], row[1], bool(row[2]), row[3], row[4], row[5], _summary(row[6]), row[7])
-
-
-def _summary(text: str) -> Summary:
-    alpha, content, audits = json.loads(text)
-    return Summary(alpha, content, [
-        Audited(name, [State(i, s, d, b, _number(z), _number(e)) for i, s, d, b, z, e in checks], [Cause(*c) for c in causes])
-        for name, checks, causes in audits])
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+    return Result(number, row[0], row[1], bool(row[2]), row[3], row[4], row[5], read_summary(row[6]), row[7])
 
 
 def _readable(old: sqlite3.Connection) -> Iterator[Row]:

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from iresnet_verify.campaign.store import Member, Result, State, Store
+from iresnet_verify.campaign.packed import State
+from iresnet_verify.campaign.store import Member, Result, Store
 from iresnet_verify.statistics.many_tests import clopper_pearson, closed_e_bh
 
 FALSE_DISCOVERIES = 0.05

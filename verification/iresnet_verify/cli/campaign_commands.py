@@ -75,7 +75,8 @@ def run(
     """
     from iresnet_verify.campaign import declaration
     from iresnet_verify.campaign import run as many
-    from iresnet_verify.campaign.engines import Engine, Trust
+    from iresnet_verify.campaign.engines import Engine
+    from iresnet_verify.campaign.trust import Trust
 
     chosen, left_out = ([p for s in option for p in s.split(",") if p] for option in (select, ignore))
     given = {"seeds": seeds, "first": first, "budgets": [budget] if budget else None, "backends": [backend] if backend else None,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from iresnet_verify.report.text import legal
+
+if TYPE_CHECKING:
+    from iresnet_verify.campaign.packed import Packed
 
 FIRST, LINES = 10.0, 30.0
 """Seconds until the first line without a terminal, and between two lines."""
@@ -24,11 +27,11 @@ class Counter:
         self.done = self.failed = self.found = 0
         self.started = clock()
 
-    def step(self, name: str, record: dict[str, Any] | None) -> None:
+    def step(self, name: str, found: Packed | None) -> None:
         """One audit more has a result."""
         self.done += 1
-        self.found += record is not None
-        self.failed += record is not None and record["exit"] == 1
+        self.found += found is not None
+        self.failed += found is not None and found.exit == 1
 
     @property
     def line(self) -> str:
@@ -57,9 +60,9 @@ class Shown:
         """Audits of the campaign, looks with fresh seeds included."""
         return self.counter.total
 
-    def step(self, name: str, record: dict[str, Any] | None) -> None:
+    def step(self, name: str, found: Packed | None) -> None:
         """One audit more has a result."""
-        self.counter.step(name, record)
+        self.counter.step(name, found)
         now = self.counter.clock()
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=self.done, total=self.total, description=self.counter.line)

@@ -14,8 +14,9 @@ from subjects.campaigns import answer, project, stored, units
 
 from iresnet_backends.errors import BackendUnavailableError
 from iresnet_verify.campaign import keys, run
-from iresnet_verify.campaign.engines import Engine, Trust, require_trust
+from iresnet_verify.campaign.engines import Engine
 from iresnet_verify.campaign.store import Store
+from iresnet_verify.campaign.trust import Trust, require_trust
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.cli import commands as cli
 from iresnet_verify.subject.errors import SubjectError

@@ -22,6 +22,7 @@ from subjects.campaigns import ONE_CHECK, answer, project, reports, stored, unit
 from iresnet_verify.campaign import keys, run
 from iresnet_verify.campaign.auditor import Auditor
 from iresnet_verify.campaign.engines import Engine
+from iresnet_verify.campaign.packed import pack
 from iresnet_verify.campaign.store import FILE, Store, StoreError
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.cli import commands as cli
@@ -172,7 +173,7 @@ def test_an_interrupted_command_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(units: list[Unit], folder: Path, options: run.Options) -> None:
-        options.progress("a", {"exit": 0})
+        options.progress("a", pack(units[0], answer(units[0])))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "run", interrupted)
@@ -269,7 +270,7 @@ def test_power_cut_in_a_write_costs_at_most_the_last_transaction(tmp_path: Path)
     with Store(folder) as store:
         store.connection.execute("pragma wal_autocheckpoint = 0")
         for unit in some:
-            store.add([(unit.name(folder), unit.spec, unit.seed, quick(unit, folder))])
+            store.add([(unit.name(folder), unit.spec, unit.seed, pack(unit, quick(unit, folder)))])
         shutil.copytree(folder, tmp_path / "image")  # what the disk holds while the campaign runs
         whole = stored(folder)
     log = tmp_path / "image" / f"{FILE}-wal"

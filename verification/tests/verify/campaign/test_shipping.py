@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import time
 import zipfile
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from subjects.campaigns import ONE_CHECK, answer, project, reports, units
 
-from iresnet_verify.campaign import engines, keys, run, shipping
+from iresnet_verify.campaign import cluster, keys, run, shipping
 from iresnet_verify.campaign.auditor import Auditor
+from iresnet_verify.campaign.cluster import Answer
 from iresnet_verify.campaign.engines import Engine
+from iresnet_verify.campaign.packed import pack, unpacked
 from iresnet_verify.campaign.shipping import Archive, Unpacked
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.subject.errors import SubjectError
@@ -62,8 +62,8 @@ def test_a_worker_elsewhere_finds_what_is_found_here(tmp_path: Path, auditor: Au
     some = units(file, 1, "wrong")
     here = run.run(some, tmp_path / "d", run.Options(Engine(workers=1), task=auditor))
     loads = (file.parent / "loads.txt").read_text()
-    monkeypatch.setattr(engines, "visible", lambda unit, out: False)
-    monkeypatch.setattr(engines, "_here", SimpleNamespace(auditor=auditor, unpacked=Unpacked()))
+    monkeypatch.setattr(cluster, "visible", lambda unit, out: False)
+    monkeypatch.setattr(cluster, "_here", SimpleNamespace(name="w", auditor=auditor, unpacked=Unpacked()))
     found = run.run(some, folder, run.Options(Engine(workers=1, scheduler="local")))
     assert reports(found.results) == reports(here.results) != [None]
     assert (file.parent / "loads.txt").read_text() == loads, "it was loaded from another place"
@@ -83,31 +83,13 @@ def test_a_worker_with_other_code_gives_no_verdict(tmp_path: Path) -> None:
     good = {"files": {"subject.py": keys.digest_of(unit.origin.file)}, "distributions": {}, **around}
     for key, said in ((good, ""), ({**good, "package": {"iresnet-ref": "x"}}, "the code of iresnet-ref changed"),
                       ({**good, "files": {"subject.py": "x"}}, "subject.py changed"), ({**good, "machine": {}}, "")):
-        record = {**answer(unit), "key": key, "written": {"../../outside.py": b"x", "a/b.py": b"y"}}
-        engines._take(record, unit, tmp_path / "c/out", keys.Present(("files", "package")))
-        assert said in record["problem"]
-        assert bool(record["problem"]) == bool(said)
+        sent, written = pack(unit, {**answer(unit), "key": key}), {"../../outside.py": b"x", "a/b.py": b"y"}
+        found = cluster.accepted(sent, written, unit, tmp_path / "c/out", keys.Present(("files", "package")))
+        assert said in found.problem
+        assert bool(found.problem) == bool(said)
+        assert unpacked(found.body) == {**unpacked(sent.body), "problem": found.problem}
     assert (tmp_path / "c/out/a/b.py").read_bytes() == b"y"
     assert not (tmp_path / "outside.py").exists()
-
-
-def sleeps(unit: Unit, out: Path) -> dict[str, Any]:
-    time.sleep(0.5)
-    return answer(unit)
-
-
-@pytest.mark.thorough
-def test_eight_workers_are_busy(tmp_path: Path) -> None:
-    """Efficiency: the time that 160 tasks sleep, over eight times the time of the campaign."""
-    distributed = pytest.importorskip("distributed")
-    file = project(tmp_path / "p")
-    with distributed.LocalCluster(n_workers=8, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1",
-                                  dashboard_address=None) as cluster:
-        started = time.perf_counter()
-        found = run.run(units(file, 160), tmp_path / "c", run.Options(Engine(scheduler=cluster.scheduler_address), task=sleeps))
-        seconds = time.perf_counter() - started
-    assert all(r is not None and r.complete for r in found.results)
-    assert 160 * 0.5 / (8 * seconds) >= 0.85
 
 
 def test_a_record_is_told_from_one_that_lacks_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,10 +97,12 @@ def test_a_record_is_told_from_one_that_lacks_the_code(tmp_path: Path, monkeypat
     (unit,) = units(project(tmp_path / "p"), 1, check_seconds=1.0)
     assert unit.select == ONE_CHECK
     asked: list[Unit] = []
-    kept = SimpleNamespace(auditor=lambda u, out: asked.append(u) or {"report": None}, unpacked=Unpacked())
-    monkeypatch.setattr(engines, "_here", kept)
-    assert engines.audited_here(unit, tmp_path / "c/reproduce/x") == {"lacking": True}
-    archive = Archive.of(Path(unit.origin.file).parent)
-    assert engines.audited_here(unit, tmp_path / "c/reproduce/x", archive)["written"] == {}
+    kept = SimpleNamespace(name="w", auditor=lambda u, out: asked.append(u) or answer(u), unpacked=Unpacked())
+    monkeypatch.setattr(cluster, "_here", kept)
+    batch = [(unit, tmp_path / "c/reproduce/x")]
+    assert cluster.audited_there(batch, None, None) == [Answer("w")]
+    (found,) = cluster.audited_there(batch, Archive.of(Path(unit.origin.file).parent), None)
+    assert found.packed is not None
+    assert (found.packed.problem, found.written) == ("", {})
     assert asked[0].origin.file != unit.origin.file
     assert Path(asked[0].origin.file).read_text() == Path(unit.origin.file).read_text()
