@@ -31,7 +31,7 @@ L = 0.9
 
 def slope(h: Tensor) -> Tensor:
     """ELU′ at h."""
-    return torch.where(h > 0, torch.ones_like(h), torch.exp(h))
+    return torch.exp(h.clamp(max=0.0))
 
 
 class Residual(nn.Module):

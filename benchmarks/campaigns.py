@@ -1,9 +1,10 @@
 """What a campaign costs beside its audits: `python benchmarks/campaigns.py overhead | stored | page [options]`.
 
-overhead    audits in worker processes of a campaign, against the bare audits: processes that import, load and audit one after another, as
-            many as there are workers. Seconds of the clock and of CPU time of all processes, from nothing to the last result
-stored      results a second that are packed (where they are found), that the store takes, and that a whole campaign on two threads packs and
-            stores whose audits take no time
+overhead    what the audits of a campaign take beyond their checks; the start of the workers told apart, as what a campaign takes whose
+            audits are a single call. Seconds of the clock and of CPU time of all processes, from nothing to the last result. With
+            --bare also processes that import, load and audit one after another, as many as there are workers
+stored      results a second that are packed (where they are found), that the store takes, and that a whole campaign on two
+            threads packs and stores whose audits take no time
 page        the seconds in which the page of so many audits is written, and its size
 
 Set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1. Linux alone counts the CPU time of all processes.
@@ -53,24 +54,44 @@ def timed(what: str, found: dict[str, tuple[float, float]]) -> Iterator[None]:
     print(f"{what:24} {found[what][0]:7.2f} s of the clock {found[what][1]:7.2f} s of CPU", flush=True)
 
 
-def overhead(spec: str, seeds: int, workers: list[int]) -> None:
-    """Print what audits take bare and in a campaign, with each number of workers."""
+def campaign(spec: str, seeds: int, workers: int, folder: str, *more: str) -> None:
+    """Run a campaign as a command."""
+    words = ["campaign", spec, "--seeds", str(seeds), "--workers", str(workers), "--folder", folder, "--again", "0", *more]
+    subprocess.run([sys.executable, "-m", "iresnet_verify", *words], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def checks_alone(folder: Path) -> tuple[float, float]:
+    """Seconds of the clock and of CPU time that the checks of a campaign took by their own account."""
+    from iresnet_verify.campaign.store import Store
+
+    with Store(folder) as store:
+        checks = [c for r in store.results() for c in r.body["report"]["checks"]]
+    return sum(c["seconds"] for c in checks), sum(c["cpu_seconds"] for c in checks)
+
+
+def overhead(spec: str, seeds: int, workers: list[int], *, bare: bool) -> None:
+    """Print what audits take in a campaign beyond their checks, with each number of workers; `bare`: and without a campaign."""
     ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: orphans come to this process, which counts them
     found: dict[str, tuple[float, float]] = {}
     for count in workers:
-        with timed(f"bare, {count} processes", found):
+        if bare:
             words = [[str(s) for s in range(first, seeds, count)] for first in range(count)]
-            bare = [subprocess.Popen([sys.executable, "-c", BARE, spec, *w]) for w in words]
-            assert not any([p.wait() for p in bare])
-        with timed(f"campaign, {count} workers", found), TemporaryDirectory() as folder:
-            subprocess.run([sys.executable, "-m", "iresnet_verify", "campaign", spec, "--seeds", str(seeds), "--workers", str(count),
-                            "--folder", folder, "--again", "0"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        more = [c / b - 1 for b, c in zip(found[f"bare, {count} processes"], found[f"campaign, {count} workers"], strict=True)]
-        print(f"overhead with {count} workers: {more[0]:.1%} of the clock, {more[1]:.1%} of CPU time", flush=True)
-    if workers[-1] != workers[0]:
-        for what, name in (("bare", "processes"), ("campaign", "workers")):
-            few, many = (found[f"{what}, {n} {name}"] for n in (workers[0], workers[-1]))
-            print(f"{what}, {workers[-1]} against {workers[0]}: {few[0] / many[0]:.2f} ×; CPU time {many[1] / few[1]:.2f} ×")
+            with timed(f"bare, {count} processes", found):
+                for process in [subprocess.Popen([sys.executable, "-c", BARE, spec, *w]) for w in words]:
+                    assert process.wait() == 0
+        with timed(f"start, {count} workers", found), TemporaryDirectory() as folder:
+            campaign(spec, count, count, folder, "--select", "hygiene.input-kept")
+        with TemporaryDirectory() as folder:
+            with timed(f"campaign, {count} workers", found):
+                campaign(spec, seeds, count, folder)
+            alone = checks_alone(Path(folder))
+        for clock, times in ((0, count), (1, 1)):
+            all_, start = (times * found[f"{what}, {count} workers"][clock] for what in ("campaign", "start"))
+            print(f"    {'CPU time' if clock else 'the clock'}: {alone[clock]:.1f} s in checks, beyond them {all_ / alone[clock] - 1:.1%}, "
+                  f"without the start {(all_ - start) / alone[clock] - 1:.1%}", flush=True)
+    for what in (*["bare"] * bare, "campaign") if len(workers) > 1 else ():
+        few, many = (next(v for k, v in found.items() if k.startswith(f"{what}, {n}")) for n in (workers[0], workers[-1]))
+        print(f"{what}, {workers[-1]} against {workers[0]}: {few[0] / many[0]:.2f} × by the clock, {many[1] / few[1]:.2f} × the CPU time")
 
 
 def record_of_an_audit() -> dict[str, Any]:
@@ -120,8 +141,6 @@ def stored(count: int) -> None:
 
 def page(count: int, path: Path) -> None:
     """Write the page of `count` audits, a tenth of them with a failure."""
-    from dataclasses import replace
-
     from iresnet_verify.campaign import page as pages
     from iresnet_verify.campaign.packed import pack
     from iresnet_verify.campaign.store import Store
@@ -129,15 +148,16 @@ def page(count: int, path: Path) -> None:
     from iresnet_verify.subject.loading import Origin
 
     record = record_of_an_audit()
-    failed = {**record, "exit": 1, "report": {**record["report"], "status": "failed", "checks": [
-        {**c, "status": "failed", "message": "expected x, got x + 1", "evidence": {"gap": 1.0}} if c["id"] == "inverse.recovers-input" else c
-        for c in record["report"]["checks"]]}}
-    units = [replace(Unit(Origin(__file__, f"subject_{k % 100}"), k // 100)) for k in range(count)]
+    wrong = {"status": "failed", "message": "expected x, got x + 1", "evidence": {"gap": 1.0}}
+    checks = [{**c, **(wrong if c["id"] == "inverse.recovers-input" else {})} for c in record["report"]["checks"]]
+    failed = {**record, "exit": 1, "report": {**record["report"], "status": "failed", "checks": checks}}
+    units = [Unit(Origin(__file__, f"subject_{k % 100}"), k // 100) for k in range(count)]
     found: dict[str, tuple[float, float]] = {}
     with TemporaryDirectory(dir=".") as folder, Store(Path(folder)) as store:
         run = store.begin([u.name(store.folder) for u in units], "now", "2026-01-01 00:00:00")
         for first in range(0, count, 100):
-            store.add(((u.name(store.folder), u.title, u.seed, pack(u, failed if u.origin.factory.endswith("7") else record)) for u in units[first : first + 100]), run)
+            store.add(((u.name(store.folder), u.title, u.seed, pack(u, failed if u.origin.factory.endswith("7") else record))
+                       for u in units[first : first + 100]), run)
         with timed("page", found):
             pages.write(store, run, path)
     print(f"    {path.stat().st_size / 1e6:.2f} MB")
@@ -149,12 +169,13 @@ if __name__ == "__main__":
     parser.add_argument("--subject", default=f"{Path(__file__).parent / 'audit_times.py'}:mlp")
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--bare", action="store_true")
     parser.add_argument("--audits", type=int, default=0, help="For stored (default 2,000) and page (10,000).")
     parser.add_argument("--html", type=Path, default=Path("campaign.html"))
     given = parser.parse_args()
     match given.what:
         case "overhead":
-            overhead(given.subject, given.seeds, given.workers)
+            overhead(given.subject, given.seeds, given.workers, bare=given.bare)
         case "stored":
             stored(given.audits or 2000)
         case _:

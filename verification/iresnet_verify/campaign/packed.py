@@ -92,7 +92,8 @@ Results = Iterator[list[tuple[Unit, Packed]]]
 def pack(unit: Unit, record: dict[str, Any]) -> Packed:
     """Pack what was found of a unit: {"exit", "problem", "report", "key"}, with what the unit was beside it."""
     body = {"schema": SCHEMA, "spec": unit.spec, "arguments": unit.arguments, **{k: v for k, v in record.items() if k != "key"}}
-    return Packed(record["exit"], record["problem"], record["key"], json.dumps(_summarised(unit.alpha, record["report"])), _compressed(body))
+    summary = json.dumps(_summarised(unit.alpha, record["report"]))
+    return Packed(record["exit"], record["problem"], record["key"], summary, _compressed(body))
 
 
 def unpacked(body: bytes) -> dict[str, Any]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import zipfile
 from dataclasses import replace
 from io import BytesIO
@@ -106,3 +111,38 @@ def test_a_record_is_told_from_one_that_lacks_the_code(tmp_path: Path, monkeypat
     assert (found.packed.problem, found.written) == ("", {})
     assert asked[0].origin.file != unit.origin.file
     assert Path(asked[0].origin.file).read_text() == Path(unit.origin.file).read_text()
+
+
+PRIVATE = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+HIDDEN = 'mount -t tmpfs none "$0" && cd / && exec "$@"'
+CAN_HIDE = shutil.which("unshare") is not None and subprocess.run(
+    [*PRIVATE, "mount -t tmpfs none /mnt"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not CAN_HIDE, reason="nobody may hide a folder from a process here")
+def test_a_dask_worker_that_sees_neither_the_subject_nor_the_campaign_gets_the_code(tmp_path: Path) -> None:
+    """A worker process in a mount namespace of its own, where the folder that holds both is empty."""
+    pytest.importorskip("distributed")
+    file = project(tmp_path / "p")
+    file.write_text(file.read_text() + "\ndef wrong():\n    return make(inverse=lambda y: y / layers.SLOPE + 0.25)\n")
+    address = f"tcp://127.0.0.1:{19786 + os.getpid() % 1000}"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", address, "--no-dashboard"]
+    scheduler = subprocess.Popen(dask, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    dask = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard",
+            "--death-timeout", "60", "--local-directory", tempfile.gettempdir()]
+    worker = subprocess.Popen([*PRIVATE, HIDDEN, str(tmp_path), *dask], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        engine = Engine(scheduler=address)
+        there = run.run([*units(file, 3), *units(file, 1, "wrong")], tmp_path / "c", run.Options(engine))
+    finally:
+        for process in (worker, scheduler):
+            process.kill()
+            process.wait()
+    assert not (file.parent / "loads.txt").exists(), "it was loaded from another place"
+    assert [r is not None and r.complete and r.exit for r in there.results] == [0, 0, 0, 1]
+    here = run.run([*units(file, 3), *units(file, 1, "wrong")], tmp_path / "d", run.Options(Engine(workers=1)))
+    assert reports(there.results) == reports(here.results)
+    (script,) = (tmp_path / "c/reproduce").rglob("*.py")
+    assert subprocess.run([sys.executable, str(script)], capture_output=True, check=False, cwd="/").returncode == 1, "it fails again, here"
+    assert run.run(units(file, 3), tmp_path / "c", run.Options(Engine(workers=1))).notes == []
