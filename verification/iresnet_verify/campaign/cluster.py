@@ -1,8 +1,8 @@
 """Audits on the workers of a Dask cluster, in batches (`batches`).
 
-What a lost worker had is done by another one, three times in all; a batch that was lost so often is done audit by audit, so that one audit
-that takes its worker along costs no other. A result arrives with its whole batch or not at all: none is lost, none comes twice.
-Workers that do not see this disk get the subjects' code (`shipping`).
+What a lost worker had is done by another one, as often as Dask allows (`allowed-failures`); a batch that was lost so often is done
+audit by audit, so that one that takes its worker along costs no other. A result arrives with its whole batch or not at all: none is lost,
+none comes twice. Workers that do not see this disk get the subjects' code (`shipping`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ IN_LINE = 2
 """Batches handed out for each worker: one that it does, and the next."""
 
 
+NO_DASHBOARD: Mapping[str, Any] = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+"""Dask listens for HTTP even so: on a free port of this machine alone. Without an address it wants port 8787, and warns if it is taken."""
+
+
 class LostSchedulerError(RuntimeError):
     """The scheduler went away in the middle of a campaign."""
 
@@ -61,7 +65,7 @@ def on_cluster(
     except ImportError as error:
         raise BackendUnavailableError('expected Dask for --scheduler, got no `distributed`; try: pip install "iresnet-ref[campaign]"'
                                       ) from error
-    local = {"n_workers": workers, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    local = {"n_workers": workers, "threads_per_worker": 1, "processes": False, **NO_DASHBOARD}
     security = distributed.security.Security(
         tls_ca_file=str(trust.ca), tls_client_cert=str(trust.certificate), tls_client_key=str(trust.key), require_encryption=True,
     ) if trust.ca else None

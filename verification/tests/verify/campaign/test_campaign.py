@@ -14,6 +14,7 @@ from subjects.campaigns import answer, project, stored, units
 
 from iresnet_backends.errors import BackendUnavailableError
 from iresnet_verify.campaign import keys, run
+from iresnet_verify.campaign.cluster import NO_DASHBOARD
 from iresnet_verify.campaign.engines import Engine
 from iresnet_verify.campaign.store import Store
 from iresnet_verify.campaign.trust import Trust, require_trust
@@ -149,7 +150,7 @@ def test_tls_carries_a_campaign(tmp_path: Path) -> None:
     pair |= {f"tls_{role}_{what}": str(path) for role in ("scheduler", "worker", "client")
              for what, path in (("cert", certificate), ("key", key))}
     security = distributed.security.Security(**pair)
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tls://",
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, **NO_DASHBOARD, protocol="tls://",
                                   host="127.0.0.1", security=security) as cluster:
         file, trust = project(tmp_path / "p"), Trust(certificate, certificate, key)
         assert cluster.scheduler_address.startswith("tls://")

@@ -14,6 +14,7 @@ from subjects.campaigns import answer, project, stored, units
 
 from iresnet_verify.campaign import run
 from iresnet_verify.campaign.batches import DISPATCH, MOST, SHARE, Batches
+from iresnet_verify.campaign.cluster import NO_DASHBOARD
 from iresnet_verify.campaign.engines import Engine
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.subject.loading import Origin
@@ -94,7 +95,7 @@ def test_a_lost_worker_costs_no_result_and_none_comes_twice(tmp_path: Path) -> N
     """Dask workers in processes of their own die in the middle of batches; one audit takes every worker along."""
     distributed = pytest.importorskip("distributed")
     file = project(tmp_path / "p")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **NO_DASHBOARD) as cluster:
         engine = Engine(scheduler=cluster.scheduler_address)
         found = run.run(units(file, 120), tmp_path / "c", run.Options(engine, task=dies)).results
     assert [r is not None and r.complete for r in found] == [k != 40 for k in range(120)]
@@ -104,7 +105,7 @@ def test_a_lost_worker_costs_no_result_and_none_comes_twice(tmp_path: Path) -> N
     ran = Counter((file.parent / "ran.txt").read_text().split())
     assert set(ran) == {str(k) for k in range(120)}
     assert ran["20"] >= 2
-    assert ran["40"] >= 3, "three times in all, in its batch or alone"
+    assert 3 <= ran["40"] <= 10, "as often as Dask allows, in its batch and alone"
 
 
 def sleeps(unit: Unit, out: Path) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def test_eight_workers_are_busy(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     file = project(tmp_path / "p")
     with distributed.LocalCluster(n_workers=8, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1",
-                                  dashboard_address=None) as cluster:
+                                  **NO_DASHBOARD) as cluster:
         started = time.perf_counter()
         found = run.run(units(file, 160), tmp_path / "c", run.Options(Engine(scheduler=cluster.scheduler_address), task=sleeps))
         seconds = time.perf_counter() - started

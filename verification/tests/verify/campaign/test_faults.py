@@ -410,7 +410,7 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
 # -- subjects
 
 HOSTILES = {
-    "hangs": ("hangs", "did not finish within 0.5 s"), "segfaults": ("crashes", "died of SIGSEGV"),
+    "hangs": ("hangs", "did not finish within"), "segfaults": ("crashes", "died of SIGSEGV"),
     "ends the process": ("os_exits", "os._exit"), "kills itself": ("is_killed", "SIGKILL"),
 }
 

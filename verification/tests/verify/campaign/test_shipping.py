@@ -82,6 +82,20 @@ def test_a_worker_elsewhere_finds_what_is_found_here(tmp_path: Path, auditor: Au
     assert again.notes == [], "what a worker elsewhere found is used here"
 
 
+def test_reproductions_of_a_worker_that_sees_the_disk_stay_there(
+    tmp_path: Path, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed")
+    file = project(tmp_path / "p")
+    file.write_text(file.read_text() + "\ndef wrong():\n    return make(inverse=lambda y: y / layers.SLOPE + 0.25)\n")
+    monkeypatch.setattr(cluster, "_here", SimpleNamespace(name="w", auditor=auditor, unpacked=Unpacked()))
+    (found,) = run.run(units(file, 1, "wrong"), tmp_path / "c", run.Options(Engine(workers=1, scheduler="local"))).results
+    assert found is not None
+    assert found.exit == 1
+    (check,) = found.body["report"]["checks"]
+    assert Path(check["reproduce"]).is_file()
+
+
 def test_a_worker_with_other_code_gives_no_verdict(tmp_path: Path) -> None:
     (unit,) = units(project(tmp_path / "p"), 1)
     around = keys.surroundings()
