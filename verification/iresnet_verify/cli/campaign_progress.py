@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FIRST, LINES = 10.0, 30.0
 """Seconds until the first line without a terminal, and between two lines."""
+SETTLED = 1.0
+"""Seconds after the first result before which no rate is shown: several workers have their first ones together."""
 
 
 class Counter:
@@ -26,19 +28,26 @@ class Counter:
         self.total, self.clock = total, clock
         self.done = self.failed = self.found = 0
         self.started = clock()
+        self.first = self.started
+        """When the first result came: workers have started by then."""
 
     def step(self, name: str, found: Packed | None) -> None:
         """One audit more has a result."""
         self.done += 1
         self.found += found is not None
+        if found is not None and self.found == 1:
+            self.first = self.clock()
         self.failed += found is not None and found.exit == 1
 
     @property
     def line(self) -> str:
         """How many are done, how fast, how long it will take: `120 of 400 audits, 3.1 a second, 1 min 30 s left, 2 failed`."""
-        rate = self.found / max(1e-9, self.clock() - self.started)
-        speed = f"{rate:.2g} a second" if rate >= 1 else f"{60 * rate:.2g} a minute"
-        left = f", {speed}, {_duration((self.total - self.done) / rate)} left" if self.found and self.done < self.total else ""
+        seconds = self.clock() - self.first
+        left = ""
+        if self.found > 1 and seconds >= SETTLED and self.done < self.total:
+            rate = (self.found - 1) / seconds
+            speed = f"{rate:.2g} a second" if rate >= 1 else f"{60 * rate:.2g} a minute"
+            left = f", {speed}, {_duration((self.total - self.done) / rate)} left"
         return f"{self.done} of {self.total} audits{left}" + (f", {self.failed} failed" if self.failed else "")
 
 

@@ -16,10 +16,12 @@ from iresnet_backends.errors import BackendUnavailableError
 from iresnet_verify.campaign import keys, run
 from iresnet_verify.campaign.cluster import NO_DASHBOARD
 from iresnet_verify.campaign.engines import Engine
+from iresnet_verify.campaign.packed import pack
 from iresnet_verify.campaign.store import Store
 from iresnet_verify.campaign.trust import Trust, require_trust
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.cli import commands as cli
+from iresnet_verify.cli.campaign_progress import Counter
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import Origin
 
@@ -77,6 +79,19 @@ def test_the_summary_says_what_zero_failures_mean(tmp_path: Path) -> None:
         "200 audits: 200 passed, no failure in 200: their rate is at most 0.015 at 95 % confidence")
     assert run.summary(run.run(units(file, 1), tmp_path / "b", run.Options(task=Counted("slow", 1))).results) == (
         "1 audits: 1 did not come to an end and will be tried again, 1 of these with failed checks")
+
+
+def test_the_rate_leaves_out_the_start_of_the_workers(tmp_path: Path) -> None:
+    now = [0.0]
+    counter = Counter(20, clock=lambda: now[0])
+    (unit,) = units(project(tmp_path), 1)
+    lines = []
+    for at, exit, found in ((0.0, 0, False), (30.0, 0, True), (30.1, 0, True), (32.0, 1, True), (34.0, 0, True)):
+        now[0] = at
+        counter.step("a", pack(unit, answer(unit, exit=exit)) if found else None)
+        lines.append(counter.line)
+    assert lines == ["1 of 20 audits", "2 of 20 audits", "3 of 20 audits", "4 of 20 audits, 1 a second, 16 s left, 1 failed",
+                     "5 of 20 audits, 45 a minute, 20 s left, 1 failed"]
 
 
 def test_the_command_audits_in_processes_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ def some(count: int, factory: str = "factory", file: str = "/p/subject.py") -> l
 @pytest.mark.parametrize("seconds", [0.0, 0.003, 0.3, 2.0, 100.0])
 def test_dispatch_stays_below_its_share_and_workers_end_together(workers: int, seconds: float) -> None:
     """Whatever audits take: no batch of several exceeds W·d/SHARE nor rest/(2·W), and none could have held one audit more."""
-    planned = some(20_000)
+    planned = some(2_000)
     batches, taken = Batches(planned), []
     batches.learn(planned[0], seconds)
     while batches.left:
