@@ -125,8 +125,10 @@ def headline(t: Tally) -> str:
     n = sum(t.exits.values())
     if not n:
         return "No audit has come to a verdict yet."
-    low, high = clopper_pearson(t.exits.get(1, 0), n)
-    said = f"{t.exits.get(1, 0)} of {plural(n, 'audit')} failed: a rate in [{low:.2g}, {high:.2g}] at 95 % confidence."
+    failed, different = t.different.get(1, 0), sum(t.different.values())
+    low, high = clopper_pearson(failed, different)
+    of = f" ({failed} of {plural(different, 'different result')})" if t.alike else ""
+    said = f"{t.exits.get(1, 0)} of {plural(n, 'audit')} failed{of}: a rate in [{low:.2g}, {high:.2g}] at 95 % confidence."
     bad = sum(r.failing > 0 for r in t.rows)
     return f"{said} Something failed on {bad} of {plural(len(t.rows), 'subject')}."
 

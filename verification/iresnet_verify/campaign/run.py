@@ -221,7 +221,8 @@ def summary(results: Iterable[Result | None]) -> str:
     parts += [f"{unloaded} could not be loaded"] if unloaded else []
     parts += [f"{ended} did not come to an end and will be tried again"] if ended else []
     parts += [f"{failed} of these with failed checks"] if failed else []
-    n = codes.count(0) + codes.count(3)
+    n = len({(r.subject, r.summary.content) for r in found if r is not None and r.complete})
     if n and 1 not in codes and not failed:
-        parts.append(f"no failure in {n}: their rate is at most {1 - 0.05 ** (1 / n):.2g} at 95 % confidence")
+        of = "" if n == len(codes) else " different results"
+        parts.append(f"no failure in {n}{of}: their rate is at most {1 - 0.05 ** (1 / n):.2g} at 95 % confidence")
     return f"{len(found)} audits: {', '.join(parts) or 'nothing to do'}"

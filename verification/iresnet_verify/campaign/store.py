@@ -261,9 +261,9 @@ class Store:
         return [Run(i, label, began, len(json.loads(plan))) for i, label, began, plan in rows]
 
     def failures(self, run: int) -> tuple[int, int]:
-        """How many audits of a run failed, and how many came to a verdict: as the tables say, no result is read."""
-        query = ("select coalesce(sum(exit = 1), 0), count(*) from members join results on results.id = members.result "
-                 "where run = ? and repeats = '' and complete = 1")
+        """How many of a run's verdicts are failures, and how many there are; those of a subject with the same content count once."""
+        query = ("select coalesce(sum(exit = 1), 0), count(*) from (select distinct subject, exit, json_extract(summary, '$[1]') "
+                 "from members join results on results.id = members.result where run = ? and repeats = '' and complete = 1)")
         failed, verdicts = self.connection.execute(query, (run,)).fetchone()
         return int(failed), int(verdicts)
 

@@ -87,6 +87,8 @@ class Tally:
     """Audits of the campaign that have a result."""
     exits: dict[int, int]
     """Exit codes of those that came to a verdict."""
+    different: dict[int, int]
+    """The same of results of the same content once: what intervals are of."""
     unfinished: list[tuple[str, int, str]]
     """(subject, seed, why) of those that did not."""
     repeated: int
@@ -112,7 +114,7 @@ def tally(store: Store, run: int) -> Tally:
     counted = _Counting()
     for member in store.members(run):
         counted.add(member)
-    return Tally(info.label, info.began, info.planned, counted.ordered(), counted.audits, counted.exits, counted.unfinished,
+    return Tally(info.label, info.began, info.planned, counted.ordered(), counted.audits, counted.exits, counted.different, counted.unfinished,
                  counted.repeated, counted.alpha, counted.alike, *counted.discovered())
 
 
@@ -123,6 +125,7 @@ class _Counting:
         self.rows: dict[tuple[str, str], Row] = {}
         self.audits = self.repeated = self.alike = 0
         self.exits: dict[int, int] = {}
+        self.different: dict[int, int] = {}
         self.unfinished: list[tuple[str, int, str]] = []
         self.alpha = 0.0
         self.seen: set[tuple[str, str]] = set()
@@ -145,6 +148,7 @@ class _Counting:
         fresh = content not in self.seen
         self.seen.add(content)
         self.alike += not fresh
+        self.different[result.exit] = self.different.get(result.exit, 0) + fresh
         for audit in result.summary.audits:
             row = self.rows.setdefault((result.subject, audit.name), Row(result.subject, audit.name))
             row.seeds += 1

@@ -75,8 +75,16 @@ def test_other_options_or_another_budget_are_other_audits(tmp_path: Path) -> Non
 
 def test_the_summary_says_what_zero_failures_mean(tmp_path: Path) -> None:
     file = project(tmp_path / "p")
-    assert run.summary(run.run(units(file, 200), tmp_path / "a", run.Options(task=Counted())).results) == (
-        "200 audits: 200 passed, no failure in 200: their rate is at most 0.015 at 95 % confidence")
+
+    def different(unit: Unit, out: Path) -> dict[str, Any]:
+        found = Counted()(unit, out)
+        check = {"id": "a.b", "status": "passed", "expected": None, "message": "", "because_of": None, "evidence": {"gap": unit.seed // 2}}
+        return {**found, "report": {**found["report"], "checks": [check]}}
+
+    assert run.summary(run.run(units(file, 200), tmp_path / "a", run.Options(task=different)).results) == (
+        "200 audits: 200 passed, no failure in 100 different results: their rate is at most 0.03 at 95 % confidence")
+    assert run.summary(run.run(units(file, 1), tmp_path / "d", run.Options(task=different)).results) == (
+        "1 audits: 1 passed, no failure in 1: their rate is at most 0.95 at 95 % confidence")
     assert run.summary(run.run(units(file, 1), tmp_path / "b", run.Options(task=Counted("slow", 1))).results) == (
         "1 audits: 1 did not come to an end and will be tried again, 1 of these with failed checks")
 

@@ -14,6 +14,7 @@ from subjects.campaigns import ONE_CHECK, project, units
 from iresnet_backends.errors import BackendUnavailableError
 from iresnet_verify.campaign import export, keys, run
 from iresnet_verify.campaign.comparison import compare
+from iresnet_verify.campaign.page import headline
 from iresnet_verify.campaign.store import FILE, Store
 from iresnet_verify.campaign.tally import Tally, failure_line, sentences, tally
 from iresnet_verify.campaign.unit import Unit
@@ -93,6 +94,10 @@ def test_rates_are_exact_and_equal_contents_are_one_trial(tmp_path: Path) -> Non
     cell = t.rows[0].cells["inverse.a"]
     assert (t.alike, cell.trials, cell.failures, cell.counts) == (2, 7, 1, {"failed": 1, "passed": 8})
     assert cell.interval == clopper_pearson(1, 7)
+    assert t.different == {0: 6, 1: 1}
+    assert "1 of 9 audits failed (1 of 7 different results): a rate in [0.0036, 0.58]" in headline(t)
+    with Store(folder) as store:
+        assert store.failures(store.runs()[-1].id) == (1, 7), "as the tables count them"
     assert "2 results repeat the content of another seed's" in " ".join(sentences(t))
     assert list(t.rows[0].causes.items()) == [(("sign", "The sign is wrong.", "inverse.a"), 1)]
 

@@ -1,4 +1,4 @@
-"""What a campaign costs beside its audits: `python benchmarks/campaigns.py overhead | stored | page [options]`.
+"""What a campaign costs beside its audits: `python benchmarks/campaign_costs.py overhead | stored | page [options]`.
 
 overhead    what the audits of a campaign take beyond their checks; the start of the workers told apart, as what a campaign takes whose
             audits are a single call. Seconds of the clock and of CPU time of all processes, from nothing to the last result. With
