@@ -114,8 +114,8 @@ def tally(store: Store, run: int) -> Tally:
     counted = _Counting()
     for member in store.members(run):
         counted.add(member)
-    return Tally(info.label, info.began, info.planned, counted.ordered(), counted.audits, counted.exits, counted.different, counted.unfinished,
-                 counted.repeated, counted.alpha, counted.alike, *counted.discovered())
+    return Tally(info.label, info.began, info.planned, counted.ordered(), counted.audits, counted.exits, counted.different,
+                 counted.unfinished, counted.repeated, counted.alpha, counted.alike, *counted.discovered())
 
 
 class _Counting:
