@@ -78,7 +78,8 @@ def overhead(spec: str, seeds: int, workers: list[int], *, bare: bool) -> None:
             words = [[str(s) for s in range(first, seeds, count)] for first in range(count)]
             with timed(f"bare, {count} processes", found):
                 for process in [subprocess.Popen([sys.executable, "-c", BARE, spec, *w]) for w in words]:
-                    assert process.wait() == 0
+                    if process.wait() != 0:
+                        raise SystemExit(f"{spec} could not be audited")
         with timed(f"start, {count} workers", found), TemporaryDirectory() as folder:
             campaign(spec, count, count, folder, "--select", "hygiene.input-kept")
         with TemporaryDirectory() as folder:
