@@ -121,6 +121,7 @@ class Store:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")  # what is damaged is seen by its seal, not by an error
         try:
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = full")
@@ -258,7 +259,7 @@ class Store:
     def runs(self) -> list[Run]:
         """All runs, oldest first."""
         rows = self.connection.execute("select id, label, began, plan from runs order by id").fetchall()
-        return [Run(i, label, began, len(json.loads(plan))) for i, label, began, plan in rows]
+        return [Run(i, label, began, _planned(plan)) for i, label, began, plan in rows]
 
     def failures(self, run: int) -> tuple[int, int]:
         """How many of a run's verdicts are failures, and how many there are; those of a subject with the same content count once."""
@@ -343,6 +344,14 @@ def _seal(row: Sequence[object]) -> str:
 
 def _result(number: int, row: Row) -> Result:
     return Result(number, row[0], row[1], bool(row[2]), row[3], row[4], row[5], read_summary(row[6]), row[7])
+
+
+def _planned(plan: str) -> int:
+    """How many audits a plan names; 0 where it was damaged."""
+    try:
+        return len(json.loads(plan))
+    except ValueError:
+        return 0
 
 
 def _readable(old: sqlite3.Connection) -> Iterator[Row]:

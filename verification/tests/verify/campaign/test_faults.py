@@ -398,6 +398,23 @@ def test_a_tampered_key_is_seen(tmp_path: Path) -> None:
     assert run.run(units(file, 1), folder, run.Options(task=quick)).notes == ["its key was damaged: 1 audit is done again"]
 
 
+@pytest.mark.parametrize("plan", ["""'["a'""", "cast(x'5bff' as text)", "cast(x'00' as text)"])
+def test_a_run_whose_plan_is_damaged_keeps_its_results(tmp_path: Path, plan: str) -> None:
+    file, folder = project(tmp_path / "p"), tmp_path / "c"
+    run.run(units(file, 3), folder, run.Options(task=quick))
+    before = stored(folder)
+    connection = sqlite3.connect(folder / FILE)
+    connection.execute(f"update runs set plan = {plan}")
+    connection.commit()
+    connection.close()
+    tried: list[str] = []
+    found = run.run(units(file, 3), folder, run.Options(task=lambda unit, out: tried.append("again") or quick(unit, out))).results
+    assert [r is not None and r.complete for r in found] == [True] * 3
+    assert (stored(folder), tried) == (before, [])
+    with Store(folder) as store:
+        assert [r.planned for r in store.runs()] in ([0], [0, 3])
+
+
 def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     Store(tmp_path).close()
     connection = sqlite3.connect(tmp_path / FILE)
