@@ -1,12 +1,24 @@
-"""One warm auditor for all tests that audit: its imports are paid for once."""
+"""One warm auditor for all tests that audit: its imports are paid for once. Variables that are part of keys are as at the start."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from iresnet_verify.campaign.auditor import Auditor
+from iresnet_verify.campaign.keys import VARIABLES
+
+BEFORE = dict(os.environ)
+
+
+@pytest.fixture(autouse=True)
+def _variables_as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of the process set variables that frameworks read; modules here have asked for keys when they were imported."""
+    for name in {*os.environ, *BEFORE}:
+        if name.startswith(VARIABLES) and os.environ.get(name) != BEFORE.get(name):
+            monkeypatch.setenv(name, BEFORE[name]) if name in BEFORE else monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")
