@@ -289,7 +289,10 @@ def _run(job: Job, task: Task, prepared: Prepared | Failure) -> CheckResult | Fa
     result = run_check(prepared, planned, seed=job.seed, budget=job.budget)
     if result.status == "failed":
         audited = Audited(prepared, job.origin, task.index, job.seed, job.budget, planned.alpha, task.label)
-        result = replace(result, reproduce=str(write(result, audited, Path(task.folder))))
+        try:
+            result = replace(result, reproduce=str(write(result, audited, Path(task.folder))))
+        except OSError as error:  # a full disk must not turn a failure into anything else
+            result = replace(result, message=f"{result.message} [its reproduction could not be written: {error}]")
     return portable(result)
 
 

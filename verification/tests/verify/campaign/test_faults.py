@@ -424,6 +424,18 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
+def test_a_failure_stays_one_where_its_reproduction_cannot_be_written(tmp_path: Path, auditor: Auditor) -> None:
+    """A file in the place of the folder stands for a full disk."""
+    file = project(tmp_path / "p")
+    file.write_text(file.read_text() + "\ndef wrong():\n    return make(inverse=lambda y: y / layers.SLOPE + 0.25)\n")
+    (tmp_path / "full").touch()
+    found = auditor(units(file, 1, "wrong")[0], tmp_path / "full/out")
+    assert (found["exit"], found["problem"]) == (1, "")
+    (check,) = found["report"]["checks"]
+    assert check["status"] == "failed"
+    assert "its reproduction could not be written" in check["message"]
+
+
 # -- subjects
 
 HOSTILES = {
