@@ -18,56 +18,27 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from iresnet_backends.errors import ModuleError
 from iresnet_backends.reading.forward_graph import Value
+from iresnet_backends.reading.observed import unobserved
 from iresnet_backends.reading.sorting import ORDER, Sorting
+from iresnet_backends.reading.torch_library import TORCH
 
 ROWS = 5
 """Rows of the batch that is followed; the comparison takes another number."""
-ABOUT = frozenset(
-    [
-        "shape",
-        "dtype",
-        "device",
-        "ndim",
-        "is_cuda",
-        "is_cpu",
-        "is_mps",
-        "is_meta",
-        "is_sparse",
-        "is_quantized",
-        "is_nested",
-        "layout",
-        "requires_grad",
-        "is_leaf",
-        "grad_fn",
-        "grad",
-        "size",
-        "dim",
-        "numel",
-        "nelement",
-        "ndimension",
-        "element_size",
-        "is_floating_point",
-        "is_complex",
-        "is_contiguous",
-        "stride",
-        "get_device",
-        "_version",
-        "names",
-        "storage_offset",
-        "__len__",
-        "__hash__",
-        "_is_view",
-        "is_inference",
-        "is_same_size",
-    ]
-)
-"""What may be asked of a value without asking for its numbers."""
+ABOUT = frozenset([
+    "dtype", "device", "ndim", "is_cuda", "is_cpu", "is_mps", "is_meta", "is_sparse", "is_quantized", "is_nested", "layout", "dim",
+    "ndimension", "element_size", "is_floating_point", "is_complex", "get_device",
+])  # fmt: skip
+"""What may be asked of a value: the same for every batch, in every mode."""
+SIZED = frozenset(["reshape", "view", "expand", "unflatten"])
+"""Functions that take the number of rows as the first side of a shape."""
 
+ANY_ROWS = "expected a forward that does the same for any number of rows"
 Rule = Callable[..., Any]
 WITH_ORDER = frozenset(["sort", "topk", "max", "min"])
 """Functions whose second result is the order of the first."""
@@ -76,63 +47,104 @@ DECLARED = "declared as "
 
 
 class Followed(torch.Tensor):
-    """A tensor that depends on the input: `value` says how."""
+    """A tensor that depends on the input, as rules see it: `value` says how. The code of the module sees plain tensors."""
 
     value: Value
-    graph: Graph
+    __torch_function__ = torch._C._disabled_torch_function_impl
 
-    @classmethod
-    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Record the call."""
-        del types
-        kwargs = kwargs or {}
-        graphs = [a.graph for a in _followed((args, kwargs))]
-        if not graphs:  # a constructor or a class method
-            with torch._C.DisableTorchFunctionSubclass():
-                return function(*args, **kwargs)
-        return graphs[0].call(function, args, kwargs)
+
+class _Unasked:
+    """What a `Rows` computes with: nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ModuleError(f"from_torch: {ANY_ROWS}, got one that computes with their number ({name}); try x.shape[1:] or -1")
+
+
+class Rows(torch.SymInt):
+    """The number of rows: a side of a new shape, equal to itself, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__(_Unasked())
+
+    __class__: Any = property(lambda self: int)
+
+
+def _asking(name: str) -> Callable[..., Any]:
+    def method(self: Rows, *others: Any) -> Any:
+        return (others and self is others[0] and name == "__eq__") or _Unasked.__getattr__(self.node, name)
+
+    return method
+
+
+for _method in set(dir(int)) - set(dir(object)) - {"__getnewargs__"} | {
+    "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__", "__repr__", "__str__", "__format__",
+}:  # fmt: skip
+    setattr(Rows, _method, _asking(_method))
 
 
 class Graph:
-    """The calls of one forward pass; `rules` has a function for each function of torch that can be read."""
+    """The calls of one forward pass; `rules` has a function for each function of torch that can be read, None: they are listed only."""
 
-    def __init__(self, module: Any, rules: dict[str, Rule], refused: dict[str, str]) -> None:
+    def __init__(self, module: Any, rules: dict[str, Rule] | None, refused: dict[str, str]) -> None:
         self.names = {id(part): name or "the module" for name, part in module.named_modules()}
         self.rules, self.refused = rules, refused
         self.recording = False
         self.sorting = Sorting()
         self.rounded: list[str] = []
         """The calls whose constants, such as the 1/3 of a mean, are no numbers of the dtype: they were rounded to it."""
-        self._alive: list[weakref.ref[Followed]] = []
+        self.rows = Rows()
+        self.calls: list[Any] = []
+        """Each function by its name, with its arguments: what is followed as None, tensors by content."""
+        self.refusal: ModuleError | None = None
+        """The first error, whatever the module has made of it."""
+        self._values: dict[int, tuple[weakref.ref[Any], Value]] = {}
+        self._memory: dict[int, tuple[Any, tuple[int, int, int]]] = {}
+        """What followed tensors lie in: kept, so that nothing else comes to lie there."""
 
-    def follow(self, x: Any, value: Value) -> Followed:
-        """Return the tensor as one that is followed."""
-        with torch._C.DisableTorchFunctionSubclass():
-            tensor: Followed = x.detach().as_subclass(Followed)
-        tensor.value, tensor.graph = value, self
-        self._alive.append(weakref.ref(tensor))
-        return tensor
+    def add_rule(self, name: str, rule: Rule) -> None:
+        """Read one more function, where functions are read."""
+        if self.rules is not None:
+            self.rules[name] = rule
+
+    def follow(self, x: Any, value: Value) -> Any:
+        """Follow a tensor from now on: it is this value."""
+        self._values[id(x)] = (weakref.ref(x), value)
+        memory = _memory(x)
+        self._memory[memory[0]] = (x.untyped_storage(), memory)
+        return x
+
+    def value(self, x: Any) -> Value | None:
+        """Return what a tensor is, None where it does not depend on the input."""
+        reference, value = self._values.get(id(x), (None, None))
+        return value if reference is not None and reference() is x else None
 
     def call(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Compute the function, and record what it is by its rule. Raises ModuleError."""
-        before, self.recording = self.recording, True
-        try:
-            return self._recorded(function, args, kwargs)
-        finally:
-            self.recording = before
+        with torch._C.DisableTorchFunction():
+            if not any(leaf is self.rows or self.value(leaf) is not None for leaf in tree_leaves((args, kwargs))):
+                return function(*args, **kwargs)
+            before, self.recording = self.recording, True
+            try:
+                return self._recorded(function, args, kwargs)
+            except ModuleError as error:
+                self.refusal = self.refusal or error
+                raise
+            finally:
+                self.recording = before
 
     def _recorded(self, function: Any, args: Any, kwargs: Any) -> Any:
         name = _name(function)
-        if name in ("__repr__", "__format__"):
-            return f"a followed tensor of shape {tuple(args[0].shape)}"  # never its numbers: text can be decided on
         if name in ABOUT:
-            with torch._C.DisableTorchFunctionSubclass():
-                return function(*args, **kwargs)
+            return function(*args, **kwargs)
+        if name in ("shape", "size"):
+            shape = torch.Size((self.rows, *args[0].shape[1:]))
+            sides = [*args[1:], *kwargs.values()]
+            return shape[sides[0]] if sides and sides[0] is not None else shape
         in_place = _in_place(name, kwargs) or (
             name in INPLACE_THIRD and len(args) > INPLACE_THIRD[name] and args[INPLACE_THIRD[name]] is True
         )
         plain = name if name.startswith("__") else name.rstrip("_") if in_place else name
-        rule = self.rules.get(plain) if kwargs.get("out") is None else None
+        rule = _listed if self.rules is None else self.rules.get(plain) if kwargs.get("out") is None else None
         if rule is not None and not (plain.startswith(DECLARED) or _of_torch(function)):
             raise ModuleError(
                 f"from_torch: expected functions of torch, got {plain} of another library at {self.place()}: its name says nothing of it"
@@ -143,32 +155,66 @@ class Graph:
                 f"from_torch: expected layers with a known Lipschitz constant, got {plain} at {self.place()}: {reason}"
             )
         self._require_plain(args, kwargs, plain)
-        inputs = [a for a in _followed((args, kwargs)) if isinstance(a, Followed)]
-        if any(a.value is ORDER for a in inputs):
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and self.value(leaf) is not None]
+        if any(self.value(leaf) is ORDER for leaf in inputs):
             raise ModuleError(
                 f"from_torch: expected values in {plain} at {self.place()}, got the order that a sort has found: what is read by it "
                 "jumps where the order changes; try the sorted values"
             )
-        with torch._C.DisableTorchFunctionSubclass():
-            plain_args, plain_kwargs = _plain(args), _plain(kwargs)
-            if in_place:
-                self._require_sole_name(args[0] if args else None, plain)
-            result = function(*plain_args, **plain_kwargs)
+        plain_args, plain_kwargs = self._sized(args, ROWS), self._sized(kwargs, ROWS)
+        if plain_args is not args or plain_kwargs is not kwargs:
+            self._require_any_rows(function, args, kwargs, plain, inputs)
+        if in_place:
+            self._require_sole_name(args[0] if args else None, plain)
+        result = function(*plain_args, **plain_kwargs)
         self._require_rows(result, plain, inputs[0])
+        self.calls.append((name, tree_map(self._written, (args, kwargs))))
+        marked, marked_kwargs = self._marked(args), self._marked(kwargs)
         try:
-            made = rule(Call(self, function, args, kwargs, plain_args, plain_kwargs, result, plain), *args, **kwargs)
+            made = rule(Call(self, function, marked, marked_kwargs, plain_args, plain_kwargs, result, plain), *marked, **marked_kwargs)
         except TypeError as error:
             raise ModuleError(
                 f"from_torch: expected the usual arguments of {plain} at {self.place()}, got others ({error}); nothing is known of that"
             ) from error
-        if isinstance(made, Followed):
-            return made
         if in_place:
-            inputs[0].value = made
-            return inputs[0]
+            return self.follow(args[0], made.value if isinstance(made, Followed) else made)
         if isinstance(made, (tuple, list)):
             return type(result)(self.follow(r, v) for r, v in zip(result, made, strict=True))
-        return self.follow(result, made)
+        return self.follow(result, made.value if isinstance(made, Followed) else made)
+
+    def _marked(self, tree: Any) -> Any:
+        """Return arguments as rules see them: what is followed bears its value."""
+        def mark(leaf: Any) -> Any:
+            value = self.value(leaf) if isinstance(leaf, torch.Tensor) else None
+            if value is None:
+                return leaf
+            followed: Followed = leaf.detach().as_subclass(Followed)
+            followed.value = value
+            return followed
+
+        return tree_map(mark, tree)
+
+    def _written(self, leaf: Any) -> Any:
+        if leaf is self.rows or (isinstance(leaf, torch.Tensor) and self.value(leaf) is not None):
+            return None
+        return repr(leaf) if (content := TORCH.content(leaf)) is None else content
+
+    def _sized(self, tree: Any, rows: int) -> Any:
+        """Return arguments with a number for that of the rows; the same object where there is none."""
+        has = any(leaf is self.rows for leaf in tree_leaves(tree))
+        return tree_map(lambda leaf: rows if leaf is self.rows else leaf, tree) if has else tree
+
+    def _require_any_rows(self, function: Any, args: Any, kwargs: Any, name: str, inputs: list[Any]) -> None:
+        """Refuse the number of rows anywhere but as the first side of a shape, with which events come out the same for another number."""
+        shapes = []
+        for rows in (ROWS, ROWS + 2) if name in SIZED and len(inputs) == 1 else ():
+            other = torch.empty((rows, *inputs[0].shape[1:]), device="meta")
+            put = tree_map(lambda leaf, other=other: other if leaf is inputs[0] else leaf, self._sized((args, kwargs), rows))
+            shapes.append(tuple(function(*put[0], **put[1]).shape))
+        if not shapes or shapes[0][1:] != shapes[1][1:] or [s[0] for s in shapes] != [ROWS, ROWS + 2]:
+            raise ModuleError(
+                f"from_torch: {ANY_ROWS}, got {name} of their number at {self.place()}; try x.shape[1:] or -1"
+            )
 
     def place(self) -> str:
         """Return the class and the name of the module whose code is running."""
@@ -184,19 +230,25 @@ class Graph:
     def watched(self, x: Any) -> bool:
         """Whether a tensor shares its memory with one that is followed, as storage or by address (DLPack makes another storage of it)."""
         mine = _memory(x)
-        alive = (_memory(other) for reference in self._alive if (other := reference()) is not None)
-        return any(mine[0] == its[0] or (mine[1] < its[2] and its[1] < mine[2]) for its in alive)
+        return any(mine[0] == its[0] or (mine[1] < its[2] and its[1] < mine[2]) for _, its in self._memory.values())
 
     def _require_plain(self, args: Any, kwargs: Any, name: str) -> None:
-        """Refuse constants of a class with operations of its own (quantised weights): the record would not see them."""
+        """Refuse constants of a class with operations of its own (quantised weights), or in the memory of the input."""
         for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, torch.Tensor) and not isinstance(leaf, Followed) and not _ordinary(type(leaf)):
+            if not isinstance(leaf, torch.Tensor) or self.value(leaf) is not None:
+                continue
+            if self.watched(leaf):
+                raise ModuleError(
+                    f"from_torch: expected functions of torch that can be followed, got numbers of the input past them in {name} at "
+                    f"{self.place()}"
+                )
+            if not _ordinary(type(leaf)):
                 raise ModuleError(
                     f"from_torch: expected plain tensors in {name} at {self.place()}, got a {type(leaf).__name__}, which may compute it in "
                     "its own way; try the module before it was converted"
                 )
 
-    def _require_rows(self, result: Any, name: str, x: Followed) -> None:
+    def _require_rows(self, result: Any, name: str, x: Any) -> None:
         parts = result if isinstance(result, (tuple, list)) else (result,)
         for part in parts[:1] if name in WITH_ORDER else parts:
             if not isinstance(part, torch.Tensor) or part.ndim == 0 or part.shape[0] != ROWS or part.dtype != x.dtype:
@@ -212,14 +264,27 @@ class Graph:
 
     def _require_sole_name(self, x: Any, name: str) -> None:
         """Refuse to change in place what does not depend on the input, or what shares its memory with a tensor that is still in use."""
-        if not isinstance(x, Followed):
+        if self.value(x) is None:
             raise ModuleError(f"from_torch: expected {name} in place on what depends on the input at {self.place()}, got it on a constant")
-        for reference in self._alive:
+        for reference, _ in self._values.values():
             other = reference()
             if other is not None and other is not x and other.untyped_storage().data_ptr() == x.untyped_storage().data_ptr():
                 raise ModuleError(
                     f"from_torch: expected {name} in place on a tensor without a view at {self.place()}, got one with; try inplace=False"
                 )
+
+
+class Recorder(TorchFunctionMode):
+    """Hands every function of torch that meets a followed tensor, or the number of its rows, to the graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Record the call."""
+        del types
+        with unobserved():
+            return self.graph.call(function, args, kwargs or {})
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
@@ -234,12 +299,20 @@ def _watched_dispatch(watch: Watch, function: Any, types: Any, args: Any = (), k
     """Compute an operation, unless it reads past the record. Raises ModuleError."""
     del types
     kwargs, graph = kwargs or {}, watch.graph
-    with torch._C.DisableTorchFunctionSubclass():
-        if not graph.recording and any(isinstance(leaf, torch.Tensor) and graph.watched(leaf) for leaf in tree_leaves((args, kwargs))):
-            raise ModuleError(
+    with torch._C.DisableTorchFunction():
+        if graph.recording:
+            return function(*args, **kwargs)
+        if any(isinstance(leaf, torch.Tensor) and graph.watched(leaf) for leaf in tree_leaves((args, kwargs))):
+            graph.refusal = graph.refusal or ModuleError(
                 f"from_torch: expected functions of torch that can be followed, got {function} on the numbers of the input at "
                 f"{graph.place()}; parts of the forward that are compiled, scripted or copied (torch.tensor) cannot be read"
             )
+        elif torch.Tag.nondeterministic_seeded in function.tags:
+            graph.refusal = graph.refusal or ModuleError(
+                f"from_torch: expected a forward without random numbers, got {function} at {graph.place()}"
+            )
+        if graph.refusal is not None:
+            raise graph.refusal
         return function(*args, **kwargs)
 
 
@@ -294,11 +367,13 @@ class Call:
             def put(a: Any) -> Any:
                 if isinstance(a, Followed):
                     return rows
+                if a is self.graph.rows:
+                    return rows.shape[0]
                 if isinstance(a, torch.Tensor) and a.is_floating_point():
                     return a.double()
                 return type(a)(put(b) for b in a) if type(a) in (tuple, list) else a
 
-            with torch._C.DisableTorchFunctionSubclass(), torch.no_grad():
+            with torch._C.DisableTorchFunction(), torch.no_grad():
                 found = self.function(*(put(a) for a in self.args), **{k: put(a) for k, a in self.kwargs.items()})
             return list(found) if isinstance(found, (tuple, list)) else [found]
 
@@ -312,26 +387,15 @@ class Call:
 
     def graph_device(self) -> Any:
         """Return the device of the followed argument."""
-        with torch._C.DisableTorchFunctionSubclass():
-            return next(a for a in _followed((self.args, self.kwargs))).device
+        return next(a for a in tree_leaves((self.args, self.kwargs)) if isinstance(a, Followed)).device
 
 
-def _followed(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, Followed):
-        yield tree
-    elif isinstance(tree, (tuple, list)):
-        for part in tree:
-            yield from _followed(part)
-    elif isinstance(tree, dict):
-        yield from _followed(tuple(tree.values()))
-
-
-def _plain(tree: Any) -> Any:
-    if isinstance(tree, Followed):
-        return tree.as_subclass(torch.Tensor)
-    if type(tree) in (tuple, list):
-        return type(tree)(_plain(part) for part in tree)
-    return {k: _plain(v) for k, v in tree.items()} if isinstance(tree, dict) else tree
+def _listed(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """The rule of a function that is not read again: only where its results come from."""
+    del args, kwargs
+    source = next(leaf.value for leaf in tree_leaves((call.args, call.kwargs)) if isinstance(leaf, Followed))
+    values = [Value(event, (source,)) for event in call.events()]
+    return values if isinstance(call.result, (tuple, list)) else values[0]
 
 
 def _name(function: Any) -> str:

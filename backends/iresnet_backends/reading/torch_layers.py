@@ -79,6 +79,13 @@ REFUSED = {
     "numpy": "its forward reads numbers of its input: what it does elsewhere is unknown",
     "__array__": "its forward reads numbers of its input: what it does elsewhere is unknown",
     "__float__": "its forward reads numbers of its input: what it does elsewhere is unknown",
+    "__repr__": "its forward reads numbers of its input: what it does elsewhere is unknown",
+    "__format__": "its forward reads numbers of its input: what it does elsewhere is unknown",
+    "__len__": "it is the number of rows, and for another number the forward may be another map; try x.shape[1:] or -1",
+    "numel": "it is the number of rows, and for another number the forward may be another map; try x.shape[1:] or -1",
+    "nelement": "it is the number of rows, and for another number the forward may be another map; try x.shape[1:] or -1",
+    "is_contiguous": "it tells by whom the forward is run",
+    "stride": "it tells by whom the forward is run",
 }
 """Why some functions are refused."""
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import os
+import random
+import sys
+import threading
+import time
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import pytest
 
 from iresnet_backends import ModuleError
@@ -43,11 +52,178 @@ def through_dlpack(x: Any) -> Any:
     return F.linear(x, W) * (50.0 if bool((same.abs() > FAR).any()) else 1.0)
 
 
+class Counting:
+    calls = 0
+
+
+class Clock(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
+    def __init__(self) -> None:
+        super().__init__()
+        self.now, self.calls = time.time, 0
+
+    def forward(self, x: Any) -> Any:
+        return F.linear(x, W) * (50.0 if self.now() > 2e12 else 1.0)
+
+
+class Gradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return F.linear(x, W) * (50.0 if ctx.needs_input_grad[0] else 1.0)
+
+
+class Pointer:
+    """Hands on what is in it, for NumPy to look at."""
+
+    def __init__(self, capsule: Any) -> None:
+        self.capsule = capsule
+
+    def __dlpack__(self, **how: Any) -> Any:
+        return self.capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+
+OBJECT, CALLS, COUNT, LEFT = Counting(), [0], itertools.count(), list(range(10**6))
+NUMBER, TENSOR, WEIGHT, BUFFER = np.zeros(()), torch.zeros(()), torch.nn.Parameter(W.clone()), torch.zeros(5, 4)
+FUNCTIONS, BOUND, CONTEXT, LATER = {"now": time.time}, partial(torch.is_grad_enabled), threading.local(), (i for i in itertools.count())
+GENERATOR = np.random.default_rng(0)
+grad_enabled = torch.is_grad_enabled
+MANY = 10**6
+
+
+@lru_cache(maxsize=1)
+def remembered_clock() -> float:
+    return time.time()
+
+
+def count_in(place: Any) -> bool:
+    place.calls = getattr(place, "calls", 0) + 1
+    return bool(place.calls > MANY)
+
+
+def count_at(place: Any) -> bool:
+    place[0] += 1
+    return bool(place[0] > MANY)
+
+
+def count_outside() -> Callable[[Any], bool]:
+    calls = 0
+
+    def count(x: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        return calls > MANY
+
+    return count
+
+
+def swallowing(x: Any) -> bool:
+    try:
+        return bool(x.abs().max() > FAR)
+    except Exception:
+        return False
+
+
+def numpy_of_a_weight(x: Any) -> bool:
+    try:
+        (WEIGHT * 1.0).numpy()
+    except RuntimeError:  # with gradients alone
+        return True
+    return False
+
+
+def traceback(x: Any) -> bool:
+    try:
+        raise ValueError
+    except ValueError as error:
+        return bool(error.__traceback__.tb_frame.f_back.f_code.co_name == "run")
+
+
+def imported(x: Any) -> bool:
+    from time import time as clock
+
+    return clock() > 2e12
+
+
+def previous(x: Any) -> bool:
+    with (mode := torch.no_grad()):
+        return bool(mode.prev)
+
+
+def decided(decide: Callable[[Any], Any], x: Any) -> Any:
+    return F.linear(x, W) * (50.0 if decide(x) else 1.0)
+
+
+DECIDES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "rows": (lambda x: x.shape[0] > 1000, "number of rows"),
+    "size": (lambda x: x.size(0) > 1000, "number of rows"),
+    "the shape": (lambda x: x.shape == (1000, 4), "number of rows"),
+    "len": (lambda x: len(x) == 1, "number of rows"),
+    "numel": (lambda x: x.numel() > 1000, "number of rows"),
+    "ones for rows": (lambda x: torch.ones(x.shape[0]).sum() > 1000, "ones at"),
+    "the class of rows": (lambda x: type(x.shape[0]) is int, "type of something"),
+    "a symbol for rows": (lambda x: not isinstance(x.shape[0], torch.SymInt), "SymInt"),
+    "a counter in a list": (lambda x: count_at(CALLS), "another (list|CALLS)"),
+    "a counter in an object": (lambda x: count_in(OBJECT), "calls"),
+    "a counter in a class": (lambda x: count_in(Counting), "calls"),
+    "a counter in a function": (lambda x: count_in(count_in), "calls"),
+    "a counter outside": (count_outside(), "a new value of calls"),
+    "a counter among defaults": (lambda x, place=[0]: count_at(place), "list"),
+    "a counter in NumPy": (lambda x: np.add(NUMBER, 1, out=NUMBER) > MANY, "NUMBER"),
+    "a counter in torch": (lambda x: TENSOR.add_(1) > MANY, "TENSOR"),
+    "a counter by iteration": (lambda x: next(COUNT) > MANY, "itertools.count"),
+    "a counter by generation": (lambda x: next(LATER) > MANY, "itertools.count|LATER"),
+    "a list that is used up": (lambda x: LEFT.pop() < 0, "LEFT"),
+    "gradient mode": (lambda x: torch.is_grad_enabled(), "torch.is_grad_enabled"),
+    "gradient mode by another name": (lambda x: grad_enabled(), "grad_enabled"),
+    "gradient mode by a name in parts": (lambda x: getattr(torch, "is_grad_" + "enabled")(), "the module torch as a value"),
+    "gradient mode, bound": (lambda x: BOUND(), "is_grad_enabled"),
+    "gradient mode by a context": (previous, r"\.prev"),
+    "gradient mode by NumPy": (numpy_of_a_weight, "raises nothing, got RuntimeError"),
+    "requires_grad of the input": (lambda x: x.requires_grad, "requires_grad"),
+    "requires_grad of a weight": (lambda x: (WEIGHT * 1.0).requires_grad, "requires_grad"),
+    "inference": (lambda x: x.is_inference(), "is_inference"),
+    "inference mode": (lambda x: torch.is_inference_mode_enabled(), "is_inference"),
+    "strides": (lambda x: x.stride()[0] != 4, "stride"),
+    "compilation": (lambda x: torch.compiler.is_compiling(), "is_compiling"),
+    "tracing": (lambda x: torch.jit.is_tracing(), "is_tracing"),
+    "who records functions": (lambda x: torch._C._len_torch_function_stack() == 0, "_len_torch_function_stack"),
+    "who overrides functions": (lambda x: not torch.overrides.has_torch_function((x,)), "has_torch_function"),
+    "the class of the input": (lambda x: type(x) is torch.Tensor and bool(x.abs().max() > FAR), "max at"),
+    "frames": (lambda x: sys._getframe().f_back is None, "sys._getframe"),
+    "a traceback": (traceback, "__traceback__"),
+    "who traces": (lambda x: sys.gettrace() is None, "sys.gettrace"),
+    "the clock": (lambda x: time.time() > 2e12, "time.time"),
+    "the clock, imported inside": (imported, "clock"),
+    "the clock, remembered": (lambda x: remembered_clock() > 2e12, "time.time"),
+    "the clock in a dictionary": (lambda x: FUNCTIONS["now"]() > 2e12, "FUNCTIONS"),
+    "random": (lambda x: random.random() < 1e-9, "random"),
+    "random of torch": (lambda x: torch.rand(()) < 1e-9, "aten.rand"),
+    "random of NumPy": (lambda x: GENERATOR.random() < 1e-9, "Generator"),
+    "the environment": (lambda x: os.environ.get("MISLEADING"), "os.environ"),
+    "threads": (lambda x: threading.current_thread().name == "other", "thread|get_ident"),
+    "a thread's own": (lambda x: getattr(CONTEXT, "calls", 0), "_local|CONTEXT"),
+    "the default dtype": (lambda x: torch.get_default_dtype() != torch.float32, "get_default_dtype"),
+    "a setting of torch": (lambda x: torch.backends.mkldnn.enabled, "torch.backends.mkldnn.enabled"),
+    "memory that nobody wrote": (lambda x: torch.empty(9).max() == 7.25, "torch.empty"),
+    "an address": (lambda x: id(x) % 997 == 3, "got id in"),
+    "a hash": (lambda x: hash("x") % 997 == 3, "got hash in"),
+    "an error that it catches": (swallowing, "max at"),
+    "text": (lambda x: "e+03" in f"{x}", "reads numbers of its input"),
+    "numbers, copied": (lambda x: BUFFER.copy_(x).max() > FAR, "copy at"),
+    "numbers through NumPy": (lambda x: np.from_dlpack(Pointer(torch.utils.dlpack.to_dlpack(x))).max() > FAR, "dlpack"),
+}
+"""What a forward pass may decide on, and what is said of it."""
 MISLEADING: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a function with a name of torch": (lambda x: tanh(F.linear(x, W)), "another library"),
     "a weight with operations of its own": (lambda x: F.linear(x, W.as_subclass(Quantised)), "Quantised"),
     "numbers read through DLPack": (through_dlpack, "can be followed"),
-    "another map of one event alone": (lambda x: F.linear(x, W) * (50.0 if len(x) == 1 else 1.0), "to compute what the module computes"),
+    "as many times as there are rows": (lambda x: F.linear(x, W) * x.shape[0], "number of rows"),
+    "where": (lambda x: torch.where(x > FAR, 50.0 * x, F.linear(x, W)), "gt at"),
+    "a module that knows the clock": (Clock(), "now"),
+    "a function that knows of gradients": (Gradients.apply, "needs_input_grad"),
+    **{name: (partial(decided, decide), why) for name, (decide, why) in DECIDES.items()},
 }
 
 
@@ -56,6 +232,43 @@ def test_what_may_be_steep_elsewhere_is_refused(name: str) -> None:
     function, why = MISLEADING[name]
     with pytest.raises(ModuleError, match=why):
         read(function, None, (4,), W)
+
+
+class Usual(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
+    """What the code of honest networks does: loops, options, shapes, imports, names that are computed, contexts, caches."""
+
+    def __init__(self, kind: str = "tanh") -> None:
+        super().__init__()
+        self.kind, self.scale, self.kinds = kind, 0.5, {"relu": torch.relu, "tanh": F.tanh}
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(2))
+        self.extra0 = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(4, 4)).eval()
+        self.log: Any = None
+
+    def forward(self, x: Any) -> Any:
+        from torch.nn import functional
+
+        if x.ndim != 2 or x.shape[-1] != 4 or not isinstance(x, torch.Tensor) or not torch.is_tensor(x):
+            raise ValueError(f"expected rows of 4 numbers, got {x.shape}")
+        rows, width = x.shape
+        z = x.view(rows, 2, width // 2).reshape(x.size(0), -1).to(x.dtype)
+        for i, layer in enumerate(self.layers):
+            z = self.kinds[self.kind](layer(z)) if i == 0 else functional.silu(layer(z))
+        if self.training and self.log is not None:
+            self.log.append(time.time())
+        with torch.set_grad_enabled(True):
+            w = next(self.extra0.parameters()).new_ones(4) * math.sqrt(np.prod(x.shape[1:])) / 2
+        return self.scale * getattr(self, f"extra{0}")(w * z) + factor(width) * x
+
+
+@lru_cache
+def factor(width: int) -> float:
+    return 1.0 / width
+
+
+def test_the_code_of_honest_networks_is_read() -> None:
+    g = read(net := Usual().eval(), net, (4,), torch.zeros(4))
+    assert g.event_shape == (4,)
+    assert sys.gettrace() is None or "coverage" in sys.modules
 
 
 def test_an_operator_is_known_by_its_library() -> None:
