@@ -416,7 +416,7 @@ def maxmin(h: Any) -> Any:
 
 
 def maxmin_of_neighbours(h: Any) -> Any:
-    h = h.view(len(h), 3, 2)
+    h = h.view(h.shape[0], 3, 2)
     return torch.stack([h.max(-1).values, h.amin(-1)], -1).flatten(1)
 
 
@@ -434,8 +434,8 @@ class Between(nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
 SORTED: dict[str, Callable[[Any], Any]] = {
     "FullSort": lambda h: h.sort(1).values,
     "the largest first, stable": lambda h: torch.sort(h, descending=True, stable=True, dim=-1)[0],
-    "GroupSort": lambda h: h.view(len(h), 2, 3).sort(-1)[0].flatten(1),
-    "along channels, pixels apart": lambda h: h.view(len(h), 2, 3).sort(1).values.flatten(1),
+    "GroupSort": lambda h: h.view(h.shape[0], 2, 3).sort(-1)[0].flatten(1),
+    "along channels, pixels apart": lambda h: h.view(h.shape[0], 2, 3).sort(1).values.flatten(1),
     "MaxMin of halves": maxmin,
     "MaxMin of neighbours": maxmin_of_neighbours,
     "the three largest": lambda h: nn.functional.pad(h.topk(3, 1).values, (0, 3)),
