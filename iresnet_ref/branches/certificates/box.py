@@ -26,6 +26,8 @@ from iresnet_ref.rounding import FLOAT64_ROUNDOFF
 CELLS, NARROW = 2**17, 3
 """Boxes that are looked at in up to so many dimensions; in more of them halving gains little, and it is one."""
 _TOGETHER, _MET = 1024, 32
+_FINEST = 2.0**-30
+"""Sides of this part of the whole box are halved no further: where many kinks meet in a point, as those of ReLU do at 0, none helps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +73,14 @@ def box_certificate(
 
     try:
         enclosure = Enclosure(layers, event, norm)
-    except UnreadableError as why:
-        return result(known.bound, f"{known.reason}; nothing more on a box: {why}")
+    except UnreadableError as obstacle:
+        return result(known.bound, f"{known.reason}; nothing more on a box: {obstacle}")
     bound, met, used = _halved(enclosure, lower.reshape(-1), upper.reshape(-1), known.bound, slack, cells)
     if not bound < known.bound:
         return result(known.bound, f"{known.reason}; {used} boxes prove no less", met, used)
     gap = f"{100.0 * (bound / met - 1.0):.2g} % above the largest ‖J‖ met, {met:.6g}" if met > 0.0 else "and no ‖J‖ above 0 was met"
-    ended = "" if bound <= (1.0 + slack) * met else ": the budget is spent" if cells > 1 else ": one evaluation"
+    why = "one evaluation" if cells == 1 else "the budget is spent" if used + 2 > cells else "no halving helps where kinks meet"
+    ended = "" if bound <= (1.0 + slack) * met else f": {why}"
     return result(bound, f"slopes on {used} boxes, {gap}{ended}; everywhere {known.bound:.6g}", met, used)
 
 
@@ -90,7 +93,9 @@ def _halved(
     met = _met(enclosure, low, high)
     settled, used = 0.0, 1
     while True:
-        open_ = (bounds > (1.0 + slack) * met) & (high > low).any(axis=1)
+        coarse = (high - low > _FINEST * (upper - lower)).any(axis=1)
+        settled = max(settled, float(bounds[~coarse].max(initial=0.0)))
+        open_ = coarse & (bounds > max((1.0 + slack) * met, settled))
         settled = max(settled, float(bounds[~open_].max(initial=0.0)))
         low, high, bounds = low[open_], high[open_], bounds[open_]
         count = min(_TOGETHER, max(1, enclosure.together // 2), (cells - used) // 2, len(bounds))
