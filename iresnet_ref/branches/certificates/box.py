@@ -34,8 +34,9 @@ _FINEST = 2.0**-30
 class BoxCertificate(Certificate):
     """‖g(x) − g(x′)‖ ≤ `bound`·‖x − x′‖ for all x, x′ in [`lower`, `upper`]: outside of the box nothing is said.
 
-    `met` is the largest ‖J‖ that was computed at a point of the box, so that the least constant lies between the two, up to the rounding of
-    `met`; `cells` boxes were looked at. It belongs to the layers of one branch, by identity. Shapes: `lower`, `upper` (*event), float64.
+    `met` is the largest ‖J‖ that was computed at a point of the box off the kinks, so that the least constant of a box with an interior
+    lies between the two, up to the rounding of `met`; `cells` boxes were looked at. It belongs to the layers of one branch, by identity.
+    Shapes: `lower`, `upper` (*event), float64.
 
     >>> import numpy as np, iresnet_ref as ir
     >>> F = ir.ResidualBlock(ir.mlp((2, 16, 2), activation="sine", lipschitz=0.9))

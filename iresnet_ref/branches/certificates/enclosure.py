@@ -149,10 +149,14 @@ class Enclosure:
         return np.moveaxis(p, 0, 2), np.moveaxis(self._spread(spreads), 0, 2), margin
 
     def at(self, points: HostArray) -> HostArray:
-        """Return ‖J‖_p at points (rows, d), as computed."""
+        """Return ‖J‖_p at points (rows, d), as computed; 0 where an activation is at a kink: the product of one-sided slopes is no J."""
         x = points.reshape(-1, *self.event)
         y, factors = sequence.linearized(self.layers, x)
-        return np.asarray(np.linalg.norm(np.asarray(Chain(factors, len(x), y).dense()), self.p, axis=(1, 2)))
+        norms = np.asarray(np.linalg.norm(np.asarray(Chain(factors, len(x), y).dense()), self.p, axis=(1, 2)))
+        for layer, h, _ in sequence.steps(self.layers, x):
+            if isinstance(layer, Pointwise) and layer.activation.jump > 0.0:
+                norms = np.where(np.isin(h, layer.activation.kinks).reshape(len(x), -1).any(axis=1), 0.0, norms)
+        return norms
 
     def weights(self) -> HostArray:
         """Return ‖T₁e_j‖, what a side of a box weighs in the first activation."""

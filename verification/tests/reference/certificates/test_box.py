@@ -279,6 +279,16 @@ def test_where_all_kinks_meet_in_a_point_the_search_ends_and_says_so() -> None:
     assert "no halving helps where kinks meet" in found.reason
 
 
+def test_no_product_of_one_sided_slopes_at_a_kink_is_met() -> None:
+    """relu(x + 1) − relu(x) + relu(−x) is 1 on [−½, ½]; with relu′(0) = 0 the chain has slope 1 at 0, which no pair of points has."""
+    inner = Affine(np.asarray([[1.0], [1.0], [-1.0]]), np.asarray([1.0, 0.0, 0.0]))
+    outer = Affine(np.asarray([[1.0, -1.0, 1.0]]), np.zeros(1))
+    branch = ir.Branch((inner, Pointwise(ir.activations.get("relu")), outer), (1,))
+    found = ir.certify(branch, within=(-0.5 * np.ones(1), 0.5 * np.ones(1)), cells=64)
+    assert float(branch(np.asarray([[0.5]]))[0, 0]) == float(branch(np.asarray([[-0.5]]))[0, 0])
+    assert found.met == 0.0 < found.bound
+
+
 def test_the_budget_always_ends_and_more_of_it_never_proves_less() -> None:
     branch = ir.mlp((3, 16, 3), activation="sine", lipschitz=0.9, seed=1)
     box = (-5 * np.ones(3), 5 * np.ones(3))
