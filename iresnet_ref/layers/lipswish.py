@@ -18,7 +18,17 @@ from iresnet_ref.jacobian.factors import Diagonal, StackedDiagonal, split
 from iresnet_ref.layers.activations import get, sigmoid
 from iresnet_ref.layers.layer import Layer, Pullback, sum_probes
 from iresnet_ref.layers.pointwise import Pointwise
-from iresnet_ref.layers.swish import CLIPSWISH, LIPSWISH, lipswish, of_slope, swish, swish_derivatives, swish_value
+from iresnet_ref.layers.swish import (
+    CLIPSWISH,
+    LIPSWISH,
+    lipswish,
+    of_slope,
+    slopes_of,
+    swish,
+    swish_derivatives,
+    swish_value,
+)
+from iresnet_ref.rounding import up
 
 IN_THE_1_NORM = 1.0863
 """≥ sup(|φ′(z)| + |φ′(−z)|)/1.004."""
@@ -87,9 +97,10 @@ class LipSwish(Layer):
         return x_bar, v_bar, {"raw": sigmoid(self.raw)[0] * (xp.sum(total) / self.scale)}
 
     def norm_bound(self, p: float = 2.0) -> float:
-        """Return 1 ≥ sup|φ′|, whatever p and β; inf for a slope that is not finite."""
+        """Return 1 ≥ sup|φ′|, whatever p and β, more for a `scale` below 1.1; inf for a slope that is not finite."""
         del p
-        return 1.0 if math.isfinite(float(to_host(self.raw)[0])) else math.inf
+        bound = 1.0 if self.scale >= LIPSWISH else slopes_of(self.scale)[1]
+        return bound if math.isfinite(float(to_host(self.raw)[0])) else math.inf
 
     @property
     def fixed(self) -> Pointwise:
@@ -151,8 +162,15 @@ class CLipSwish(Layer):
         return _fold(x_bar, 1), _fold(v_bar, axis), gradients
 
     def norm_bound(self, p: float = 2.0) -> float:
-        """Return 1 ≥ sup √(φ′(z)² + φ′(−z)²)/1.004, 1.0863 in the 1-norm; inf for a slope that is not finite."""
-        return self.inner.norm_bound(p) * (IN_THE_1_NORM if p == 1.0 else 1.0)
+        """Return 1 ≥ sup √(φ′(z)² + φ′(−z)²)/1.004, 1.0863 in the 1-norm; inf for a slope that is not finite.
+
+        Of another φ than LipSwish with scale 1.1·1.004 or more it is 2^{1/p} sup|φ′|.
+        """
+        inner = self.inner
+        known = inner.scale >= CLIPSWISH if isinstance(inner, LipSwish) else inner.activation.slopes == slopes_of(CLIPSWISH)
+        if not known:
+            return up(inner.norm_bound(p) * 2.0 ** (1.0 / p))
+        return inner.norm_bound(p) * (IN_THE_1_NORM if p == 1.0 else 1.0)
 
 
 def _mirror(top: Array, axis: int, bottom: Array) -> Array:
