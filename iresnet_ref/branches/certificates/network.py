@@ -262,7 +262,7 @@ class _Reader:
     def _(self, layer: CLipSwish, h: Combination, event: tuple[int, ...]) -> Combination:
         width, phi = self.how.width(event), layer.inner
         mirrored = self.concatenated((h, {j: a.times(-1.0) for j, a in h.items()}), (width, width))
-        swish = phi.scale == CLIPSWISH if isinstance(phi, LipSwish) else phi.activation is lipswish(scale=CLIPSWISH)
+        swish = isinstance(phi, LipSwish) or phi.activation is lipswish(scale=CLIPSWISH)
         if self.how.zero_padded or not swish:  # what passes on linearly would not vanish outside of the image
             return self.layer(phi, mirrored, layer.out_shape(event))
         even = self.unit(h, -EVEN_SLOPE, EVEN_SLOPE)
