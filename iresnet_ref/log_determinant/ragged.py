@@ -38,7 +38,7 @@ def ragged_series(chain: Chain, v: Array, lengths: HostArray, *sums: Sum) -> lis
     Samples are sorted by N on the host, so that finished ones drop out without a synchronisation; where all are equal none is moved.
     """
     if lengths.size and (lengths == lengths.flat[0]).all():
-        return _series(chain, v, int(lengths.flat[0]), sums)
+        return even_series(chain, v, int(lengths.flat[0]), sums)
     xp, (count, batch) = namespace(v), lengths.shape
     order = np.argsort(-lengths.reshape(-1), kind="stable")
     sorted_n = lengths.reshape(-1)[order]
@@ -61,9 +61,10 @@ def ragged_series(chain: Chain, v: Array, lengths: HostArray, *sums: Sum) -> lis
     return [xp.reshape(xp.take(total, back, axis=0), (count, batch, *total.shape[1:])) for total in whole]
 
 
-def _series(chain: Chain, v: Array, length: int, sums: Sequence[Sum]) -> list[Array]:
-    """The same for one length."""
-    w, totals = v, list[Array | None]([None] * len(sums))
+def even_series(chain: Chain, v: Array, length: int, sums: Sequence[Sum]) -> list[Array]:
+    """Return each sum for one length of all samples; nothing is asked of the host."""
+    totals: list[Array | None] = [None] * len(sums)
+    w = v
     for k in range(1, length + 1):
         w = chain.rmatvec(w)
         totals = [added(total, each.at(k, w, v)) for each, total in zip(sums, totals, strict=True)]

@@ -17,7 +17,7 @@ from iresnet_ref.arrays import Array, HostArray, namespace, size, widen
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.bounds import truncation_bound
 from iresnet_ref.log_determinant.estimator import Estimates, Estimator
-from iresnet_ref.log_determinant.ragged import Sum, ragged_series
+from iresnet_ref.log_determinant.ragged import Sum, even_series, ragged_series
 from iresnet_ref.log_determinant.variance import probe_variance
 from iresnet_ref.probes import Probes
 
@@ -74,8 +74,7 @@ def stochastic_terms(event_ndim: int, exact: int, survival: Callable[[int], floa
 
 def series_logdet(chain: Chain, v: Array, terms: int, traces: Sequence[Array] = ()) -> Array:
     """Return Σ_{k≤terms} (−1)^{k+1} vᵀJᵏv/k for each probe and row, the first len(traces) ≤ terms terms exact."""
-    lengths = np.full(v.shape[:2], terms)
-    (stochastic,) = ragged_series(chain, v, lengths, stochastic_terms(len(chain.in_shape), len(traces)))
+    (stochastic,) = even_series(chain, v, terms, [stochastic_terms(len(chain.in_shape), len(traces))])
     return completed(stochastic, traces, v)
 
 

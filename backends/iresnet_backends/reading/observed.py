@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import dis
+import gc
 import inspect
 import os
 import sys
@@ -221,13 +222,19 @@ Cached = type(lru_cache(maxsize=1)(len))
 
 @contextmanager
 def observed(library: Library) -> Iterator[Observed]:
-    """Observe what runs inside of the block, in this thread; debuggers and coverage see nothing of it."""
-    seen, before = Observed(library), sys.gettrace()
+    """Observe what runs inside of the block, in this thread; debuggers and coverage see nothing of it, and no garbage is collected.
+
+    A collection comes when memory says so, in the middle of any call, and runs finalisers and callbacks that are not of the forward pass.
+    """
+    seen, before, collects = Observed(library), sys.gettrace(), gc.isenabled()
+    gc.disable()
     sys.settrace(seen.enter)
     try:
         yield seen
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
 
 
 @contextmanager

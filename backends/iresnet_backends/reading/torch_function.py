@@ -76,7 +76,7 @@ def _followed(
 ) -> tuple[Value, Value]:
     """Return an event of this shape and what the function makes of it."""
     x = torch.randn((ROWS, *shape), dtype=like.dtype, device=like.device)
-    graphs = []
+    graphs: list[tuple[Graph, Value, Value]] = []
     for name, mode in MODES:
         graph = Graph(owner, dict(RULES) if not graphs else None, REFUSED)
         graph.rounded = rounded

@@ -50,7 +50,7 @@ class Followed(torch.Tensor):
     """A tensor that depends on the input, as rules see it: `value` says how. The code of the module sees plain tensors."""
 
     value: Value
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # its stub is another's
 
 
 class _Unasked:
@@ -64,7 +64,7 @@ class Rows(torch.SymInt):
     """The number of rows: a side of a new shape, equal to itself, and nothing else."""
 
     def __init__(self) -> None:
-        super().__init__(_Unasked())
+        super().__init__(_Unasked())  # type: ignore[no-untyped-call]
 
     __class__: Any = property(lambda self: int)
 
@@ -137,7 +137,8 @@ class Graph:
         if name in ABOUT:
             return function(*args, **kwargs)
         if name in ("shape", "size"):
-            shape = torch.Size((self.rows, *args[0].shape[1:]))
+            rows: Any = self.rows  # an integer to torch
+            shape = torch.Size((rows, *args[0].shape[1:]))
             sides = [*args[1:], *kwargs.values()]
             return shape[sides[0]] if sides and sides[0] is not None else shape
         in_place = _in_place(name, kwargs) or (

@@ -114,7 +114,8 @@ def _halved(
         met = max(met, _met(enclosure, left[best], right[best]))
         rest = np.ones(len(bounds), dtype=bool)
         rest[worst] = False
-        low, high, bounds = (np.concatenate(pair) for pair in ((low[rest], left), (high[rest], right), (bounds[rest], found)))
+        low, high = np.concatenate([low[rest], left]), np.concatenate([high[rest], right])
+        bounds = np.concatenate([bounds[rest], found])
 
 
 def _met(enclosure: Enclosure, low: HostArray, high: HostArray) -> float:

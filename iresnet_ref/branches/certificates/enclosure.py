@@ -155,7 +155,7 @@ class Enclosure:
         norms = np.asarray(np.linalg.norm(np.asarray(Chain(factors, len(x), y).dense()), self.p, axis=(1, 2)))
         for layer, h, _ in sequence.steps(self.layers, x):
             if isinstance(layer, Pointwise) and layer.activation.jump > 0.0:
-                norms = np.where(np.isin(h, layer.activation.kinks).reshape(len(x), -1).any(axis=1), 0.0, norms)
+                norms = np.where(np.isin(to_host(h), layer.activation.kinks).reshape(len(x), -1).any(axis=1), 0.0, norms)
         return norms
 
     def weights(self) -> HostArray:

@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "scan": (lambda x: jax.lax.scan(lambda c, _: (c * W[0, 0], None), x, None, 3)[0], "got scan"),
     "exp": (lambda x: jnp.exp(x) * W[0, 0], "got exp"),
     "a callback": (lambda x: (jax.debug.callback(lambda _: None, x), x * W[0, 0])[1], "got debug_callback: it makes nothing"),
-    "a gather by argsort": (lambda x: jnp.take_along_axis(x, jnp.argsort(x, 1), 1) * W[0, 0], "got jit: it makes int32"),
+    "a gather by argsort": (lambda x: jnp.take_along_axis(x, jnp.argsort(x, 1), 1) * W[0, 0], "got jit: it makes int(32|64)"),
     "the order of the largest": (lambda x: x * W[0, 0] + jax.lax.top_k(x, 3)[1], "it uses the order that a sort has found, which jumps"),
     "sorted by another list": (lambda x: jax.lax.sort((x, x[:, ::-1]), num_keys=1)[1] * W[0, 0], "got sort: of several lists"),
     "sorted across the batch": (lambda x: jnp.sort(x, 0) * W[0, 0], "got sort: its axis has one entry, as that of the batch"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -469,3 +471,33 @@ def test_sorting_is_read_with_lipschitz_constant_one(name: str) -> None:
 def test_what_is_read_by_an_order_or_across_the_batch_is_refused(function: Callable[[Any], Any], why: str) -> None:
     with pytest.raises(ModuleError, match=why):
         from_torch(seeded(lambda: Between(function)), event_shape=(4,))
+
+
+def test_a_collection_of_garbage_in_the_middle_of_a_run_is_not_of_the_network() -> None:
+    """JAX and others leave callbacks with the collector, which comes when memory says so."""
+    seen, threshold = [], gc.get_threshold()
+
+    def callback(phase: str, info: Any) -> None:
+        seen.append(time.process_time())
+
+    net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()
+    gc.callbacks.append(callback)
+    gc.set_threshold(1)
+    try:
+        from_torch(Called(net), event_shape=(3,))
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(callback)
+    assert seen
+    assert gc.isenabled()
+
+
+class Called(torch.nn.Module):
+    """A network that only its recorded run tells of."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * self.net(x)

@@ -234,7 +234,7 @@ def steps_of(name: str) -> list[Any]:
     return [bijections.Squeeze((1, 6, 6)), first, bijections.FactorOut((4, 3, 3), [norm, second])]
 
 
-@pytest.mark.parametrize("name", ["context", "images"])
+@pytest.mark.parametrize("name", ["context", pytest.param("images", marks=pytest.mark.thorough)])  # images: 18 s of compilation
 def test_a_flow_is_the_references(name: str) -> None:
     flow = jax_layers.Flow(ir.Flow(steps_of(name)), 0.8, ir.Options(rtol=1e-12))
     x = np.random.default_rng(1).standard_normal((4, *flow.event_shape))

@@ -185,7 +185,8 @@ def test_the_sentence_says_what_the_numbers_are_instead(id: str, words: str) -> 
 def test_no_other_cause_is_shown_first(id: str) -> None:
     mutant = mutants.load()[id]
     report = audit(mutant.make(3), 1, "quick", select=mutant.meant)
-    assert report.findings[0].cause in (CAUSES[id], "unexplained")
+    # nothing is found where this network hides the mistake from the meant check alone: what is found, the kill matrix tells
+    assert {f.cause for f in report.findings[:1]} <= {CAUSES[id], "unexplained"}
 
 
 def test_two_mistakes_are_two_findings() -> None:
