@@ -497,9 +497,9 @@ MODULES: tuple[Shape, ...] = (
         (4,),
         "one slope for all channels",
     ),
-    Shape("torch", "LSTM", lambda: nn.LSTMCell(4, 4), (4,), "lstm_cell at the module"),
+    Shape("torch", "LSTM", lambda: nn.LSTMCell(4, 4), (4,), "zeros at the module"),
     Shape("torch", "a forward that decides on its input", Deciding, (3,), "sum at the module"),
-    Shape("NoisyNet", "noise at every call", Noisy, (3,), "from the module and"),
+    Shape("NoisyNet", "noise at every call", Noisy, (3,), "without random numbers"),
     Shape("torch", "statistics of the batch", WholeBatch, (3,), "rows of its batch"),
     Shape("normflows", "nets.MLP, leaky", of("normflows.nets.MLP", [4, 8, 4], leaky=0.1), (4,), package="normflows"),
     Shape(
@@ -592,9 +592,9 @@ REASONS = {
     "Hardshrink, which jumps": "no Lipschitz constant",
     "Softplus(threshold=1), which jumps": "no Lipschitz constant",
     "PReLU for each channel": "an activation has one slope for all entries",
-    "LSTM": "products of values that depend on the input",
+    "LSTM": "its state is made for the number of rows",
     "a forward that decides on its input": "what it does elsewhere is unknown",
-    "noise at every call": "the comparison with the module fails",
+    "noise at every call": "it draws random numbers",
     "statistics of the batch": "rows of a batch depend on each other",
     "nn.MLP, normalised": "divides by the spread of its input",
 }
