@@ -213,7 +213,12 @@ class Observed:
         if isinstance(value, Cached):
             value.cache_clear()  # what it remembers is computed again, and seen
             return True
-        return not callable(value) or not self.library.has(type(value).__module__) or self.library.admits(value) or self.admits(type(value))
+        kind = type(value)
+        if not callable(value) or self.library.admits(value) or kind.__module__ in PURE:
+            return True
+        if self.library.has(kind.__module__):
+            return self.admits(kind)
+        return isinstance(inspect.getattr_static(kind, "__call__", None), FunctionType)  # else compiled code of an unknown library
 
 
 Cached = type(lru_cache(maxsize=1)(len))

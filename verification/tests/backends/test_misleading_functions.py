@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 import os
@@ -86,6 +87,7 @@ class Pointer:
 
 OBJECT, CALLS, COUNT, LEFT = Counting(), [0], itertools.count(), list(range(10**6))
 NUMBER, TENSOR, WEIGHT, BUFFER = np.zeros(()), torch.zeros(()), torch.nn.Parameter(W.clone()), torch.zeros(5, 4)
+SYSTEM_CLOCK = ctypes.CDLL(None).time
 FUNCTIONS, BOUND, CONTEXT, LATER = {"now": time.time}, partial(torch.is_grad_enabled), threading.local(), (i for i in itertools.count())
 GENERATOR = np.random.default_rng(0)
 grad_enabled = torch.is_grad_enabled
@@ -200,6 +202,8 @@ DECIDES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "the clock in a dictionary": (lambda x: FUNCTIONS["now"]() > 2e12, "FUNCTIONS"),
     "random": (lambda x: random.random() < 1e-9, "random"),
     "random of torch": (lambda x: torch.rand(()) < 1e-9, "aten.rand"),
+    "random of NumPy, shared": (lambda x: np.random.rand() < 1e-9, "np.random.rand"),  # noqa: NPY002
+    "the clock of the system": (lambda x: SYSTEM_CLOCK(None) > 2 * 10**12, "SYSTEM_CLOCK"),
     "random of NumPy": (lambda x: GENERATOR.random() < 1e-9, "Generator"),
     "the environment": (lambda x: os.environ.get("MISLEADING"), "os.environ"),
     "threads": (lambda x: threading.current_thread().name == "other", "thread|get_ident"),
