@@ -32,6 +32,16 @@ FACES = (
 """Where the public names are; a face that does not exist has none."""
 
 KERNELS = {
+    "contracts_from",
+    "once_proved",
+    "rotation_bound",
+    "of_layers",
+    "slopes_between",
+    "second_at",
+    "split",
+    "join",
+    "parts",
+    "pulled",
     "value",
     "forward_and_log_det",
     "preimage",
@@ -226,12 +236,9 @@ FITTING_FOR: dict[str, dict[str, Callable[[], Any]]] = {
     "singular_triple": {"steps": lambda: 100},
     "NormalisedModel": {"raw": flow},
     "NormalisedBranch": {"raw": branch},
-    "ResidualBlock.contracts_from": {"start": lambda: 0},
-    "ResidualBlock.once_proved": {"bound": lambda: 1.0},
-    "Branch.rotation_bound": {"start": lambda: 0},
     "SandwichBranch": {
         "weights": lambda: (np.ones((4, 2)), np.ones((2, 4))), "biases": lambda: (np.zeros(4), np.zeros(2)),
-        "scales": lambda: (np.zeros(4),), "start": lambda: 0, "activation": lambda: activations.get("elu"),
+        "scales": lambda: (np.zeros(4),), "activation": lambda: activations.get("elu"),
     },
     "Activation": {"name": lambda: "mine", "value": lambda: np.tanh, "lipschitz": lambda: 1.0},
     "Pointwise": {"activation": lambda: activations.get("elu")},
