@@ -16,7 +16,10 @@ version = release = iresnet_ref.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click", "sphinx_copybutton", "_site.extension"]
 exclude_patterns = ["_site"]
-suppress_warnings = ["misc.highlighting_failure"]   # an example that is not run may say … for what it leaves out
+suppress_warnings = [
+    "misc.highlighting_failure",  # an example that is not run may say … for what it leaves out
+    "ref.python",  # overloads are read as text, where a short name may be that of several modules
+]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
