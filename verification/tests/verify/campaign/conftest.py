@@ -14,11 +14,13 @@ BEFORE = dict(os.environ)
 
 
 @pytest.fixture(autouse=True)
-def _variables_as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests of the process set variables that frameworks read; modules here have asked for keys when they were imported."""
-    for name in {*os.environ, *BEFORE}:
-        if name.startswith(VARIABLES) and os.environ.get(name) != BEFORE.get(name):
-            monkeypatch.setenv(name, BEFORE[name]) if name in BEFORE else monkeypatch.delenv(name)
+def _variables_as_at_the_start() -> Iterator[None]:
+    """Other tests of the process set variables that frameworks read. A patch of its own: a test may undo its own ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in {*os.environ, *BEFORE}:
+            if name.startswith(VARIABLES) and os.environ.get(name) != BEFORE.get(name):
+                patch.setenv(name, BEFORE[name]) if name in BEFORE else patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")
