@@ -29,8 +29,9 @@ from iresnet_verify.report.json import document
 from iresnet_verify.workers import isolated_audits, warm
 
 TRIES = 3
-"""How often an audit is tried whose worker or auditor was killed from outside."""
+"""How often an audit is tried whose worker or auditor was killed from outside, or whose code changed meanwhile."""
 KILLED = "died of SIGKILL"
+CHANGED = "changed while it was audited"
 PROGRAM = "from iresnet_verify.campaign.auditor import main; main()"
 """As text: the module that a process was started with (`-m`) is run again, imports included, in each of its forks, .05 s an audit."""
 FRAMEWORKS = ("torch", "jax")
@@ -64,7 +65,7 @@ def perform(unit: Unit, out: Path, start: str = "spawn", memory: int | None = No
     elif code is None:
         problem = "what code was loaded could not be found out"
     elif code.changed:
-        problem = f"{Path(code.changed[0]).name} changed while it was audited"
+        problem = f"{Path(code.changed[0]).name} {CHANGED}"
     elif keys.package_digest() != package:
         problem = "the code of iresnet-ref changed during the audit"
     else:
@@ -76,8 +77,8 @@ def perform(unit: Unit, out: Path, start: str = "spawn", memory: int | None = No
 
 
 def retried(found: Record) -> bool:
-    """Whether a result is worth another try at once: its worker was killed, which no subject does to itself by rights."""
-    return KILLED in found["problem"]
+    """Whether a result is worth another try at once: its worker was killed or its code changed; no subject does that by rights."""
+    return KILLED in found["problem"] or found["problem"].endswith(CHANGED)
 
 
 class Auditor:
@@ -92,7 +93,7 @@ class Auditor:
         self.closed = False
 
     def __call__(self, unit: Unit, out: Path) -> Record:
-        """Perform an audit; one whose process or worker was killed is tried again, `TRIES` times in all."""
+        """Perform an audit; one whose process or worker was killed, or whose code changed, is tried again, `TRIES` times in all."""
         found: Record = {}
         for _ in range(TRIES):
             found = self._once(unit, out)
@@ -166,12 +167,17 @@ def frameworks_of(unit: Unit) -> tuple[str, ...]:
 
 
 def serve(requests: IO[str], answers: IO[str], frameworks: Sequence[str]) -> None:
-    """Answer requests until there are no more. Ends at once, with all it started, when the other side is gone."""
+    """Answer requests until there are no more, or until this package or what is installed is not what was there at the start: keys are of
+    the code that workers have loaded, and they are forks of this process. Ends at once, with all it started, when the other side is gone.
+    """
+    start = keys.installed()
     fork = "forkserver" in multiprocessing.get_all_start_methods()
     if fork:
         os.environ[warm.PREPARE] = "1"
         multiprocessing.set_forkserver_preload(["iresnet_verify.workers.pool", *frameworks, "iresnet_verify.workers.warm"])
     while line := requests.readline():
+        if keys.installed() != start:
+            return
         asked = json.loads(line)
         over = threading.Event()
         threading.Thread(target=_end_with_client, args=(requests, over), daemon=True).start()

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_verify.campaign.unit import Unit
-from iresnet_verify.workers.loaded_code import OURS, LoadedCode, digest_of
+from iresnet_verify.workers.loaded_code import INSTALLED, OURS, LoadedCode, digest_of
 
 Key = dict[str, dict[str, str]]
 
@@ -66,19 +66,18 @@ def digest(key: Mapping[str, Any]) -> str:
 
 
 class Present:
-    """What keys would be now. Every file is read once."""
+    """What keys would be now: files as they are at each question, all else as it was when this was made."""
 
     def __init__(self, parts: Iterable[str] = ("files", "distributions", "package", "versions", "machine", "variables")) -> None:
         self.parts = frozenset(parts)
         self.around = surroundings()
-        self.digest_of: Callable[[Path], str] = cache(_digest_or_missing)
         self.distribution: Callable[[str], str] = cache(_distribution)
 
     def changes(self, key: Mapping[str, Mapping[str, str]], unit: Unit) -> list[str]:
         """What is different now from when a result with this key was found, a phrase each; nothing: it still holds."""
         folder = Path(unit.origin.file).parent
         now: dict[str, Mapping[str, str]] = {
-            "files": {p: self.digest_of(folder / p) for p in key.get("files", {})},
+            "files": {p: _digest_or_missing(folder / p) for p in key.get("files", {})},
             "distributions": {d: self.distribution(d) for d in key.get("distributions", {})},
             **self.around,
         }
@@ -112,9 +111,20 @@ def _place(path: str, folder: Path) -> str:
 
 def _digest_or_missing(path: Path) -> str:
     try:
-        return digest_of(str(path))
+        return _digest_at(str(path), _sign(os.stat(path)))  # noqa: PTH116  pathlib takes ten times as long
     except OSError:
         return ""
+
+
+def _sign(found: os.stat_result) -> tuple[int, ...]:
+    """A file with the same sign has the same content: inode, size, and times of change in nanoseconds."""
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+@lru_cache(maxsize=10_000)
+def _digest_at(path: str, sign: tuple[int, ...]) -> str:
+    """`sign`: with another one it is read again."""
+    return digest_of(path)
 
 
 def _distribution(name: str) -> str:
@@ -141,13 +151,17 @@ def package_digest() -> str:
         for place, _, names in os.walk(folder):
             for name in (n for n in names if n.endswith(SUFFIXES)):
                 path = os.path.join(place, name)  # noqa: PTH118  three hundred files: pathlib takes ten times as long
-                found = os.stat(path)  # noqa: PTH116
-                signs.append((path[len(folder):], path, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+                signs.append((path[len(folder):], path, *_sign(os.stat(path))))  # noqa: PTH116
     return _digest_of_package(tuple(sorted(signs)))
 
 
+def installed() -> tuple[object, ...]:
+    """What changes with this package and with whatever is installed or removed beside it."""
+    return package_digest(), *(_sign(os.stat(folder)) for folder in INSTALLED if os.path.isdir(folder))  # noqa: PTH112, PTH116  as above
+
+
 @lru_cache(maxsize=2)
-def _digest_of_package(signs: tuple[tuple[str, str, int, int, int, int], ...]) -> str:
+def _digest_of_package(signs: tuple[tuple[Any, ...], ...]) -> str:
     lines = (f"{Path(name).as_posix()} {digest_of(path)}\n" for name, path, *_ in signs)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -80,7 +80,6 @@ class _Campaign:
 
     def __init__(self, store: Store, options: Options) -> None:
         self.store, self.options = store, options
-        self.present = Present() if options.engine.scheduler in (None, "local") else Present(("files", "package"))
         self.names: dict[Unit, str] = {}
         self.notes: list[str] = []
         self.start = 0
@@ -115,30 +114,42 @@ class _Campaign:
         return Findings([newest.get(self.name(u)) for u in units], self.notes, self.number, again)
 
     def audit(self, units: dict[str, Unit], repeats: Mapping[str, str] | None = None) -> dict[str, Result]:
-        """The newest result of each unit, found now where none holds."""
-        kept, stale = valid(units, self.store, self.present, after=self.start)
+        """The result of each unit, found now where none holds. What code that changes meanwhile makes stale is done once more."""
+        kept, stale = self.valid(units)
         self.say(n for n in self.store.notes if n not in self.notes)
         self.say([] if self.options.fresh else reasons(stale))
+        self.find(units, kept, repeats)
+        self.say(n for n in self.store.notes if n not in self.notes)
+        _, stale = self.valid(units)
+        if stale:
+            self.say(reasons(stale))
+            self.options.expect(len(stale))
+            self.find({n: units[n] for n in stale}, {}, repeats)
+        return {m.unit: m.result for m in self.store.members(self.number) if m.unit in units}
+
+    def find(self, units: Mapping[str, Unit], kept: dict[str, Result], repeats: Mapping[str, str] | None) -> None:
+        """Audit every unit once that is not in `kept` and that no other campaign audits."""
         self.keep(kept, repeats)
         tried: set[str] = set()
-        while waiting := [n for n in units if n not in kept and n not in tried]:
-            mine = self.store.claim(waiting)
-            theirs, _ = valid({n: units[n] for n in waiting}, self.store, self.present, after=self.start)  # another campaign's, by now
+        while waiting := {n: u for n, u in units.items() if n not in kept and n not in tried}:
+            mine = self.store.claim(list(waiting))
+            theirs, _ = self.valid(waiting)  # another campaign's, by now
             self.keep(theirs, repeats)
             kept |= theirs
-            todo = [units[n] for n in waiting if n in mine and n not in kept]
+            todo = [u for n, u in waiting.items() if n in mine and n not in kept]
             if not todo and not theirs:
                 time.sleep(PATIENCE)  # another campaign is at it: wait for its results, or for its end
             for found in self.results(todo) if todo else ():
-                self.store.add(((self.name(u), u.title, u.seed, packed) for u, packed in found), self.number, repeats)
+                self.store.add(((self.name(u), u.title, u.seed, packed) for u, packed in found), self.number, repeats,
+                               anew=self.options.fresh)
                 for unit, packed in found:
                     tried.add(self.name(unit))
                     self.options.progress(self.name(unit), packed)
-        newest: dict[str, Result] = {}
-        for result in self.store.results(units):
-            if result.key or result.unit not in kept:
-                newest[result.unit] = result
-        return newest
+
+    def valid(self, units: Mapping[str, Unit]) -> tuple[dict[str, Result], dict[str, list[str]]]:
+        """What holds of these now, and what is stale."""
+        here = self.options.engine.scheduler in (None, "local")
+        return valid(units, self.store, Present() if here else Present(("files", "package")), after=self.start)
 
     def keep(self, kept: Mapping[str, Result], repeats: Mapping[str, str] | None) -> None:
         self.store.enter(self.number, ((name, result.id, (repeats or {}).get(name, "")) for name, result in kept.items()))
@@ -157,7 +168,7 @@ class _Campaign:
         return self.options.engine.results(units, out, self.options.task)
 
 
-def valid(units: dict[str, Unit], store: Store, present: Present, after: int = 0) -> tuple[dict[str, Result], dict[str, list[str]]]:
+def valid(units: Mapping[str, Unit], store: Store, present: Present, after: int = 0) -> tuple[dict[str, Result], dict[str, list[str]]]:
     """The newest result of each unit that still holds, and of the others that have one what is different now."""
     keys = store.keys()
     held: dict[tuple[str, str], list[str]] = {}

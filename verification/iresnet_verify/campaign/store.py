@@ -163,20 +163,26 @@ class Store:
 
     def add(
         self, results: Iterable[tuple[str, str, int, Packed]], run: int | None = None, repeats: Mapping[str, str] | None = None,
+        *, anew: bool = False,
     ) -> list[int]:
         """Store (unit, subject, seed, what was found) in one transaction, as results of a run; return their ids. Claims on them end.
 
-        `repeats`: of an audit the one whose failure it looks at again.
+        `repeats`: of an audit the one whose failure it looks at again. A verdict that is there under the same key stays; `anew`: it is
+        replaced, in earlier runs as well, and noted where the new one is another.
         """
         found = [(_row(unit, subject, seed, packed), packed.key) for unit, subject, seed, packed in results]
         ids = []
         with _transaction(self.connection):
             for row, key in found:
                 self.connection.execute("delete from results where unit = ? and key = ''", row[:1])
-                self.connection.execute(INSERT, row)
-                ids.append(int(self.connection.execute("select id from results where unit = ? and key = ?", row[:2]).fetchone()[0]))
+                old = self.connection.execute("select id, exit from results where unit = ? and key = ?", row[:2]).fetchone()
+                ids.append(int(old[0] if old and not anew else self.connection.execute(REPLACE, row).lastrowid or 0))
+                if old and anew:
+                    self.connection.execute("update members set result = ? where result = ?", (ids[-1], old[0]))
+                    self.notes += [f"{row[0]}: another verdict than before with the same code; what it depends on is not in its key, "
+                                   "or it does not repeat"] if old[1] != row[5] else []
                 if row[1]:
-                    self.connection.execute("insert or ignore into keys values (?, ?)", (row[1], json.dumps(key, sort_keys=True)))
+                    self.connection.execute("replace into keys values (?, ?)", (row[1], json.dumps(key, sort_keys=True)))
                 self.connection.execute("delete from claims where unit = ?", row[:1])
                 if run is not None:
                     member = (run, row[0], ids[-1], (repeats or {}).get(row[0], ""))
@@ -323,6 +329,7 @@ class Store:
 
 
 COLUMNS = "unit, key, complete, subject, seed, exit, summary, body, digest"
+REPLACE = f"replace into results ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT = f"insert or ignore into results ({COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 Row = tuple[str, str, int, str, int, int, str, bytes, str]
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from iresnet_verify.campaign import keys
 from iresnet_verify.campaign.store import Result, Store
 from iresnet_verify.campaign.unit import Unit
 from iresnet_verify.subject.loading import Origin
 
+AROUND = keys.surroundings()
 ONE_CHECK = ("inverse.recovers-input",)
 LAYERS = "SLOPE = 1.5\n"
 SUBJECT = '''
-import os, pathlib, signal, sys, time
+import dataclasses, os, pathlib, signal, sys, time
 import numpy as np
 from iresnet_verify import Subject
 import layers
@@ -50,8 +52,12 @@ def slow():
     time.sleep(0.7)
     return make()
 
+def slow_and_named():
+    time.sleep(0.7)
+    return dataclasses.replace(make(), name=f"scaled by {layers.SLOPE}")
+
 def rewrites_its_import():
-    (HERE / "new-layers.py").write_text("SLOPE = 1.5  # another text\\n")
+    (HERE / "new-layers.py").write_text(f"SLOPE = 1.5  # text of {time.time_ns()}\\n")
     os.replace(HERE / "new-layers.py", HERE / "layers.py")
     return make()
 
@@ -97,8 +103,9 @@ def units(file: Path, count: int, factory: str = "factory", **options: Any) -> l
 def answer(unit: Unit, problem: str = "", exit: int = 0) -> dict[str, Any]:
     """A record as an audit would give it, without an audit."""
     report = {"schema": 1, "subject": {"name": unit.origin.factory}, "seed": unit.seed, "status": "passed", "checks": []}
-    files = {Path(unit.origin.file).name: "", "layers.py": ""}
-    return {"exit": exit, "problem": problem, "report": report, "key": {"files": files}}
+    file = Path(unit.origin.file)
+    files = {p.name: keys.digest_of(str(p)) for p in (file, file.with_name("layers.py")) if p.exists()}
+    return {"exit": exit, "problem": problem, "report": report, "key": {"files": files, "distributions": {}, **AROUND}}
 
 
 def timeless(value: Any) -> Any:

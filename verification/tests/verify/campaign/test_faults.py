@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 from places import HOSTILE
-from subjects.campaigns import ONE_CHECK, answer, project, reports, stored, units
+from subjects.campaigns import ONE_CHECK, answer, project, reports, stored, timeless, units
 
 from iresnet_verify.campaign import keys, run
 from iresnet_verify.campaign.auditor import Auditor
@@ -396,6 +397,7 @@ def test_a_tampered_key_is_seen(tmp_path: Path) -> None:
     connection.commit()
     connection.close()
     assert run.run(units(file, 1), folder, run.Options(task=quick)).notes == ["its key was damaged: 1 audit is done again"]
+    assert run.run(units(file, 1), folder, run.Options(task=quick)).notes == [], "it is repaired"
 
 
 @pytest.mark.parametrize("plan", ["""'["a'""", "cast(x'5bff' as text)", "cast(x'00' as text)"])
@@ -499,8 +501,44 @@ def test_an_import_that_changes_in_mid_campaign_leaves_no_stale_result(tmp_path:
         return auditor(unit, out)
 
     one = run.Options(Engine(workers=1), task=auditor)
-    run.run(units(file, 2), folder, replace(one, task=task))
+    first = run.run(units(file, 2), folder, replace(one, task=task))
+    assert first.notes == ["layers.py changed: 1 audit is done again"], "in the same run"
+    with Store(folder) as store:
+        assert len({r.key for r in first.results if r is not None}) == 1
+        assert len([r for r in store.results() if r.complete]) == 3
     layers.write_text("SLOPE = 1.75\n")
     again = run.run(units(file, 2), folder, one)
     assert "layers.py changed: 2 audits are done again" in again.notes
     assert reports(again.results) == reports(run.run(units(file, 2), tmp_path / "d", one).results)
+
+
+@posix
+@pytest.mark.thorough
+def test_two_campaigns_on_one_folder_while_an_import_changes_end_with_the_new_code_alone(tmp_path: Path) -> None:
+    """The name of the subject says what code ran; the key must say the same, of every result."""
+    file, folder = project(tmp_path / "p"), tmp_path / "c"
+    both = [command(file, folder, "slow_and_named", 12, "--workers", "1") for _ in range(2)]
+    until(lambda: count(folder) >= 3)
+    (file.parent / "new.py").write_text("SLOPE = 1.75\n")
+    (file.parent / "new.py").replace(file.parent / "layers.py")
+    ended = [finish(p) for p in both]
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert all("12 audits: 12 passed" in out for _, out, _ in ended)
+    assert any("layers.py changed" in said for _, _, said in ended)
+    with Store(folder) as store:
+        keyed = store.keys()
+        ran = [(r.unit, r.body["report"]["subject"]["name"], keyed[r.key]["files"]["layers.py"]) for r in store.results() if r.complete]
+        members = [r for run in store.runs() for r in store.members(run.id)]
+        final = {m.unit: timeless(m.result.body["report"]) for m in members}
+        assert len(list(store.results())) == len(ran), "none without a verdict"
+    digests = {f"scaled by {slope}": hashlib.sha256(f"SLOPE = {slope}\n".encode()).hexdigest() for slope in (1.5, 1.75)}
+    assert all(digests[name] == digest for _, name, digest in ran), "each is kept under the code that ran"
+    assert len(ran) == len({*ran})
+    assert len({unit for unit, name, _ in ran if name == "scaled by 1.75"}) == 12
+    old = len(ran) - 12
+    assert 3 <= old < 12
+    loads = (file.parent / "loads.txt").read_text().count("loaded")
+    assert 0 <= loads - len(ran) <= 2, "each audit ran once under each code, but for what ran at the change"
+    undisturbed = run.run(units(file, 12, "slow_and_named"), tmp_path / "d", run.Options(Engine(workers=2)))
+    assert sorted(map(str, final.values())) == sorted(map(str, reports(undisturbed.results)))
+    assert not list(folder.glob(".*.lock"))

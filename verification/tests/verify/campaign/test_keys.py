@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from subjects.campaigns import answer, project, reports, timeless, units
 
+from iresnet_verify.campaign import auditor as auditors
 from iresnet_verify.campaign import keys, run
 from iresnet_verify.campaign.auditor import Auditor, perform
 from iresnet_verify.campaign.engines import Engine
@@ -55,6 +59,22 @@ def test_a_file_that_was_loaded_or_opened_counts_and_no_other(audited: tuple[Pat
         assert stale(file, folder, factory) == ([f"{changed} is gone"] if seen else [])
     finally:
         path.write_text(before)
+
+
+def test_files_are_looked_at_whenever_it_is_asked(audited: tuple[Path, Path]) -> None:
+    """Else a campaign would not see that another one on its folder has done the work with changed code, and do it again."""
+    file, folder = audited
+    (unit,), present, layers = units(file, 1), Present(), file.parent / "layers.py"
+    with Store(folder) as store:
+        (result,) = list(store.results([unit.name(folder)]))
+        key = store.keys()[result.key]
+    before = layers.read_text()
+    try:
+        assert present.changes(key, unit) == []
+        layers.write_text("SLOPE = 1.25\n")
+        assert present.changes(key, unit) == ["layers.py changed"]
+    finally:
+        layers.write_text(before)
 
 
 def test_the_same_project_elsewhere_keeps_its_results(audited: tuple[Path, Path], tmp_path: Path) -> None:
@@ -142,11 +162,47 @@ def test_what_changed_is_said_and_only_that_is_done_again(tmp_path: Path) -> Non
     assert said == found.notes == ["layers.py changed: 5 audits are done again"]
     assert len(calls) == 10
     (file.parent / "layers.py").write_text("SLOPE = 1.5\n")
-    run.run(units(file, 5), folder, run.Options(task=task))
+    back = run.run(units(file, 5), folder, run.Options(task=task))
     assert len(calls) == 10, "the earlier results hold again"
+    assert {r.key for r in back.results if r} != {r.key for r in found.results if r}, "and it is they that are reported"
     run.run(units(file, 5), folder, run.Options(task=task, fresh=True))
     assert len(calls) == 15
     assert None not in reports(found.results)
+
+
+def test_a_fresh_verdict_replaces_the_one_of_the_same_code_and_says_where_it_is_another(tmp_path: Path) -> None:
+    """What a key does not see is the reason to ask for --fresh."""
+    file, folder = project(tmp_path / "p"), tmp_path / "c"
+    exits = iter([0, 0, 1, 0])
+
+    def task(unit: Unit, out: Path) -> dict[str, object]:
+        key = keys.key_of(unit, LoadedCode({str(file): keys.digest_of(str(file))}, ()))
+        return {**answer(unit, exit=next(exits)), "key": key}
+
+    run.run(units(file, 2), folder, run.Options(task=task))
+    found = run.run(units(file, 2), folder, run.Options(Engine(workers=1), task=task, fresh=True))
+    assert [r and r.exit for r in found.results] == [1, 0]
+    assert found.notes == [f"{units(file, 1)[0].name(folder)}: another verdict than before with the same code; what it depends on is not "
+                           "in its key, or it does not repeat"]
+    with Store(folder) as store:
+        assert [r.exit for r in store.results()] == [1, 0], "one verdict a key"
+
+
+def test_an_auditor_whose_package_or_libraries_changed_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its forks would run the old code and be filed under the new."""
+    now = ["a", "a", "b"]
+    monkeypatch.setattr(keys, "installed", lambda: now.pop(0))
+    monkeypatch.setattr(auditors, "_end_with_client", lambda requests, over: None)
+    asked: list[Path] = []
+    monkeypatch.setattr(auditors, "perform", lambda unit, out, *more: asked.append(out) or {"exit": 0})
+    line = json.dumps({"unit": units(Path("/p/subject.py"), 1)[0].plain(), "out": "x", "memory": None}) + "\n"
+    with tempfile.TemporaryFile("w+") as requests:
+        requests.write(2 * line)
+        requests.seek(0)
+        answers = io.StringIO()
+        auditors.serve(requests, answers, ())
+    assert len(asked) == 1
+    assert answers.getvalue().count("\n") == 1
 
 
 @pytest.mark.thorough
