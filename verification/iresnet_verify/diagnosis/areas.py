@@ -31,7 +31,7 @@ NARROW = (inverses.NARROW, log_dets.NARROW)
 OTHER_NETWORK = (families.JACOBIAN, log_dets.OTHER_VALUE, log_dets.WITHOUT)
 """Causes that say of which other network the numbers are; where F has two modes it is that of the other mode."""
 LOCAL = tuple(c.name for c in (
-    log_dets.CUT_SHORT, log_dets.EPSILON, log_dets.NARROW, log_dets.NOT_FINITE, log_dets.CLAMPED, inverses.CLIPPED, inverses.FIXED,
+    log_dets.CUT_SHORT, log_dets.EPSILON, log_dets.NARROW, log_dets.CLAMPED, inverses.CLIPPED, inverses.FIXED,
     inverses.EARLY, inverses.TOGETHER, inverses.NARROW, inverses.OTHER_VALUE))
 """Causes that need not show at every input: they are looked for around the points at which checks failed too, where the case's own
 inputs are answered rightly. If those are wrong, what does not explain them is refuted, and a shrunk input with its neighbours along one

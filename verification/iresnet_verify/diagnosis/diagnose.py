@@ -20,6 +20,8 @@ from iresnet_verify.running.run import Prepared
 
 LARGEST = 1024
 """Dimension above which no hypothesis is tested: each takes several Jacobians."""
+WHOLE = ("log_det", "inverse", "forward_gradient", "log_det_gradient")
+"""Quantities that are compared although no check that does so directly failed: a mask or a far input may show them alone."""
 DERIVED = {"inverse_gradient": "inverse", "log_det_gradient": "log_det"}
 """Gradients of a quantity: where its value is wrong they are not compared with those of the right one."""
 SPECIFIC = ("inverse.rows-are-independent", "inverse.keeps-precision")
@@ -46,7 +48,7 @@ def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, 
         return found
     for area in AREAS:
         mine = [r for r in failed if r.id in area.primary or area.holds(r.id)]
-        direct = [r for r in mine if r.id in area.primary] or (mine if area.name in ("log_det", "inverse") else [])
+        direct = [r for r in mine if r.id in area.primary] or (mine if area.name in WHOLE else [])
         if not direct or DERIVED.get(area.name) in wrong:
             continue
         if any(r.id in area.primary and r.id not in BEHAVIOURS for r in direct):

@@ -7,7 +7,7 @@ multiplies the k-th by a ratio r_k that the distribution of N gives (Chen et al.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -143,7 +143,11 @@ def _ratios(
         if i and terms[row, j - 1]:
             c = float(got[row, i] / terms[row, j - 1])
             if abs(c - 1.0) > 1e-9:
-                yield made(ONE_WEIGHT, partial(_one, j, c), f"term {j} has {c:.8g} of its weight", 1)
+                found = made(ONE_WEIGHT, partial(_one, j, c), f"term {j} has {c:.8g} of its weight", 1)
+                yield found
+                mended = found.numbers.copy()
+                mended[:, 0] += (1.0 - c) * terms[:, j - 1]
+                yield replace(found, numbers=mended, detail=f"{found.detail}, and what that changes is taken off the first again")
 
 
 def _all(ratio: float, k: int, n: int) -> float:

@@ -7,7 +7,9 @@ numbers, of which there are more than rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 
@@ -253,15 +255,54 @@ def forward_gradient(case: Case) -> Explanation | None:
 
 def parameter_gradient(case: Case) -> Explanation | None:
     """Find the parameter whose gradient through forward is wrong, or those that have none, while all others are right."""
+    found = [_slopes(case, SEED + i) for i in range(SPARE)]  # what one cotangent shows the others must
+    if any(s is None for s in found):
+        return None
+    slopes = [s for s in found if s is not None]
+    named, wrong = slopes[0].named, slopes[0].wrong
+    if any(not np.array_equal(s.wrong, wrong) for s in slopes):
+        return None
+    what, sure = "The gradient of forward", f"Differences of forward along each of {len(named)} parameters, {SPARE} times: "
+    zero = all(bool((s.got[wrong] == 0.0).all()) for s in slopes)
+    if 0 < len(wrong) < len(named) and (zero or len(wrong) == 1):
+        names = ", ".join(f"`{named[int(i)]}`" for i in wrong)
+        return Explanation(PART if zero else ONE_PARAMETER, what, names, case.rows, 0.0, 0,
+                           f"{sure}those of the {len(named) - len(wrong)} others are right.")
+    if len(wrong) == len(named) > SPARE - 1 and all((s.right != 0.0).all() for s in slopes):
+        pivot = np.argmax(np.abs(slopes[0].right))
+        factor = float(slopes[0].got[pivot] / slopes[0].right[pivot])
+        if all((np.abs(s.got - factor * s.right) <= 2.0 * s.allowed * max(1.0, abs(factor))).all() for s in slopes):
+            return Explanation(DETACHED if zero else GRADIENT_FACTOR, f"{what} with respect to parameters", f"{factor:.6g}", case.rows,
+                               0.0, 0, f"{sure}all have the same factor.")
+    return None
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The gradient of c·F along one direction a parameter, by the backward pass and by differences, and the error allowed."""
+
+    named: list[str]
+    got: Array
+    right: Array
+    allowed: Array
+
+    @property
+    def wrong(self) -> Any:
+        """Indices of the parameters whose gradient is wrong."""
+        return np.flatnonzero(~(np.abs(self.got - self.right) <= self.allowed))
+
+
+def _slopes(case: Case, seed: int) -> Slopes | None:
+    """Both, for one cotangent c; None where forward has no graph."""
     import torch
 
     ctx = case.ctx
     if ctx.subject.module is None or ctx.framework.name != "torch":
         return None
     x = case.x
-    c = np.random.default_rng(SEED).standard_normal(x.shape)
+    c = np.random.default_rng(seed).standard_normal(x.shape)
     named = [(n, p) for n, p in ctx.subject.module.named_parameters() if p.requires_grad and p.numel()]
-    ways = [torch.tensor(ctx.rng.standard_normal(p.shape)).to(p) * 0.1 / p.numel() ** 0.5 for _, p in named]
+    ways = [torch.tensor(ctx.rng.standard_normal(p.shape)).to(p) / p.numel() ** 0.5 for _, p in named]
     with ctx.guard(), ctx.framework.call_context():
         for p in ctx.subject.module.parameters():
             p.grad = None
@@ -282,20 +323,9 @@ def parameter_gradient(case: Case) -> Explanation | None:
     h = ctx.u**0.2
     wide, narrow = (np.array([slope(p, v, s) for (_, p), v in zip(named, ways, strict=True)]) for s in (h, h / 2.0))
     right = narrow + (narrow - wide) / 3.0
-    allowed = 8.0 * (np.abs(narrow - wide) + 64.0 * ctx.u * float(np.abs(c).sum() * (1.0 + np.abs(x).max())) / h)
-    wrong = np.flatnonzero(~(np.abs(got - right) <= allowed))
-    what, sure = "The gradient of forward", f"Differences of forward along each of {len(named)} parameters: "
-    zero = bool((got[wrong] == 0.0).all())
-    if 0 < len(wrong) < len(named) and (zero or len(wrong) == 1):
-        names = ", ".join(f"`{named[int(i)][0]}`" for i in wrong)
-        return Explanation(PART if zero else ONE_PARAMETER, what, names, case.rows, 0.0, 0,
-                           f"{sure}those of the {len(named) - len(wrong)} others are right.")
-    if len(wrong) == len(named) > SPARE - 1 and (right != 0.0).all():
-        factor = float(got[np.argmax(np.abs(right))] / right[np.argmax(np.abs(right))])
-        if (np.abs(got - factor * right) <= 2.0 * allowed * max(1.0, abs(factor))).all():
-            return Explanation(DETACHED if zero else GRADIENT_FACTOR, f"{what} with respect to parameters", f"{factor:.6g}", case.rows,
-                               0.0, 0, f"{sure}all have the same factor.")
-    return None
+    rounding = 8.0 * ctx.u * float(np.linalg.norm(c) * (1.0 + np.abs(x).max())) / h  # of rows whose errors are independent
+    allowed = 8.0 * (np.abs(narrow - wide) + rounding)
+    return Slopes([n for n, _ in named], got, right, allowed)
 
 
 def inverse_gradient(case: Case) -> Explanation | None:

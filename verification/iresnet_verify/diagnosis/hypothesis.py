@@ -4,9 +4,11 @@ Let `got` be the subject's numbers at n independent inputs (rows), `right` the t
 
     p holds         |got − p| ≤ τ in every number of every row
     it says something   |got − right| > 2τ somewhere: else it explains nothing that is wrong
+    it says all         max |got − p| ≤ max |got − right|/100: what is merely near the numbers is not what made them
 
 A prediction that chose k numbers to fit needs k + `SPARE` rows, and is asked only where none that chose fewer holds. If
-predictions of two causes hold, the inputs do not tell them apart, and nothing is explained.
+predictions of two causes hold, the inputs do not tell them apart, and nothing is explained; nor is it where the one that holds
+to τ leaves more than a hundredth of the error.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SPARE = 3
 """Rows beyond the fitted numbers that a prediction must get right."""
+LEFT = 0.01
+"""Share of the largest error that a prediction may leave."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ def explain(
         if len({p.cause.name for p in best}) > 1:
             return None
         chosen = best[0]
+        if right is not None and _ratio(got, chosen.numbers, np.array(1.0)) > LEFT * _ratio(got, right, np.array(1.0)):
+            return None
         rivals = sum(p.cause.name != chosen.cause.name for p in tried)
         return Explanation(chosen.cause, what, chosen.detail, rows, _ratio(got, chosen.numbers, chosen.tolerance), rivals)
     return None

@@ -23,8 +23,12 @@ from iresnet_verify.subject.subject import HostArray
 
 STEPS = 500
 """Iterates that are recognised."""
+CHEAP = 64
+"""Dimension up to which an answer is compared with what its Jacobian gives."""
 POINTS = 48
 """Points of a segment along which jumps are looked for."""
+WORSE = 4.0
+"""A row that misses its image so many times more in a batch than alone was stopped by the other rows."""
 
 FIXED = Cause("fixed-number-of-steps", "{what} stops after {detail} whatever is left.",
               "Stop by the residual ‖y − x − g(x)‖ ≤ (1 − L)·tol, and report a failure to reach it.")
@@ -59,6 +63,15 @@ CLIPPED_X = Cause("clipped", "{what} is x clipped to ±{detail}.", "Do not clip,
 ORDER = Cause("order-of-blocks", "{what} undoes the blocks as if F applied them {detail}.", "Undo the last block first.")
 LEFT_OUT = Cause("block-left-out", "{what} leaves out {detail}.", "Undo every block.")
 REPEATED = Cause("block-repeated", "{what} undoes blocks {detail}.", "Undo every block once.")
+SCALE_FIRST = Cause("scale-and-shift-exchanged", "{what} undoes a scale s and a shift t by y/s − t, where (y − t)/s belongs.",
+                    "Undo last what forward does first.")
+SCALE_AGAIN = Cause("scale-applied-again", "{what} multiplies by the scale that it should divide by.", "Divide by it: (y − t)/s.")
+SHIFT_SIGN = Cause("shift-sign", "{what} adds the shift that it should subtract.", "Subtract it: (y − t)/s.")
+NO_SHIFT = Cause("shift-forgotten", "{what} undoes the scale alone: the shift is forgotten.", "Subtract it: (y − t)/s.")
+NO_SCALE = Cause("scale-forgotten", "{what} undoes the shift alone: the scale is forgotten.", "Divide by it: (y − t)/s.")
+AT_THE_IMAGE = Cause("conditioned-on-y", "{what} takes the scale and the shift of each component at y, not at the components that it has "
+                     "found.", "Undo an autoregression one component after the other, or iterate until nothing changes.")
+TRANSPOSE = Cause("transpose-for-inverse", "{what} multiplies by Jᵀ, which undoes a rotation alone.", "Solve with the matrix.")
 WITHOUT = Cause("parameter-forgotten", "{what} is the inverse of the network with `{detail}` = 0.", "Use `{detail}` in the inverse as "
                 "in forward.")
 OTHER_VALUE = Cause("parameter-stale", "{what} is the inverse of the network with `{detail}`.",
@@ -81,6 +94,7 @@ class Answers:
         self.other = (0.75 * self.case.x[::-1]).astype(self.case.x.dtype)
         self.case.ctx.f.forward(self.other, seed=SEED)  # an inverse that remembers the last call of forward shows it
         self.together = inverse(self.y, seed=SEED)
+        self.turned = inverse(self.y[::-1].copy(), seed=SEED)[::-1]
         self.alone = self.case.alone(inverse, self.y)
         rows = np.linalg.norm(flat(self.y).astype(np.float64), axis=1) + np.linalg.norm(flat(self.together).astype(np.float64), axis=1)
         self.size = rows + np.sqrt(self.case.ctx.d)
@@ -91,6 +105,11 @@ class Answers:
     def forward(self, x: HostArray) -> HostArray:
         """F(x)."""
         return self.case.ctx.f.forward(x, seed=SEED)
+
+    def coupled(self) -> bool:
+        """Whether a row is answered worse in the batch, or in the batch turned round, than alone."""
+        alone = WORSE * self.miss(self.forward(self.alone)) + self.rounding
+        return bool(any((self.miss(self.forward(x)) > alone).any() for x in (self.together, self.turned)))
 
     def miss(self, image: HostArray, y: HostArray | None = None) -> Array:
         """‖image − y‖ of each row."""
@@ -109,10 +128,9 @@ def inverse(case: Case, y: HostArray) -> Explanation | None:
     zero = np.zeros(len(y))
     made = [Prediction(c, miss, a.promised, detail, fitted) for c, miss, detail, fitted in _equations(a)]
     made += [Prediction(c, miss, a.rounding, detail) for c, miss, detail in _steps(a)]
-    narrow = next((n for n in ("float16", "float32") if case.ctx.u < {"float16": 2.0**-11, "float32": 2.0**-24}[n] and _stamped(x, n)), "")
-    if narrow:
-        made.append(Prediction(NARROW, zero, a.rounding, narrow))
     found = explain("inverse", zero, wrong, made)
+    if found is None:
+        found = _narrow(a, wrong)
     if found is None and (wrong > a.promised).any():
         return _jumps(a, wrong)
     return found
@@ -122,6 +140,16 @@ def is_wrong(case: Case, y: HostArray) -> bool:
     """Whether the inverse misses some y by more than it promises."""
     a = Answers(case, y)
     return not (a.miss(a.forward(a.together)) <= a.promised).all()
+
+
+def _narrow(a: Answers, wrong: Array) -> Explanation | None:
+    """The right answer to the rounding of a narrower dtype, in whose numbers it is."""
+    for name, u in (("float16", 2.0**-11), ("float32", 2.0**-24)):
+        if a.case.ctx.u < u and _stamped(a.together, name):
+            right = bool((wrong <= 16.0 * OPERATIONS * u * a.size).all() and (wrong > 2.0 * a.rounding).any())
+            return Explanation(NARROW, "inverse", name, len(wrong), 0.0, 0, f"Every number of its answers to {len(wrong)} inputs is one of "
+                               f"{name}, and right to that.") if right else None
+    return None
 
 
 def _stamped(x: HostArray, name: str) -> bool:
@@ -157,16 +185,38 @@ def _equations(a: Answers) -> Iterator[tuple[Cause, Array, str, int]]:
     yield from _blocks(a, x)
     stale = list(_parameters(a, x))
     yield from stale
+    if case.ctx.d <= CHEAP and not any(cause is WITHOUT and (miss <= a.promised).all() for cause, miss, _, _ in stale):
+        yield from _affine(a, flat(x).astype(np.float64))
     if all((miss > a.promised).any() for _, miss, _, _ in stale):  # else the parameter that makes the factor is named
         g, rest = flat(case.residual(x)), flat(y).astype(np.float64) - flat(x)
         c = float((g * rest).sum() / max(float((g * g).sum()), 1e-300))
         yield SCALED_BRANCH, np.linalg.norm(rest - c * g, axis=1), f"{c:.6g}", 1
 
 
+def _affine(a: Answers, x: Array) -> Iterator[tuple[Cause, Array, str, int]]:
+    """Of a map y_i = s_i x_i + t_i, with s and t of other components than the i-th (a coupling, an autoregression), and of y = Wx + t."""
+    J = a.case.ctx.jacobian(a.together).matrix
+    y, scale = flat(a.y).astype(np.float64), np.diagonal(J, axis1=1, axis2=2)
+    shift = flat(a.forward(a.together)).astype(np.float64) - scale * x
+    least = a.promised.max()
+    if np.abs(shift).max() > least and np.abs(scale - 1.0).max() > least:  # else these are F itself, or the identity
+        with np.errstate(all="ignore"):
+            for cause, answer in ((SCALE_FIRST, y / scale - shift), (SCALE_AGAIN, (y - shift) * scale), (SHIFT_SIGN, (y + shift) / scale),
+                                  (NO_SHIFT, y / scale), (NO_SCALE, y - shift)):
+                yield cause, np.linalg.norm(x - answer, axis=1), "", 0
+    at_y, image = a.case.ctx.jacobian(a.y).matrix, flat(a.forward(a.y)).astype(np.float64)
+    there = np.diagonal(at_y, axis1=1, axis2=2)
+    if (there != 0.0).all():
+        yield AT_THE_IMAGE, np.linalg.norm(x - y - (y - image) / there, axis=1), "", 0
+    if np.abs(J - J.swapaxes(1, 2)).max() > least:
+        origin = flat(a.forward(np.zeros_like(a.together[:1]))).astype(np.float64)
+        yield TRANSPOSE, np.linalg.norm(x - np.einsum("nij,ni->nj", J, y - origin), axis=1), "", 0
+
+
 def _images(a: Answers) -> dict[str, HostArray]:
     """What an inverse may solve for in place of y, by name."""
     y = a.y.astype(np.float64)
-    points = {"F(y)": a.forward(a.y), "y − g(y)": y - a.case.residual(a.y), "−y": -y, "g(y)": a.case.residual(a.y),
+    points = {"y − g(y)": y - a.case.residual(a.y), "−y": -y, "g(y)": a.case.residual(a.y),
               "the mean of the batch": np.broadcast_to(y.mean(0), y.shape), "y less the mean of the batch": y - y.mean(0)}
     if y[0].size > 1:
         points |= {"y with its components in reverse": np.flip(y, -1), "y rolled by one": np.roll(y, 1, -1),
@@ -281,7 +331,7 @@ def _steps(a: Answers) -> Iterator[tuple[Cause, Array, str]]:
         if done[0].all():
             return
         yield from _stopping(a, alone, together, done, words)
-    J = a.case.ctx.jacobian(a.y) if a.case.ctx.d <= 64 else None
+    J = a.case.ctx.jacobian(a.y) if a.case.ctx.d <= CHEAP else None
     if J is not None:
         x = y - np.linalg.solve(J.matrix, flat(a.case.residual(a.y))[..., None])[..., 0].reshape(y.shape)
         yield NEWTON, a.miss(a.together, x), "one step"
@@ -296,7 +346,7 @@ def _stopping(a: Answers, alone: Array, together: Array, done: Array, words: str
             yield FIXED, (together[joint[0]] if not done[joint[0]].all() else far), f"{joint[0]} steps"
         return
     first = np.array([n[0] for n in own])
-    finished = bool(all(done[n[0], i] for i, n in enumerate(own)))
+    finished = bool(all(done[n[0], i] for i, n in enumerate(own))) or a.coupled()
     common = np.flatnonzero((alone <= a.rounding).all(1))
     if len(joint) and joint[0] < first.max() and first.min() < first.max() and not done[joint[0]].all():
         yield TOGETHER, together[joint[0]], f"after {joint[0]} steps, where they need {first.min()} to {first.max()} alone"
@@ -323,7 +373,7 @@ def _as_many_steps(a: Answers, n: int, words: str) -> bool:
 
 def _jumps(a: Answers, wrong: Array) -> Explanation | None:
     """An answer whose error is small and jumps along a segment of y: an iteration that stops by a rule, whatever its steps are."""
-    if not (wrong <= 0.05 * a.size).all() or len(a.y) < 2:
+    if not (wrong <= 0.05 * a.size).all() or len(a.y) < 2 or a.coupled():
         return None
     way = a.y[1].astype(np.float64) - a.y[0]
     points = np.stack([a.y[0] + s * way for s in np.linspace(0.0, 1.0, POINTS)]).astype(a.y.dtype)
@@ -335,5 +385,5 @@ def _jumps(a: Answers, wrong: Array) -> Explanation | None:
     if jumps >= 2 and np.median(steps) < 0.5 * steps.max():
         largest = float((wrong / a.size).max())
         return Explanation(EARLY, "inverse", f": it leaves a residual of up to {largest:.1e} of the size of y, which jumps from y to y",
-                           POINTS, 0.0, 0)
+                           POINTS, 0.0, 0, f"Along a line of {POINTS} inputs the residual jumps {jumps} times and is smooth between.")
     return None

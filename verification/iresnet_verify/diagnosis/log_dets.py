@@ -36,10 +36,15 @@ ABSOLUTE = Cause("absolute-value", "{what} is the absolute value of the log-det.
 BLOCK_ORDER = Cause("order-of-blocks", "{what} is that of the blocks {detail}.",
                     "Give each block the output of the one before.")
 ALL_AT_X = Cause("blocks-at-one-point", "{what} evaluates every block at {detail}.", "Give each block the output of the one before it.")
+BLOCK_FACTOR = Cause("block-factor", "{what} takes {detail}.", "Add each block's log-det once, with its sign; "
+                     "of a layer that acts on every pixel alike it counts H·W times.")
 BLOCK_LEFT_OUT = Cause("block-left-out", "{what} leaves out {detail}.", "Add the log-det of every block.")
 DROPPED = Cause("terms-dropped", "{what} lacks {detail} of the series.", "Add up every term from k = 1 on.")
 CUT_SHORT = Cause("cut-short", "{what} is the series cut after {detail}.",
                   "Declare the bound of what is left out, log_det_is=<nats>, draw the length at random, or take more terms.")
+COMPONENTS = Cause("components-left-out", "{what} leaves out {detail}, as a slice that is one too short does.",
+                   "Sum over all components.")
+SCALES = Cause("scale-for-its-logarithm", "{what} is {detail} of the map's scales, not the sum of their logarithms.", "Add up log|s|.")
 DIAGONAL = Cause("diagonal-only", "{what} is the sum of the logarithms of the diagonal of I + J, as for an element-wise map.",
                  "Take the determinant of the whole matrix.")
 FACTOR = Cause("factor", "{what} is {detail} times what it should be.", "Remove the factor.")
@@ -52,6 +57,8 @@ OTHER_VALUE = Cause("parameter-stale", "{what} is that of the network with `{det
                     "Read the parameters anew in each call: a copy of them is out of date.")
 WITHOUT = Cause("parameter-forgotten", "{what} is that of the network with `{detail}` = 0.", "Use `{detail}` as in forward.")
 MATRIX = Cause("another-matrix", "{what} is made of {detail}, not of I + J.", "Take the determinant of I + J.")
+NOT_CENTRED = Cause("probes-not-centred", "{what} draws probes that are {detail}, of which E[vvᵀ] is not I.",
+                    "Draw signs or standard normal probes.")
 ONES = Cause("one-fixed-probe", "{what} takes vᵀJᵏv along v = (1, …, 1) alone for the traces ({detail}).",
              "Draw the probes anew, centred, or take the trace over all unit vectors.")
 OFFSET = Cause("constant-added", "{what} is off by {detail} at every input.", "Look for a missing or superfluous constant.")
@@ -87,6 +94,8 @@ class Volumes:
     """The log-det at other points that a mistake might take, by their names."""
     of_parts: tuple[tuple[Cause, Array, str], ...] = ()
     """(cause, log-det, detail) of blocks that are put together wrongly, or of the network without one of its parameters."""
+    of_blocks: tuple[Array, ...] = ()
+    """The log-det of each block, where F is a chain of them: they add up to t."""
     families: tuple[Family, ...] = ()
     """Log-dets with one number to be fitted."""
 
@@ -150,7 +159,7 @@ def _values(v: Volumes, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
         yield NO_IDENTITY, np.linalg.slogdet(A)[1], "", 0
         solved = np.linalg.solve(eye + A, A) if np.isfinite(A).all() and np.isfinite(t).all() else A * np.nan
         yield SURROGATE, np.trace(solved, axis1=1, axis2=2), "", 0
-        yield DIAGONAL, np.log(np.abs(1.0 + np.diagonal(A, axis1=1, axis2=2))).sum(1), "", 0
+        yield from _of_the_diagonal(v)
         yield EULER, np.exp(t), "the determinant, not its logarithm", 0
         yield EULER, np.log1p(np.abs(v.traces[0])), "log(1 + |tr J|)", 0
         yield from _series(v)
@@ -167,6 +176,7 @@ def _values(v: Volumes, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
             yield AT_ANOTHER_POINT, value, name, 0
         for cause, value, words in v.of_parts:
             yield cause, value, words, 0
+        yield from _of_blocks(v, t, v.sign * got)
         yield from _of_other_matrices(v)
         yield from _of_the_value(t, v.sign * got)
         for family in v.families:
@@ -199,14 +209,67 @@ def _series(v: Volumes) -> Iterator[tuple[Cause, Array, str, int]]:
     power = np.linalg.matrix_power(v.A, 2)
     yield Cause("two-products-a-term", "{what} has tr(J²ᵏ) where tr(Jᵏ) belongs.", "Multiply by J once a term."), \
         np.linalg.slogdet(np.eye(v.A.shape[1]) + power)[1], "", 0
-    # E[vvᵀ] of probes that are uniform on [0, 1]: 1/12 on the diagonal and 1/4 everywhere
-    whole, product = np.zeros(len(v.t)), v.A
-    for j in range(len(terms)):
-        moment = np.trace(product, axis1=1, axis2=2) / 12.0 + product.sum((1, 2)) / 4.0
-        whole = whole + (-1.0) ** j * moment / (j + 1)
+    # E[vvᵀ] of probes on [0, 1] is their variance on the diagonal, and 1/4 everywhere
+    product, moments = v.A, []
+    for _ in range(len(terms)):
+        moments.append(product.sum((1, 2)) / 4.0)
         product = product @ v.A
-    yield Cause("probes-not-centred", "{what} draws probes that are uniform on [0, 1], of which E[vvᵀ] is not I.",
-                "Draw signs or standard normal probes."), whole, "", 0
+    for variance, words in ((1.0 / 12.0, "uniform on [0, 1]"), (0.25, "0 or 1")):
+        yield NOT_CENTRED, (sign * (variance * traces + np.stack(moments)) / k).sum(0), words, 0
+
+
+def _of_blocks(v: Volumes, t: Array, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
+    """One block's log-det with a factor, or one block's alone."""
+    n = len(v.of_blocks)
+    named = {-1.0: "−1", **{c: words.partition(" (")[0] for c, words in _factors(v)}}
+    for i, own in enumerate(v.of_blocks, 1):
+        if np.abs(own - t).max() <= v.tolerance(t).max():
+            continue  # the others have none
+        for c, words in named.items():
+            yield BLOCK_FACTOR, t + (c - 1.0) * own, f"the log-det of block {i} of {n} times {words}", 0
+        if n > 2:
+            yield BLOCK_LEFT_OUT, own, f"every block but number {i}", 0
+        pivot = int(np.argmax(np.abs(own)))
+        if _independent(own, np.ones(len(t))):  # else it is a constant
+            c = 1.0 + (got - t)[pivot] / own[pivot]
+            yield BLOCK_FACTOR, t + (c - 1.0) * own, f"the log-det of block {i} of {n} times {c:.6g}", 1
+
+
+def _of_the_diagonal(v: Volumes) -> Iterator[tuple[Cause, Array, str, int]]:
+    """The diagonal of I + J alone, its sum, its product, or a part of I + J."""
+    d = v.A.shape[1]
+    s = 1.0 + np.diagonal(v.A, axis1=1, axis2=2)
+    logs = np.log(np.abs(s)).sum(1)
+    yield DIAGONAL, logs, "", 0
+    yield EULER, np.abs(s).prod(1), "the product of the diagonal of I + J", 0
+    if (np.abs(logs - v.t) <= v.tolerance(v.t)).all():
+        yield from _of_scales(v, s)
+    else:
+        yield EULER, s.sum(1), "the trace of I + J", 0
+    for kept, words in ((slice(0, d - 1), "the last component"), (slice(1, d), "the first component"),
+                        (slice(0, d // 2), "the second half of the components"), (slice(d // 2, d), "the first half of them")):
+        part = np.linalg.slogdet((np.eye(d) + v.A)[:, kept, kept])[1]
+        if _independent(part, v.t):  # else it is t with a factor, or 0
+            yield COMPONENTS, part, words, 0
+
+
+def _of_scales(v: Volumes, s: Array) -> Iterator[tuple[Cause, Array, str, int]]:
+    """Of a coupling or an autoregression, whose log-det is Σ log|s_i|: the sum of the s_i, or of what their activation is given."""
+    s = s[:, (np.abs(s - 1.0) > v.tolerance(v.t)[:, None]).any(0)]
+    if s.shape[1] == 0:
+        return
+    yield SCALES, s.sum(1), "the sum", 0
+    if (s > 0.0).all():
+        yield SCALES, np.log(np.expm1(s)).sum(1), "the sum before the softplus", 0
+    if ((s > 0.0) & (s < 1.0)).all():
+        logits = np.log(s / (1.0 - s)).sum(1)
+        yield SCALES, logits, "the sum before the sigmoid", 0
+        yield SCALES, logits - 2.0 * s.shape[1], "the sum before 2 is added and the sigmoid", 0
+
+
+def _independent(a: Array, b: Array) -> bool:
+    """Whether a is no multiple of b."""
+    return bool(np.isfinite(a).all() and np.linalg.matrix_rank(np.stack([a, b]), tol=1e-9 * float(np.abs([a, b]).max(initial=1e-300))) > 1)
 
 
 def _of_other_matrices(v: Volumes) -> Iterator[tuple[Cause, Array, str, int]]:

@@ -49,15 +49,13 @@ def with_parameter(case: Case, name: str, factor: float) -> Iterator[None]:
 
 
 def blocks(case: Case) -> list[Callable[[HostArray], HostArray]] | None:
-    """The blocks of which F is the composition, in its order; None where no list of submodules composes to F."""
+    """The blocks of which F is the composition, in its order; None where no module's children compose to F."""
     module = case.ctx.subject.module
     if not is_torch_module(module):
         return None
-    import torch
-
     for candidate in module.modules():
         children = list(candidate.children())
-        if len(children) < 2 or not isinstance(candidate, torch.nn.ModuleList | torch.nn.Sequential):
+        if len(children) < 2:
             continue
         chain = [_as_function(case, child) for child in children]
         try:

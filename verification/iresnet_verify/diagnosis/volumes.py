@@ -21,8 +21,8 @@ Values = Callable[[HostArray, int], Array]
 
 CHEAP, POOL = 32, 6
 """Up to d = CHEAP an explanation is confirmed at other inputs, chosen from POOL times as many."""
-PER_BATCH = (log_dets.PERMUTED, log_dets.EPSILON, log_dets.OFFSET, log_dets.FACTOR, log_dets.BATCH_FACTOR, log_dets.AFFINE,
-             log_dets.CLAMPED, families.IDENTITY, families.JACOBIAN)
+PER_BATCH = (log_dets.PERMUTED, log_dets.EPSILON, log_dets.BLOCK_FACTOR, log_dets.OFFSET, log_dets.FACTOR, log_dets.BATCH_FACTOR,
+             log_dets.AFFINE, log_dets.CLAMPED, families.IDENTITY, families.JACOBIAN)
 """Causes whose detail is a fitted number or an order, which may be printed otherwise for another batch."""
 
 
@@ -47,11 +47,11 @@ def is_wrong(case: Case) -> bool:
     return np.array_equal(first, second) and bool((np.abs(first - truth.value) > 8.0 * truth.slack).any())
 
 
-def _of_blocks(case: Case) -> tuple[tuple[Cause, Array, str], ...]:
-    """What the log-det would be of blocks that are put together wrongly; () where F is no chain of blocks."""
+def _of_blocks(case: Case, *, inverse: bool) -> tuple[tuple[tuple[Cause, Array, str], ...], tuple[Array, ...]]:
+    """What the log-det would be of blocks that are put together wrongly, and that of each block; empty where F is no chain of blocks."""
     chain = blocks(case)
     if chain is None or case.ctx.d > singular.LARGE:
-        return ()
+        return (), ()
 
     def value(block: Callable[[HostArray], HostArray], x: HostArray) -> Array:
         ctx = replace(case.ctx, subject=replace(
@@ -68,12 +68,15 @@ def _of_blocks(case: Case) -> tuple[tuple[Cause, Array, str], ...]:
     for block in chain:
         points.append(block(points[-1]))
     own = [value(block, x) for block, x in zip(chain, points, strict=False)]
-    found = [(log_dets.BLOCK_ORDER, along(order, case.x), words) for order, words in orders(len(chain))]
+    found = [(log_dets.BLOCK_LEFT_OUT, sum(own) - part, f"block {i} of {len(chain)}") for i, part in enumerate(own, 1)
+             if np.abs(sum(own) - part).max() > 64.0 * case.ctx.u]  # else it is 0
+    if inverse:
+        return tuple(found), tuple(own)
+    found += [(log_dets.BLOCK_ORDER, along(order, case.x), words) for order, words in orders(len(chain))]
     found += [(log_dets.ALL_AT_X, sum((value(b, case.x) for b in chain), np.zeros(len(case.x))), "the input of the first"),
               (log_dets.ALL_AT_X, sum((value(b, x) for b, x in zip(chain, points[1:], strict=False)), np.zeros(len(case.x))),
                "its own output")]
-    found += [(log_dets.BLOCK_LEFT_OUT, sum(own) - part, f"block {i} of {len(chain)}") for i, part in enumerate(own, 1)]
-    return tuple(found)
+    return tuple(found), tuple(own)
 
 
 def _of_parameters(case: Case, sign: float) -> tuple[tuple[tuple[Cause, Array, str], ...], tuple[Family, ...]]:
@@ -134,7 +137,8 @@ def _further(case: Case, *, inverse: bool) -> dict[str, Array]:
     x, f = case.x.astype(np.float64), case.ctx.f
     points = {"F(F(x))": f.forward(case.y, seed=SEED), "g(x)": case.residual(case.x), "(x + F(x))/2": (x + case.y) / 2.0, "−x": -x,
               "|x|": np.abs(x), "the components of x in reverse": np.flip(x, -1), "the components of x rolled by one": np.roll(x, 1, -1),
-              "the components of x rolled back by one": np.roll(x, -1, -1), "the mean of the batch": np.broadcast_to(x.mean(0), x.shape)}
+              "the components of x rolled back by one": np.roll(x, -1, -1), "the halves of x exchanged": np.roll(x, x.shape[-1] // 2, -1),
+              "the mean of the batch": np.broadcast_to(x.mean(0), x.shape)}
     if inverse:
         points["F(y)"] = points.pop("F(F(x))")
     return _log_dets_at(case, points)
@@ -159,14 +163,14 @@ def _of_points(case: Case, sign: float) -> tuple[Family, ...]:
 def made_of(case: Case, sign: float, *, more: bool = False) -> log_dets.Volumes:
     """What the wrong numbers may be made of; `more`: what costs many Jacobians as well."""
     truth = case.truth
-    elsewhere, parts, families = _elsewhere(case, inverse=sign < 0.0), () if sign < 0.0 else _of_blocks(case), of_matrix(
-        truth.jacobian.residual)
+    elsewhere, families = _elsewhere(case, inverse=sign < 0.0), of_matrix(truth.jacobian.residual)
+    parts, own = _of_blocks(case, inverse=sign < 0.0)
     if more:
         without, stale = _of_parameters(case, sign)
         elsewhere |= _further(case, inverse=sign < 0.0)
         parts, families = parts + without, families + _of_points(case, sign) + stale
     return log_dets.Volumes(truth.jacobian.residual, truth.value, truth.slack, case.ctx.u, case.ctx.subject.event_shape, sign, elsewhere,
-                            parts, families)
+                            parts, own, families)
 
 
 def _explained(case: Case, what: str, values: Values, sign: float) -> Explanation | None:
@@ -176,7 +180,8 @@ def _explained(case: Case, what: str, values: Values, sign: float) -> Explanatio
     if not known.all():
         return None
     if not np.isfinite(first).all():
-        return Explanation(log_dets.NOT_FINITE, what, "", len(first), 0.0, 0)
+        return Explanation(log_dets.NOT_FINITE, what, "", len(first), 0.0, 0, f"It is at {int((~np.isfinite(first)).sum())} of "
+                           f"{len(first)} inputs.")
     if not np.array_equal(first, second):
         return _random(case, what, values, at, made_of(case, sign, more=True))
     v = made_of(case, sign)
@@ -232,7 +237,8 @@ def _confirmed(case: Case, what: str, values: Values, found: Explanation, sign: 
 def _random(case: Case, what: str, values: Values, at: HostArray, v: log_dets.Volumes) -> Explanation | None:
     few = min(4, len(at))
     small = log_dets.Volumes(v.A[:few], v.t[:few], v.slack[:few], v.u, v.event, v.sign, {k: a[:few] for k, a in v.elsewhere.items()},
-                             tuple((cause, a[:few], words) for cause, a, words in v.of_parts), v.families)
+                             tuple((cause, a[:few], words) for cause, a, words in v.of_parts), tuple(a[:few] for a in v.of_blocks),
+                             v.families)
     estimate: Estimate = expectation(case, values, at[:few], small)
     rounding = estimate.tolerance
     made = [Prediction(p.cause, p.numbers, p.tolerance + rounding, p.detail, p.fitted)

@@ -22,6 +22,12 @@ def test_one_wrong_number_is_enough_to_refute() -> None:
     assert explain("f", got, RIGHT, [Prediction(SIGN, -RIGHT, TAU)]) is None
 
 
+def test_what_leaves_a_tenth_of_the_error_is_no_explanation() -> None:
+    wide = np.array(0.05)
+    assert explain("f", RIGHT + 0.2, RIGHT, [Prediction(SHIFT, RIGHT + 0.199, wide)]) is not None
+    assert explain("f", RIGHT + 0.2, RIGHT, [Prediction(SHIFT, RIGHT + 0.18, wide)]) is None
+
+
 def test_two_causes_that_hold_explain_nothing() -> None:
     assert explain("f", -RIGHT, RIGHT, [Prediction(SIGN, -RIGHT, TAU), Prediction(HALF, -RIGHT, TAU)]) is None
 

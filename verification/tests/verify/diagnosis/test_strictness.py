@@ -88,6 +88,14 @@ def test_the_first_cause_is_the_seeded_one(id: str) -> None:
     assert causes(audit(mutant.make(2), 0, "quick", select=mutant.meant)) == [CAUSES[id]]
 
 
+# A rival that is merely near, a batch whose first row is quick, a value that is infinite far away alone, a mask that shows a gradient.
+@pytest.mark.parametrize("id", ["inverse/first-row-decides-for-all", "extremes/a-log-det-that-overflows-far-away",
+                                "extremes/a-wrong-second-weight-made-up-for", "lifetime/the-mean-upstream-gradient-for-every-row"])
+def test_what_was_once_taken_for_another_cause(id: str) -> None:
+    mutant = mutants.load()[id]
+    assert causes(audit(mutant.make(3), 1, "quick", select=mutant.meant)) == [CAUSES[id]]
+
+
 def test_what_differs_in_one_mode_alone_follows_from_the_modes() -> None:
     mutant = mutants.load()["afterwards/another-scale-in-evaluation"]
     report = audit(mutant.make(1), 0, "quick", select=[*mutant.meant, "logdet.matches-determinant", "logdet.adds-up"])
@@ -121,6 +129,9 @@ def along(order: list[Residual], x: Tensor, left_out: int = -1) -> Tensor:
     (lambda b, x: along(b[::-1], x), "order-of-blocks", "reverse order"),
     (lambda b, x: sum(own(block, x) for block in b), "blocks-at-one-point", "the input of the first"),
     (lambda b, x: along(b, x, left_out=1), "block-left-out", "block 2 of 3"),
+    (lambda b, x: own(b[0], x), "block-left-out", "every block but number 1"),
+    (lambda b, x: along(b, x) - 2 * own(b[0], x), "block-factor", "block 1 of 3 times −1"),
+    (lambda b, x: along(b, x) - 0.7 * own(b[0], x), "block-factor", "block 1 of 3 times 0.3"),
 ])
 def test_log_dets_of_blocks_that_are_put_together_wrongly(
     put_together: Callable[[list[Residual], Tensor], Tensor], cause: str, words: str
