@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.diagnosis import bounds, densities, families, gradients, inverses, log_dets, volumes
+from iresnet_verify.diagnosis import agreements, bounds, densities, families, gradients, inverses, log_dets, volumes
 from iresnet_verify.diagnosis.behaviours import LIPSCHITZ
 from iresnet_verify.diagnosis.case import Case
 from iresnet_verify.diagnosis.hypothesis import Cause, Explanation
@@ -104,13 +104,18 @@ def _plain(function: Callable[[Case], Explanation | None]) -> Callable[[Case, Se
     return lambda case, results: function(case)
 
 
+INVERSE = ("inverse.recovers-input", "inverse.recovers-output", "inverse.keeps-tolerance", "inverse.keeps-precision",
+           "inverse.rows-are-independent", "convergence.is-reported", "convergence.worst-input")
+VALUE = ("logdet.matches-determinant", "estimator.unbiased", "logdet.finite")
+FORWARD = Area("forward", (*INVERSE, *VALUE), ("inverse.odd-inputs", "gradient.through-inverse", "logdet.*", "estimator.*", "density.*",
+                                               "gradient.log-*", "gradient.far-inputs"), agreements.forward, "forward")
+"""Both at once, where one is not explained by itself."""
 AREAS = (
     Area("bound", ("lipschitz.bounds-jacobian", "lipschitz.layers", "lipschitz.bounds-pairs", "lipschitz.bounds-stretch"),
          (*LIPSCHITZ, "inverse.is-injective"), _bound, "The claimed bound on Lip(g)"),
-    Area("inverse", ("inverse.recovers-input", "inverse.recovers-output", "inverse.keeps-tolerance", "inverse.keeps-precision",
-                     "inverse.rows-are-independent", "convergence.is-reported", "convergence.worst-input"),
+    Area("inverse", INVERSE,
          ("inverse.odd-inputs", "gradient.through-inverse"), _inverse, "The inverse"),
-    Area("log_det", ("logdet.matches-determinant", "estimator.unbiased", "logdet.finite"),
+    Area("log_det", VALUE,
          ("logdet.*", "estimator.unbiased", "estimator.coefficients", "gradient.log-det", "gradient.log-det-input", "gradient.far-inputs",
           "gradient.log-prob"),
          _log_det, "The log-det"),

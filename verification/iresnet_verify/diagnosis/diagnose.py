@@ -12,7 +12,7 @@ from dataclasses import replace
 from iresnet_verify.check.finding import UNEXPLAINED, Finding
 from iresnet_verify.check.registry import CATALOGUE, FINITE, NOT_RANDOM, READABLE
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.diagnosis.areas import ALSO, AREAS, NARROW, OTHER_NETWORK, Area
+from iresnet_verify.diagnosis.areas import ALSO, AREAS, FORWARD, NARROW, OTHER_NETWORK, Area
 from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT
 from iresnet_verify.diagnosis.case import opened
 from iresnet_verify.diagnosis.hypothesis import Explanation
@@ -53,14 +53,25 @@ def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, 
             continue
         if any(r.id in area.primary and r.id not in BEHAVIOURS for r in direct):
             wrong.add(area.name)
-        try:
-            with opened(prepared, direct[0].mode, seed, budget, ids) as case:
-                explanation = area.explain(case, direct)
-        except Exception:
-            continue
-        if explanation is not None:
-            found[area.name] = explanation
+        _try(area, direct, found, prepared, seed, budget, ids)
+    both = [r for r in failed if r.id in FORWARD.primary]
+    told = {(e.cause.name, e.detail) for name, e in found.items() if name in ("inverse", "log_det")}
+    if both and (len(told) == 2 or not {"inverse", "log_det"} <= set(found)):  # else one mistake made both wrong, and is named
+        _try(FORWARD, both, found, prepared, seed, budget, ids)
     return found
+
+
+def _try(
+    area: Area, direct: Sequence[CheckResult], found: dict[str, Explanation], prepared: Prepared, seed: int, budget: str, ids: set[str]
+) -> None:
+    """Add the explanation of one area to those found, if there is one; a hypothesis that raises explains nothing."""
+    try:
+        with opened(prepared, direct[0].mode, seed, budget, ids) as case:
+            explanation = area.explain(case, direct)
+    except Exception:
+        return
+    if explanation is not None:
+        found[area.name] = explanation
 
 
 def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[tuple[CheckResult, ...], tuple[Finding, ...]]:
@@ -87,7 +98,7 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
             take(90.0, TWO_MAPS, TWO_MAPS, _words(by_id[TWO_MAPS], behaviour.wrong, behaviour.change),
                  [*unexplained, *(c for c in left if behaviour.follows(c))])
     coupled = any(BEHAVIOURS[id].brings is EVERYTHING or id in FIRST[:3] for id in left if id in BEHAVIOURS)
-    for rank, area in enumerate(AREAS):
+    for rank, area in enumerate((FORWARD, *AREAS)):
         explanation = explanations.get(area.name)
         head = next((c for c in area.primary if c in left), next((c for c in left if area.holds(c)), None))
         if explanation is None or head is None or (explanation.by_elimination and coupled):
