@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from iresnet_verify.catalogue.shared.log_det_truth import truth_at
 from iresnet_verify.diagnosis import log_dets
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
@@ -20,6 +21,8 @@ TWICE = Cause("log-det-twice", "{what} adds the log-det twice.", "Add it once.")
 BASE_AT_X = Cause("base-at-x", "{what} takes the base density at x, not at F(x).", "Evaluate the base density at F(x).")
 BASE_AT_X_SIGN = Cause("base-at-x-and-sign", "{what} takes the base density at x and subtracts the log-det: it is the density of F of a "
                        "draw, asked for at F(x).", RIGHT)
+OTHER_WAY = Cause("density-of-the-other-direction", "{what} is the density of F(z) at x for z from the base, where F(x) follows the base.",
+                  RIGHT)
 NO_BASE = Cause("base-missing", "{what} is the log-det alone.", "Add the base density at F(x).")
 ELSEWHERE = Cause("base-at-another-point", "{what} takes the base density at {detail}, not at F(x).", "Evaluate the base density at F(x).")
 COEFFICIENTS = Cause("density-weights", "{what} is {detail}.", "Add the base density at F(x) and the log-det, each once.")
@@ -65,6 +68,9 @@ def _predictions(case: Case, got: Array, base: Array, t: Array, slack: Array) ->
     for c, words in ((1 / math.log(2.0), "1/log 2 (it is in bits)"), (1.0 / d, "1/d"), (1 / (d * math.log(2.0)), "1/(d·log 2)"),
                      (-1.0, "−1")):
         yield Prediction(log_dets.FACTOR, right * c, slack, words)
+    if "F⁻¹(x)" in at and case.ctx.f.inverse is not None:
+        there = truth_at(case.ctx, case.ctx.f.inverse(case.x, seed=SEED))
+        yield Prediction(OTHER_WAY, at["F⁻¹(x)"] - there.value, slack + 8.0 * there.slack)
     for name, value in at.items():
         if name != "x":
             yield Prediction(ELSEWHERE, value + t, slack, name)

@@ -191,6 +191,8 @@ def _equations(a: Answers) -> Iterator[tuple[Cause, Array, str, int]]:
         g, rest = flat(case.residual(x)), flat(y).astype(np.float64) - flat(x)
         c = float((g * rest).sum() / max(float((g * g).sum()), 1e-300))
         yield SCALED_BRANCH, np.linalg.norm(rest - c * g, axis=1), f"{c:.6g}", 1
+    for c in (0.5, 2.0):  # rather than a stale parameter of the last layer, which gives the same
+        yield SCALED_BRANCH, np.linalg.norm(flat(y).astype(np.float64) - flat(x) - c * flat(case.residual(x)), axis=1), f"{c:g}", 0
 
 
 def _affine(a: Answers, x: Array) -> Iterator[tuple[Cause, Array, str, int]]:

@@ -130,16 +130,29 @@ class Volumes:
         """Whether the terms left out are below rounding."""
         return bool(np.abs(self.traces[-1]).max(initial=0.0) <= self.u)
 
+    @property
+    def of_a_small_matrix(self) -> Array:
+        """64·u·√d·(‖A‖ + 1)·Σ 1/σ_i: what the rounding of A changes in log|det A|, as in `log_det_truth`."""
+        s = np.linalg.svd(self.A, compute_uv=False)
+        with np.errstate(divide="ignore"):
+            return np.asarray(64.0 * self.u * math.sqrt(self.A.shape[1]) * (s[:, 0] + 1.0) * (1.0 / s).sum(1))
+
     def tolerance(self, numbers: Array) -> Array:
         """8·slack + 64·u·(|number| + d): what rounding may change in a number that is made of A like t."""
         return 8.0 * self.slack + 64.0 * self.u * (np.abs(numbers) + self.A.shape[1])
+
+
+def fitting(tolerance: Array) -> Array:
+    """Twice the largest: a number that is taken from one row brings that row's rounding into all."""
+    return np.full_like(tolerance, 2.0 * tolerance.max(initial=0.0))
 
 
 def predictions(v: Volumes, got: Array) -> Iterator[Prediction]:
     """Every prediction of a log-det that depends on x alone."""
     for cause, value, detail, fitted in _values(v, got):
         numbers = v.sign * np.asarray(value, dtype=np.float64)
-        yield Prediction(cause, numbers, v.tolerance(numbers), detail, fitted)
+        allowed = v.tolerance(numbers) + (8.0 * v.of_a_small_matrix if cause == NO_IDENTITY else 0.0)
+        yield Prediction(cause, numbers, fitting(allowed) if fitted else allowed, detail, fitted)
 
 
 def _values(v: Volumes, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:

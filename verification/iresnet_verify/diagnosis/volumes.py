@@ -241,7 +241,7 @@ def _random(case: Case, what: str, values: Values, at: HostArray, v: log_dets.Vo
                              v.families)
     estimate: Estimate = expectation(case, values, at[:few], small)
     rounding = estimate.tolerance
-    made = [Prediction(p.cause, p.numbers, p.tolerance + rounding, p.detail, p.fitted)
+    made = [Prediction(p.cause, p.numbers, p.tolerance + (log_dets.fitting(rounding) if p.fitted else rounding), p.detail, p.fitted)
             for p in log_dets.predictions(small, estimate.value) if p.cause not in (log_dets.REDUCED, log_dets.PERMUTED, log_dets.ONE_ROW)]
     points = of_point_masses(estimate, small.right)
     if points is not None:

@@ -79,7 +79,7 @@ NEW = ("afterwards/divided-by-k-squared", "afterwards/one-block-left-out", "afte
        "afterwards/last-row-s-weight-for-all", "afterwards/half-of-the-log-det-in-the-density", "afterwards/largest-entry-of-the-kernel",
        "gradient/backward-raises-attributeerror", "lipschitz/larger-constant-for-a-sum", "later/two-blocks-exchanged",
        "later/twice-the-bias", "later/the-preimage-negated", "later/half-of-the-base", "later/absolute-weights",
-       "later/weights-forgotten-after-the-third")
+       "later/weights-forgotten-after-the-third", "afterwards/y-itself")
 
 
 @pytest.mark.parametrize("id", NEW)
