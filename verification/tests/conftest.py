@@ -2,7 +2,8 @@
 
 Profiles: `ci` is deterministic, `thorough` random and longer, on the whole table, `short` for a first look at a backend that compiles every
 operation; chosen by HYPOTHESIS_PROFILE. `import cupy` gives the contract
-stand-in of cupy_contract/ in this process, unless IRESNET_GPU=1 asks for the real one.
+stand-in of cupy_contract/ in this process, unless IRESNET_GPU=1 asks for the real one. What JAX compiles is kept beside
+pytest's cache: the processes of a run compile it once, and the next run not at all.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ settings.register_profile(
 settings.register_profile("short", settings.get_profile("ci"), max_examples=2)
 settings.register_profile("thorough", deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[2] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 if not os.environ.get("IRESNET_GPU"):
     assert "cupy" not in sys.modules, "the real CuPy was imported before the tests could put the stand-in in its place"

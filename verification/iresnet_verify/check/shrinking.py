@@ -1,8 +1,7 @@
-"""Hypothesis: a counterexample shrunk to the simplest that still refutes, and a search for inputs of odd structure.
+"""A counterexample simplified as far as it still refutes, and a search for inputs of odd structure.
 
-Both are one call of `hypothesis.find`, seeded, without a database. Hypothesis keeps a cache of constants in its home; it is
-given a temporary one for the length of the call, so that nothing is written into the user's folders. Where Hypothesis is not
-installed the counterexample stays as it was found, and no odd input is looked for.
+The search is one call of `hypothesis.find`, seeded, without a database. Hypothesis keeps a cache of constants in its home; it is
+given a temporary one for the length of the call, so that nothing is written into the user's folders.
 """
 
 from __future__ import annotations
@@ -18,14 +17,12 @@ import numpy as np
 if TYPE_CHECKING:
     from iresnet_verify.subject.subject import HostArray
 
-LEVELS = ("zero", 0, 1, 2, 3, 4, 6, "as found")
-"""How simple the entries of a block may be, simplest first: zero, rounded to that many decimals, as found."""
+LEVELS: tuple[int | None, ...] = (None, 0, 1, 2, 3, 4, 6)
+"""How simple the entries of a block may become, simplest first: zero (None), or rounded to that many decimals."""
 BLOCKS = 16
 """Entries are simplified in at most so many blocks, each by itself."""
 EVALUATIONS, NUMBERS = 150, 2**16
-"""Most evaluations of one shrinking, and most numbers in them (16 evaluations at least); what comes after counts as not refuting."""
-FAITHFUL = 40
-"""How much likelier than all simplifications together the found values are in a first guess, per block."""
+"""Most evaluations of one shrinking, and most numbers in them (16 evaluations at least)."""
 
 
 def available() -> bool:
@@ -41,40 +38,35 @@ def shrink(rows: HostArray, refuted: Callable[[HostArray], bool]) -> HostArray:
     """Return one row, simplified as far as `refuted(row)` stays true.
 
     `refuted(rows)` tells whether the claim still fails on a batch (a pair of points is a batch of one with an extra
-    leading axis). Where no single row fails by itself (the fault needs its batch), the batch is returned as it is.
+    leading axis). The row as a whole, then each block of entries, takes the simplest of `LEVELS` that a bisection finds
+    to refute. Where no single row fails by itself (the fault needs its batch), the batch is returned as it is.
     """
     best = next((rows[i : i + 1] for i in range(len(rows)) if refuted(rows[i : i + 1])), None)
     if best is None:
         return rows
-    if not available() or best.size == 0:
+    if best.size == 0:
         return best
-    from hypothesis import strategies as st
+    evaluations = min(EVALUATIONS, max(16, NUMBERS // best.size))
+    everything = np.arange(best.size)
+    for entries in (everything, *np.array_split(everything, min(best.size, BLOCKS))):
+        low, high = 0, len(LEVELS)
+        middle = low if entries is not everything else high // 2
+        while low < high and evaluations:
+            evaluations -= 1
+            candidate = _simplified(best, entries, LEVELS[middle])
+            if np.array_equal(candidate, best) or _quietly(refuted, candidate):
+                best, high = candidate, middle
+            else:
+                low = middle + 1
+            middle = (low + high) // 2
+    return best
 
-    blocks = np.array_split(np.arange(best.size), min(best.size, BLOCKS))
-    exact = len(LEVELS) - 1
-    level = st.sampled_from((*range(exact), *(exact,) * (FAITHFUL * len(blocks))))
 
-    def simplified(levels: tuple[int, ...]) -> HostArray:
-        flat = best.reshape(-1).copy()
-        for block, chosen in zip(blocks, levels, strict=True):
-            how = LEVELS[chosen]
-            if how == "zero":
-                flat[block] = 0.0
-            elif isinstance(how, int):
-                flat[block] = np.round(flat[block], how) + 0.0
-        return flat.reshape(best.shape)
-
-    known: dict[tuple[int, ...], bool] = {(exact,) * len(blocks): True}
-
-    def holds(levels: tuple[int, ...]) -> bool:
-        if levels not in known:
-            if len(known) > min(EVALUATIONS, max(16, NUMBERS // best.size)):
-                return False
-            known[levels] = _quietly(refuted, simplified(levels))
-        return known[levels]
-
-    found = _find(st.tuples(*[level] * len(blocks)), holds, examples=30, seed=0)
-    return best if found is None else simplified(found)
+def _simplified(row: HostArray, entries: HostArray, decimals: int | None) -> HostArray:
+    """The row with these entries zero, or rounded to so many decimals."""
+    flat = row.reshape(-1).copy()
+    flat[entries] = 0.0 if decimals is None else np.round(flat[entries], decimals) + 0.0
+    return flat.reshape(row.shape)
 
 
 def odd_input(shape: tuple[int, ...], dtype: Any, refuted: Callable[[HostArray], bool], *, examples: int, seed: int) -> HostArray | None:

@@ -66,20 +66,27 @@ def test_the_command_writes_the_matrix_and_a_survivor_is_an_error(
 ) -> None:
     path = tmp_path / "matrix.json"
     table = tmp_path / "matrix.md"
-    assert run(["mutants", "hygiene/input-mutated", "logdet/wrong-sign", "--json", str(path), "--markdown", str(table)]) == 0
-    assert "2 of 2 mutants killed" in capsys.readouterr().out
+    assert run(["mutants", "hygiene/input-mutated", "--json", str(path), "--markdown", str(table)]) == 0
+    assert "1 of 1 mutants killed" in capsys.readouterr().out
     matrix = json.loads(path.read_text(encoding="utf-8"))
     assert matrix["schema"] == 1
-    assert [m["id"] for m in matrix["mutants"]] == ["logdet/wrong-sign", "hygiene/input-mutated"]
-    rows = [line for line in table.read_text(encoding="utf-8").splitlines() if line.startswith(("##", "| wrong", "| input"))]
-    assert [line.split(" (")[0].split(" |")[0] for line in rows] == ["## logdet", "| wrong-sign", "## hygiene", "| input-mutated"]
-    assert "hygiene.input-kept" in rows[3].split("|")[2]
+    assert [m["id"] for m in matrix["mutants"]] == ["hygiene/input-mutated"]
+    rows = [line for line in table.read_text(encoding="utf-8").splitlines() if line.startswith(("##", "| input"))]
+    assert [line.split(" (")[0].split(" |")[0] for line in rows] == ["## hygiene", "| input-mutated"]
+    assert "hygiene.input-kept" in rows[1].split("|")[2]
     assert all(m["killed"] and set(m["by"]) & set(m["meant"]) for m in matrix["mutants"])
 
     survivor = examination.Verdict("x", "a mistake", ("logdet.one-value",), ("hygiene.input-kept",), 0.1)
-    monkeypatch.setattr(examination, "examine", lambda *_: [survivor])
+    def examine(ids: list[str], *_: object) -> list[examination.Verdict]:
+        asked.extend(ids)
+        return [survivor]
+
+    asked: list[str] = []
+    monkeypatch.setattr(examination, "examine", examine)
     assert run(["mutants", "logdet/wrong-sign"]) == 1
     assert "1 alive" in capsys.readouterr().out
+    assert run(["mutants", "hygiene/input-mutated", "logdet/wrong-sign"]) == 1
+    assert asked == ["logdet/wrong-sign"] * 2 + ["hygiene/input-mutated"], "in the order of the catalogue"
     assert run(["mutants", "no such mutant"]) == 2
 
 
