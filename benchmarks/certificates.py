@@ -31,7 +31,7 @@ from iresnet_ref.jacobian.convolution import Convolution, Padding
 from iresnet_ref.layers.linear import Affine
 from iresnet_ref.log_determinant.arnoldi.quadrature import arnoldi_logdet, graded_rule
 from iresnet_ref.log_determinant.exact import exact_logdet
-from iresnet_ref.norms.convolution import convolution_norm_bound
+from iresnet_ref.norms.convolution import operator_norm_bound
 from iresnet_ref.norms.dense import norm_bound, proves_norm_at_most
 from iresnet_ref.rounding import logdet_rounding
 
@@ -108,8 +108,8 @@ def convolutions(padding: Padding = "zero", kernels: int = 3) -> Iterable[tuple[
             for seed in range(1 if make is box else kernels):
                 a = Convolution(make(outputs, inputs, k, seed), (n, n), padding)
                 below = float(ir.spectral.power_iteration(a, a.weight, steps=800).sigma)
-                slacks.append(convolution_norm_bound(a) / below - 1)
-            proof = seconds(lambda a=a: convolution_norm_bound(a))
+                slacks.append(operator_norm_bound(a) / below - 1)
+            proof = seconds(lambda a=a: operator_norm_bound(a))
             side = min(inputs, outputs) * n * n
             svd = f"{1e3 * seconds(lambda a=a: np.linalg.svd(a.matrix(), compute_uv=False), 0.0):.0f} ms" if side <= 800 else "–"
             yield (

@@ -9,8 +9,9 @@ them are taken to be accurate to 8u(|φ| + 1).
 from __future__ import annotations
 
 import math
+from functools import cache
 
-from iresnet_ref.arrays import Array, Namespace, namespace
+from iresnet_ref.arrays import Array, DType, Namespace, namespace
 
 FLOAT64_ROUNDOFF = 2.0**-53
 SMALLEST_NORMAL = 2.0**-1022
@@ -26,11 +27,14 @@ def unit_roundoff(x: Array) -> float:
     >>> unit_roundoff(np.ones(1, dtype=np.float32)) == 2.0**-24
     True
     """
-    xp: Namespace = namespace(x)
+    xp = namespace(x)
     context = getattr(xp, "mp", None)  # arbitrary-precision namespaces expose their mpmath context
-    if context is not None:
-        return 2.0**-context.prec
-    return float(xp.finfo(x.dtype).eps) / 2.0
+    return _of_dtype(xp, x.dtype) if context is None else 2.0**-context.prec
+
+
+@cache
+def _of_dtype(xp: Namespace, dtype: DType) -> float:
+    return float(xp.finfo(dtype).eps) / 2.0
 
 
 def smallest_normal(x: Array) -> float:

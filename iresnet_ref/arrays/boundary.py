@@ -57,6 +57,7 @@ def _guarded(function: Any, name: str) -> Any:
     places = [(f"{name}: {key}", rules.get(key)) for key in parameters]
     named_places = dict(zip(parameters, places, strict=True))
     no_place = ("", None)
+    quiet = np.errstate(all="ignore")(function)
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -67,8 +68,7 @@ def _guarded(function: Any, name: str) -> Any:
             label, rule = named_places.get(key, no_place)
             if rule is not None:
                 kwargs[key] = rule(label, value)
-        with np.errstate(all="ignore"):
-            return function(*taken, *args[len(taken) :], **kwargs)
+        return quiet(*taken, *args[len(taken) :], **kwargs)
 
     return run
 
@@ -145,13 +145,13 @@ def _any_of(rules: list[Rule | None], none: bool) -> Rule | None:
 
 
 def _integer(name: str, value: Any) -> int:
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+    if type(value) is int or (isinstance(value, numbers.Integral) and not isinstance(value, bool)):
         return operator.index(value)
     raise DTypeError(f"{name}: expected an integer, got {shown(value)}; try an int")
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, float) and type(value) is float:
+    if type(value) is float:
         return value
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         try:

@@ -13,19 +13,17 @@ import numpy as np
 from iresnet_ref.arrays.types import Array, Device, DType, HostArray, Namespace
 from iresnet_ref.errors import DTypeError
 
-_NAMESPACES: dict[type, Namespace] = {}
+_NAMESPACES: dict[object, Namespace] = {}
 
 
-def namespace(*arrays: Array) -> Namespace:
+def namespace(x: Array, *others: Array) -> Namespace:
     """Return the array-API namespace `xp` of the arrays; of a single one it is looked up once for each type."""
-    if len(arrays) != 1:
-        return array_api_compat.array_namespace(*arrays)
-    kind = type(arrays[0])
-    if kind is np.ndarray and getattr(arrays[0].dtype, "kind", "") == "V":  # JAX's gradients that are zero: arrays of NumPy by type
-        return array_api_compat.array_namespace(arrays[0])
+    if others:
+        return array_api_compat.array_namespace(x, *others)
+    kind = x.dtype if type(x) is np.ndarray else type(x)  # JAX's gradients that are zero are NumPy's by type
     xp = _NAMESPACES.get(kind)
     if xp is None:
-        xp = _NAMESPACES[kind] = array_api_compat.array_namespace(arrays[0])
+        xp = _NAMESPACES[kind] = array_api_compat.array_namespace(x)
     return xp
 
 

@@ -104,7 +104,7 @@ def require_batch(x: Array, event_shape: tuple[int, ...], name: str, *, check: b
 
 def require_alike(x: Array, other: Array, name: str) -> None:
     """Refuse arrays of different namespace, dtype or device: nothing is promoted or moved silently."""
-    if namespace(x) is not namespace(other):
+    if type(x) is not type(other) and namespace(x) is not namespace(other):
         raise DTypeError(
             f"{name}: expected an array of {namespace(other).__name__} like the weights, got {namespace(x).__name__}; "
             "convert it with the backend's asarray"

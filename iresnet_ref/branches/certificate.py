@@ -10,6 +10,7 @@ import numpy as np
 
 from iresnet_ref.arrays import all_finite, namespace, to_host
 from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
+from iresnet_ref.norms.induced import of_norm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +48,7 @@ def product_certificate(layers: Sequence[Layer], norm: float = 2.0) -> Certifica
             total = math.nextafter(total * bound, math.inf) if bound else 0.0
     if total == math.inf:
         return Certificate(math.inf, False, "no bound is proved: the product of the layers' norms overflows float64")
-    where = "" if norm == 2.0 else f" in the {norm:g}-norm"
-    return Certificate(total, True, "product of " + ", ".join(f"{name} ≤ {b:.6g}" for name, b in bounds) + where)
+    return Certificate(total, True, "product of " + ", ".join(f"{name} ≤ {b:.6g}" for name, b in bounds) + of_norm(norm))
 
 
 def biases_are_finite(layers: Sequence[Layer]) -> bool:

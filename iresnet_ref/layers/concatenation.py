@@ -120,5 +120,4 @@ class Concatenation(Layer):
         first, second = self.host_weights()
         if not (math.isfinite(inner) and math.isfinite(first)):
             return math.inf
-        bound = stacked_norm_bound(first, second * inner, p)
-        return min(bound, max(1.0, inner)) if p == 2.0 else bound  # η₁² + η₂² = 1
+        return stacked_norm_bound(first, second, inner, p)

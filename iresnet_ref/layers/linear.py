@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from iresnet_ref import rounding
@@ -13,8 +13,7 @@ from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.convolution import Convolution, Operator, Padding, require_convolution
 from iresnet_ref.jacobian.factors import Dense, Factor
 from iresnet_ref.layers.layer import Layer, Pullback, transposed
-from iresnet_ref.norms.convolution import absolute_convolution_norm_bound, convolution_norm_bound
-from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound
+from iresnet_ref.norms.convolution import absolute_bound, operator_norm_bound
 from iresnet_ref.norms.induced import sum_norm_bound
 
 
@@ -36,9 +35,10 @@ class LinearLayer(Layer):
     def operator(self) -> Operator:
         """The linear part A."""
 
-    @abstractmethod
     def host_norms(self) -> tuple[float, float]:
         """Return proved bounds on ‖A‖₂ and ‖|A|‖₂ for the weight as it is on the host, in float64."""
+        host = replace(self.operator, weight=to_host(self.weight))
+        return operator_norm_bound(host), absolute_bound(host)
 
     def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of A h + b."""
@@ -120,11 +120,6 @@ class Affine(LinearLayer):
         """The linear part."""
         return Dense(self.weight)
 
-    def host_norms(self) -> tuple[float, float]:
-        """Return proved bounds on ‖W‖₂ and ‖|W|‖₂."""
-        host = to_host(self.weight)
-        return norm_bound(host), absolute_norm_bound(host)
-
 
 @public
 @dataclass(frozen=True)
@@ -158,8 +153,3 @@ class Conv(LinearLayer):
     def operator(self) -> Convolution:
         """The linear part."""
         return Convolution(self.weight, self.image, self.padding)
-
-    def host_norms(self) -> tuple[float, float]:
-        """Return proved bounds on ‖A‖₂ and ‖|A|‖₂ of the operator on this image."""
-        host = Convolution(to_host(self.weight), self.image, self.padding)
-        return convolution_norm_bound(host), absolute_convolution_norm_bound(host)

@@ -16,12 +16,12 @@ import numpy as np
 
 from iresnet_ref.arrays import Array, HostArray, from_host, to_host
 from iresnet_ref.errors import NonFiniteError
-from iresnet_ref.jacobian.convolution import Convolution
+from iresnet_ref.jacobian.convolution import Operator
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
-from iresnet_ref.norms.convolution import Grid, largest_blocks, taken_as_matrix, tightest_symbol
+from iresnet_ref.norms.convolution import Grid, as_matrix, by_frequencies, largest_blocks, tightest_symbol, weight_slope
 from iresnet_ref.norms.dense import times_power_of_two
-from iresnet_ref.norms.induced import sum_norm_slope
+from iresnet_ref.norms.induced import induced_norm_slope
 
 
 def norm_slope(layer: Layer, p: float = 2.0) -> tuple[float, Array]:
@@ -44,32 +44,19 @@ def norm_slope(layer: Layer, p: float = 2.0) -> tuple[float, Array]:
         raise NonFiniteError(
             f"NormalisedBranch: expected a finite norm of {layer.name}, got inf; look for NaN or infinity in its weight"
         )
-    operator = layer.operator
-    if p != 2.0:
-        sigma, slope = sum_norm_slope(weight, p)
-    elif isinstance(operator, Convolution):
-        sigma, slope = _of_convolution(replace(operator, weight=weight))
-    else:
-        sigma, u, v = _largest(weight)
-        slope = np.outer(u, v)
+    sigma, slope = induced_norm_slope(weight, p, lambda: _spectral(replace(layer.operator, weight=weight)))
     return sigma, from_host(slope, layer.weight)
 
 
-def _of_convolution(operator: Convolution) -> tuple[float, HostArray]:
-    """Return (σ, ∂σ/∂K), in the cases of `convolution_norm_bound`."""
-    kernel = np.asarray(operator.weight)
-    kh, kw = kernel.shape[2:]
-    if (kh, kw) == (1, 1):
-        sigma, u, v = _largest(kernel[:, :, 0, 0])
-        return sigma, np.outer(u, v)[:, :, None, None]
-    if taken_as_matrix(operator):
-        sigma, u, v = _largest(np.asarray(operator.matrix()))
-        u, v = u.reshape(1, *operator.out_shape), v.reshape(1, *operator.in_shape)
-        return sigma, np.asarray(operator.weight_gradient(u, v))
+def _spectral(operator: Operator) -> tuple[float, HostArray]:
+    """Return (σ, ∂σ/∂W) in the 2-norm, in the cases of `operator_norm_bound`."""
+    if not by_frequencies(operator):
+        sigma, u, v = _largest(as_matrix(operator))
+        return sigma, weight_slope(operator, u, v)
     grid, blocks = tightest_symbol(operator)
     candidates = largest_blocks(blocks)
     best = int(candidates[np.argmax(np.linalg.svd(blocks[candidates], compute_uv=False)[:, 0])])
-    return wave_slope(kernel, grid, best)
+    return wave_slope(np.asarray(operator.weight), grid, best)
 
 
 def wave_slope(kernel: HostArray, grid: Grid, frequency: int) -> tuple[float, HostArray]:

@@ -23,8 +23,8 @@ from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
 from iresnet_ref.normalisation.norm_gradient import wave_slope
-from iresnet_ref.norms.convolution import absolute_convolution_norm_bound, covering_grids, taken_as_matrix
-from iresnet_ref.norms.dense import absolute_norm_bound, largest, times_power_of_two
+from iresnet_ref.norms.convolution import absolute_bound, as_matrix, by_frequencies, covering_grids, weight_slope
+from iresnet_ref.norms.dense import largest, times_power_of_two
 from iresnet_ref.norms.gram_symbol import TAPS_UP_TO, Peak, peak
 from iresnet_ref.norms.largest_pair import largest_pair
 from iresnet_ref.rounding import up
@@ -76,33 +76,24 @@ def raw_proof(layer: Layer, warm: Warm | None) -> RawProof | None:
         return None
     warm = Warm() if warm is None else warm
     start = None if warm.vectors is None else np.asarray(to_host(warm.vectors), dtype=np.float64)
-    operator = layer.operator
-    if isinstance(operator, Convolution):
-        found = _of_convolution(replace(operator, weight=host), start, warm)
+    operator = replace(layer.operator, weight=host)
+    if by_frequencies(operator):
+        found = _by_frequencies(operator, start, warm)
     else:
-        pair = largest_pair(host, start)
-        found = pair.bound, absolute_norm_bound(host), pair.sigma, np.outer(pair.u, pair.v), Warm(pair.block)
+        pair = largest_pair(as_matrix(operator), start)
+        found = pair.bound, pair.sigma, weight_slope(operator, pair.u, pair.v), Warm(pair.block)
     if found is None or not found[0] < math.inf:
         return None
-    bound, absolute, sigma, slope, after = found
-    vectors = None if after.vectors is None else from_host(np.ascontiguousarray(after.vectors), layer.weight)
-    return RawProof(bound, absolute, sigma, from_host(slope, layer.weight), replace(after, vectors=vectors))
+    bound, sigma, slope, after = found
+    if after.vectors is not None:
+        after = replace(after, vectors=from_host(np.ascontiguousarray(after.vectors), layer.weight))
+    return RawProof(bound, absolute_bound(operator), sigma, from_host(slope, layer.weight), after)
 
 
-def _of_convolution(
-    operator: Convolution, start: HostArray | None, warm: Warm
-) -> tuple[float, float, float, HostArray, Warm] | None:
-    """The same of a convolution with a host kernel, in the cases of `convolution_norm_bound`."""
+def _by_frequencies(operator: Convolution, start: HostArray | None, warm: Warm) -> tuple[float, float, HostArray, Warm] | None:
+    """Return (bound, σ, slope, what the next proof begins with) of a convolution with a host kernel."""
     kernel = np.asarray(operator.weight)
     outputs, inputs, kh, kw = kernel.shape
-    absolute = absolute_convolution_norm_bound(operator)
-    if (kh, kw) == (1, 1):
-        pair = largest_pair(kernel[:, :, 0, 0], start)
-        return pair.bound, absolute, pair.sigma, np.outer(pair.u, pair.v)[:, :, None, None], Warm(pair.block)
-    if taken_as_matrix(operator):
-        pair = largest_pair(np.asarray(operator.matrix()), start)
-        u, v = pair.u.reshape(1, *operator.out_shape), pair.v.reshape(1, *operator.in_shape)
-        return pair.bound, absolute, pair.sigma, np.asarray(operator.weight_gradient(u, v)), Warm(pair.block)
     if kh * kw * min(outputs, inputs) > TAPS_UP_TO:
         return None
     exponent = math.frexp(largest(kernel))[1]
@@ -117,7 +108,7 @@ def _of_convolution(
         return None
     sigma, slope = wave_slope(kernel, grid, found.frequency)
     after = Warm(found.vectors, tuple(twist for _, twist in grid), warm.proofs + 1 if kept else 0)
-    return times_power_of_two(found.bound, exponent), absolute, sigma, slope, after
+    return times_power_of_two(found.bound, exponent), sigma, slope, after
 
 
 def divided(layer: Any, proof: RawProof, share: float) -> tuple[Any, float] | None:

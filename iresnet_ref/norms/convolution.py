@@ -15,16 +15,17 @@ large on its image, are certified as the matrices they are, and 1×1 kernels as 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import size
-from iresnet_ref.jacobian.convolution import Convolution
+from iresnet_ref.jacobian.convolution import Convolution, Operator
 from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound, proves_norm_at_most, times_power_of_two
 from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
 from iresnet_ref.rounding import gamma, up
@@ -41,8 +42,8 @@ _SQUARINGS = 5
 _CLOSE = 1e-3
 
 
-def convolution_norm_bound(operator: Convolution) -> float:
-    """Return a proved upper bound on ‖A‖₂ of a convolution with a host kernel; inf where none can be proved.
+def operator_norm_bound(operator: Operator) -> float:
+    """Return a proved upper bound on ‖A‖₂ of an operator with a host weight; inf where none can be proved.
 
     Slack: that of `norm_bound` for circular padding, 1×1 kernels and operators taken as matrices; else the gap between zero padding
     and wrapping around, below 1 % for multi-channel Gaussian 3×3 kernels from 16×16 on; docs/proofs.md has the table.
@@ -51,29 +52,43 @@ def convolution_norm_bound(operator: Convolution) -> float:
     kernel = np.asarray(operator.weight, dtype=np.float64)
     if not np.isfinite(kernel).all():
         return math.inf
-    if kernel.shape[2:] == (1, 1):
-        return norm_bound(kernel[:, :, 0, 0])
-    if taken_as_matrix(operator):
-        return norm_bound(np.asarray(Convolution(kernel, operator.image, operator.padding).matrix()))
+    operator = replace(operator, weight=kernel)
+    if not by_frequencies(operator):
+        return norm_bound(as_matrix(operator))
     magnitude = float(np.abs(kernel).max(initial=0.0))
     if magnitude == 0.0:
         return 0.0
     exponent = math.frexp(magnitude)[1]
     scaled = np.ldexp(kernel, -exponent)
-    _, blocks = tightest_symbol(Convolution(scaled, operator.image, operator.padding))
+    _, blocks = tightest_symbol(replace(operator, weight=scaled))
     return times_power_of_two(proved_on(blocks, symbol_error(scaled)), exponent)
 
 
-def taken_as_matrix(operator: Convolution) -> bool:
-    """Return whether the bound is that of the matrix: zero padding and a small side, the less so the larger the kernel on its image.
+def by_frequencies(operator: Operator) -> TypeGuard[Convolution]:
+    """Return whether the bound is not that of a matrix, as it is with zero padding and a small side, the less so the larger the kernel.
 
-    >>> [taken_as_matrix(Convolution(np.ones((8, 8, k, k)), (8, 8), "zero")) for k in (3, 5)]
-    [False, True]
+    >>> [by_frequencies(Convolution(np.ones((8, 8, k, k)), (8, 8), "zero")) for k in (3, 5)]
+    [True, False]
     """
+    if not isinstance(operator, Convolution) or operator.weight.shape[2:] == (1, 1):
+        return False
     outputs, inputs, *kernel = operator.weight.shape
     side = size(operator.image) * min(outputs, inputs)
     wider = math.prod((n + k // 2) / n for n, k in zip(operator.image, kernel, strict=True))
-    return operator.padding == "zero" and side <= (4 * DENSE_UP_TO if wider >= LOOSE else DENSE_UP_TO)
+    return operator.padding != "zero" or side > (4 * DENSE_UP_TO if wider >= LOOSE else DENSE_UP_TO)
+
+
+def as_matrix(operator: Operator) -> Host:
+    """Return the matrix of a host weight that is proved where it is not by frequencies; of a 1×1 kernel that of a pixel."""
+    weight = np.asarray(operator.weight)
+    return weight.reshape(weight.shape[:2]) if weight.shape[2:] in ((), (1, 1)) else np.asarray(operator.matrix())
+
+
+def weight_slope(operator: Operator, u: Host, v: Host) -> Host:
+    """Return ∂(uᵀAv)/∂W for singular vectors of `as_matrix`."""
+    if operator.weight.shape[2:] in ((), (1, 1)):
+        return np.outer(u, v).reshape(operator.weight.shape)
+    return np.asarray(operator.weight_gradient(u.reshape(1, *operator.out_shape), v.reshape(1, *operator.in_shape)))
 
 
 def tightest_symbol(operator: Convolution) -> tuple[Grid, Host]:
@@ -87,10 +102,11 @@ def tightest_symbol(operator: Convolution) -> tuple[Grid, Host]:
     return best, blocks[best]
 
 
-def absolute_convolution_norm_bound(operator: Convolution) -> float:
-    """Return √(‖A‖₁‖A‖_∞) ≥ ‖|A|‖₂ of the operator on any image, rounded up: that of the matrix Σ_t |K_t|."""
-    require_gradual_underflow()
+def absolute_bound(operator: Operator) -> float:
+    """Return √(‖A‖₁‖A‖_∞) ≥ ‖|A|‖₂ of the operator, a convolution on any image, rounded up: that of the matrix Σ_t |K_t|."""
     kernel = np.abs(np.asarray(operator.weight, dtype=np.float64))
+    if kernel.ndim == 2:
+        return absolute_norm_bound(kernel)
     return up(absolute_norm_bound(np.sum(kernel, axis=(2, 3))), kernel[0, 0].size)
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iresnet_ref import rounding
+from iresnet_ref.arrays import lazy
 from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
 from iresnet_ref.rounding import gamma, up
 
@@ -66,13 +67,7 @@ def norm_bound(weight: Matrix) -> float:
     exponent = math.frexp(magnitude)[1]
     gram = Gram.of(scaled(w, -exponent))
     top = float(np.linalg.eigvalsh(gram.matrix)[-1])
-    excess = gram.least_excess(top)
-    for _ in range(100):  # the first candidate nearly always; far above the norm every proof succeeds
-        c = math.sqrt(top + excess) * (1.0 + 4.0 * _U)
-        if gram.below(c):
-            return times_power_of_two(c, exponent)
-        excess *= 2.0
-    return math.inf
+    return times_power_of_two(gram.proved_above(top), exponent)
 
 
 @dataclass(frozen=True)
@@ -103,17 +98,21 @@ class Gram:
         sums = absolute.swapaxes(-1, -2) @ (absolute @ np.ones((n, 1)))
         return Gram(gram, gamma(terms, _U) * sums.max(axis=(-2, -1)), m)
 
+    @lazy
+    def _squares(self) -> tuple[Matrix, Matrix]:
+        """ĝ_ii, and the largest of them."""
+        squares = np.real(np.diagonal(self.matrix, axis1=-2, axis2=-1))
+        return squares, squares.max(axis=-1)
+
     def shift(self, c: float) -> tuple[Matrix, Matrix]:
         """Return (fl(c₂ − ĝ_ii), s), s ≥ κ tr Ã + ‖Ĝ − G‖₂ + δ with its own rounding, and all underflow, included."""
-        n = self.matrix.shape[-1]
+        (squares, most), n = self._squares, self.matrix.shape[-1]
         c_squared = c * c * (1.0 - 2.0 * _U)
-        squares = np.real(np.diagonal(self.matrix, axis1=-2, axis2=-1))
         diagonal = c_squared - squares
-        if np.iscomplexobj(self.matrix):  # docs/proofs.md: √2γ_{2n+1}, of real inner products twice as long
-            kappa = 1.5 * gamma(2 * n + 1, _U) / (1.0 - gamma(2 * n + 1, _U))
-        else:
-            kappa = gamma(n + 1, _U) / (1.0 - gamma(n + 1, _U))
-        delta = 4.0 * _U * (c_squared + squares.max(axis=-1))
+        twice = np.iscomplexobj(self.matrix)  # docs/proofs.md: √2γ_{2n+1}, of real inner products twice as long
+        g = gamma(2 * n + 1 if twice else n + 1, _U)
+        kappa = (1.5 * g if twice else g) / (1.0 - g)
+        delta = 4.0 * _U * (c_squared + most)
         total = kappa * np.abs(diagonal).sum(axis=-1) + self.error + delta
         return diagonal, total * (1.0 + 2.0 * (self.rows + 2 * n + 16) * _U)
 
@@ -122,14 +121,23 @@ class Gram:
         shift = float(np.max(self.shift(math.sqrt(top))[1]))
         return shift + 8.0 * math.sqrt(self.matrix.shape[-1]) * _U * top
 
+    def proved_above(self, top: float, least: float = 0.0) -> float:
+        """Return a proved c ≥ `least` just above √top, `top` > 0 the largest eigenvalue of Ĝ; inf where none is proved."""
+        excess = self.least_excess(top)
+        for _ in range(100):  # the first candidate nearly always; far above the norm every proof succeeds
+            c = max(least, math.sqrt(top + excess) * (1.0 + 4.0 * _U))
+            if self.below(c):
+                return c
+            excess *= 2.0
+        return math.inf
+
     def below(self, c: float) -> bool:
         """Return whether c²I − WᴴW ⪰ 0 is proved."""
         (diagonal, s), n = self.shift(c), self.matrix.shape[-1]
         side = n + 1 if n % 128 == 0 else n  # LAPACK's copies at strides of large powers of two cost more than the factors: 1 is put below
         shifted = np.zeros((*self.matrix.shape[:-2], side, side), dtype=self.matrix.dtype)
         np.negative(self.matrix, out=shifted[..., :n, :n])
-        places = np.arange(n, dtype=np.intp)
-        shifted[..., places, places] = diagonal - np.expand_dims(s, -1)
+        np.einsum("...ii->...i", shifted[..., :n, :n])[...] = diagonal - np.asarray(s)[..., None]
         shifted[..., n:, n:] = 1.0
         try:
             pivots = np.diagonal(np.linalg.cholesky(shifted), axis1=-2, axis2=-1).real
@@ -159,12 +167,17 @@ def times_power_of_two(value: float, exponent: int) -> float:
 def absolute_norm_bound(weight: Matrix) -> float:
     """Return √(‖W‖₁‖W‖_∞) ≥ ‖|W|‖₂, rounded up."""
     require_gradual_underflow()
-    w = np.asarray(weight, dtype=np.float64)
-    magnitude = largest(w)
+    a = np.abs(np.asarray(weight, dtype=np.float64))
+    product = _product_of_sums(a)
+    if 2.0**-800 < product < 2.0**800:  # no sum overflows, and what underflows is far below its rounding
+        return up(math.sqrt(product), sum(a.shape))
+    magnitude = largest(a)
     if magnitude == 0.0 or not math.isfinite(magnitude):
         return 0.0 if magnitude == 0.0 else math.inf
     exponent = math.frexp(magnitude)[1]
-    exponent = exponent if abs(exponent) > 400 else 0  # then no sum overflows, and what underflows is far below its rounding
-    a = np.abs(scaled(w, -exponent) if exponent else w)
-    product = float((np.ones(len(a)) @ a).max()) * float((a @ np.ones(a.shape[1])).max())
-    return times_power_of_two(up(math.sqrt(product), sum(a.shape)), exponent)
+    return times_power_of_two(up(math.sqrt(_product_of_sums(scaled(a, -exponent))), sum(a.shape)), exponent)
+
+
+def _product_of_sums(a: Matrix) -> float:
+    """Return ‖A‖₁‖A‖_∞ of A ≥ 0."""
+    return float((np.ones(len(a)) @ a).max(initial=0.0)) * float((a @ np.ones(a.shape[1])).max(initial=0.0))

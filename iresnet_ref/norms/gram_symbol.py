@@ -71,21 +71,8 @@ def peak(kernel: HostArray, grid: Grid, start: HostArray | None = None) -> Peak:
             values = np.linalg.eigvalsh(part.matrix)[:, -1]
             if first or values.max() > top:
                 top, best = float(values.max()), int(chunk[np.argmax(values)])
-            c, first = _proved_above(part, top, c), False
+            c, first = part.proved_above(top, c) if top > 0.0 else math.inf, False
     return Peak(c, best, vectors)
-
-
-def _proved_above(gram: Gram, top: float, least: float) -> float:
-    """Return a proved c of these frequencies, no less than `least`."""
-    if not top > 0.0:
-        return math.inf
-    excess = gram.least_excess(top)
-    for _ in range(100):
-        c = max(least, math.sqrt(top + excess) * (1.0 + 4.0 * FLOAT64_ROUNDOFF))
-        if gram.below(c):
-            return c
-        excess *= 2.0
-    return math.inf
 
 
 def gram_symbol(kernel: HostArray, grid: Grid) -> Gram:

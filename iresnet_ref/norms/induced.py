@@ -13,6 +13,7 @@ so a closed chain of proved norms is constant: all 1, all 2 or all ∞. That is 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -76,12 +77,16 @@ def sum_norm_bound(weight: HostArray, p: float) -> float:
     return induced_norm_bound(rows.reshape(rows.shape[0], -1), math.inf, math.inf)
 
 
-def sum_norm_slope(weight: HostArray, p: float) -> tuple[float, HostArray]:
-    """Return (σ, ∂σ/∂W) of the largest sum of moduli that `sum_norm_bound` bounds: the signs there; at a tie, of the first one.
+def induced_norm_slope(
+    weight: HostArray, p: float, spectral: Callable[[], tuple[float, HostArray]]
+) -> tuple[float, HostArray]:
+    """Return (σ, ∂σ/∂W), σ = ‖A‖_p: of the largest sum of moduli the signs, at a tie of the first one; for p = 2 what `spectral` finds.
 
-    >>> sum_norm_slope(np.asarray([[1.0, -3.0], [2.0, 0.0]]), math.inf)[1].tolist()
+    >>> induced_norm_slope(np.asarray([[1.0, -3.0], [2.0, 0.0]]), math.inf, NotImplemented)[1].tolist()
     [[1.0, -1.0], [0.0, 0.0]]
     """
+    if p == 2.0:
+        return spectral()
     channel = 0 if p == math.inf else 1
     others = tuple(axis for axis in range(weight.ndim) if axis != channel)
     sums = np.abs(weight).sum(axis=others)
@@ -89,15 +94,26 @@ def sum_norm_slope(weight: HostArray, p: float) -> tuple[float, HostArray]:
     return float(sums.max()), np.sign(weight) * np.expand_dims(largest, others)
 
 
-def stacked_norm_bound(a: float, b: float, p: float) -> float:
-    """Return a bound on ‖[A; B]x‖_p/‖x‖_p, p = 1, 2 or ∞, from bounds on ‖A‖_p and ‖B‖_p.
+def stacked_norm_bound(first: float, second: float, inner: float, p: float) -> float:
+    """Return a bound on ‖[η₁I; η₂A]‖_p, p = 1, 2 or ∞, from bounds on η₁, η₂ with η₁² + η₂² = 1 and on ‖A‖_p.
 
-    >>> stacked_norm_bound(3.0, 4.0, math.inf), 5.0 <= stacked_norm_bound(3.0, 4.0, 2.0) < 5.0 + 1e-14
-    (4.0, True)
+    >>> stacked_norm_bound(0.6, 0.8, 2.0, math.inf), 1.7 < stacked_norm_bound(0.6, 0.8, 2.0, 2.0) < 1.71
+    (1.6, True)
     """
     if p == math.inf:
-        return max(a, b)
-    return up(math.hypot(a, b) if p == 2.0 else a + b)
+        return max(first, second * inner)
+    if p == 1.0:
+        return up(first + second * inner)
+    return min(up(math.hypot(first, second * inner)), max(1.0, inner))  # the latter whatever η is
+
+
+def of_norm(p: float) -> str:
+    """Return how reasons name the norm that something is proved in, the 2-norm unless they say another.
+
+    >>> of_norm(2.0), of_norm(1.0)
+    ('', ' in the 1-norm')
+    """
+    return "" if p == 2.0 else f" in the {p:g}-norm"
 
 
 def _dual(p: float) -> float:

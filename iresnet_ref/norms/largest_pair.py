@@ -67,7 +67,8 @@ def largest_pair(weight: HostArray, start: HostArray | None = None) -> LargestPa
         found = _from_block(gram, start)
     if found is None:
         values, vectors = np.linalg.eigh(gram.matrix)
-        found = _proved_above(gram, float(max(values[-1], 0.0))), vectors[:, -min(n, BLOCK) :]
+        nothing = math.inf if gram.matrix.any() else 0.0
+        found = gram.proved_above(float(values[-1])) if values[-1] > 0.0 else nothing, vectors[:, -min(n, BLOCK) :]
     c, block = found
     v = block[:, -1]
     u = w @ v
@@ -79,19 +80,6 @@ def largest_pair(weight: HostArray, start: HostArray | None = None) -> LargestPa
 
 def _fits(block: HostArray, n: int) -> bool:
     return block.ndim == 2 and len(block) == n and 0 < block.shape[1] <= n and bool(np.isfinite(block).all())
-
-
-def _proved_above(gram: Gram, top: float) -> float:
-    """Return a proved c just above the square root of the largest eigenvalue."""
-    if top == 0.0:
-        return 0.0 if not gram.matrix.any() else math.inf
-    excess = gram.least_excess(top)
-    for _ in range(100):
-        c = math.sqrt(top + excess) * (1.0 + 4.0 * FLOAT64_ROUNDOFF)
-        if gram.below(c):
-            return c
-        excess *= 2.0
-    return math.inf
 
 
 def _from_block(gram: Gram, start: HostArray) -> tuple[float, HostArray] | None:

@@ -13,7 +13,7 @@ import pytest
 import iresnet_ref as ir
 from iresnet_ref.jacobian.convolution import Convolution, Padding
 from iresnet_ref.norms import convolution as certify_convolution
-from iresnet_ref.norms.convolution import Grid, circle, convolution_norm_bound, symbol, symbol_error
+from iresnet_ref.norms.convolution import Grid, circle, operator_norm_bound, symbol, symbol_error
 from iresnet_ref.norms.dense import norm_bound
 
 # out, in, kh, kw, h, w: non-square images, even and odd grids, kernels as large as the image
@@ -81,7 +81,7 @@ def never_below(seeds: range, monkeypatch: pytest.MonkeyPatch) -> int:
         truth = norm_at_least(a)
         for largest in (0, 512):  # the circular bound, and the matrix as it is
             monkeypatch.setattr(certify_convolution, "DENSE_UP_TO", largest)
-            bound = convolution_norm_bound(a)
+            bound = operator_norm_bound(a)
             assert truth <= bound < math.inf, (name, largest)
             checked += 1
             if a.padding == "circular" or largest:
@@ -105,7 +105,7 @@ def test_a_kernel_that_is_large_on_its_image_costs_no_slack(shape: tuple[int, ..
     a = Convolution(np.random.default_rng(0).standard_normal(shape), image, "zero")
     n = min(a.matrix().shape)
     assert n > certify_convolution.DENSE_UP_TO
-    assert convolution_norm_bound(a) <= np.linalg.norm(a.matrix(), 2) * (1 + 4 * n * n * 2.0**-53)
+    assert operator_norm_bound(a) <= np.linalg.norm(a.matrix(), 2) * (1 + 4 * n * n * 2.0**-53)
 
 
 def test_the_image_itself_is_no_covering_grid(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_the_image_itself_is_no_covering_grid(monkeypatch: pytest.MonkeyPatch) -
     for seed in range(50):
         k = np.random.default_rng(seed).standard_normal((1, 1, 1, 3))
         a = Convolution(k, (1, 4), "zero")
-        below += convolution_norm_bound(a) < norm_at_least(a)
+        below += operator_norm_bound(a) < norm_at_least(a)
     assert below > 0  # so the tests above can fail
 
 
@@ -123,7 +123,7 @@ def test_the_antiperiodic_grid_has_the_norm_of_the_box_exactly(monkeypatch: pyte
     # tridiagonal of ones: 1 + 2cos(π/(n + 1)) on each axis, the frequency next to the peak at 0
     monkeypatch.setattr(certify_convolution, "DENSE_UP_TO", 0)
     for n in (5, 8, 30):
-        bound = convolution_norm_bound(Convolution(np.ones((1, 1, 3, 3)), (n, n), "zero"))
+        bound = operator_norm_bound(Convolution(np.ones((1, 1, 3, 3)), (n, n), "zero"))
         # twice the error of the symbol of a 3 × 3 kernel of ones, whose norm is below 9 and ‖A‖ above 7, and its rounding up
         assert abs(bound - (1 + 2 * math.cos(math.pi / (n + 1))) ** 2) <= 2 * 3 * (3 + 2 * 3 + 4) * 2.0**-53 * 9 / 7 * bound
 
@@ -171,7 +171,7 @@ def test_the_symbol_is_the_block_diagonal_of_the_operator(shape: tuple[int, ...]
 def test_a_one_by_one_kernel_has_exactly_the_dense_norm() -> None:
     k = np.random.default_rng(0).standard_normal((5, 3, 1, 1))
     for padding in ("zero", "circular"):
-        assert convolution_norm_bound(Convolution(k, (7, 9), padding)) == norm_bound(k[:, :, 0, 0])  # type: ignore[arg-type]
+        assert operator_norm_bound(Convolution(k, (7, 9), padding)) == norm_bound(k[:, :, 0, 0])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("channels", "n"), [((8, 8), 16), ((16, 3), 16), ((3, 8), 24)])
@@ -179,13 +179,13 @@ def test_gaussian_kernels_are_certified_within_one_percent(channels: tuple[int, 
     for seed in range(2):
         a = Convolution(np.random.default_rng(seed).standard_normal((*channels, 3, 3)), (n, n), "zero")
         below = float(ir.spectral.power_iteration(a, a.weight, steps=400).sigma)  # an under-estimate: the true slack is less
-        assert below <= convolution_norm_bound(a) <= 1.01 * below
+        assert below <= operator_norm_bound(a) <= 1.01 * below
 
 
 def test_what_cannot_be_proved_is_inf_and_zero_is_zero() -> None:
-    assert convolution_norm_bound(Convolution(np.full((1, 1, 3, 3), math.nan), (4, 4))) == math.inf
-    assert convolution_norm_bound(Convolution(np.zeros((2, 1, 3, 3)), (40, 40))) == 0.0
-    assert convolution_norm_bound(Convolution(np.full((2, 1, 3, 3), 1e308), (40, 40))) == math.inf
+    assert operator_norm_bound(Convolution(np.full((1, 1, 3, 3), math.nan), (4, 4))) == math.inf
+    assert operator_norm_bound(Convolution(np.zeros((2, 1, 3, 3)), (40, 40))) == 0.0
+    assert operator_norm_bound(Convolution(np.full((2, 1, 3, 3), 1e308), (40, 40))) == math.inf
     broken = ir.convnet((1, 4, 4), channels=2)
     broken = broken.with_parameters({**broken.parameters(), "0.weight": np.full((2, 1, 3, 3), math.inf)})
     assert not ir.certify(broken).proved

@@ -18,7 +18,7 @@ from iresnet_ref.layers.linear import Affine, Conv
 from iresnet_ref.normalisation import raw_proof as raw
 from iresnet_ref.normalisation.norm_gradient import norm_slope
 from iresnet_ref.norms import gram_symbol, largest_pair
-from iresnet_ref.norms.convolution import convolution_norm_bound, covering_grids, proved_on, symbol, symbol_error
+from iresnet_ref.norms.convolution import covering_grids, operator_norm_bound, proved_on, symbol, symbol_error
 from iresnet_ref.norms.dense import Gram, norm_bound
 from iresnet_ref.norms.largest_pair import EXACT_UP_TO
 
@@ -349,7 +349,7 @@ def test_the_grid_around_a_zero_padded_image_is_kept_and_chosen_anew() -> None:
     layer = layers(np.float64)["zero padding"]
     first = raw.raw_proof(layer, None)
     assert first is not None
-    best = convolution_norm_bound(Convolution(layer.weight, layer.image))
+    best = operator_norm_bound(Convolution(layer.weight, layer.image))
     assert abs(first.bound - best) <= AS_TODAY * best
     other = next(t for t in ((0, 0), (1, 1), (0, 1), (1, 0)) if t != first.warm.twists)
     kept = raw.raw_proof(layer, raw.Warm(None, other, 3))
