@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,7 @@ class Estimator(ABC):
     lipschitz: float
     traces: tuple[Array, ...]
     norm: float
+    method: ClassVar[str]
 
     @property
     def random(self) -> bool:

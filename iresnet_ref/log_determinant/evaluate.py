@@ -7,38 +7,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, device, holds, indices, is_short, namespace, require_full_precision, size
+from iresnet_ref.arrays import Array, device, holds, indices, namespace, require_full_precision
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.jacobian.chain import Chain
-from iresnet_ref.log_determinant.arnoldi.quadrature import SHORTEST, ArnoldiEstimator, products_of, steps_within
+from iresnet_ref.log_determinant.arnoldi.quadrature import shorter
 from iresnet_ref.log_determinant.estimator import Estimates, Estimator
 from iresnet_ref.log_determinant.exact import exact_logdet, signed_logdet
 from iresnet_ref.log_determinant.interval import FEWEST_REPLICATES, error_and_skewness, replicates_needed
-from iresnet_ref.log_determinant.length_distributions import Table
-from iresnet_ref.log_determinant.methods import (
-    Arnoldi,
-    Auto,
-    Estimate,
-    Exact,
-    LogDetMethod,
-    Name,
-    Roulette,
-    Series,
-    Truncated,
-    named,
-)
+from iresnet_ref.log_determinant.methods import Auto, Estimate, Exact, LogDetMethod, Name, Series, named
 from iresnet_ref.log_determinant.replicates import exact_in_products, replicates_for, require_reach
 from iresnet_ref.log_determinant.result import LogDet
-from iresnet_ref.log_determinant.roulette import RouletteEstimator
-from iresnet_ref.log_determinant.series import SeriesEstimator
-from iresnet_ref.log_determinant.series import exact_traces as traces_of
 from iresnet_ref.probes import Probes
 
 EXACT_UP_TO = 256
 """`auto` computes the exact determinant up to this narrowest dimension of the chain."""
-BIAS_SHARE = 1.0 / 32.0
-"""Of a standard error that is asked for: what Arnoldi's bound may be for `auto` to take it. Biases of many blocks add up."""
 EXACT_AT_MOST = 4096
 """Beyond this narrowest dimension `auto` never forms the matrix, whatever standard error is asked for."""
 
@@ -69,63 +52,37 @@ def evaluate(
 
     `determinant` gives the exact one where J has been formed already; `estimates` takes the place of `Estimator.estimates` at x.
     """
-    method, exact_cost = named(method), math.inf
+    method, exact_cost, replaceable = named(method), math.inf, False
     require_bits(method, x, "logdet")
     if isinstance(method, Exact) and block.lipschitz is None and not block.certificate.bound < 1.0:
         return _exact_without_contraction(chain, block, x)
     lipschitz = block.contraction()
-    rank, automatic = chain.rank, isinstance(method, Auto)
+    rank = chain.rank
     if isinstance(method, Auto):
         to_a_goal = method.estimate.standard_error is not None
+        replaceable = to_a_goal and method.estimate.lengths is None
         exact_cost = exact_in_products(chain) if to_a_goal and rank <= EXACT_AT_MOST else math.inf
         method = method.estimate if to_a_goal or rank > EXACT_UP_TO else Exact()
     if not isinstance(method, Estimate):
         return _exact(chain, block, x, determinant)
-    drawn = method.table(lipschitz) if isinstance(method, Roulette) else None
-    if automatic and isinstance(method, Roulette) and exact_cost > FEWEST_REPLICATES * products_of(SHORTEST):
-        method, drawn = _deterministic_length(chain, block, x, method, drawn)
-    each = drawn.mean if drawn is not None else products_of(method.terms) if isinstance(method, Arnoldi) else 0.0
-    per_replicate = method.probes.block * each
+    estimator, probes, wanted = method.estimator(chain, lipschitz, block.norm), method.probes, method.standard_error
+    if replaceable and wanted is not None:
+        estimator = shorter(estimator, wanted, probes, x, exact_cost / FEWEST_REPLICATES) or estimator
+    per_replicate = probes.block * estimator.products
     if exact_cost <= FEWEST_REPLICATES * per_replicate:
         return _exact(chain, block, x, determinant)
-    estimator, probes = _estimator(chain, block, x, method, drawn), method.probes
-    if method.standard_error is not None:
-        count = replicates_for(estimator, probes, method.standard_error, x)
+    if wanted is not None:
+        count = replicates_for(estimator, probes, wanted, x)
         if exact_cost <= count * per_replicate:
             return _exact(chain, block, x, determinant)
-        probes = probes.part(0, require_reach(count, method.standard_error, probes.block * estimator.products))
-    planned = math.inf if method.standard_error is None else probes.count * method.standard_error**2
+        probes = probes.part(0, require_reach(count, wanted, per_replicate))
+    planned = math.inf if wanted is None else probes.count * wanted**2
     variance = block.once_proved(min(estimator.variance_bound(probes), planned))
     if not estimator.random:
         probes, variance, found = Probes(), 0.0, estimator.estimates(Probes(), x)
     else:
         found = estimator.estimates(probes, x) if estimates is None else estimates(estimator, probes)
-    return _result(estimator, found, probes, x, method.name, variance, block.once_proved(estimator.bias_bound(rank)))
-
-
-def _deterministic_length(
-    chain: Chain, block: ResidualBlock, x: Array, method: Roulette, drawn: Table | None
-) -> tuple[Estimate, Table | None]:
-    """Return Arnoldi's method where its bound meets the standard error asked for within the products of the roulette, else the latter."""
-    wanted, d = method.standard_error, size(chain.in_shape)
-    if wanted is None or drawn is None or method.lengths is not None or block.norm != 2.0 or x.shape[0] == 0:
-        return method, drawn
-    most = min(d, math.floor(drawn.mean) - products_of(0))
-    terms = steps_within(chain, block.contraction(), BIAS_SHARE * wanted, most, method.probes, x)
-    if terms is None:
-        return method, drawn
-    return Arnoldi(terms, probes=method.probes, standard_error=wanted, exact_traces=method.exact_traces), None
-
-
-def _estimator(chain: Chain, block: ResidualBlock, x: Array, method: Estimate, drawn: Table | None) -> Estimator:
-    """Return the method at x, ready for probes."""
-    most = 0 if is_short(x) else method.exact_traces  # they sum over the weights: too much for so few bits
-    traces, lipschitz = traces_of(chain, most), block.contraction()
-    if drawn is not None:
-        return RouletteEstimator(chain, lipschitz, traces, block.norm, drawn)
-    terms = method.terms if isinstance(method, Truncated) else 0
-    kind = ArnoldiEstimator if isinstance(method, Arnoldi) else SeriesEstimator
-    return kind(chain, lipschitz, traces[:terms], block.norm, terms)
+    return _result(estimator, found, probes, x, variance, block.once_proved(estimator.bias_bound(rank)))
 
 
 def _exact(chain: Chain, block: ResidualBlock, x: Array, determinant: Callable[[], Array] | None) -> LogDet:
@@ -148,11 +105,11 @@ def _exact_without_contraction(chain: Chain, block: ResidualBlock, x: Array) -> 
     return _exact(chain, block, x, lambda: value)
 
 
-def _result(estimator: Estimator, found: Estimates, probes: Probes, x: Array, method: str, variance: float, bias_bound: float) -> LogDet:
+def _result(estimator: Estimator, found: Estimates, probes: Probes, x: Array, variance: float, bias_bound: float) -> LogDet:
     """Return the result of estimates; `variance` of one replicate, proved or planned, stands where they are all alike."""
     xp = namespace(x)
     zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))
-    value, bias, exact = xp.mean(found.values, axis=0), zero + bias_bound, len(estimator.traces)
+    value, bias, exact, method = xp.mean(found.values, axis=0), zero + bias_bound, len(estimator.traces), estimator.method
     if not estimator.random:
         return LogDet(value, zero, bias, indices(np.zeros(x.shape[0]), x), method, 0, exact)
     if found.errors is not None and bias_bound < math.inf:

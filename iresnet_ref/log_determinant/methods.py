@@ -7,11 +7,15 @@ log-determinant and its gradient, which takes the Neumann series of the same len
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
-from iresnet_ref.arrays import public
+from iresnet_ref.arrays import Array, is_short, public
 from iresnet_ref.errors import DTypeError
+from iresnet_ref.jacobian.chain import Chain
+from iresnet_ref.log_determinant.arnoldi.quadrature import ArnoldiEstimator
+from iresnet_ref.log_determinant.estimator import Estimator
 from iresnet_ref.log_determinant.length_distributions import (
     LengthDistribution,
     Table,
@@ -20,6 +24,8 @@ from iresnet_ref.log_determinant.length_distributions import (
     require_length_distribution,
     table,
 )
+from iresnet_ref.log_determinant.roulette import RouletteEstimator
+from iresnet_ref.log_determinant.series import SeriesEstimator, exact_traces
 from iresnet_ref.probes import Probes
 
 
@@ -90,6 +96,14 @@ class Estimate(LogDetMethod):
             return self
         return replace(self, standard_error=self.standard_error / math.sqrt(blocks))
 
+    @abstractmethod
+    def estimator(self, chain: Chain, lipschitz: float, norm: float) -> Estimator:
+        """Return the estimate where J is the chain and g contracts by `lipschitz` in this norm, ready for probes."""
+
+    def traces(self, chain: Chain) -> tuple[Array, ...]:
+        """Return the exact traces that replace terms; none in few bits, where sums over the weights are too much."""
+        return exact_traces(chain, 0 if is_short(chain.like) else self.exact_traces)
+
 
 @dataclass(frozen=True)
 class Truncated(Estimate):
@@ -117,6 +131,10 @@ class Series(Truncated):
     (True, True)
     """
 
+    def estimator(self, chain: Chain, lipschitz: float, norm: float) -> SeriesEstimator:
+        """Return the series of J."""
+        return SeriesEstimator(chain, lipschitz, self.traces(chain)[: self.terms], norm, self.terms)
+
 @public
 @dataclass(frozen=True)
 class Roulette(Estimate):
@@ -142,6 +160,10 @@ class Roulette(Estimate):
         super().__post_init__()
         if isinstance(self.lengths, bool) or not (self.lengths is None or isinstance(self.lengths, int | float)):
             require_length_distribution(self.lengths)
+
+    def estimator(self, chain: Chain, lipschitz: float, norm: float) -> RouletteEstimator:
+        """Return the roulette of J. Raises InfiniteVarianceError, ValueError."""
+        return RouletteEstimator(chain, lipschitz, self.traces(chain), norm, self.table(lipschitz))
 
     def table(self, lipschitz: float, *, gradient: bool = False) -> Table:
         """Return the distribution of N as it is drawn. Raises InfiniteVarianceError, ValueError."""
@@ -171,6 +193,11 @@ class Arnoldi(Truncated):
     >>> bool(np.max(np.abs(exact - found)) < 0.5)
     True
     """
+
+    def estimator(self, chain: Chain, lipschitz: float, norm: float) -> ArnoldiEstimator:
+        """Return the quadrature of J. Raises ValueError for another norm than the 2-norm, and more terms than dimensions."""
+        return ArnoldiEstimator(chain, lipschitz, self.traces(chain)[: self.terms], norm, self.terms)
+
 
 @public
 @dataclass(frozen=True)

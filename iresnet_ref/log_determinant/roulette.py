@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from iresnet_ref.arrays import Array, HostArray, size
 from iresnet_ref.jacobian.chain import Chain
@@ -31,6 +32,7 @@ class RouletteEstimator(PowerSeries):
     """The series of random length, its distribution as it is `drawn`."""
 
     drawn: Table
+    method: ClassVar[str] = "roulette"
 
     @property
     def products(self) -> float:

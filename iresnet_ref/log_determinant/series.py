@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -118,6 +119,7 @@ class SeriesEstimator(PowerSeries):
     """The first `terms` of the series."""
 
     terms: int
+    method: ClassVar[str] = "series"
 
     @property
     def random(self) -> bool:

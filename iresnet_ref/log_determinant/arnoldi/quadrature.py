@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def arnoldi_logdet(chain: Chain, v: Array, steps: int, lipschitz: float, traces:
     columns = space.columns
     xp, d = namespace(v), size(chain.in_shape)
     flat = xp.reshape(v, (*v.shape[:2], d))
-    value, growth, nodes = _integrated(columns, room(lipschitz))
+    value, growth, nodes = integrated(columns, room(lipschitz))
     powers = [columns[0][..., 0]]  # e₁ᵀHʲe₁ for j = 1, 2
     if steps > 1:
         powers.append(columns[0][..., 0] * columns[0][..., 0] + columns[0][..., 1] * columns[1][..., 0])
@@ -60,6 +61,8 @@ SHORTEST = 4
 """The fewest products that `auto` tries …"""
 PROBES_TRIED = 4
 """… with so many probes."""
+BIAS_SHARE = 1.0 / 32.0
+"""Of a standard error that is asked for: what the bound may be for `auto` to take it. Biases of many blocks add up."""
 
 
 def products_of(steps: int) -> int:
@@ -96,13 +99,8 @@ def is_symmetric(chain: Chain) -> bool:
             return False
 
 
-def log_first_entry(columns: list[Array], lipschitz: float) -> Array:
-    """Return e₁ᵀlog(I + H)e₁ = ∫₀¹ σ/(1 + tσ) dt for H given by its columns, ‖H‖ ≤ L < 1."""
-    return _integrated(columns, lipschitz)[0]
-
-
-def _integrated(columns: list[Array], lipschitz: float) -> tuple[Array, Array, int]:
-    """Return (e₁ᵀlog(I + H)e₁, the growth of the elimination, the number of nodes)."""
+def integrated(columns: list[Array], lipschitz: float) -> tuple[Array, Array, int]:
+    """Return (e₁ᵀlog(I + H)e₁ = ∫₀¹ σ/(1 + tσ) dt, the growth of the elimination, the number of nodes)."""
     xp = namespace(columns[0])
     nodes, weights = graded_rule(lipschitz, columns[0])
     t = xp.reshape(nodes, (-1, 1, 1, 1))
@@ -173,6 +171,7 @@ class ArnoldiEstimator(Estimator):
     """The quadrature on the Krylov space of `terms` products."""
 
     terms: int
+    method: ClassVar[str] = "arnoldi"
 
     def __post_init__(self) -> None:
         d = size(self.chain.in_shape)
@@ -206,3 +205,15 @@ class ArnoldiEstimator(Estimator):
         """Return the second moment: |vᵀf(H)v| ≤ ‖v‖² Σ_{k>q} Lᵏ/k for f the logarithm without its first q terms."""
         moment = square_moment(size(self.chain.in_shape), probes.kind, probes.block)
         return moment * truncation_bound(1, self.lipschitz, len(self.traces)) ** 2
+
+
+def shorter(roulette: Estimator, wanted: float, probes: Probes, like: Array, most: float) -> ArnoldiEstimator | None:
+    """Return the quadrature whose bound meets a standard error with at most the products of a roulette; None where it does not.
+
+    It is not tried where the fewest products are `most` or more, or in another norm than the 2-norm.
+    """
+    if roulette.norm != 2.0 or like.shape[0] == 0 or not most > products_of(SHORTEST):
+        return None
+    steps = min(size(roulette.chain.in_shape), math.floor(roulette.products) - products_of(0))
+    terms = steps_within(roulette.chain, roulette.lipschitz, BIAS_SHARE * wanted, steps, probes, like)
+    return None if terms is None else ArnoldiEstimator(roulette.chain, roulette.lipschitz, roulette.traces[:terms], roulette.norm, terms)

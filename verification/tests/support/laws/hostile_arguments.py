@@ -64,6 +64,8 @@ KERNELS = {
     "after_streams",
     "shared_by",
     "table",
+    "estimator",
+    "traces",
     "shared",
     "linearize",
     "jacobian",
