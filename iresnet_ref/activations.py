@@ -5,16 +5,4 @@ from iresnet_ref.layers.piecewise import hardtanh, softshrink
 from iresnet_ref.layers.saturating import celu, softplus
 from iresnet_ref.layers.swish import lipswish, silu
 
-__all__ = [
-    "ACTIVATIONS",
-    "Activation",
-    "celu",
-    "elu",
-    "get",
-    "hardtanh",
-    "leaky_relu",
-    "lipswish",
-    "silu",
-    "softplus",
-    "softshrink",
-]
+__all__ = ["ACTIVATIONS", "Activation", "celu", "elu", "get", "hardtanh", "leaky_relu", "lipswish", "silu", "softplus", "softshrink"]

@@ -12,17 +12,6 @@ from iresnet_ref.flows.bijections.squeeze import Squeeze
 from iresnet_ref.flows.bijections.zero_padding import ZeroPad
 
 __all__ = [
-    "ActNorm",
-    "Bijection",
-    "ClosedForm",
-    "Composition",
-    "ContextShift",
-    "FactorOut",
-    "Logit",
-    "PLULinear",
-    "Permutation",
-    "Residual",
-    "Squeeze",
-    "ZeroPad",
-    "dequantise",
+    "ActNorm", "Bijection", "ClosedForm", "Composition", "ContextShift", "FactorOut", "Logit", "PLULinear",
+    "Permutation", "Residual", "Squeeze", "ZeroPad", "dequantise",
 ]

@@ -6,19 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import overload
 
-from iresnet_ref.arrays import (
-    Array,
-    all_finite,
-    device,
-    namespace,
-    public,
-    require_alike,
-    require_batch,
-    require_finite,
-    require_real,
-    require_rows,
-    size,
-)
+from iresnet_ref.arrays import Array, all_finite, device, namespace, public, size
+from iresnet_ref.arrays.validation import require_alike, require_batch, require_finite, require_real, require_rows
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.certificate import Certificate
 from iresnet_ref.branches.certificates.box import CELLS, NARROW, BoxCertificate, box_certificate, require_box
@@ -240,9 +229,7 @@ def in_float64(block: ResidualBlock, *arrays: Array) -> tuple[ResidualBlock, tup
     if "float64" not in offered:
         return block, arrays
     wide = offered["float64"]
-    layers = [
-        layer.with_parameters({name: xp.astype(p, wide) for name, p in layer.parameters.items()}) for layer in block.branch.layers
-    ]
+    layers = [layer.with_parameters({name: xp.astype(p, wide) for name, p in layer.parameters.items()}) for layer in block.branch.layers]
     branch = block.branch.of_layers(layers)
     for old, new in zip(block.branch.layers, branch.layers, strict=True):
         if "_norms" in vars(old):  # the values are the same, and so is what is proved of them

@@ -9,13 +9,6 @@ from iresnet_ref.log_determinant.bounds import logdet_bounds, truncation_bound
 from iresnet_ref.log_determinant.rounding_bound import logdet_error_bound
 
 __all__ = [
-    "Ball",
-    "BoxCertificate",
-    "TwoSided",
-    "inverse_ball",
-    "logdet_bounds",
-    "logdet_error_bound",
-    "rounding_floor",
-    "truncation_bound",
-    "two_sided",
+    "Ball", "BoxCertificate", "TwoSided", "inverse_ball", "logdet_bounds", "logdet_error_bound", "rounding_floor",
+    "truncation_bound", "two_sided",
 ]

@@ -86,9 +86,7 @@ class Probes:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ProbeKind):
-            raise ValueError(
-                f"probes: expected kind 'rademacher', 'gaussian' or 'hadamard', got {self.kind!r}; try 'rademacher'"
-            )
+            raise ValueError(f"probes: expected kind 'rademacher', 'gaussian' or 'hadamard', got {self.kind!r}; try 'rademacher'")
         if self.count < 1 or self.block < 1 or not 0 <= self.seed < 2**64 or not 0 <= self.stream < 2**32:
             raise ValueError(
                 "probes: expected count ≥ 1, block ≥ 1, 0 ≤ seed < 2**64 and 0 ≤ stream < 2**32, got "

@@ -10,12 +10,4 @@ from iresnet_ref.normalisation.singular_values import (
 )
 from iresnet_ref.norms.all_grids import norm_on_every_image
 
-__all__ = [
-    "SingularTriple",
-    "gram_bound",
-    "norm_on_every_image",
-    "normalise",
-    "power_iteration",
-    "singular_triple",
-    "spectral_norm",
-]
+__all__ = ["SingularTriple", "gram_bound", "norm_on_every_image", "normalise", "power_iteration", "singular_triple", "spectral_norm"]

@@ -1,4 +1,4 @@
-"""Arrays of any backend: their namespace and device, the way to the host and back, norms of events, and validation."""
+"""Arrays of any backend: their namespace and device, the way to the host and back, norms of events; `validation` is beside it."""
 
 from iresnet_ref.arrays.boundary import public, shown, whole_number
 from iresnet_ref.arrays.caching import lazy, outside_the_graph
@@ -20,59 +20,10 @@ from iresnet_ref.arrays.namespaces import (
 )
 from iresnet_ref.arrays.norms import every_row, expand_rows, flatten_events, host_norms, row_norm, stack_norm
 from iresnet_ref.arrays.types import Array, Device, DType, HostArray, Namespace, RowIndex
-from iresnet_ref.arrays.validation import (
-    require_alike,
-    require_array,
-    require_batch,
-    require_event,
-    require_finite,
-    require_full_precision,
-    require_lipschitz,
-    require_parameters,
-    require_real,
-    require_rows,
-)
 
 __all__ = [
-    "Array",
-    "DType",
-    "Device",
-    "HostArray",
-    "Namespace",
-    "RowIndex",
-    "all_finite",
-    "contiguous",
-    "device",
-    "every_row",
-    "expand_rows",
-    "family",
-    "flatten_events",
-    "from_host",
-    "holds",
-    "host_norms",
-    "indices",
-    "is_compiling",
-    "is_short",
-    "lazy",
-    "namespace",
-    "outside_the_graph",
-    "product",
-    "public",
-    "require_alike",
-    "require_array",
-    "require_batch",
-    "require_event",
-    "require_finite",
-    "require_full_precision",
-    "require_lipschitz",
-    "require_parameters",
-    "require_real",
-    "require_rows",
-    "row_norm",
-    "shown",
-    "size",
-    "stack_norm",
-    "to_host",
-    "whole_number",
-    "widen",
+    "Array", "DType", "Device", "HostArray", "Namespace", "RowIndex", "all_finite", "contiguous", "device",
+    "every_row", "expand_rows", "family", "flatten_events", "from_host", "holds", "host_norms", "indices",
+    "is_compiling", "is_short", "lazy", "namespace", "outside_the_graph", "product", "public", "row_norm", "shown",
+    "size", "stack_norm", "to_host", "whole_number", "widen",
 ]

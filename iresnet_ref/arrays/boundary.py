@@ -197,10 +197,7 @@ def _sequence(rules: list[Rule | None], length: int | None) -> Rule:
         if length is not None and len(taken) != length:
             raise DTypeError(f"{name}: expected {length} entries, got {len(taken)}; try a tuple of {length}")
         each = rules if length is not None else [rules[0]] * len(taken)
-        return tuple(
-            entry if own is None else own(f"{name}[{i}]", entry)
-            for i, (own, entry) in enumerate(zip(each, taken, strict=True))
-        )
+        return tuple(entry if own is None else own(f"{name}[{i}]", entry) for i, (own, entry) in enumerate(zip(each, taken, strict=True)))
 
     return rule
 

@@ -24,9 +24,7 @@ def stack_norm(x: Array, p: float = 2.0) -> Array:
         return m[..., 0]
     m = xp.where((m > 0.0) & xp.isfinite(m), m, xp.ones_like(m))
     scaled = x / m
-    total = (
-        xp.linalg.vector_norm(scaled, axis=-1) if hasattr(xp, "linalg") else xp.sqrt(xp.sum(scaled * scaled, axis=-1))
-    )
+    total = xp.linalg.vector_norm(scaled, axis=-1) if hasattr(xp, "linalg") else xp.sqrt(xp.sum(scaled * scaled, axis=-1))
     return total * m[..., 0]
 
 

@@ -47,9 +47,7 @@ def keeps_products(x: Array) -> Array:
 def require_full_precision(x: Array, what: str, remedy: str) -> None:
     """Refuse dtypes of fewer than 32 bits. Raises DTypeError."""
     if is_short(x):
-        raise DTypeError(
-            f"{what}: expected float32 or float64, got {x.dtype}, whose rounding would swamp the result; try {remedy}"
-        )
+        raise DTypeError(f"{what}: expected float32 or float64, got {x.dtype}, whose rounding would swamp the result; try {remedy}")
 
 
 _ARRAYS: set[type] = set()
@@ -110,14 +108,10 @@ def require_alike(x: Array, other: Array, name: str) -> None:
             "convert it with the backend's asarray"
         )
     if x.dtype != other.dtype:
-        raise DTypeError(
-            f"{name}: expected dtype {other.dtype} like the weights, got {x.dtype}; convert one of them with xp.astype"
-        )
+        raise DTypeError(f"{name}: expected dtype {other.dtype} like the weights, got {x.dtype}; convert one of them with xp.astype")
     mine, theirs = device(x), device(other)
     if mine != theirs and None not in (mine, theirs):  # under jax.jit there is no device
-        raise DTypeError(
-            f"{name}: expected device {theirs} like the weights, got {mine}; move one with array_api_compat.to_device"
-        )
+        raise DTypeError(f"{name}: expected device {theirs} like the weights, got {mine}; move one with array_api_compat.to_device")
 
 
 def require_rows(x: Array, other: Array, name: str) -> None:
@@ -135,9 +129,7 @@ def require_event(shape: tuple[int, ...], name: str) -> None:
 def require_parameters(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
     """Refuse parameters of other names or shapes. Raises ShapeError, DTypeError."""
     for key in sorted(got.keys() ^ wanted.keys(), key=str):
-        raise ShapeError(
-            f"parameters: expected exactly the keys {sorted(wanted)}, got {key!r} on one side only; try those of parameters()"
-        )
+        raise ShapeError(f"parameters: expected exactly the keys {sorted(wanted)}, got {key!r} on one side only; try those of parameters()")
     for key, old in wanted.items():
         require_real(got[key], f"parameters[{key!r}]")
         if tuple(got[key].shape) != tuple(old.shape):

@@ -11,18 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    device,
-    lazy,
-    namespace,
-    outside_the_graph,
-    public,
-    require_alike,
-    require_parameters,
-    row_norm,
-    to_host,
-)
+from iresnet_ref.arrays import Array, device, lazy, namespace, outside_the_graph, public, row_norm, to_host
+from iresnet_ref.arrays.validation import require_alike, require_parameters
 from iresnet_ref.branches.certificate import Certificate, product_certificate
 from iresnet_ref.branches.certificates.tightest import best_two_sided, tightest_certificate
 from iresnet_ref.branches.certificates.two_sided import TwoSided

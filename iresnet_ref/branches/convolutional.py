@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, from_host, public, require_real, size
+from iresnet_ref.arrays import Array, from_host, public, size
+from iresnet_ref.arrays.validation import require_real
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.convolution import require_convolution

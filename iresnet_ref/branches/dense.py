@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, from_host, public, require_real
+from iresnet_ref.arrays import Array, from_host, public
+from iresnet_ref.arrays.validation import require_real
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.layers.activations import Activation
@@ -50,9 +51,7 @@ def mlp(
     """
     sizes = tuple(sizes)
     if len(sizes) < 2 or min(sizes) < 1 or sizes[0] != sizes[-1]:
-        raise ShapeError(
-            f"mlp: expected sizes (d, h₁, …, d) of positive integers with equal ends, got {sizes}; try (2, 64, 64, 2)"
-        )
+        raise ShapeError(f"mlp: expected sizes (d, h₁, …, d) of positive integers with equal ends, got {sizes}; try (2, 64, 64, 2)")
     count = len(sizes) - 1
     if like is None:
         like = np.zeros(1)

@@ -14,7 +14,8 @@ import math
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, device, from_host, namespace, public, require_real
+from iresnet_ref.arrays import Array, device, from_host, namespace, public
+from iresnet_ref.arrays.validation import require_real
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.layers.activations import Activation

@@ -91,8 +91,7 @@ class NormalisedBranch:
         """The certified branch, and what came of making it."""
         making = _Making(self.raw.norm, self.warm)
         layers = [
-            replace(layer, inner=tuple(making.kept_within(layer.inner, None, f"{i}.")))
-            if isinstance(layer, Concatenation) else layer
+            replace(layer, inner=tuple(making.kept_within(layer.inner, None, f"{i}."))) if isinstance(layer, Concatenation) else layer
             for i, layer in enumerate(self.raw.layers)
         ]
         layers = making.kept_within(layers, self.lipschitz, "")

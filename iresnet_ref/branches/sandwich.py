@@ -29,17 +29,8 @@ from itertools import pairwise
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    HostArray,
-    from_host,
-    namespace,
-    public,
-    require_alike,
-    require_parameters,
-    require_real,
-    to_host,
-)
+from iresnet_ref.arrays import Array, HostArray, from_host, namespace, public, to_host
+from iresnet_ref.arrays.validation import require_alike, require_parameters, require_real
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.certificate import Certificate, biases_are_finite
 from iresnet_ref.branches.certificates.bidiagonal import proves_lipschitz
@@ -251,12 +242,7 @@ def _sides(scales: Sequence[HostArray], k: int, count: int, lipschitz: float) ->
 
 @public
 def sandwich(
-    sizes: Sequence[int],
-    *,
-    activation: str | Activation = "rising sine",
-    lipschitz: float = 0.9,
-    seed: int = 0,
-    like: Array | None = None,
+    sizes: Sequence[int], *, activation: str | Activation = "rising sine", lipschitz: float = 0.9, seed: int = 0, like: Array | None = None
 ) -> SandwichBranch:
     """Return g(x) = W_ℓ φ(⋯ φ(W₁x + b₁) ⋯) + b_ℓ with Lip(g) ≤ `lipschitz` < 1 by construction, for slopes of φ in [0, 1].
 

@@ -7,20 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, runtime_checkable
 
-from iresnet_ref.arrays import (
-    Array,
-    device,
-    flatten_events,
-    from_host,
-    namespace,
-    public,
-    require_alike,
-    require_batch,
-    require_event,
-    require_parameters,
-    size,
-    whole_number,
-)
+from iresnet_ref.arrays import Array, device, flatten_events, from_host, namespace, public, size, whole_number
+from iresnet_ref.arrays.validation import require_alike, require_batch, require_event, require_parameters
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.log_determinant.result import LogDet
 from iresnet_ref.probes import Probes
@@ -89,9 +77,7 @@ def bits_per_dimension(log_prob: LogProb, dimensions: int, *, levels: int = 1) -
     if dimensions < 1 or levels < 1:
         raise ValueError(f"bits_per_dimension: expected dimensions ≥ 1 and levels ≥ 1, got {dimensions} and {levels}; try levels=1")
     per = 1.0 / (dimensions * math.log(2.0))
-    return BitsPerDimension(
-        math.log2(levels) - log_prob.value * per, log_prob.standard_error * per, log_prob.bias_bound * per
-    )
+    return BitsPerDimension(math.log2(levels) - log_prob.value * per, log_prob.standard_error * per, log_prob.bias_bound * per)
 
 
 @runtime_checkable
@@ -212,9 +198,7 @@ class DiagonalGaussian:
     def log_prob(self, z: Array) -> Array:
         """Return the standard density of (z − mean)e^{−log_scale}, minus Σ log_scale."""
         require_events(z, self.event_shape, self.like)
-        return (
-            -0.5 * _sum_of_squares(self._standard(z)) - _log_normaliser(z) - namespace(z).sum(self.log_scale)
-        )
+        return -0.5 * _sum_of_squares(self._standard(z)) - _log_normaliser(z) - namespace(z).sum(self.log_scale)
 
     @public
     def sample(self, n: int, *, seed: int = 0) -> Array:

@@ -6,17 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iresnet_ref.arrays import (
-    Array,
-    every_row,
-    public,
-    require_alike,
-    require_batch,
-    require_finite,
-    require_rows,
-    shown,
-    size,
-)
+from iresnet_ref.arrays import Array, every_row, public, shown, size
+from iresnet_ref.arrays.validation import require_alike, require_batch, require_finite, require_rows
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flows.base import Base, BitsPerDimension, LogProb, StandardGaussian, bits_per_dimension
 from iresnet_ref.flows.bijections.composition import Composition, as_composition
@@ -107,9 +98,7 @@ class Flow:
         return composition.forward(x, options=options or self.options, check=False)
 
     @public
-    def inverse(
-        self, z: Array, *, estimate: bool = False, options: Options | None = None, check: bool = True
-    ) -> PathInverse:
+    def inverse(self, z: Array, *, estimate: bool = False, options: Options | None = None, check: bool = True) -> PathInverse:
         """Return the preimage of z, as `ir.bijections.Composition.inverse`."""
         require_batch(z, self.steps.out_shape, "z", check=check)
         require_alike(z, self.base.like, "z")
@@ -134,9 +123,7 @@ class Flow:
         return self.inverse(self.base.sample(n, seed=seed), options=options, check=False).x
 
     @public
-    def bits_per_dimension(
-        self, x: Array, *, levels: int = 1, options: Options | None = None, check: bool = True
-    ) -> BitsPerDimension:
+    def bits_per_dimension(self, x: Array, *, levels: int = 1, options: Options | None = None, check: bool = True) -> BitsPerDimension:
         """Return `ir.densities.bits_per_dimension` of log p(x), with d the numbers of one data event before padding."""
         return bits_per_dimension(self.log_prob(x, options=options, check=check), self.dimensions, levels=levels)
 

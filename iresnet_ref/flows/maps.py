@@ -84,9 +84,7 @@ def invert(
 
 
 @public
-def logdet(
-    F: Map | Sequence[Map], x: Array, method: LogDetMethod | LogDetName | None = None, *, check: bool = True
-) -> LogDet:
+def logdet(F: Map | Sequence[Map], x: Array, method: LogDetMethod | LogDetName | None = None, *, check: bool = True) -> LogDet:
     """Return log|det dF/dx| per row, in nats, with its bias bound and standard error: of a block log det(I + J_g(x)).
 
     Exact()                  det(I + J) at the narrowest dimension r; its rounding is bounded by `ir.bounds.logdet_error_bound`.

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from iresnet_ref.arrays import Array, from_host, namespace, public, require_alike, require_parameters, whole_number
+from iresnet_ref.arrays import Array, from_host, namespace, public, whole_number
+from iresnet_ref.arrays.validation import require_alike, require_parameters
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.base import DiagonalGaussian, StandardGaussian, require_events
 from iresnet_ref.probes import Probes

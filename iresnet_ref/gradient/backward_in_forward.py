@@ -53,12 +53,7 @@ class StoredGradient:
 
 @public
 def backward_in_forward(
-    block: ResidualBlock,
-    x: Array,
-    weights: Array | None = None,
-    *,
-    method: LogDetMethod | Name = "auto",
-    check: bool = True,
+    block: ResidualBlock, x: Array, weights: Array | None = None, *, method: LogDetMethod | Name = "auto", check: bool = True
 ) -> tuple[Array, StoredGradient]:
     """Return (F(x), the log-determinant's gradient, taken now): the backward pass will need x and F only.
 

@@ -12,7 +12,8 @@ from collections.abc import Collection
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, indices, namespace, public, require_full_precision, row_norm, to_host
+from iresnet_ref.arrays import Array, indices, namespace, public, row_norm, to_host
+from iresnet_ref.arrays.validation import require_full_precision
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.gradient.adjoint import dual, solve_adjoint

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from iresnet_ref.arrays import Array, every_row, public, require_alike, require_batch, require_finite
+from iresnet_ref.arrays import Array, every_row, public
+from iresnet_ref.arrays.validation import require_alike, require_batch, require_finite
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.gradient.record import record

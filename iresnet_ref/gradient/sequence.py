@@ -88,6 +88,4 @@ def sequence_gradient(
         parameters.append(gradients)
         reconstructions.append(replace(inverse, x=cast("Any", None)))  # else every activation would be stored after all
         radii.append(radius)
-    return SequenceGradient(
-        tuple(reversed(parameters)), y_bar, y, tuple(reversed(reconstructions)), tuple(reversed(radii))
-    )
+    return SequenceGradient(tuple(reversed(parameters)), y_bar, y, tuple(reversed(reconstructions)), tuple(reversed(radii)))

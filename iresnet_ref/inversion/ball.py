@@ -17,18 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    HostArray,
-    device,
-    namespace,
-    public,
-    require_alike,
-    require_batch,
-    require_finite,
-    row_norm,
-    to_host,
-)
+from iresnet_ref.arrays import Array, HostArray, device, namespace, public, row_norm, to_host
+from iresnet_ref.arrays.validation import require_alike, require_batch, require_finite
 from iresnet_ref.block import ResidualBlock, in_float64
 from iresnet_ref.branches.certificates.box import BoxCertificate
 from iresnet_ref.errors import NotContractiveError, ShapeError

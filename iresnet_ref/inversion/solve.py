@@ -7,18 +7,8 @@ import math
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    device,
-    every_row,
-    indices,
-    namespace,
-    public,
-    require_full_precision,
-    require_rows,
-    row_norm,
-    to_host,
-)
+from iresnet_ref.arrays import Array, device, every_row, indices, namespace, public, row_norm, to_host
+from iresnet_ref.arrays.validation import require_full_precision, require_rows
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.inversion.damped import damped_block, damping_of, undamped

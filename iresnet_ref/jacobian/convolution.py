@@ -133,9 +133,7 @@ class Convolution(SharedFactor):
             if taps > 1:
                 padded = _pad(z, axis, taps // 2, self.padding)
                 width = padded.shape[1] // taps
-                first, *others = (
-                    _shifted(padded[:, t * width : (t + 1) * width, ...], axis, t, self.image) for t in range(taps)
-                )
+                first, *others = (_shifted(padded[:, t * width : (t + 1) * width, ...], axis, t, self.image) for t in range(taps))
                 z = first
                 for term in others:
                     z = z + term
@@ -146,9 +144,7 @@ Operator: TypeAlias = Dense | Convolution
 """A shared linear map with a weight."""
 
 
-def require_convolution(
-    weight_shape: tuple[int, ...], image: tuple[int, ...], padding: str, stride: int | tuple[int, ...] = 1
-) -> Padding:
+def require_convolution(weight_shape: tuple[int, ...], image: tuple[int, ...], padding: str, stride: int | tuple[int, ...] = 1) -> Padding:
     """Refuse what the convolution is not defined for, with ShapeError (ValueError for the padding); return the padding."""
     if len(weight_shape) != 4 or min(weight_shape, default=0) < 1:
         raise ShapeError(f"convolution: expected a kernel of shape (out, in, kh, kw), got {tuple(weight_shape)}; try odd kernel sides")
@@ -156,13 +152,9 @@ def require_convolution(
         raise ShapeError(f"convolution: expected an image (height, width) of positive integers, got {tuple(image)}; try (height, width)")
     kernel = tuple(weight_shape[2:])
     if kernel[0] % 2 == 0 or kernel[1] % 2 == 0:
-        raise ShapeError(
-            f"convolution: expected a kernel with odd sides, which keeps the size of the image, got {kernel}; try 3 or (1, 3)"
-        )
+        raise ShapeError(f"convolution: expected a kernel with odd sides, which keeps the size of the image, got {kernel}; try 3 or (1, 3)")
     if kernel[0] > image[0] or kernel[1] > image[1]:
-        raise ShapeError(
-            f"convolution: expected a kernel no larger than the image {tuple(image)}, got {kernel}; try a smaller kernel"
-        )
+        raise ShapeError(f"convolution: expected a kernel no larger than the image {tuple(image)}, got {kernel}; try a smaller kernel")
     if (stride if isinstance(stride, int) else max(stride, key=lambda s: abs(s - 1))) != 1:
         raise ShapeError(
             f"convolution: expected stride 1, since a residual branch keeps its event shape, got {stride}; "

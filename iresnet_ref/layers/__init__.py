@@ -11,15 +11,6 @@ from iresnet_ref.layers.rearrangement import Rearrangement
 from iresnet_ref.layers.sorting import GroupSort
 
 __all__ = [
-    "Affine",
-    "CLipSwish",
-    "Concatenation",
-    "Conv",
-    "DiagonalAffine",
-    "GroupSort",
-    "Layer",
-    "LipSwish",
-    "Parallel",
-    "Pointwise",
-    "Rearrangement",
+    "Affine", "CLipSwish", "Concatenation", "Conv", "DiagonalAffine", "GroupSort", "Layer", "LipSwish", "Parallel",
+    "Pointwise", "Rearrangement",
 ]

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from iresnet_ref.arrays import Array, device, namespace, public, require_parameters, to_host
+from iresnet_ref.arrays import Array, device, namespace, public, to_host
+from iresnet_ref.arrays.validation import require_parameters
 from iresnet_ref.jacobian.factors import Concatenated, split
 from iresnet_ref.layers import sequence
 from iresnet_ref.layers.activations import get, sigmoid

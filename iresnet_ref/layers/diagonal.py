@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, namespace, public, require_alike, require_real, to_host
+from iresnet_ref.arrays import Array, namespace, public, to_host
+from iresnet_ref.arrays.validation import require_alike, require_real
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.shared_factors import SharedDiagonal
 from iresnet_ref.layers.layer import Layer, Pullback, sum_probes
@@ -33,9 +34,7 @@ class DiagonalAffine(Layer):
         require_real(self.scale, "scale")
         require_alike(self.bias, self.scale, "bias")
         if tuple(self.bias.shape) != tuple(self.scale.shape):
-            raise ShapeError(
-                f"bias: expected the shape {tuple(self.scale.shape)} of the scale, got {tuple(self.bias.shape)}; try zeros"
-            )
+            raise ShapeError(f"bias: expected the shape {tuple(self.scale.shape)} of the scale, got {tuple(self.bias.shape)}; try zeros")
 
     @property
     def name(self) -> str:
@@ -50,9 +49,7 @@ class DiagonalAffine(Layer):
     def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
         """Return the same shape."""
         if event != tuple(self.scale.shape):
-            raise ShapeError(
-                f"{self.name}: expected events of shape {tuple(self.scale.shape)}, got {event}; fit it to the layer before"
-            )
+            raise ShapeError(f"{self.name}: expected events of shape {tuple(self.scale.shape)}, got {event}; fit it to the layer before")
         return event
 
     def __call__(self, x: Array) -> Array:

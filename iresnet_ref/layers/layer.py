@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self, cast
 
-from iresnet_ref.arrays import Array, namespace, public, require_parameters
+from iresnet_ref.arrays import Array, namespace, public
+from iresnet_ref.arrays.validation import require_parameters
 from iresnet_ref.jacobian.factors import Factor
 
 Pullback = tuple[Array | None, Array | None, dict[str, Array]]

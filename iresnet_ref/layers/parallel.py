@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 
-from iresnet_ref.arrays import Array, public, require_parameters
+from iresnet_ref.arrays import Array, public
+from iresnet_ref.arrays.validation import require_parameters
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.shared_factors import Summed
 from iresnet_ref.layers import sequence
@@ -43,9 +44,7 @@ class Parallel(Layer):
     @property
     def name(self) -> str:
         """E.g. "sum of (identity) and (dense 3→3, elu)"."""
-        return "sum of " + " and ".join(
-            f"({', '.join(layer.name for layer in path) or 'identity'})" for path in self.paths
-        )
+        return "sum of " + " and ".join(f"({', '.join(layer.name for layer in path) or 'identity'})" for path in self.paths)
 
     @property
     def parameters(self) -> Mapping[str, Array]:

@@ -44,9 +44,7 @@ class Rearrangement(Layer):
     def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:
         """Return the new shape."""
         if event != self.event:
-            raise ShapeError(
-                f"{self.name}: expected events of shape {self.event}, got {event}; fit it to the layer before"
-            )
+            raise ShapeError(f"{self.name}: expected events of shape {self.event}, got {event}; fit it to the layer before")
         return self.out
 
     @property

@@ -141,8 +141,7 @@ def softplus(beta: float = 1.0) -> Activation:
 
     curvature = 0.25 * beta * (1.0 + 2.0**-50)
     return Activation(
-        f"softplus β={beta:.6g}", value, both, second, 1.0, curvature=curvature, made=("softplus", beta), slopes=(0.0, 1.0),
-        turns=(),
+        f"softplus β={beta:.6g}", value, both, second, 1.0, curvature=curvature, made=("softplus", beta), slopes=(0.0, 1.0), turns=()
     )
 
 

@@ -51,9 +51,7 @@ class Tape:
             tangents.append(factor.apply(tangents[-1]))
         return tuple(tangents)
 
-    def pullback(
-        self, y_bar: Array | None = None, tangents: Sequence[Array] = (), t_bar: Array | None = None, start: int = 0
-    ) -> Pulled:
+    def pullback(self, y_bar: Array | None = None, tangents: Sequence[Array] = (), t_bar: Array | None = None, start: int = 0) -> Pulled:
         """Return (x̄, v̄, gradients) of Σ ȳᵀg(x) + Σ t̄ᵀMv, `tangents` = push(v, start).
 
         x̄ is zero, not None. Without tangents and t̄ this is ordinary backpropagation. Behind `start` one sweep serves
@@ -82,9 +80,7 @@ class Tape:
         for i in reversed(range(start)):
             y_bar = added(back(i, y_bar, None)[0], bent[i])
         x = self.inputs[0]
-        ordered = {
-            f"{i}.{name}": gradients[f"{i}.{name}"] for i, layer in enumerate(self.layers) for name in layer.parameters
-        }
+        ordered = {f"{i}.{name}": gradients[f"{i}.{name}"] for i, layer in enumerate(self.layers) for name in layer.parameters}
         ordered = ordered if self.onto is None else self.onto(ordered)
         return (namespace(x).zeros_like(x) if y_bar is None else y_bar), t_bar, ordered
 

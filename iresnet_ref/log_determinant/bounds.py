@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from iresnet_ref.arrays import public, require_lipschitz, whole_number
+from iresnet_ref.arrays import public, whole_number
+from iresnet_ref.arrays.validation import require_lipschitz
 
 
 @public

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, device, holds, indices, namespace, require_full_precision
+from iresnet_ref.arrays import Array, device, holds, indices, namespace
+from iresnet_ref.arrays.validation import require_full_precision
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.jacobian.chain import Chain

@@ -48,11 +48,7 @@ class LengthDistribution:
     def has_finite_variance(self, lipschitz: float, *, gradient: bool = False) -> bool:
         """Return whether finite variance follows from L alone, for the value or for its parameter gradient."""
         square = lipschitz * lipschitz
-        return (
-            square < self.tail_ratio
-            or (square == self.tail_ratio and self.finite_at_ratio and not gradient)
-            or lipschitz == 0.0
-        )
+        return square < self.tail_ratio or (square == self.tail_ratio and self.finite_at_ratio and not gradient) or lipschitz == 0.0
 
 
 @public

@@ -16,17 +16,8 @@ import math
 from itertools import accumulate
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    device,
-    namespace,
-    public,
-    require_alike,
-    require_finite,
-    require_full_precision,
-    require_real,
-    size,
-)
+from iresnet_ref.arrays import Array, device, namespace, public, size
+from iresnet_ref.arrays.validation import require_alike, require_finite, require_full_precision, require_real
 from iresnet_ref.block import ResidualBlock, in_float64
 from iresnet_ref.error_analysis.forward import no_error
 from iresnet_ref.error_analysis.jacobian import JacobianError, jacobian_errors, telescoped

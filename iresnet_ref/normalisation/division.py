@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, all_finite, public, require_real, to_host
+from iresnet_ref.arrays import Array, all_finite, public, to_host
+from iresnet_ref.arrays.validation import require_real
 from iresnet_ref.errors import NonFiniteError, ShapeError
 from iresnet_ref.layers.linear import LinearLayer
 from iresnet_ref.norms.induced import induced_norm_bound, require_norm
@@ -31,9 +32,7 @@ def normalise(weight: Weight, c: float, *, norm: float = 2.0) -> Weight:
     True
     """
     if not 0.0 < c < math.inf:
-        raise ValueError(
-            f"normalise: expected 0 < c < inf, got {c}; try the layer's share of the Lipschitz bound, such as 0.9"
-        )
+        raise ValueError(f"normalise: expected 0 < c < inf, got {c}; try the layer's share of the Lipschitz bound, such as 0.9")
     require_norm(norm)
     layer = weight if isinstance(weight, LinearLayer) else None
     w = layer.weight if layer is not None else cast("Array", weight)

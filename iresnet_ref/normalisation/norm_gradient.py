@@ -36,14 +36,10 @@ def norm_slope(layer: Layer, p: float = 2.0) -> tuple[float, Array]:
     True
     """
     if not isinstance(layer, LinearLayer):
-        raise ValueError(
-            f"NormalisedBranch: expected layers with a weight to be linear, got {layer.name}; normalise it by hand"
-        )
+        raise ValueError(f"NormalisedBranch: expected layers with a weight to be linear, got {layer.name}; normalise it by hand")
     weight = to_host(layer.weight).astype(np.float64)
     if not np.isfinite(weight).all():
-        raise NonFiniteError(
-            f"NormalisedBranch: expected a finite norm of {layer.name}, got inf; look for NaN or infinity in its weight"
-        )
+        raise NonFiniteError(f"NormalisedBranch: expected a finite norm of {layer.name}, got inf; look for NaN or infinity in its weight")
     sigma, slope = induced_norm_slope(weight, p, lambda: _spectral(replace(layer.operator, weight=weight)))
     return sigma, from_host(slope, layer.weight)
 

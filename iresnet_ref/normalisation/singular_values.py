@@ -11,20 +11,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    all_finite,
-    device,
-    from_host,
-    namespace,
-    public,
-    require_alike,
-    require_finite,
-    require_full_precision,
-    require_real,
-    stack_norm,
-    whole_number,
-)
+from iresnet_ref.arrays import Array, all_finite, device, from_host, namespace, public, stack_norm, whole_number
+from iresnet_ref.arrays.validation import require_alike, require_finite, require_full_precision, require_real
 from iresnet_ref.errors import ConvergenceError, NonFiniteError, ShapeError
 from iresnet_ref.jacobian.convolution import Convolution, Operator
 from iresnet_ref.jacobian.factors import Dense, Factor
@@ -105,9 +93,7 @@ def gram_bound(weight: Array | LinearLayer | Operator, *, squarings: int = 6) ->
         largest = xp.max(magnitude, axis=(1, 2), keepdims=True)
         zero = largest <= 0.0
         largest = xp.where(zero, xp.ones_like(largest), largest)
-        norm = largest * xp.sqrt(
-            xp.sum((magnitude / largest) ** 2, axis=(1, 2), keepdims=True) + xp.astype(zero, largest.dtype)
-        )
+        norm = largest * xp.sqrt(xp.sum((magnitude / largest) ** 2, axis=(1, 2), keepdims=True) + xp.astype(zero, largest.dtype))
         logarithm = logarithm + xp.log(norm) / 2.0 ** (s + 1)
         if s < squarings:
             gram = gram / norm
@@ -117,13 +103,7 @@ def gram_bound(weight: Array | LinearLayer | Operator, *, squarings: int = 6) ->
 
 @public
 def power_iteration(
-    operator: Factor,
-    like: Array,
-    *,
-    steps: int = 20,
-    seed: int = 0,
-    start: Array | None = None,
-    rtol: float | None = None,
+    operator: Factor, like: Array, *, steps: int = 20, seed: int = 0, start: Array | None = None, rtol: float | None = None
 ) -> SingularTriple:
     """Return (σ, u, v) after `steps` rounds u ← Av/‖Av‖, v ← Aᵀu/‖Aᵀu‖ on the true operator; σ = uᵀAv ≤ ‖A‖₂ + rounding.
 
@@ -214,9 +194,7 @@ def singular_triple(
     side = min(math.prod(operator.in_shape), math.prod(operator.out_shape))
     if start is None and side <= SVD_UP_TO and hasattr(xp, "linalg"):
         u, sigma, vt = xp.linalg.svd(operator.matrix(), full_matrices=False)
-        return SingularTriple(
-            sigma[0], xp.reshape(u[:, 0], (1, *operator.out_shape)), xp.reshape(vt[0, :], (1, *operator.in_shape))
-        )
+        return SingularTriple(sigma[0], xp.reshape(u[:, 0], (1, *operator.out_shape)), xp.reshape(vt[0, :], (1, *operator.in_shape)))
     return power_iteration(operator, w, steps=steps, seed=seed, start=start, rtol=rounding.unit_roundoff(w) ** 0.5)
 
 

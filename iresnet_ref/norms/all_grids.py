@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import public, require_real, to_host
+from iresnet_ref.arrays import public, to_host
+from iresnet_ref.arrays.validation import require_real
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.norms.convolution import circle, proved_on, symbol, symbol_error
 from iresnet_ref.norms.dense import largest, times_power_of_two

@@ -116,9 +116,7 @@ def covering_grids(image: tuple[int, int], kernel: tuple[int, ...]) -> list[Grid
     >>> covering_grids((8, 8), (3, 1))
     [((9, 0), (8, 0)), ((9, 1), (8, 0))]
     """
-    rows, columns = (
-        [(n + k // 2, twist) for twist in ((0, 1) if k > 1 else (0,))] for n, k in zip(image, kernel, strict=True)
-    )
+    rows, columns = ([(n + k // 2, twist) for twist in ((0, 1) if k > 1 else (0,))] for n, k in zip(image, kernel, strict=True))
     return list(product(rows, columns))
 
 

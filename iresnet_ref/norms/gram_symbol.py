@@ -100,9 +100,7 @@ def waves(kh: int, kw: int, grid: Grid) -> tuple[Any, HostArray, HostArray]:
     """Return for half of the differences d of taps, 0 first, the pairs (t, t') with t' − t = d, and cos, sin of ω·d (frequencies, d)."""
     half = [(a, b) for a in range(kh) for b in range(1 - kw, kw) if a > 0 or b >= 0]
     pairs = tuple(
-        tuple(
-            (i * kw + j, (i + a) * kw + j + b) for i in range(kh) for j in range(kw) if 0 <= i + a < kh and 0 <= j + b < kw
-        )
+        tuple((i * kw + j, (i + a) * kw + j + b) for i in range(kh) for j in range(kw) if 0 <= i + a < kh and 0 <= j + b < kw)
         for a, b in half
     )
     (rows, down), (columns, across) = grid

@@ -35,9 +35,7 @@ def require_norm(p: float) -> None:
     ValueError: norm: expected 1, 2 or inf, the norms p whose operator norm p→p has a closed form, got 3.0; try norm=2
     """
     if p not in CLOSED:
-        raise ValueError(
-            f"norm: expected 1, 2 or inf, the norms p whose operator norm p→p has a closed form, got {p}; try norm=2"
-        )
+        raise ValueError(f"norm: expected 1, 2 or inf, the norms p whose operator norm p→p has a closed form, got {p}; try norm=2")
 
 
 def induced_norm_bound(weight: HostArray, p: float, q: float) -> float:
@@ -77,9 +75,7 @@ def sum_norm_bound(weight: HostArray, p: float) -> float:
     return induced_norm_bound(rows.reshape(rows.shape[0], -1), math.inf, math.inf)
 
 
-def induced_norm_slope(
-    weight: HostArray, p: float, spectral: Callable[[], tuple[float, HostArray]]
-) -> tuple[float, HostArray]:
+def induced_norm_slope(weight: HostArray, p: float, spectral: Callable[[], tuple[float, HostArray]]) -> tuple[float, HostArray]:
     """Return (σ, ∂σ/∂W), σ = ‖A‖_p: of the largest sum of moduli the signs, at a tie of the first one; for p = 2 what `spectral` finds.
 
     >>> induced_norm_slope(np.asarray([[1.0, -3.0], [2.0, 0.0]]), math.inf, NotImplemented)[1].tolist()

@@ -12,23 +12,7 @@ from iresnet_ref.training.normalised_model import NormalisedModel
 from iresnet_ref.training.optimiser import Moments, adamw, averaged, clip, global_norm, warm_up
 
 __all__ = [
-    "Classifier",
-    "DivergedError",
-    "Loss",
-    "Moments",
-    "NormalisedModel",
-    "Settings",
-    "State",
-    "adamw",
-    "averaged",
-    "classification",
-    "clip",
-    "cross_entropy",
-    "fit",
-    "global_norm",
-    "hybrid",
-    "maximum_likelihood",
-    "minibatch",
-    "start",
-    "warm_up",
+    "Classifier", "DivergedError", "Loss", "Moments", "NormalisedModel", "Settings", "State", "adamw", "averaged",
+    "classification", "clip", "cross_entropy", "fit", "global_norm", "hybrid", "maximum_likelihood", "minibatch",
+    "start", "warm_up",
 ]

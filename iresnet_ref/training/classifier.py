@@ -6,17 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iresnet_ref.arrays import (
-    Array,
-    device,
-    flatten_events,
-    namespace,
-    product,
-    public,
-    require_alike,
-    require_batch,
-    size,
-)
+from iresnet_ref.arrays import Array, device, flatten_events, namespace, product, public, size
+from iresnet_ref.arrays.validation import require_alike, require_batch
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.composition import as_composition
 from iresnet_ref.flows.bijections.protocol import Record

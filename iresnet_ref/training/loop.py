@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, all_finite, namespace, public, require_finite, shown, to_host, whole_number
+from iresnet_ref.arrays import Array, all_finite, namespace, public, shown, to_host, whole_number
+from iresnet_ref.arrays.validation import require_finite
 from iresnet_ref.errors import DivergedError, DTypeError, NonFiniteError, NotContractiveError, ShapeError
 from iresnet_ref.flows.flow import Flow
 from iresnet_ref.training import optimiser
@@ -133,13 +134,7 @@ def _with_estimates(normalised: NormalisedModel) -> NormalisedModel:
 
 
 @public
-def fit(
-    state: State,
-    loss: Callable[[Any, int], Loss],
-    steps: int,
-    *,
-    callback: Callable[[State, float], object] | None = None,
-) -> State:
+def fit(state: State, loss: Callable[[Any, int], Loss], steps: int, *, callback: Callable[[State, float], object] | None = None) -> State:
     """Return the state after `steps` more steps on loss(model, step), `step` counted from the start of the run.
 
     If `loss` draws its rows and probes from `step` (`minibatch`, `maximum_likelihood(step=)`), two calls of n steps
@@ -181,9 +176,7 @@ def fit(
 
 
 @np.errstate(all="ignore")
-def _between_proofs(
-    state: State, loss: Callable[[Any, int], Loss], steps: int, callback: Callable[[State, float], object] | None
-) -> State:
+def _between_proofs(state: State, loss: Callable[[Any, int], Loss], steps: int, callback: Callable[[State, float], object] | None) -> State:
     """The loop for certify_every > 1: the device decides nothing, the host looks where a proof is due."""
     last, finite = state, None
     for _ in range(steps):

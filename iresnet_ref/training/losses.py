@@ -6,20 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import (
-    Array,
-    device,
-    every_row,
-    flatten_events,
-    holds,
-    namespace,
-    public,
-    require_alike,
-    require_array,
-    require_batch,
-    require_finite,
-    require_real,
-)
+from iresnet_ref.arrays import Array, device, every_row, flatten_events, holds, namespace, public
+from iresnet_ref.arrays.validation import require_alike, require_array, require_batch, require_finite, require_real
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flows.bijections.protocol import Options
 from iresnet_ref.flows.flow import Flow
@@ -104,9 +92,7 @@ def _cross_entropy(logits: Array, labels: Any, weights: Array) -> tuple[Array, A
 
 
 @public
-def classification(
-    model: Classifier, x: Array, labels: Any, *, weights: Array | None = None, check: bool = True
-) -> Loss:
+def classification(model: Classifier, x: Array, labels: Any, *, weights: Array | None = None, check: bool = True) -> Loss:
     """Return the cross-entropy of a classifier on x (batch, *event) with integer `labels` (batch,), and its gradient.
 
     Raises: ShapeError, DTypeError, NonFiniteError.

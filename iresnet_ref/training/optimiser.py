@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from iresnet_ref.arrays import Array, namespace, public, require_array, require_real, stack_norm, whole_number
+from iresnet_ref.arrays import Array, namespace, public, stack_norm, whole_number
+from iresnet_ref.arrays.validation import require_array, require_real
 from iresnet_ref.errors import ShapeError
 
 Arrays = Mapping[str, Array]
@@ -78,9 +79,7 @@ def adamw(
     first = {k: b1 * moments.first[k] + (1.0 - b1) * gradients[k] for k in parameters}
     second = {k: b2 * moments.second[k] + (1.0 - b2) * (gradients[k] * gradients[k]) for k in parameters}
     rate, root, keep = learning_rate / (1.0 - b1**step), (1.0 - b2**step) ** 0.5, 1.0 - learning_rate * weight_decay
-    moved = {
-        k: keep * p - rate * first[k] / (namespace(p).sqrt(second[k]) / root + epsilon) for k, p in parameters.items()
-    }
+    moved = {k: keep * p - rate * first[k] / (namespace(p).sqrt(second[k]) / root + epsilon) for k, p in parameters.items()}
     return moved, Moments(first, second, step)
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, HostArray, require_alike, require_real, to_host
+from iresnet_ref.arrays import Array, HostArray, to_host
+from iresnet_ref.arrays.validation import require_alike, require_real
 from iresnet_ref.branches.certificate import Certificate
 from iresnet_ref.branches.certificates.enclosure import Enclosure
 from iresnet_ref.branches.certificates.network import UnreadableError
@@ -85,9 +86,7 @@ def box_certificate(
     return result(bound, f"slopes on {used} boxes, {gap}{ended}; everywhere {known.bound:.6g}", met, used)
 
 
-def _halved(
-    enclosure: Enclosure, lower: HostArray, upper: HostArray, known: float, slack: float, cells: int
-) -> tuple[float, float, int]:
+def _halved(enclosure: Enclosure, lower: HostArray, upper: HostArray, known: float, slack: float, cells: int) -> tuple[float, float, int]:
     """Return (bound, ‖J‖ met, boxes looked at)."""
     low, high, weight = lower[None], upper[None], enclosure.weights()
     bounds = np.minimum(enclosure.over(low, high), known)

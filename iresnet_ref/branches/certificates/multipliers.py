@@ -15,9 +15,7 @@ _LARGEST_STACK = 10**7
 _COARSE = 0.3
 
 
-def best_multipliers(
-    problem: Quadratic, form: Form, gap: float = 1e-3, start: Centre | None = None, floor: float = 0.0
-) -> Centre | None:
+def best_multipliers(problem: Quadratic, form: Form, gap: float = 1e-3, start: Centre | None = None, floor: float = 0.0) -> Centre | None:
     """Return τ and ρ about `gap` above the least one, beginning at `start` or at the product's multipliers; None where none are found."""
     at = first(problem, form) if start is None else start
     if at is None or problem.count == 0:

@@ -14,18 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    device,
-    every_row,
-    expand_rows,
-    namespace,
-    public,
-    require_event,
-    row_norm,
-    size,
-    to_host,
-)
+from iresnet_ref.arrays import Array, device, every_row, expand_rows, namespace, public, row_norm, size, to_host
+from iresnet_ref.arrays.validation import require_event
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled
 

@@ -11,18 +11,8 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    every_row,
-    flatten_events,
-    namespace,
-    public,
-    require_alike,
-    require_event,
-    row_norm,
-    shown,
-    size,
-)
+from iresnet_ref.arrays import Array, every_row, flatten_events, namespace, public, row_norm, shown, size
+from iresnet_ref.arrays.validation import require_alike, require_event
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flows.bijections.protocol import DEFAULT, Bijection, Options, Pulled, Record, added
@@ -59,8 +49,7 @@ class Composition(Bijection):
         for step in steps:
             if not isinstance(step, Bijection):
                 raise DTypeError(
-                    f"flow: expected steps that are residual blocks or bijections, got {type(step).__name__}; "
-                    "try ir.ResidualBlock(branch)"
+                    f"flow: expected steps that are residual blocks or bijections, got {type(step).__name__}; try ir.ResidualBlock(branch)"
                 )
         if not steps:
             raise ShapeError("flow: expected at least one step, got none; try [ir.ResidualBlock(ir.mlp((2, 64, 64, 2)))]")
@@ -109,10 +98,7 @@ class Composition(Bijection):
         return {f"{i}.{name}": p for i, step in enumerate(self.steps) for name, p in step.parameters().items()}
 
     def _replaced(self, parameters: Mapping[str, Array]) -> Composition:
-        steps = [
-            step.with_parameters({name: parameters[f"{i}.{name}"] for name in step.parameters()})
-            for i, step in enumerate(self.steps)
-        ]
+        steps = [step.with_parameters({name: parameters[f"{i}.{name}"] for name in step.parameters()}) for i, step in enumerate(self.steps)]
         return Composition(tuple(steps))
 
     @public
@@ -161,9 +147,7 @@ class Composition(Bijection):
         return CompositionRecord(self, x, value, options, tuple(records))
 
     @public
-    def inverse(
-        self, y: Array, *, options: Options = DEFAULT, estimate: bool = False, check: bool = True
-    ) -> PathInverse:
+    def inverse(self, y: Array, *, options: Options = DEFAULT, estimate: bool = False, check: bool = True) -> PathInverse:
         """Return the preimage of y; `error_bound` is propagated through all steps: true, and soon `vacuous`.
 
         With `estimate`, `amplification_estimate` is what an error at y is multiplied by along this path, to first order: no

@@ -13,20 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    every_row,
-    expand_rows,
-    from_host,
-    namespace,
-    public,
-    require_alike,
-    require_batch,
-    require_event,
-    row_norm,
-    size,
-    whole_number,
-)
+from iresnet_ref.arrays import Array, every_row, expand_rows, from_host, namespace, public, row_norm, size, whole_number
+from iresnet_ref.arrays.validation import require_alike, require_batch, require_event
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled
 from iresnet_ref.jacobian.factors import outer

@@ -15,20 +15,8 @@ from typing import Any, cast
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import (
-    Array,
-    device,
-    from_host,
-    holds,
-    namespace,
-    public,
-    require_array,
-    require_event,
-    require_real,
-    row_norm,
-    size,
-    to_host,
-)
+from iresnet_ref.arrays import Array, device, from_host, holds, namespace, public, row_norm, size, to_host
+from iresnet_ref.arrays.validation import require_array, require_event, require_real
 from iresnet_ref.errors import DTypeError, NonFiniteError, ShapeError
 from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled
 from iresnet_ref.probes import Probes
@@ -55,9 +43,7 @@ class Logit(ClosedForm):
     def __post_init__(self) -> None:
         require_event(self.event_shape, "logit")
         if not 0.0 < self.alpha < 0.5 or self.levels < 1:
-            raise ValueError(
-                f"logit: expected 0 < alpha < 0.5 and levels ≥ 1, got {self.alpha} and {self.levels}; try alpha=0.05"
-            )
+            raise ValueError(f"logit: expected 0 < alpha < 0.5 and levels ≥ 1, got {self.alpha} and {self.levels}; try alpha=0.05")
 
     def require_values(self, x: Array, name: str, **others: Array | None) -> None:
         """Refuse also values of x outside [0, levels]; of those inside none is NaN or infinite."""

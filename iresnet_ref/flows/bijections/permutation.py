@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, indices, namespace, public, require_event
+from iresnet_ref.arrays import Array, indices, namespace, public
+from iresnet_ref.arrays.validation import require_event
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import Rearrangement
 

@@ -21,11 +21,11 @@ from iresnet_ref.arrays import (
     indices,
     namespace,
     public,
-    require_event,
     row_norm,
     size,
     to_host,
 )
+from iresnet_ref.arrays.validation import require_event
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import ClosedForm, Options, Pulled
 from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound
@@ -99,9 +99,7 @@ class PLULinear(ClosedForm):
         xp = namespace(self.lower)
         identity = xp.eye(len(self.order), dtype=self.lower.dtype, device=device(self.lower))
         signs = from_host(np.asarray(self.signs), self.lower)
-        return xp.tril(self.lower, k=-1) + identity, xp.triu(self.upper, k=1) + identity * (
-            signs * xp.exp(self.log_scale)
-        )
+        return xp.tril(self.lower, k=-1) + identity, xp.triu(self.upper, k=1) + identity * (signs * xp.exp(self.log_scale))
 
     def _pixels(self, x: Array) -> Array:
         return namespace(x).reshape(x, (x.shape[0], len(self.order), size(self.event_shape[1:])))

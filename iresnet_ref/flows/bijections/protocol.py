@@ -15,20 +15,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from iresnet_ref.arrays import (
-    Array,
-    device,
-    every_row,
-    indices,
-    lazy,
-    namespace,
-    public,
-    require_alike,
-    require_batch,
-    require_finite,
-    require_parameters,
-    row_norm,
-)
+from iresnet_ref.arrays import Array, device, every_row, indices, lazy, namespace, public, row_norm
+from iresnet_ref.arrays.validation import require_alike, require_batch, require_finite, require_parameters
 from iresnet_ref.inversion import methods as inverse_methods
 from iresnet_ref.inversion.methods import InverseMethod
 from iresnet_ref.inversion.methods import Name as InverseName

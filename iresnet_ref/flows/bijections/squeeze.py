@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iresnet_ref.arrays import Array, namespace, public, require_event
+from iresnet_ref.arrays import Array, namespace, public
+from iresnet_ref.arrays.validation import require_event
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import Rearrangement
 

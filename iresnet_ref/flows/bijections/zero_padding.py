@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iresnet_ref.arrays import Array, device, every_row, namespace, public, require_event, row_norm
+from iresnet_ref.arrays import Array, device, every_row, namespace, public, row_norm
+from iresnet_ref.arrays.validation import require_event
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.flows.bijections.protocol import Options, Pulled, Rearrangement, closed_form
 from iresnet_ref.inversion.result import Inverse
@@ -35,9 +36,7 @@ class ZeroPad(Rearrangement):
     def __post_init__(self) -> None:
         require_event(self.event_shape, "zero padding")
         if self.channels < 1:
-            raise ShapeError(
-                f"zero padding: expected at least one channel, got {self.channels}; try 1"
-            )
+            raise ShapeError(f"zero padding: expected at least one channel, got {self.channels}; try 1")
 
     @property
     def out_shape(self) -> tuple[int, ...]:
