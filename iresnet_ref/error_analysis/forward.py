@@ -104,7 +104,6 @@ def _affine(h: Array, y: Array, before: ForwardError, norm: float, absolute: flo
 @forward_error.register
 def _pointwise(layer: Pointwise, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """s′ = (Lip(φ)s + c(‖φ‖ + m^(1/p)))/(1 − c), c the accuracy of the elementary functions."""
-    del h
     return _through_entries(y, before, layer.activation.lipschitz, layer.activation.error_on(y))
 
 
@@ -117,7 +116,6 @@ def _lipswish(layer: LipSwish, h: Array, y: Array, before: ForwardError) -> Forw
 @forward_error.register
 def _clipswish(layer: CLipSwish, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """That of φ at [h, −h], which is exact; both together have the constant of `norm_bound`."""
-    del h
     inner = layer.inner if isinstance(layer.inner, Pointwise) else layer.inner.fixed
     return _through_entries(y, before, layer.norm_bound(before.norm), inner.activation.error_on(y))
 
@@ -125,7 +123,6 @@ def _clipswish(layer: CLipSwish, h: Array, y: Array, before: ForwardError) -> Fo
 @forward_error.register
 def _moved(layer: GroupSort | Rearrangement, h: Array, y: Array, before: ForwardError) -> ForwardError:
     """The same: both are 1-Lipschitz in every p-norm, and round nothing."""
-    del layer, h, y
     return before
 
 

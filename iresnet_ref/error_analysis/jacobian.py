@@ -53,7 +53,6 @@ def jacobian_error(layer: Layer, h: Array, error: Array) -> JacobianError:
     >>> jacobian_error(Rearrangement((2,), (0,), (2,)), np.ones((1, 2)), np.ones(1))
     JacobianError(norm=1.0, absolute=1.0, terms=0, nuclear=array([0.]))
     """
-    del layer, h
     return JacobianError(math.inf, math.inf, 0, namespace(error).full_like(error, math.inf))
 
 
@@ -69,14 +68,12 @@ def jacobian_errors(layers: Layers, x: Array, before: ForwardError) -> list[Jaco
 @jacobian_error.register
 def _linear(layer: LinearLayer, h: Array, error: Array) -> JacobianError:
     """The factor is the weight itself."""
-    del h
     return JacobianError(*layer.norms(2.0), layer.operator.terms, namespace(error).zeros_like(error))
 
 
 @jacobian_error.register
 def _diagonal(layer: DiagonalAffine, h: Array, error: Array) -> JacobianError:
     """The factor is the scale itself."""
-    del h
     norm = layer.norm_bound()
     return JacobianError(norm, norm, 1, namespace(error).zeros_like(error))
 
@@ -84,7 +81,6 @@ def _diagonal(layer: DiagonalAffine, h: Array, error: Array) -> JacobianError:
 @jacobian_error.register
 def _rearrangement(layer: Rearrangement, h: Array, error: Array) -> JacobianError:
     """None: the factor is exact."""
-    del layer, h
     return JacobianError(1.0, 1.0, 0, namespace(error).zeros_like(error))
 
 

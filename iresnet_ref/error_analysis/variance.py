@@ -63,14 +63,12 @@ def _linear(layer: LinearLayer, h: Array, y: Array, variance: Array, unit: Array
 @rounding_variance.register
 def _diagonal(layer: DiagonalAffine, h: Array, y: Array, variance: Array, unit: Array) -> Array:
     """a²σ² + u²y²."""
-    del h
     return layer.scale * layer.scale * variance + _one_rounding(y, unit)
 
 
 @rounding_variance.register
 def _pointwise(layer: Pointwise, h: Array, y: Array, variance: Array, unit: Array) -> Array:
     """φ′²σ² ≤ Lip²σ², plus one rounding of φ."""
-    del h
     return layer.activation.lipschitz**2 * variance + _one_rounding(y, unit)
 
 
@@ -90,7 +88,6 @@ def _clipswish(layer: CLipSwish, h: Array, y: Array, variance: Array, unit: Arra
 @rounding_variance.register
 def _moved(layer: GroupSort | Rearrangement, h: Array, y: Array, variance: Array, unit: Array) -> Array:
     """The variances in their new places."""
-    del y, unit
     return layer.linearize(h)[1].apply(variance)
 
 

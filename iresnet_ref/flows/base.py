@@ -151,7 +151,6 @@ class StandardGaussian:
     @public
     def with_parameters(self, parameters: Mapping[str, Array]) -> StandardGaussian:
         """Return itself."""
-        del parameters
         return self
 
     def pullback(self, z: Array, weights: Array) -> tuple[Array, dict[str, Array]]:

@@ -56,7 +56,6 @@ def solve_adjoint(chain: Chain, b: Array, goal: Array, lipschitz: float, q: floa
 
 def _densely(chain: Chain, r: Array, goal: Array, inverse: Array) -> tuple[Array, int]:
     """Return ((I + J)⁻ᵀr, products), J = AB and `inverse` = (I + BA)⁻¹."""
-    del goal
     xp = namespace(r)
     start = chain.narrowest_index()
     a, b = (Chain(factors, chain.batch, chain.like) for factors in (chain.factors[start:], chain.factors[:start]))

@@ -26,7 +26,6 @@ def neumann_terms(survival: Callable[[int], float]) -> Sum:
     """Return Σ_{1≤k≤N} (−1)ᵏ/P(N ≥ k) (Jᵀ)ᵏv."""
 
     def power(w: Array, v: Array) -> Array:
-        del v
         return w
 
     def divisor(k: int) -> float:

@@ -45,7 +45,6 @@ class SharedFactor:
 
     def take(self, rows: RowIndex) -> Self:
         """Return itself."""
-        del rows
         return self
 
 

@@ -73,7 +73,6 @@ class DiagonalAffine(Layer):
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return max|a|, whatever p; inf where an entry is not finite."""
-        del p
         host = np.abs(to_host(self.scale))
         norm = float(host.max(initial=0.0))
         if rounding.unit_roundoff(self.scale) < rounding.FLOAT64_ROUNDOFF:  # the host holds rounded entries

@@ -53,7 +53,6 @@ class Layer(ABC):
 
     def pullback_at(self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """Return `pullback` where the factor at x is at hand: another method only where that saves work."""
-        del factor
         return self.pullback(x, v, y_bar, t_bar)
 
     @abstractmethod

@@ -98,7 +98,6 @@ class LipSwish(Layer):
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return 1 ≥ sup|φ′|, whatever p and β, more for a `scale` below 1.1; inf for a slope that is not finite."""
-        del p
         bound = 1.0 if self.scale >= LIPSWISH else slopes_of(self.scale)[1]
         return bound if math.isfinite(float(to_host(self.raw)[0])) else math.inf
 

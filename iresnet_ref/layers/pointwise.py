@@ -57,5 +57,4 @@ class Pointwise(Layer):
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return sup|φ′|, whatever p."""
-        del p
         return self.activation.lipschitz

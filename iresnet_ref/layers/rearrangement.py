@@ -61,10 +61,8 @@ class Rearrangement(Layer):
 
     def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ and v̄ are ȳ and t̄ put back."""
-        del x, v
         return *transposed(self._factor, y_bar, t_bar), {}
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return 1, whatever p."""
-        del p
         return 1.0

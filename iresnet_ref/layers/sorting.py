@@ -56,12 +56,10 @@ class GroupSort(Layer):
 
     def pullback_at(self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """Return `pullback` without sorting again."""
-        del x, v
         return *transposed(factor, y_bar, t_bar), {}
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return 1, whatever p."""
-        del p
         return 1.0
 
     def groups(self, x: Array) -> Array:

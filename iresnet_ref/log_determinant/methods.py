@@ -39,12 +39,10 @@ class LogDetMethod:
 
     def after_streams(self, streams: int) -> Self:
         """Return the method with the next `streams` random streams passed over."""
-        del streams
         return self
 
     def shared_by(self, blocks: int) -> Self:
         """Return the method for one of so many independent blocks: their variances add up to standard_error²."""
-        del blocks
         return self
 
 

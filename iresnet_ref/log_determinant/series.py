@@ -94,7 +94,6 @@ class PowerSeries(Estimator):
 
     def survival(self, k: int) -> float:
         """Return P(N ≥ k) for a k that occurs."""
-        del k
         return 1.0
 
     def values(self, probes: Probes, v: Array) -> Estimates:

@@ -67,33 +67,28 @@ Part = Linear | Activation
 @singledispatch
 def parts_of(layer: Layer, event: tuple[int, ...], p: float) -> tuple[Part, ...]:
     """Return a layer's linear maps and activations in their order. Raises UnreadableError where it is not made of these."""
-    del event, p
     raise UnreadableError(f"none is known of {layer.name}")
 
 
 @parts_of.register
 def _(layer: LinearLayer, event: tuple[int, ...], p: float) -> tuple[Part, ...]:
-    del event
     back = size((layer.weight.shape[0], *layer.weight.shape[2:]))
     return (Linear(layer.operator, layer.operator.absolute(), layer.norms(p)[1], layer.operator.terms, back),)
 
 
 @parts_of.register
 def _(layer: DiagonalAffine, event: tuple[int, ...], p: float) -> tuple[Part, ...]:
-    del event
     return (Linear(SharedDiagonal(layer.scale), SharedDiagonal(np.abs(to_host(layer.scale))), layer.norm_bound(p), 1, 1),)
 
 
 @parts_of.register
 def _(layer: Rearrangement, event: tuple[int, ...], p: float) -> tuple[Part, ...]:
-    del p
     moved = layer.linearize(np.zeros((1, *event)))[1]
     return (Linear(moved, moved, 1.0, 0, 0),)
 
 
 @parts_of.register
 def _(layer: Pointwise, event: tuple[int, ...], p: float) -> tuple[Part, ...]:
-    del event, p
     return (layer.activation,)
 
 

@@ -162,7 +162,6 @@ class _Frequencies:
 
     def pixels(self, event: tuple[int, ...]) -> int:
         """Return 1: after the channels comes the imaginary part, which a group does not reach into."""
-        del event
         return 1
 
 
@@ -201,17 +200,14 @@ class _Reader:
     @singledispatchmethod
     def layer(self, layer: Any, h: Combination, event: tuple[int, ...]) -> Combination:
         """Return what a layer makes of a combination. Raises UnreadableError where nothing is known of it."""
-        del h, event
         raise UnreadableError(f"none is known of {layer.name}")
 
     @layer.register
     def _(self, layer: Pointwise, h: Combination, event: tuple[int, ...]) -> Combination:
-        del event
         return self.unit(h, *layer.activation.slope_interval)
 
     @layer.register
     def _(self, layer: LipSwish, h: Combination, event: tuple[int, ...]) -> Combination:
-        del event
         return self.unit(h, *slopes_of(layer.scale))
 
     @layer.register
@@ -220,7 +216,6 @@ class _Reader:
 
     @layer.register
     def _(self, layer: DiagonalAffine, h: Combination, event: tuple[int, ...]) -> Combination:
-        del event
         scale = _exact(layer.scale).reshape(-1, 1)
         return {j: a.times(scale) for j, a in h.items()}
 
@@ -232,7 +227,6 @@ class _Reader:
     @layer.register(Affine)
     @layer.register(Conv)
     def _(self, layer: Affine | Conv, h: Combination, event: tuple[int, ...]) -> Combination:
-        del event
         weight, pixelwise = self.how.linear(layer)
         if self.how.zero_padded and not (pixelwise or self.local):
             raise UnreadableError("a part of the output of a zero-padded convolution passes on to another one linearly")

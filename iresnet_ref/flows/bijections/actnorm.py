@@ -111,7 +111,6 @@ class ActNorm(ClosedForm):
 
     def log_abs_det(self, x: Array, y: Array) -> Array:
         """Return pixels·Σs."""
-        del y
         return every_row(x) + self._pixels * namespace(x).sum(self.log_scale)
 
     def rounding(self, x: Array, y: Array) -> Array:
@@ -124,7 +123,6 @@ class ActNorm(ClosedForm):
 
     def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """x̄ = eˢȳ, b̄ = Σeˢȳ, s̄ = Σȳy + pixels·Σw."""
-        del options
         xp = namespace(x)
         axes = (0, *range(2, x.ndim))
         x_bar = y_bar * self._wide(xp.exp(self.log_scale))

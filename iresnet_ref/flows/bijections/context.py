@@ -93,12 +93,10 @@ class ContextShift(ClosedForm):
 
     def log_abs_det(self, x: Array, y: Array) -> Array:
         """Return 0."""
-        del y
         return every_row(x)
 
     def rounding(self, x: Array, y: Array) -> Array:
         """|x̂ − x| ≤ γ_k|U||h| + u|x̂|, entry by entry, rounded up."""
-        del y
         xp, u, n, k = namespace(x), rounding.unit_roundoff(x), size(self.event_shape), self.weight.shape[1]
         magnitude = self._shift(xp.abs(self.weight), xp.abs(self._context(x)))
         entries = rounding.gamma(k, u) * magnitude + u * xp.abs(x)
@@ -106,7 +104,6 @@ class ContextShift(ClosedForm):
 
     def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """x̄ = ȳ, Ū = Σ s̄hᵀ, h̄ = Uᵀs̄, with s̄ = ȳ summed over pixels."""
-        del weights, options
         xp, context = namespace(x), self._context(x)
         s_bar = xp.sum(y_bar, axis=tuple(range(2, y_bar.ndim))) if y_bar.ndim > 2 else y_bar
         h_bar = xp.matmul(s_bar, self.weight)

@@ -81,7 +81,6 @@ class Logit(ClosedForm):
 
     def log_abs_det(self, x: Array, y: Array) -> Array:
         """Return Σ log slope − log s − log(1 − s)."""
-        del y
         xp = namespace(x)
         s, t = self._sides(x)
         entries = math.log(self._slope) - xp.log(s) - xp.log(t)
@@ -96,7 +95,6 @@ class Logit(ClosedForm):
 
     def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """x̄ = slope·(ȳ(1/s + 1/(1 − s)) + w(1/(1 − s) − 1/s))."""
-        del options
         s, t = self._sides(x)
         x_bar = y_bar * (1.0 / s + 1.0 / t)
         if weights is not None:

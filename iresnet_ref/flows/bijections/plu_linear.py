@@ -122,7 +122,6 @@ class PLULinear(ClosedForm):
 
     def log_abs_det(self, x: Array, y: Array) -> Array:
         """Return pixels·Σs."""
-        del y
         return every_row(x) + size(self.event_shape[1:]) * namespace(x).sum(self.log_scale)
 
     def rounding(self, x: Array, y: Array) -> Array:
@@ -152,7 +151,6 @@ class PLULinear(ClosedForm):
 
     def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """With a = Ux: L̄ = c̄aᵀ, ā = Lᵀc̄ for c̄ = Pᵀȳ; Ū = āxᵀ, s̄ = diag(Ū)·diag(U) + pixels·Σw, x̄ = Uᵀā."""
-        del options
         xp = namespace(x)
         lower, upper = self._factors
         flat = self._pixels(x)

@@ -142,13 +142,11 @@ class Bijection(ABC):
     @public
     def initialise(self, x: Array) -> Self:
         """Return the bijection with its data-dependent state set from the batch x; itself where it has none."""
-        del x
         return self
 
     @public
     def condition(self, context: Array | None) -> Self:
         """Return the bijection conditioned on a context, or with None on nothing; itself where it takes none."""
-        del context
         return self
 
     def require(self, x: Array, name: str, shape: tuple[int, ...] | None = None, *, check: bool = True, **others: Array | None) -> None:
@@ -239,7 +237,6 @@ class ClosedForm(Bijection):
 
     def forward_and_log_det(self, x: Array, options: Options) -> tuple[Array, LogDet]:
         """Return (y, log|det dy/dx|)."""
-        del options
         y = self.value(x)
         return y, exactly(self.log_abs_det(x, y), x)
 
@@ -249,7 +246,6 @@ class ClosedForm(Bijection):
 
     def preimage(self, y: Array, options: Options) -> Inverse:
         """Return the preimage of y."""
-        del options
         x = self.inverse_value(y)
         return closed_form(x, row_norm(y - self.value(x), y.ndim - 1), self.rounding(x, y))
 
@@ -270,22 +266,18 @@ class Rearrangement(ClosedForm):
 
     def log_abs_det(self, x: Array, y: Array) -> Array:
         """Return 0."""
-        del y
         return every_row(x)
 
     def rounding(self, x: Array, y: Array) -> Array:
         """Return 0."""
-        del y
         return every_row(x)
 
     def preimage(self, y: Array, options: Options) -> Inverse:
         """Return the preimage of y, exactly."""
-        del options
         return closed_form(self.inverse_value(y), every_row(y), every_row(y))
 
     def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """x̄ = Pᵀȳ = P⁻¹ȳ."""
-        del x, weights, options
         return self.inverse_value(y_bar), {}
 
     @property

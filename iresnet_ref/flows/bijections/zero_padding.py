@@ -55,10 +55,8 @@ class ZeroPad(Rearrangement):
 
     def preimage(self, y: Array, options: Options) -> Inverse:
         """Return x of (x, z), with ‖z‖ as its residual."""
-        del options
         return closed_form(self.inverse_value(y), row_norm(y[:, self.event_shape[0] :, ...], y.ndim - 1), every_row(y))
 
     def pullback(self, x: Array, y_bar: Array, weights: Array | None, options: Options) -> Pulled:
         """x̄ = the first channels of ȳ."""
-        del x, weights, options
         return self.inverse_value(y_bar), {}
