@@ -117,7 +117,7 @@ def require_alike(x: Array, other: Array, name: str) -> None:
 def require_rows(x: Array, other: Array, name: str) -> None:
     """Refuse an array of another number of rows. Raises ShapeError."""
     if x.shape[0] != other.shape[0]:
-        raise ShapeError(f"{name}: expected one for each of {other.shape[0]} rows, got {x.shape[0]}; try as many")
+        raise ShapeError(f"{name}: expected one row for each of the {other.shape[0]} of the batch, got {x.shape[0]}; try as many")
 
 
 def require_event(shape: tuple[int, ...], name: str) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
-
-from iresnet_ref.arrays import Array, from_host, public, size
-from iresnet_ref.arrays.validation import require_real
+from iresnet_ref.arrays import Array, public
 from iresnet_ref.branches.branch import Branch
+from iresnet_ref.branches.draws import array_like, drawn
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.convolution import require_convolution
 from iresnet_ref.layers.activations import Activation
@@ -19,7 +16,6 @@ from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import Conv
 from iresnet_ref.normalisation.division import normalise
 from iresnet_ref.normalisation.shares import lipschitz_shares
-from iresnet_ref.probes import Probes
 
 
 @public
@@ -63,9 +59,7 @@ def convnet(
             f"convnet: expected kernels and one positive number of channels between each two of them, got {count} kernels "
             f"and channels {hidden}; try channels=16, kernels=(3, 1, 3)"
         )
-    if like is None:
-        like = np.zeros(1)
-    require_real(like, "like")
+    like = array_like(like)
     phi = nonlinearity(activation, like)
     image = (event[1], event[2])
     share = lipschitz_shares(lipschitz / max(1.0, phi.norm_bound()) ** (count - 1), count)
@@ -75,11 +69,6 @@ def convnet(
         side = kernels[i]
         shape = (m, n, *(side if isinstance(side, tuple) else (side, side)))
         mode = require_convolution(shape, image, padding, stride)
-        fan_in = size(shape[1:])
-        draw = Probes(seed=seed, stream=i, kind="gaussian").gaussians(1, m * (fan_in + 1)).reshape(m, fan_in + 1)
-        draw = draw / math.sqrt(fan_in)
-        weight, bias = from_host(draw[:, :fan_in].reshape(shape), like), from_host(draw[:, fan_in], like)
-        if i:
-            layers.append(phi)
-        layers.append(normalise(Conv(weight, bias, image, mode), share))
+        layers += [phi] * bool(i)
+        layers.append(normalise(Conv(*drawn(shape, like, seed, i), image, mode), share))
     return Branch(tuple(layers), event)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
-
-from iresnet_ref.arrays import Array, from_host, public
-from iresnet_ref.arrays.validation import require_real
+from iresnet_ref.arrays import Array, public
 from iresnet_ref.branches.branch import Branch
+from iresnet_ref.branches.draws import array_like, drawn
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.by_name import nonlinearity, widening
@@ -18,7 +15,14 @@ from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import Affine
 from iresnet_ref.normalisation.division import normalise
 from iresnet_ref.normalisation.shares import lipschitz_shares
-from iresnet_ref.probes import Probes
+
+
+def require_sizes(sizes: Sequence[int], name: str) -> None:
+    """Refuse what are no widths of dense layers from d to d. Raises ShapeError."""
+    if len(sizes) < 2 or min(sizes) < 1 or sizes[0] != sizes[-1]:
+        raise ShapeError(
+            f"{name}: expected sizes (d, h₁, …, d) of positive integers with equal ends, got {tuple(sizes)}; try (2, 64, 64, 2)"
+        )
 
 
 @public
@@ -49,20 +53,15 @@ def mlp(
     >>> g(np.zeros((5, 2))).shape
     (5, 2)
     """
-    sizes = tuple(sizes)
-    if len(sizes) < 2 or min(sizes) < 1 or sizes[0] != sizes[-1]:
-        raise ShapeError(f"mlp: expected sizes (d, h₁, …, d) of positive integers with equal ends, got {sizes}; try (2, 64, 64, 2)")
+    require_sizes(sizes, "mlp")
     count = len(sizes) - 1
-    if like is None:
-        like = np.zeros(1)
-    require_real(like, "like")
+    like = array_like(like)
     phi = nonlinearity(activation, like)
     share = lipschitz_shares(lipschitz / max(1.0, phi.norm_bound(norm)) ** (count - 1), count)
     layers: list[Layer] = []
     for i, (width, m) in enumerate(pairwise(sizes)):
         n = width * widening(phi) if i else width
-        draw = Probes(seed=seed, stream=i, kind="gaussian").gaussians(1, m * (n + 1)).reshape(m, n + 1) / math.sqrt(n)
-        if i:
-            layers.append(phi)
-        layers.append(Affine(normalise(from_host(draw[:, :n], like), share, norm=norm), from_host(draw[:, n], like)))
+        weight, bias = drawn((m, n), like, seed, i)
+        layers += [phi] * bool(i)
+        layers.append(Affine(normalise(weight, share, norm=norm), bias))
     return Branch(tuple(layers), (sizes[0],), norm)

@@ -9,14 +9,10 @@ The Jacobian is [η₁I; η₂J_f]: one factor of the chain, made of those of f.
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, device, from_host, namespace, public
-from iresnet_ref.arrays.validation import require_real
+from iresnet_ref.arrays import Array, device, namespace, public
 from iresnet_ref.branches.branch import Branch
+from iresnet_ref.branches.draws import array_like, drawn
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.by_name import nonlinearity, widening
@@ -25,7 +21,6 @@ from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import Affine
 from iresnet_ref.normalisation.division import normalise
 from iresnet_ref.normalisation.shares import lipschitz_shares
-from iresnet_ref.probes import Probes
 
 
 @public
@@ -55,9 +50,7 @@ def densenet(
     >>> g(np.zeros((5, 2))).shape, [tuple(p.shape) for k, p in g.parameters().items() if k.endswith("weight")]
     ((5, 2), [(4, 2), (4, 10), (2, 18)])
     """
-    if like is None:
-        like = np.zeros(1)
-    require_real(like, "like")
+    like = array_like(like)
     phi = nonlinearity(activation, like)
     if d < 1 or depth < 1 or growth < 1 or growth % widening(phi):
         raise ShapeError(
@@ -68,9 +61,7 @@ def densenet(
     layers: list[Layer] = []
     width = d
     for i in range(depth + 1):
-        rows = growth // widening(phi) if i < depth else d
-        draw = Probes(seed=seed, stream=i, kind="gaussian").gaussians(1, rows * (width + 1)).reshape(rows, width + 1)
-        weight, bias = (from_host(a / math.sqrt(width), like) for a in (draw[:, :width], draw[:, width]))
+        weight, bias = drawn((growth // widening(phi) if i < depth else d, width), like, seed, i)
         if i == depth:
             last = lipschitz_shares(lipschitz, 1) * (1.0 - 16.0 * depth * rounding.FLOAT64_ROUNDOFF)
             layers.append(Affine(normalise(weight, last), bias))

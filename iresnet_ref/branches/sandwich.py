@@ -34,6 +34,8 @@ from iresnet_ref.arrays.validation import require_alike, require_parameters, req
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.certificate import Certificate, biases_are_finite
 from iresnet_ref.branches.certificates.bidiagonal import proves_lipschitz
+from iresnet_ref.branches.dense import require_sizes
+from iresnet_ref.branches.draws import array_like, drawn
 from iresnet_ref.errors import NotContractiveError, ShapeError
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.by_name import nonlinearity
@@ -41,7 +43,6 @@ from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import Affine
 from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.layers.tape import Tape
-from iresnet_ref.probes import Probes
 
 _MOST_SHRINKING = 2.0**10
 
@@ -258,20 +259,11 @@ def sandwich(
     >>> F.contraction(), bool((ir.invert(F, F(np.ones((1, 2)))).error_bound < 1e-4).all())
     (0.97, True)
     """
-    sizes = tuple(sizes)
-    if len(sizes) < 2 or min(sizes) < 1 or sizes[0] != sizes[-1]:
-        raise ShapeError(f"sandwich: expected sizes (d, h₁, …, d) of positive integers with equal ends, got {sizes}; try (2, 64, 64, 2)")
-    if like is None:
-        like = np.zeros(1)
-    require_real(like, "like")
+    require_sizes(sizes, "sandwich")
+    like = array_like(like)
     layer = nonlinearity(activation, like)
     if not isinstance(layer, Pointwise):
         raise ValueError(f"sandwich: expected an activation entry by entry with slopes in [0, 1], got {layer.name}; try 'elu'")
-    weights: list[Array] = []
-    biases: list[Array] = []
-    for k, (n, m) in enumerate(pairwise(sizes)):
-        draw = Probes(seed=seed, stream=k, kind="gaussian").gaussians(1, m * (n + 1)).reshape(m, n + 1) / math.sqrt(n)
-        weights.append(from_host(draw[:, :n], like))
-        biases.append(from_host(draw[:, n], like))
+    weights, biases = zip(*(drawn((m, n), like, seed, k) for k, (n, m) in enumerate(pairwise(sizes))), strict=True)
     scales = tuple(from_host(np.zeros(m), like) for m in sizes[1:-1])
-    return SandwichBranch(tuple(weights), tuple(biases), scales, layer.activation, lipschitz)
+    return SandwichBranch(weights, biases, scales, layer.activation, lipschitz)

@@ -196,7 +196,5 @@ class Flow:
         self._require(x, check=check, weights=weights)
         if weights is None:
             return every_row(x, 1.0)
-        require_batch(weights, (), "weights", check=False)
-        require_alike(weights, x, "weights")
         require_rows(weights, x, "weights")
         return weights

@@ -12,7 +12,7 @@ from iresnet_ref.arrays import Array, device, expand_rows, lazy, namespace, size
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.layers.tape import Tape
 from iresnet_ref.log_determinant.elimination import logdet_and_inverse
-from iresnet_ref.log_determinant.exact import inverse_of_identity_plus, is_eliminated, logdet_of
+from iresnet_ref.log_determinant.exact import inverse_of_identity_plus, is_eliminated, joined, logdet_of
 
 CHUNK = 2**18
 """About how many numbers the tangents behind one layer hold: rows are taken in pieces that stay in the cache."""
@@ -68,7 +68,7 @@ class Determinant:
     @property
     def logdet(self) -> Array:
         """log det(I + J_g(x)) per row."""
-        return _joined([piece.logdet for piece in self.pieces])
+        return joined([piece.logdet for piece in self.pieces])
 
     def gradient(self, weights: Array, y_bar: Array | None) -> tuple[Array, dict[str, Array]]:
         """Return (x̄, gradients) of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀg(x)."""
@@ -78,13 +78,10 @@ class Determinant:
         for piece in self.pieces:
             rows = slice(first, first + piece.matrix.shape[0])
             first = rows.stop
-            whole = len(self.pieces) == 1
-            x_bar, gradients = piece.gradient(
-                self.start, weights if whole else weights[rows], y_bar if whole or y_bar is None else y_bar[rows, ...]
-            )
+            x_bar, gradients = piece.gradient(self.start, weights[rows], None if y_bar is None else y_bar[rows, ...])
             parts.append(x_bar)
             total = {k: total[k] + gradient if k in total else gradient for k, gradient in gradients.items()}
-        return _joined(parts), total
+        return joined(parts), total
 
 
 def determinant(tape: Tape, *, contracts: bool) -> Determinant:
@@ -121,7 +118,3 @@ def _pushed(tape: Tape, start: int) -> tuple[Array, ...]:
     xp, event = namespace(tape.value), tape.jacobian.factors[start].in_shape
     identity = xp.eye(size(event), dtype=tape.value.dtype, device=device(tape.value))
     return tape.push(xp.reshape(identity, (size(event), 1, *event)), start)
-
-
-def _joined(parts: list[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(parts, axis=0)

@@ -6,9 +6,8 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from iresnet_ref.arrays import Array, every_row, public
-from iresnet_ref.arrays.validation import require_alike, require_batch, require_finite
+from iresnet_ref.arrays.validation import require_alike, require_batch, require_finite, require_rows
 from iresnet_ref.block import ResidualBlock
-from iresnet_ref.errors import ShapeError
 from iresnet_ref.gradient.record import record
 from iresnet_ref.gradient.result import LogDetGradient
 from iresnet_ref.log_determinant.methods import LogDetMethod, Name, named
@@ -82,12 +81,6 @@ def require(
         require_rows(y_bar, x, cotangent)
     if check:
         require_finite(x if products else None, **{"x": x, weighted: weights, cotangent: y_bar})
-
-
-def require_rows(a: Array, x: Array, name: str) -> None:
-    """Refuse an array of another number of rows than x."""
-    if a.shape[0] != x.shape[0]:
-        raise ShapeError(f"{name}: expected one row for each of the {x.shape[0]} of the batch, got {a.shape[0]}; try as many")
 
 
 def require_names(block: ResidualBlock, names: Collection[str] | None) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iresnet_ref.arrays import Array, RowIndex, contiguous, device, lazy, namespace, size
-from iresnet_ref.jacobian.factors import Dense, Diagonal, Factor, StackedDiagonal
+from iresnet_ref.jacobian.factors import Dense, Diagonal, Factor, StackedDiagonal, applied, transposed
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,11 @@ class Chain:
 
     def matvec(self, v: Array) -> Array:
         """Return J v for v of shape (*probes, batch, *in_shape)."""
-        for factor in self.factors:
-            v = factor.apply(v)
-        return v
+        return applied(self.factors, v)
 
     def rmatvec(self, u: Array) -> Array:
         """Return Jᵀ u for u of shape (*probes, batch, *out_shape)."""
-        for factor in reversed(self.factors):
-            u = factor.transpose(u)
-        return u
+        return transposed(self.factors, u)
 
     def take(self, rows: RowIndex) -> Chain:
         """Return the chain of these rows of the batch (an index array or a slice)."""

@@ -7,6 +7,7 @@ derivatives). Tangents are `(*probes, batch, *event)`; a shared factor takes any
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Protocol, Self, runtime_checkable
@@ -36,6 +37,16 @@ class Factor(Protocol):
     def take(self, rows: RowIndex) -> Self:
         """Return the factor restricted to these rows of the batch (an index array or a slice)."""
         ...
+
+
+def applied(factors: Sequence[Factor], v: Array) -> Array:
+    """Return F_n ⋯ F₁ v."""
+    return reduce(lambda w, factor: factor.apply(w), factors, v)
+
+
+def transposed(factors: Sequence[Factor], u: Array) -> Array:
+    """Return F₁ᵀ ⋯ F_nᵀ u."""
+    return reduce(lambda w, factor: factor.transpose(w), reversed(factors), u)
 
 
 class SharedFactor:
@@ -238,7 +249,7 @@ class Concatenated:
     def apply(self, v: Array) -> Array:
         """Return [η₁v; η₂Fv]."""
         xp = namespace(v)
-        image = reduce(lambda w, factor: factor.apply(w), self.inner, v)
+        image = applied(self.inner, v)
         axis = v.ndim - len(self.in_shape)
         own = xp.broadcast_to(v, (*image.shape[:axis], *self.in_shape))
         return xp.concat([self.first * own, self.second * image], axis=axis)
@@ -246,7 +257,7 @@ class Concatenated:
     def transpose(self, u: Array) -> Array:
         """Return η₁u₁ + η₂Fᵀu₂."""
         own, image = split(u, self.in_shape[0], u.ndim - len(self.in_shape))
-        return self.first * own + self.second * reduce(lambda w, factor: factor.transpose(w), reversed(self.inner), image)
+        return self.first * own + self.second * transposed(self.inner, image)
 
     def take(self, rows: RowIndex) -> Concatenated:
         """Return the factor of these rows."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from functools import reduce
 
 from iresnet_ref.arrays import Array, RowIndex, namespace
-from iresnet_ref.jacobian.factors import Factor, SharedFactor, SquareFactor
+from iresnet_ref.jacobian.factors import Factor, SharedFactor, SquareFactor, applied, transposed
 
 
 @dataclass(frozen=True)
@@ -33,29 +34,19 @@ class SharedDiagonal(SquareFactor, SharedFactor):
 class Rearranged(SharedFactor):
     """v ↦ v with its event axes permuted, then reshaped: an isometry of every p-norm."""
 
-    event: tuple[int, ...]
+    in_shape: tuple[int, ...]
     axes: tuple[int, ...]
-    out: tuple[int, ...]
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-        return self.event
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        """The shape afterwards."""
-        return self.out
+    out_shape: tuple[int, ...]
 
     def apply(self, v: Array) -> Array:
         """Return the rearranged v."""
-        lead = tuple(v.shape[: v.ndim - len(self.event)])
-        return namespace(v).reshape(_permuted(v, self.axes), (*lead, *self.out))
+        lead = tuple(v.shape[: v.ndim - len(self.in_shape)])
+        return namespace(v).reshape(_permuted(v, self.axes), (*lead, *self.out_shape))
 
     def transpose(self, u: Array) -> Array:
         """Return u put back."""
-        lead = tuple(u.shape[: u.ndim - len(self.out)])
-        u = namespace(u).reshape(u, (*lead, *(self.event[axis] for axis in self.axes)))
+        lead = tuple(u.shape[: u.ndim - len(self.out_shape)])
+        u = namespace(u).reshape(u, (*lead, *(self.in_shape[axis] for axis in self.axes)))
         return _permuted(u, tuple(self.axes.index(axis) for axis in range(len(self.axes))))
 
 
@@ -68,21 +59,11 @@ def _permuted(v: Array, axes: tuple[int, ...]) -> Array:
 
 @dataclass(frozen=True)
 class Summed:
-    """v ↦ Σ_k F_{k,n} ⋯ F_{k,1} v; an empty product is the identity. `event` is the shape of v and of the result's events `out`."""
+    """v ↦ Σ_k F_{k,n} ⋯ F_{k,1} v; an empty product is the identity."""
 
     parts: tuple[tuple[Factor, ...], ...]
-    event: tuple[int, ...]
-    out: tuple[int, ...]
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-        return self.event
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        """The shape of the sum."""
-        return self.out
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
 
     @property
     def shared(self) -> bool:
@@ -91,14 +72,12 @@ class Summed:
 
     def apply(self, v: Array) -> Array:
         """Return Σ_k F_k v."""
-        images = [reduce(lambda w, factor: factor.apply(w), part, v) for part in self.parts]
-        return reduce(lambda a, b: a + b, images)
+        return reduce(operator.add, [applied(part, v) for part in self.parts])
 
     def transpose(self, u: Array) -> Array:
         """Return Σ_k F_kᵀ u."""
-        images = [reduce(lambda w, factor: factor.transpose(w), reversed(part), u) for part in self.parts]
-        return reduce(lambda a, b: a + b, images)
+        return reduce(operator.add, [transposed(part, u) for part in self.parts])
 
     def take(self, rows: RowIndex) -> Summed:
         """Return the factor of these rows."""
-        return Summed(tuple(tuple(f.take(rows) for f in part) for part in self.parts), self.event, self.out)
+        return Summed(tuple(tuple(f.take(rows) for f in part) for part in self.parts), self.in_shape, self.out_shape)

@@ -25,28 +25,23 @@ def exact_logdet(chain: Chain, *, contracts: bool = False) -> Array:
     remainder is below d·u/3, and it keeps the relative accuracy of tiny J.
     """
     chain = chain.narrowest().merged()
-    n = size(chain.in_shape)
-    rows = max(1, CHUNK // n**2)
-    cuts = [slice(i, min(i + rows, chain.batch)) for i in range(0, max(chain.batch, 1), rows)]
+    n, cuts = size(chain.in_shape), cuts_of(chain)
     if is_eliminated(n, chain.like, contracts):
-        return _joined([elimination.logdet(chain.take(cut).dense()) for cut in cuts])
+        return joined([elimination.logdet(chain.take(cut).dense()) for cut in cuts])
     match chain.factors:
         case Dense(k), Diagonal(d):
             return _of_one_diagonal(d, k, cuts)
         case _:
-            return _joined([logdet_of(chain.take(cut).dense()) for cut in cuts])
+            return joined([logdet_of(chain.take(cut).dense()) for cut in cuts])
 
 
 def signed_logdet(chain: Chain) -> tuple[Array, Array]:
     """Return (sign, log|det|) of I + J per row, for any J: what is left without ‖J‖₂ < 1. The namespace must have linalg."""
     chain = chain.narrowest().merged()
     xp = namespace(chain.like)
-    rows = max(1, CHUNK // size(chain.in_shape) ** 2)
-    found: list[tuple[Array, Array]] = []
-    for i in range(0, max(chain.batch, 1), rows):
-        matrix = chain.take(slice(i, min(i + rows, chain.batch))).dense()
-        found.append(xp.linalg.slogdet(xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=device(matrix)) + matrix))
-    return _joined([sign for sign, _ in found]), _joined([value for _, value in found])
+    identity = xp.eye(size(chain.in_shape), dtype=chain.like.dtype, device=device(chain.like))
+    found: list[tuple[Array, Array]] = [xp.linalg.slogdet(identity + chain.take(cut).dense()) for cut in cuts_of(chain)]
+    return joined([sign for sign, _ in found]), joined([value for _, value in found])
 
 
 def _of_one_diagonal(d: Array, k: Array, cuts: list[slice]) -> Array:
@@ -58,7 +53,7 @@ def _of_one_diagonal(d: Array, k: Array, cuts: list[slice]) -> Array:
     xp, n = namespace(d), k.shape[0]
     left = xp.stack([xp.matrix_transpose(d), xp.ones_like(xp.matrix_transpose(d))], axis=-1)  # (n, batch, 2)
     right = xp.stack([k, xp.eye(n, dtype=k.dtype, device=device(k))], axis=1)  # (n, 2, n)
-    value = _joined([xp.linalg.slogdet(xp.permute_dims(xp.matmul(left[:, cut, :], right), (1, 2, 0)))[1] for cut in cuts])
+    value = joined([xp.linalg.slogdet(xp.permute_dims(xp.matmul(left[:, cut, :], right), (1, 2, 0)))[1] for cut in cuts])
     square = xp.matmul(d * d, xp.sum(k * k, axis=-1))
     first = xp.matmul(d, xp.reshape(k, (n * n,))[:: n + 1])
     second = xp.sum(d * xp.matmul(d, k * xp.matrix_transpose(k)), axis=-1)
@@ -81,7 +76,14 @@ def _series_where_tiny(square: Array, first: Array, second: Array, value: Array)
     return namespace(value).where(square < rounding.unit_roundoff(value) ** (2.0 / 3.0), first - 0.5 * second, value)
 
 
-def _joined(parts: list[Array]) -> Array:
+def cuts_of(chain: Chain) -> list[slice]:
+    """Return the rows whose matrices are formed at a time."""
+    rows = max(1, CHUNK // size(chain.in_shape) ** 2)
+    return [slice(i, min(i + rows, chain.batch)) for i in range(0, max(chain.batch, 1), rows)]
+
+
+def joined(parts: list[Array]) -> Array:
+    """Return arrays of such rows behind each other."""
     return parts[0] if len(parts) == 1 else namespace(parts[0]).concat(parts, axis=0)
 
 

@@ -22,7 +22,7 @@ from iresnet_ref.block import ResidualBlock, in_float64
 from iresnet_ref.error_analysis.forward import no_error
 from iresnet_ref.error_analysis.jacobian import JacobianError, jacobian_errors, telescoped
 from iresnet_ref.errors import ShapeError
-from iresnet_ref.log_determinant.exact import CHUNK, exact_logdet
+from iresnet_ref.log_determinant.exact import cuts_of, exact_logdet
 from iresnet_ref.log_determinant.factor_residuals import enclosed
 from iresnet_ref.rounding import down
 
@@ -98,8 +98,7 @@ def _enclosure(block: ResidualBlock, x: Array, flushed: float) -> tuple[Array, A
     inside = t < 1.0
     t = xp.where(inside, t, xp.zeros_like(t))
     chain = chain.narrowest().merged()
-    rows = max(1, CHUNK // n**2)
-    parts = [enclosed(chain.take(slice(i, min(i + rows, chain.batch))).dense()) for i in range(0, chain.batch, rows)]
+    parts = [enclosed(chain.take(cut).dense()) for cut in cuts_of(chain)]
     middle, radius = (xp.concat(of, axis=0) for of in zip(*parts, strict=True))
     return middle, xp.where(inside, (radius + t / (1.0 - t)) * on_top, xp.full_like(t, math.inf))
 

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from iresnet_ref.arrays import Array, device, every_row, flatten_events, holds, namespace, public
-from iresnet_ref.arrays.validation import require_alike, require_array, require_batch, require_finite, require_real
+from iresnet_ref.arrays.validation import (
+    require_alike,
+    require_array,
+    require_batch,
+    require_finite,
+    require_real,
+    require_rows,
+)
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flows.bijections.protocol import Options
 from iresnet_ref.flows.flow import Flow
@@ -194,6 +201,5 @@ def _weights(like: Array, weights: Array | None) -> Array:
         return every_row(like, 1.0 / max(like.shape[0], 1))
     require_batch(weights, (), "weights", check=False)
     require_alike(weights, like, "weights")
-    if weights.shape[0] != like.shape[0]:
-        raise ShapeError(f"weights: expected one for each of {like.shape[0]} rows, got {weights.shape[0]}; try as many")
+    require_rows(weights, like, "weights")
     return weights

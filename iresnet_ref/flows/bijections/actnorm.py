@@ -8,7 +8,6 @@ loading never makes the next batch initialise it again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,7 +65,6 @@ class ActNorm(ClosedForm):
         if self.initialised:
             return self
         self.require(x, "x")
-        self.require(x, "x")
         if not size(tuple(x.shape)):
             raise ShapeError(f"actnorm: expected a batch with rows to initialise from, got {tuple(x.shape)}; try at least one")
         xp = namespace(x)
@@ -82,9 +80,6 @@ class ActNorm(ClosedForm):
     def parameters(self) -> dict[str, Array]:
         """Return the log-scale and the shift."""
         return {"log_scale": self.log_scale, "shift": self.shift}
-
-    def _replaced(self, parameters: Mapping[str, Array]) -> ActNorm:
-        return replace(self, log_scale=parameters["log_scale"], shift=parameters["shift"])
 
     def _wide(self, p: Array) -> Array:
         return expand_rows(p, len(self.event_shape) - 1)

@@ -5,8 +5,7 @@ P is a fixed permutation, L unit lower triangular, U upper triangular with the d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -89,9 +88,6 @@ class PLULinear(ClosedForm):
     def parameters(self) -> dict[str, Array]:
         """Return the triangles and the log-scale."""
         return {"lower": self.lower, "upper": self.upper, "log_scale": self.log_scale}
-
-    def _replaced(self, parameters: Mapping[str, Array]) -> PLULinear:
-        return replace(self, lower=parameters["lower"], upper=parameters["upper"], log_scale=parameters["log_scale"])
 
     @property
     def _factors(self) -> tuple[Array, Array]:
