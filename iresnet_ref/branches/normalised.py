@@ -102,6 +102,9 @@ class NormalisedBranch:
             raise DTypeError(
                 "NormalisedBranch: expected a branch of raw weights, got a SandwichBranch, whose parameters are free; use it as it is"
             )
+        if not any("weight" in layer.parameters for layer in self.raw.layers):
+            got = ", ".join(layer.name for layer in self.raw.layers)
+            raise DTypeError(f"NormalisedBranch: expected a linear layer in the sequence, got {got}; try ir.spectral.normalise inside it")
 
     @property
     def branch(self) -> Branch:

@@ -221,6 +221,12 @@ def test_frozen_parameters_are_left_out_and_scaled_ones_divided_anew() -> None:
     assert np.array_equal(2.0 * again["2.weight"], whole["2.weight"])
 
 
+def test_a_branch_with_nothing_to_divide_is_refused() -> None:
+    paths = (ir.mlp((2, 3, 2), lipschitz=0.4).layers, (ir.layers.DiagonalAffine(np.full(2, 0.3), np.zeros(2)),))
+    with pytest.raises(ir.DTypeError, match=r"expected a linear layer in the sequence, got sum of .*; try"):
+        _ = ir.NormalisedBranch(ir.Branch((ir.layers.Parallel(paths),), (2,))).branch
+
+
 def test_constants_of_one_and_weights_of_nan_are_refused() -> None:
     raw = raw_branch("all divided", np.zeros(1))
     with pytest.raises(NotContractiveError, match=r"expected 0 < Lip\(g\) < 1"):
