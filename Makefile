@@ -65,7 +65,8 @@ gallery: $(ADAPTERS)/.installed
 
 test-adapters: $(ADAPTERS)/.installed
 	$(ADAPTERS)/bin/python -m pytest verification/tests/verify/adapters verification/tests/backends/test_from_jax.py \
-		verification/tests/backends/test_published_modules.py verification/tests/backends/jax_layers/test_jax_interfaces.py --timeout=3600
+		verification/tests/backends/test_published_modules.py verification/tests/backends/jax_layers/test_jax_interfaces.py \
+		verification/tests/backends/jax_layers/test_equinox_and_flax.py --timeout=3600
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -77,6 +77,7 @@ def test_the_blocks_of_a_page_run_and_print_what_it_says(
     names: dict[str, Any] = {"__name__": page.stem}
     declared: list[Any] = [None]
     loaded = set(sys.modules)
+    wide = sys.modules["jax"].config.jax_enable_x64 if "jax" in loaded else False
     try:
         for code, printed in BLOCK.findall(page.read_text("utf-8")):
             for package in re.findall(r"^(?:import|from) (equinox|flax)\b", code, re.M):
@@ -93,6 +94,8 @@ def test_the_blocks_of_a_page_run_and_print_what_it_says(
     finally:
         for name in {path.stem for path in tmp_path.glob("*.py")} - loaded:
             sys.modules.pop(name, None)
+        if "jax" in sys.modules:  # a page that asks for 64 bits asks for itself alone
+            sys.modules["jax"].config.update("jax_enable_x64", wide)
 
 
 def _check_recipe(factory: Any) -> None:
