@@ -7,7 +7,6 @@ that has met its tolerance stays where it is until it is dropped.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Literal
 
@@ -39,8 +38,8 @@ def banach(block: ResidualBlock, now: Point, steps: int) -> tuple[Point, Point]:
 class FixedPoint(Steps):
     """Banach steps, and Anderson's where `acceleration` says so; `accelerated` tells whether there was one.
 
-    It starts at y, with two evaluations before the first look, or at `start`, where it may end. The host looks again when half of
-    the rows should be there, `check_every` evaluations later at most, but never more than 1 + evaluations/check_every times in all.
+    It starts at y, with two evaluations before the first look, or at `start`, where it may end. The host looks again when that spares most,
+    `check_every` evaluations later at most, but never more than 1 + evaluations/check_every times in all.
     """
 
     most = 1
@@ -85,8 +84,9 @@ class FixedPoint(Steps):
         slow = ((rate > SLOW) | (wanted > FEW * (self.events + 1))).any()
         if self.last is not self.now and self.acceleration == "observed" and self.secants is None and slow:
             self.secants = _remember(Secants.of(self.events), self.last, self.now)
-        soon = math.ceil(np.sort(np.minimum(wanted, self.goal.check_every))[wanted.size // 2])
-        self.before, self.count = measured.residual, min(max(soon, self.goal.check_every * measured.number - measured.spent), measured.left)
+        every = self.goal.check_every
+        soon = cheapest(wanted, every * measured.number - measured.spent, every)
+        self.before, self.count = measured.residual, min(soon, measured.left)
         if self.secants is None:
             self.last, self.now = self.pair = banach(self.block, self.now, self.count)
             return self.count
@@ -98,6 +98,20 @@ class FixedPoint(Steps):
             )
             self.pair = (self.last, seen)
         return self.count
+
+
+def cheapest(wanted: HostArray, least: int, every: int) -> int:
+    """Return after how many steps, at least `least`, to look, for rows that want so many: those beyond go on until the look after it.
+
+    >>> cheapest(np.asarray([2.0, 3.0, 3.0]), 1, 4), cheapest(np.asarray([1.0, 1.0, 9.0]), 1, 4), cheapest(np.asarray([50.0]), 1, 4)
+    (3, 1, 4)
+    """
+
+    def cost(steps: int) -> float:
+        beyond = wanted[wanted > steps] - steps
+        return steps * wanted.size + float(np.maximum(beyond, max(least + every - steps, 1)).sum())
+
+    return min(range(max(every, least), max(least, 1) - 1, -1), key=cost)
 
 
 def anderson(

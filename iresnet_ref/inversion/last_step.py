@@ -10,8 +10,10 @@ x* whose computed F(x*) equals y, since e(x*) ≤ e(x) + β‖x − x*‖.
 residual is evaluated in float64 where the device has it (`inversion.ball`): three forward passes of those rows.
 
 *Going to z = fl(y − g(x)),* which has been evaluated already: y − z − g(z) = g(x) − g(z) up to e(x) and the rounding of z, so that
-the residual of z, computed by anybody, is at most L‖r̂‖ + ρ ([B19] Thm 1), and ‖z − x*‖ ≤ (L‖r̂‖ + ρ)/(1 − L − β). The step is
-taken on the rows where L‖r̂‖ + ρ < ‖r̂‖, that is well above the rounding floor.
+the residual of z, computed by anybody, is at most L‖r̂‖ + ρ ([B19] Thm 1), and ‖z − x*‖ ≤ (L‖r̂‖ + ρ)/(1 − L − β). This radius is
+smaller than that of x. As to the residual of z, ρ is what n roundings add up to in the worst case; SAFE times their typical size σ
+(`Branch.typical_rounding`) is never met in practice. The step is taken where L‖r̂‖ + min(ρ, SAFE·σ) is below ‖r̂‖ or the tolerance, that is
+above the rounding floor.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from iresnet_ref.inversion.ball import inverse_ball
 from iresnet_ref.inversion.rows import Rows
 from iresnet_ref.inversion.safeguard import Goal, Point
 
+SAFE = 8.0
+"""How many times its typical size the rounding of a residual is taken to be at most."""
 ONE_DIGIT = 0.1
 """A radius above this part of ‖x‖ proves no decimal digit of x."""
 
@@ -42,13 +46,16 @@ def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tup
     residual, reach = rows.residual, rows.size + rows.residual
     rho = 2.0 * (alpha + beta * reach) + 5.0 * u * (reach + rows.size_y)
     on_top = 1.0 + (2 * n + 64) * u  # the rounding of the norms and of these lines
-    stepped = (goal.lipschitz * residual + rho) * on_top + underflow
-    stays = stepped >= (1.0 - 2.0 * goal.rtol) * residual  # the tolerance is relative to ‖x‖, which moves by ‖r̂‖
+    origin, growth = block.branch.typical_rounding
+    noise = SAFE * (origin + (growth + u) * (reach + rows.size_y))
+    stepped = (goal.lipschitz * residual + np.minimum(rho, noise)) * on_top + underflow
+    allowed = np.maximum(residual, goal.rtol * np.maximum(rows.size, rows.size_y))
+    stays = stepped >= (1.0 - 2.0 * goal.rtol) * allowed  # the tolerance is relative to ‖x‖, which moves by ‖r̂‖
     x = point.y - point.g
     if stays.any():
         x = xp.where(expand_rows(xp.asarray(stays, dtype=xp.bool, device=device(x)), x.ndim - 1), point.x, x)
     contraction = rounding.down(block.least_stretch() - beta, 2)
-    total = np.where(stays, (residual + rho) * on_top + underflow, stepped)
+    total = (np.where(stays, residual, goal.lipschitz * residual) + rho) * on_top + underflow
     radius = total / contraction if contraction > 0.0 else np.full_like(total, math.inf)
     closer = _of_ball(block, x, point.y, radius, np.flatnonzero(~(radius <= ONE_DIGIT * rows.size)))
     covers = xp.asarray(radius <= closer, dtype=xp.bool, device=device(x))

@@ -146,10 +146,14 @@ def _negative_part(z: Array) -> Array:
 def _expm1(z: Array) -> Array:
     """Return e^z − 1 for z ≤ 0 to full relative accuracy.
 
-    NumPy's own is scalar code, in float32 three times as slow as (1 + e^z) tanh(z/2): from errors of 3.2u each at most 7u.
+    NumPy's own is scalar code where there is no AVX-512, in float32 three times as slow as 2t/(1 − t), t = tanh(z/2) ≤ 0: nothing
+    cancels, an error of t is not enlarged, and from 3.2u of it at most 6u come.
     """
     xp = namespace(z)
-    return (1.0 + xp.exp(z)) * xp.tanh(0.5 * z) if family(z) == "numpy" and z.dtype == xp.float32 else xp.expm1(z)
+    if not (family(z) == "numpy" and z.dtype == xp.float32):
+        return xp.expm1(z)
+    t = xp.tanh(0.5 * z)
+    return t / (0.5 - 0.5 * t)
 
 
 def _elu(z: Array) -> Array:
