@@ -3,6 +3,7 @@
 norms         slack of the proved ‖W‖₂ over the norm, and the times of the proof, the bound and numpy's SVD
 convolutions  slack of the proved norm on an image over what power iteration reaches from below, and its time beside the SVD
 constraints   Lip(g) by quadratic constraints beside the product of norms, and the times of search, candidate and proof
+trained       the same of a flow that examples/paper/densities_2d.py has trained, if there is one, with its bounds from both sides
 boxes         Lip(g) on a box by branch and bound beside the constant of the whole space, how close it is, and its cost
 balls         time of a certified ball in forward passes F(x), and its radius relative to ‖x‖
 arnoldi       vᵀlog(I + J)v by k products: error, proved bound a posteriori, and the a-priori bound
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 
 import iresnet_ref as ir
+from iresnet_backends import load
 from iresnet_ref.arrays import host_norms
 from iresnet_ref.branches.certificates.multipliers import best_multipliers
 from iresnet_ref.branches.certificates.network import network_of
@@ -158,6 +160,27 @@ def constraints(seeds: tuple[int, ...] = (101, 102)) -> Iterable[tuple[str, ...]
             )  # fmt: skip
 
 
+MOONS = Path(__file__).parents[1] / "reports/examples/models/densities_2d-moons.safetensors"
+TRAINING = "densities_2d.py --only moons --models i-ResNet --activation elu --blocks 8 --width 64 --seconds 40"
+
+
+def trained() -> Iterable[tuple[str, ...]]:
+    """Yield the product, Lip(g) and μ‖Δx‖ ≤ ‖ΔF‖ of each block, and 1/Πμ, which bounds Lip of the blocks' inverse, beside 1/Π(1 − L)."""
+    if not MOONS.exists():
+        yield (f"first run: python examples/paper/{TRAINING}",)
+        return
+    yield "block", "product", "proved Lip(g)", "μ", "search and proofs"
+    rows = []
+    for step in load(MOONS).steps.steps:
+        if isinstance(block := getattr(step, "block", None), ir.ResidualBlock):
+            start = time.process_time()
+            rows.append((block.branch.product.bound, ir.certify(block).bound, ir.bounds.two_sided(block).lower))
+            yield str(len(rows)), *(f"{v:.3f}" for v in rows[-1]), f"{time.process_time() - start:.2f} s"
+    product, bound, lower = np.median(rows, axis=0)
+    yield "median", f"{product:.3f}", f"{bound:.3f}", f"{lower:.3f}", ""
+    yield "inverse", f"{np.prod([1 / (1 - row[0]) for row in rows]):.1e}", "", f"{np.prod([1 / row[2] for row in rows]):.1e}", ""
+
+
 def on_boxes(*sizes: int, activation: str, side: float, somewhere: bool = False) -> tuple[ir.Branch, tuple[Host, Host]]:
     """Return a branch and the box of this half side around 0, or around a Gaussian point."""
     centre = np.random.default_rng(0).standard_normal(sizes[0]) * somewhere
@@ -289,8 +312,8 @@ def arnoldi(probes: int = 32) -> Iterable[tuple[str, ...]]:
 
 
 TABLES = {
-    "norms": norms, "convolutions": convolutions, "constraints": constraints, "boxes": boxes, "balls": balls, "arnoldi": arnoldi,
-    "determinants": determinants,
+    "norms": norms, "convolutions": convolutions, "constraints": constraints, "trained": trained, "boxes": boxes, "balls": balls,
+    "arnoldi": arnoldi, "determinants": determinants,
 }  # fmt: skip
 
 if __name__ == "__main__":
