@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from iresnet_ref.arrays import Array, from_host, public, size
+from iresnet_ref.arrays import Array, changed, from_host, public, size
 
 ProbeKind = Literal["rademacher", "gaussian", "hadamard"]
 Words = npt.NDArray[np.uint32]
@@ -100,7 +100,9 @@ class Probes:
 
     def on_stream(self, stream: int) -> Probes:
         """Return the same probes on another stream."""
-        return replace(self, stream=stream)
+        made = changed(self, stream=stream)
+        made.__post_init__()
+        return made
 
     def part(self, start: int, stop: int) -> Probes:
         """Return replicates start, …, stop − 1 of this set: the same draws."""

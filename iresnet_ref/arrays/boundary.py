@@ -14,6 +14,7 @@ import numbers
 import operator
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import numpy as np
@@ -24,6 +25,7 @@ from iresnet_ref.arrays.validation import require_real
 from iresnet_ref.errors import DTypeError, IResNetError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Value = TypeVar("Value")
 Rule = Callable[[str, Any], Any]
 """(what messages call it, an argument) ↦ the argument as the function takes it. Raises DTypeError."""
 
@@ -200,6 +202,13 @@ def _sequence(rules: list[Rule | None], length: int | None) -> Rule:
         return tuple(entry if own is None else own(f"{name}[{i}]", entry) for i, (own, entry) in enumerate(zip(each, taken, strict=True)))
 
     return rule
+
+
+def changed(value: Value, **fields: Any) -> Value:
+    """Return a frozen dataclass that caches nothing with other fields, which are known to fit: `replace` without the boundary."""
+    made = copy(value)
+    vars(made).update(fields)
+    return made
 
 
 def shown(value: Any) -> str:

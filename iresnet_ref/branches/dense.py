@@ -9,10 +9,9 @@ from iresnet_ref.arrays import Array, public
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.draws import array_like, drawn
 from iresnet_ref.errors import ShapeError
+from iresnet_ref.layers import Affine, Layer
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.by_name import nonlinearity, widening
-from iresnet_ref.layers.layer import Layer
-from iresnet_ref.layers.linear import Affine
 from iresnet_ref.normalisation.division import normalise
 from iresnet_ref.normalisation.shares import lipschitz_shares
 

@@ -27,8 +27,7 @@ from iresnet_ref.branches.normalised import NormalisedBranch
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.jacobian.convolution import Convolution, Operator
 from iresnet_ref.jacobian.factors import Dense
-from iresnet_ref.layers.concatenation import Concatenation
-from iresnet_ref.layers.layer import Layer
+from iresnet_ref.layers import Concatenation, Layer
 from iresnet_ref.normalisation.raw_proof import Warm, carrying, raw_proof, scaled_bounds
 
 MARGIN = 2e-3

@@ -18,8 +18,7 @@ from iresnet_ref.arrays import Array, namespace, public, size
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.sandwich import SandwichBranch
 from iresnet_ref.errors import DTypeError, NonFiniteError
-from iresnet_ref.layers.concatenation import Concatenation
-from iresnet_ref.layers.layer import Layer
+from iresnet_ref.layers import Concatenation, Layer
 from iresnet_ref.normalisation.norm_gradient import norm_slope
 from iresnet_ref.normalisation.raw_proof import Warm, divided, raw_proof
 from iresnet_ref.normalisation.shares import lipschitz_shares

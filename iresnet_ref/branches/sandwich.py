@@ -37,11 +37,9 @@ from iresnet_ref.branches.certificates.bidiagonal import proves_lipschitz
 from iresnet_ref.branches.dense import require_sizes
 from iresnet_ref.branches.draws import array_like, drawn
 from iresnet_ref.errors import NotContractiveError, ShapeError
+from iresnet_ref.layers import Affine, Layer, Pointwise
 from iresnet_ref.layers.activations import Activation
 from iresnet_ref.layers.by_name import nonlinearity
-from iresnet_ref.layers.layer import Layer
-from iresnet_ref.layers.linear import Affine
-from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.layers.tape import Tape
 
 _MOST_SHRINKING = 2.0**10

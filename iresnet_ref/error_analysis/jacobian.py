@@ -13,16 +13,11 @@ from typing import NamedTuple
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, flatten_events, namespace, size
 from iresnet_ref.error_analysis.forward import ForwardError, forward_error, no_error, weight_roundings
-from iresnet_ref.layers.concatenation import Concatenation
-from iresnet_ref.layers.diagonal import DiagonalAffine
+from iresnet_ref.layers import CLipSwish, Concatenation, DiagonalAffine, GroupSort, LipSwish, Parallel, Pointwise
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
-from iresnet_ref.layers.lipswish import CLipSwish, LipSwish
-from iresnet_ref.layers.parallel import Parallel
-from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.layers.rearrangement import Rearrangement
 from iresnet_ref.layers.sequence import Layers, steps
-from iresnet_ref.layers.sorting import GroupSort
 from iresnet_ref.rounding import up
 
 

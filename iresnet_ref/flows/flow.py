@@ -45,7 +45,7 @@ class Flow:
         steps = as_composition(self.steps)
         arrays = list(steps.parameters().values())
         base = self.base
-        if not (base is None or isinstance(base, Base)):
+        if not (base is None or isinstance(base, StandardGaussian | Base)):
             raise DTypeError(f"flow: expected a base density, got {shown(base)}; try ir.StandardGaussian(event_shape, x)")
         if base is None:
             if not arrays:

@@ -126,10 +126,9 @@ class Dense(SharedFactor):
 
 
 def _rows_times(v: Array, matrix: Array) -> Array:
-    xp = namespace(v)
     if v.ndim == 2:
         return product(v, matrix)
-    lead = v.shape[:-1]
+    xp, lead = namespace(v), v.shape[:-1]
     return xp.reshape(product(xp.reshape(v, (size(lead), v.shape[-1])), matrix), (*lead, matrix.shape[1]))
 
 

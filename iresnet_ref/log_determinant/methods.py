@@ -11,7 +11,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
-from iresnet_ref.arrays import Array, is_short, public
+from iresnet_ref.arrays import Array, changed, is_short, public
 from iresnet_ref.errors import DTypeError
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.log_determinant.arnoldi.quadrature import ArnoldiEstimator
@@ -86,7 +86,7 @@ class Estimate(LogDetMethod):
 
     def after_streams(self, streams: int) -> Self:
         """Return the estimate on later streams."""
-        return replace(self, probes=self.probes.on_stream(self.probes.stream + streams)) if streams else self
+        return changed(self, probes=self.probes.on_stream(self.probes.stream + streams)) if streams else self
 
     def shared_by(self, blocks: int) -> Self:
         """Return the estimate to standard_error/√blocks."""
@@ -216,7 +216,7 @@ class Auto(LogDetMethod):
 
     def after_streams(self, streams: int) -> Auto:
         """Return the method with the estimate on later streams."""
-        return Auto(self.estimate.after_streams(streams))
+        return changed(self, estimate=self.estimate.after_streams(streams))
 
     def shared_by(self, blocks: int) -> Auto:
         """Return the method with the estimate for one of so many blocks."""

@@ -118,7 +118,7 @@ class Gram:
 
     def least_excess(self, top: float) -> float:
         """Return about what c² must exceed the largest eigenvalue `top` of Ĝ by for a proof: the shift, and the rounding of `top`."""
-        shift = float(np.max(self.shift(math.sqrt(top))[1]))
+        shift = float(np.asarray(self.shift(math.sqrt(top))[1]).max())
         return shift + 8.0 * math.sqrt(self.matrix.shape[-1]) * _U * top
 
     def proved_above(self, top: float, least: float = 0.0) -> float:

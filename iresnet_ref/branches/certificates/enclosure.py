@@ -28,14 +28,9 @@ from iresnet_ref.error_analysis.forward import forward_error, no_error
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.jacobian.factors import Factor, StackedDiagonal
 from iresnet_ref.jacobian.shared_factors import SharedDiagonal
-from iresnet_ref.layers import sequence
+from iresnet_ref.layers import CLipSwish, DiagonalAffine, Layer, LipSwish, Pointwise, Rearrangement, sequence
 from iresnet_ref.layers.activations import Activation
-from iresnet_ref.layers.diagonal import DiagonalAffine
-from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
-from iresnet_ref.layers.lipswish import CLipSwish, LipSwish
-from iresnet_ref.layers.pointwise import Pointwise
-from iresnet_ref.layers.rearrangement import Rearrangement
 from iresnet_ref.norms.stacks import nonnegative_norm_bounds, stack_norm_bounds
 from iresnet_ref.rounding import gamma
 

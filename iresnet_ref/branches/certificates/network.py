@@ -26,13 +26,8 @@ import numpy as np
 from iresnet_ref import rounding
 from iresnet_ref.arrays import HostArray, size, to_host
 from iresnet_ref.jacobian.convolution import Convolution
-from iresnet_ref.layers.concatenation import Concatenation
-from iresnet_ref.layers.diagonal import DiagonalAffine
+from iresnet_ref.layers import Affine, CLipSwish, Concatenation, Conv, DiagonalAffine, LipSwish, Parallel, Pointwise
 from iresnet_ref.layers.layer import Layer
-from iresnet_ref.layers.linear import Affine, Conv
-from iresnet_ref.layers.lipswish import CLipSwish, LipSwish
-from iresnet_ref.layers.parallel import Parallel
-from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.layers.rearrangement import Rearrangement
 from iresnet_ref.layers.sorting import GroupSort
 from iresnet_ref.layers.swish import CLIPSWISH, lipswish, slopes_of

@@ -98,8 +98,9 @@ class Composition(Bijection):
         return {f"{i}.{name}": p for i, step in enumerate(self.steps) for name, p in step.parameters().items()}
 
     def _replaced(self, parameters: Mapping[str, Array]) -> Composition:
-        steps = [step.with_parameters({name: parameters[f"{i}.{name}"] for name in step.parameters()}) for i, step in enumerate(self.steps)]
-        return Composition(tuple(steps))
+        steps: tuple[Bijection, ...] = self.steps
+        own = [{name: parameters[f"{i}.{name}"] for name in step.parameters()} for i, step in enumerate(steps)]
+        return Composition(tuple(step._replaced(p) for step, p in zip(steps, own, strict=True)))
 
     @public
     def initialise(self, x: Array) -> Composition:
@@ -289,7 +290,8 @@ class FactorOut(Bijection):
         return dict(self.rest.parameters())
 
     def _replaced(self, parameters: Mapping[str, Array]) -> FactorOut:
-        return replace(self, rest=self.rest.with_parameters(parameters))
+        rest: Bijection = self.rest
+        return replace(self, rest=rest._replaced(parameters))
 
     @public
     def initialise(self, x: Array) -> FactorOut:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, device, every_row, indices, lazy, namespace, public, row_norm
+from iresnet_ref.arrays import Array, changed, device, every_row, indices, lazy, namespace, public, row_norm
 from iresnet_ref.arrays.validation import require_alike, require_batch, require_finite, require_parameters
 from iresnet_ref.inversion import methods as inverse_methods
 from iresnet_ref.inversion.methods import InverseMethod
@@ -56,7 +56,7 @@ class Options:
 
     def after(self, streams: int) -> Options:
         """Return the options with the next `streams` streams passed over."""
-        return replace(self, logdet=logdet_methods.named(self.logdet).after_streams(streams)) if streams else self
+        return changed(self, logdet=logdet_methods.named(self.logdet).after_streams(streams)) if streams else self
 
     def shared(self, blocks: int) -> Options:
         """Return the options for one of so many blocks: variances add up to standard_error²."""
