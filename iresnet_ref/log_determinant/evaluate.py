@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, device, holds, indices, namespace
+from iresnet_ref.arrays import Array, every_row, holds, indices, namespace
 from iresnet_ref.arrays.validation import require_full_precision
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
@@ -87,8 +87,7 @@ def evaluate(
 
 
 def _exact(chain: Chain, block: ResidualBlock, x: Array, determinant: Callable[[], Array] | None) -> LogDet:
-    xp = namespace(x)
-    zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))
+    zero = every_row(x)
     value = exact_logdet(chain, contracts=block.contracts_from(chain.narrowest_index())) if determinant is None else determinant()
     return LogDet(value, zero, zero, indices(np.full(x.shape[0], chain.rank), x), "exact")
 
@@ -108,8 +107,7 @@ def _exact_without_contraction(chain: Chain, block: ResidualBlock, x: Array) -> 
 
 def _result(estimator: Estimator, found: Estimates, probes: Probes, x: Array, variance: float, bias_bound: float) -> LogDet:
     """Return the result of estimates; `variance` of one replicate, proved or planned, stands where they are all alike."""
-    xp = namespace(x)
-    zero = xp.zeros((x.shape[0],), dtype=x.dtype, device=device(x))
+    xp, zero = namespace(x), every_row(x)
     value, bias, exact, method = xp.mean(found.values, axis=0), zero + bias_bound, len(estimator.traces), estimator.method
     if not estimator.random:
         return LogDet(value, zero, bias, indices(np.zeros(x.shape[0]), x), method, 0, exact)

@@ -16,7 +16,7 @@ import math
 from itertools import accumulate
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, device, namespace, public, size
+from iresnet_ref.arrays import Array, every_row, namespace, public, size
 from iresnet_ref.arrays.validation import require_alike, require_finite, require_full_precision, require_real
 from iresnet_ref.block import ResidualBlock, in_float64
 from iresnet_ref.error_analysis.forward import no_error
@@ -58,8 +58,7 @@ def logdet_error_bound(block: ResidualBlock, x: Array, value: Array | None = Non
     else:
         _require_value(value, x, check)
     block.contraction()
-    xp = namespace(x)
-    unproved = xp.full(x.shape[:1], math.inf, dtype=x.dtype, device=device(x))
+    xp, unproved = namespace(x), every_row(x, math.inf)
     if block.norm != 2.0 or 0 in x.shape:  # only the 2-norm is treated below
         return unproved
     chain = block.branch.jacobian(x)
