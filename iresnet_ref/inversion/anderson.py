@@ -92,9 +92,7 @@ class Secants:
         scaled = pair * _inverse(xp.where(independent, after, before), usable)[:, None]
         kept = old.weight * xp.astype(independent | ~usable, w.dtype)[:, None]
         return Secants(
-            self.window,
-            xp.concat([old.pairs, scaled[:, None, :]], axis=1),
-            xp.concat([kept, xp.astype(usable, w.dtype)[:, None]], axis=1),
+            self.window, xp.concat([old.pairs, scaled[:, None, :]], axis=1), xp.concat([kept, xp.astype(usable, w.dtype)[:, None]], axis=1)
         )
 
     def _without_oldest(self) -> Secants:

@@ -69,9 +69,7 @@ def hidden_space(block: ResidualBlock) -> Hidden | None:
     xp = namespace(branch.like)
     middle = branch.layers[1:-1]
     bias = xp.matmul(first.weight, last.bias[:, None])[:, 0]
-    reduced = Branch(
-        (*middle, Affine(xp.matmul(first.weight, last.weight), bias)), (first.weight.shape[0],), branch.norm
-    )
+    reduced = Branch((*middle, Affine(xp.matmul(first.weight, last.weight), bias)), (first.weight.shape[0],), branch.norm)
     bounds = [layer.norm_bound(branch.norm) for layer in (*middle, last)]
     gain = max(math.prod(bounds), rounding.smallest_normal(branch.like))
     return Hidden(ResidualBlock(reduced, block.branch.product.bound), first, last, gain)
@@ -83,9 +81,7 @@ def is_cheaper(branch: Branch, batch: int) -> bool:
     if len(branch.layers) < 3 or not (isinstance(first, Affine) and isinstance(last, Affine)):
         return False
     (h, d), k = first.weight.shape, last.weight.shape[1]
-    inner = sum(
-        layer.weight.shape[0] * layer.weight.shape[1] for layer in branch.layers[1:-1] if isinstance(layer, Affine)
-    )
+    inner = sum(layer.weight.shape[0] * layer.weight.shape[1] for layer in branch.layers[1:-1] if isinstance(layer, Affine))
     full, narrow = d * (h + k) + inner, h * k + inner
     return EXPECTED_STEPS * batch * (0.75 * full - narrow) > h * k * d + OVERHEAD
 
