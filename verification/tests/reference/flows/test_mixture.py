@@ -177,5 +177,5 @@ def test_what_does_not_fit_is_refused() -> None:
         hybrid(flow(), X, LABELS, density=-1.0)
     with pytest.raises(ValueError, match="labels: expected 0 to 2"):
         hybrid(flow(), X, LABELS + 1)
-    with pytest.raises(ir.ShapeError, match="one for each of 9 rows"):
+    with pytest.raises(ir.ShapeError, match="one row for each of the 9"):
         hybrid(flow(), X, LABELS, weights=np.ones(8))

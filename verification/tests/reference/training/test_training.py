@@ -438,7 +438,7 @@ def test_gradients_that_do_not_fit_are_refused() -> None:
 
 def test_bad_input_is_refused() -> None:
     model, x = flow(np.zeros(1)), DATA[:4]
-    with pytest.raises(ir.ShapeError, match="one for each of 4 rows, got 3"):
+    with pytest.raises(ir.ShapeError, match="one row for each of the 4 of the batch, got 3"):
         maximum_likelihood(model, x, weights=np.ones(3))
     with pytest.raises(ir.ShapeError, match="batch with rows"):
         maximum_likelihood(model, x[:0])
