@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import singledispatch
 from typing import NamedTuple
 
-from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, flatten_events, namespace, size
 from iresnet_ref.error_analysis.forward import ForwardError, forward_error, no_error, weight_roundings
 from iresnet_ref.layers import CLipSwish, Concatenation, DiagonalAffine, GroupSort, LipSwish, Parallel, Pointwise
@@ -18,7 +17,7 @@ from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
 from iresnet_ref.layers.rearrangement import Rearrangement
 from iresnet_ref.layers.sequence import Layers, steps
-from iresnet_ref.rounding import up
+from iresnet_ref.rounding import unit_roundoff, up
 
 
 class JacobianError(NamedTuple):
@@ -82,7 +81,7 @@ def _rearrangement(layer: Rearrangement, h: Array, error: Array) -> JacobianErro
 @jacobian_error.register
 def _pointwise(layer: Pointwise, h: Array, error: Array) -> JacobianError:
     """|fl φ′(ĥ) − φ′(h)| ≤ c(|φ′| + 1) + curvature·e + jump·#{k: |ĥ − k| ≤ e}, a diagonal: its nuclear norm is the sum, Σe ≤ √m s."""
-    xp, phi, u = namespace(h), layer.activation, rounding.unit_roundoff(h)
+    xp, phi, u = namespace(h), layer.activation, unit_roundoff(h)
     flat, m = flatten_events(h, h.ndim - 1), size(tuple(h.shape[1:]))
     computed = phi.error_on(h) * u * (phi.lipschitz + 1.0)
     nuclear = error * (phi.curvature * math.sqrt(m)) + m * computed
@@ -121,7 +120,7 @@ def _sorting(layer: GroupSort, h: Array, error: Array) -> JacobianError:
 def _concatenation(layer: Concatenation, h: Array, error: Array) -> JacobianError:
     """‖F̂ − F‖_* ≤ η₂Σ‖δF_i‖_*Π_{j≠i}‖F_j‖ + cn(η₁ + η₂K) for F = [η₁I; η₂F_k⋯F₁] of n columns, c the accuracy of η."""
     found = jacobian_errors(layer.inner, h, no_error(h)._replace(error=error))
-    c, n = weight_roundings(layer) * rounding.unit_roundoff(h), size(tuple(h.shape[1:]))
+    c, n = weight_roundings(layer) * unit_roundoff(h), size(tuple(h.shape[1:]))
     first, second = (w * (1.0 + 2.0 * c) for w in layer.host_weights())
     norm, absolute, terms = _multiplied(found)
     nuclear = c * n * (first + second * norm) + second * telescoped(found)

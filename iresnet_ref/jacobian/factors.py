@@ -6,7 +6,6 @@ derivatives). Tangents are `(*probes, batch, *event)`; a shared factor takes any
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -65,16 +64,11 @@ class RowFactor:
     shared = False
 
 
-class SquareFactor(ABC):
+class SquareFactor:
     """A map from events of one shape to events of the same."""
 
     @property
-    @abstractmethod
-    def in_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:
+    def out_shape(self: Factor) -> tuple[int, ...]:
         """The event shape."""
         return self.in_shape
 
@@ -274,12 +268,7 @@ class Permutation(SquareFactor, RowFactor):
     """v ↦ v[index] on the flattened event, `index` of shape (batch, n): a permutation for each sample."""
 
     index: Array
-    event: tuple[int, ...]
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The event shape."""
-        return self.event
+    in_shape: tuple[int, ...]
 
     def apply(self, v: Array) -> Array:
         """Return P v."""
@@ -296,13 +285,13 @@ class Permutation(SquareFactor, RowFactor):
     def _gather(self, v: Array, index: Array) -> Array:
         xp = namespace(v)
         batch, n = index.shape
-        probes = v.shape[: v.ndim - len(self.event) - 1]
+        probes = v.shape[: v.ndim - len(self.in_shape) - 1]
         rows = xp.reshape(xp.arange(batch, dtype=index.dtype, device=device(index)), (batch, 1)) * n
-        v = xp.broadcast_to(v, (*probes, batch, *self.event))
+        v = xp.broadcast_to(v, (*probes, batch, *self.in_shape))
         flat = xp.reshape(v, (size(probes), batch * n))
         taken = xp.take(flat, xp.reshape(index + rows, (batch * n,)), axis=1)
-        return xp.reshape(taken, (*probes, batch, *self.event))
+        return xp.reshape(taken, (*probes, batch, *self.in_shape))
 
     def take(self, rows: RowIndex) -> Permutation:
         """Return the permutations of these rows."""
-        return Permutation(_rows(self.index, rows), self.event)
+        return Permutation(_rows(self.index, rows), self.in_shape)

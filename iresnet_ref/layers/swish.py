@@ -15,10 +15,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
-from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, is_compiling, namespace, public
 from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation, Turn
-from iresnet_ref.rounding import up
+from iresnet_ref.rounding import ELEMENTARY, up
 
 LIPSWISH = 1.1
 CLIPSWISH = 1.1 * 1.004
@@ -157,7 +156,7 @@ def swish_error(beta: float) -> float:
     3|w||φ| ≤ 3W²e^{−W}/(1.1β). The 8 of an elementary function is enough for β ≥ .1.
     """
     if beta == 0.0 or beta >= 0.1:
-        return rounding.ELEMENTARY
+        return ELEMENTARY
     far = 2
     while 3.0 * far * far * math.exp(-far) / (1.1 * beta) > 3.0 * far + 4.0:
         far += 1

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from itertools import accumulate
 
-from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, every_row, namespace, public, size
 from iresnet_ref.arrays.validation import require_alike, require_finite, require_full_precision, require_real
 from iresnet_ref.block import ResidualBlock, in_float64
@@ -24,7 +23,7 @@ from iresnet_ref.error_analysis.jacobian import JacobianError, jacobian_errors, 
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.log_determinant.exact import cuts_of, exact_logdet
 from iresnet_ref.log_determinant.factor_residuals import enclosed
-from iresnet_ref.rounding import down
+from iresnet_ref.rounding import down, gamma, smallest_normal, unit_roundoff
 
 
 @public
@@ -67,9 +66,9 @@ def logdet_error_bound(block: ResidualBlock, x: Array, value: Array | None = Non
         return unproved
     value = exact_logdet(chain, contracts=block.contracts_from(start)) if value is None else value
     wide, (at,) = in_float64(block, x)
-    middle, radius = _enclosure(wide, at, rounding.smallest_normal(x))
+    middle, radius = _enclosure(wide, at, smallest_normal(x))
     bound = xp.abs(xp.astype(value, at.dtype) - middle) + radius
-    bound = xp.astype(bound * (1.0 + 8.0 * rounding.unit_roundoff(x)) + rounding.smallest_normal(x), x.dtype)
+    bound = xp.astype(bound * (1.0 + 8.0 * unit_roundoff(x)) + smallest_normal(x), x.dtype)
     return xp.where(bound < math.inf, bound, unproved)  # NaN too
 
 
@@ -91,8 +90,8 @@ def _enclosure(block: ResidualBlock, x: Array, flushed: float) -> tuple[Array, A
     factors, n = jacobian_errors(layers, x, no_error(x, 2.0, flushed)), min(sizes)
     chain = block.branch.jacobian(x)
     contraction = block.branch.rotation_bound(chain.narrowest_index())
-    nuclear = _rounding_of_products(factors, n, rounding.unit_roundoff(x), flushed) + telescoped(factors)
-    on_top = 1.0 + (2 * max(sizes) + 64) * rounding.unit_roundoff(x)
+    nuclear = _rounding_of_products(factors, n, unit_roundoff(x), flushed) + telescoped(factors)
+    on_top = 1.0 + (2 * max(sizes) + 64) * unit_roundoff(x)
     t = nuclear * (on_top / down(1.0 - contraction, 1))
     inside = t < 1.0
     t = xp.where(inside, t, xp.zeros_like(t))
@@ -107,4 +106,4 @@ def _rounding_of_products(factors: list[JacobianError], n: int, u: float, flushe
     terms = sum(factor.terms for factor in factors)
     absolute = math.prod(factor.absolute for factor in factors)
     underflow = n * terms * flushed * math.prod(1.0 + factor.absolute for factor in factors)
-    return n * rounding.gamma(terms, u) * absolute + underflow
+    return n * gamma(terms, u) * absolute + underflow

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, HostArray, from_host, namespace, size, to_host
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.layers.layer import Layer
@@ -27,7 +26,7 @@ from iresnet_ref.norms.convolution import absolute_bound, as_matrix, by_frequenc
 from iresnet_ref.norms.dense import largest, times_power_of_two
 from iresnet_ref.norms.gram_symbol import TAPS_UP_TO, Peak, peak
 from iresnet_ref.norms.largest_pair import largest_pair
-from iresnet_ref.rounding import up
+from iresnet_ref.rounding import FLOAT64_ROUNDOFF, smallest_normal, unit_roundoff, up
 
 ROUNDOFFS = (2.0**-24, 2.0**-53)
 """Of float32 and float64: in fewer digits, and in more, the divided weight is proved itself."""
@@ -67,7 +66,7 @@ def raw_proof(layer: Layer, warm: Warm | None) -> RawProof | None:
     >>> proof.sigma, 2.0 <= proof.bound <= 2.0 * (1 + 1e-9), bool(np.all(proof.slope == np.diag([0.0, 1.0])))
     (2.0, True, True)
     """
-    if not isinstance(layer, LinearLayer) or rounding.unit_roundoff(layer.weight) not in ROUNDOFFS:
+    if not isinstance(layer, LinearLayer) or unit_roundoff(layer.weight) not in ROUNDOFFS:
         return None
     if hasattr(namespace(layer.weight), "mp"):  # it may have no subnormal numbers at all
         return None
@@ -117,7 +116,7 @@ def divided(layer: Any, proof: RawProof, share: float) -> tuple[Any, float] | No
     if proof.bound <= share:
         return carrying(layer, proof.bound, proof.absolute), 1.0
     total, lost = _of_scaled(weight, proof)
-    scale = (share - lost) / total * (1.0 - 16.0 * rounding.FLOAT64_ROUNDOFF)
+    scale = (share - lost) / total * (1.0 - 16.0 * FLOAT64_ROUNDOFF)
     if not scale > ORDINARY[0]:
         return None
     bounds = scaled_bounds(weight, proof, scale)
@@ -129,14 +128,14 @@ def scaled_bounds(weight: Any, proof: RawProof, scale: float) -> tuple[float, fl
     if not ORDINARY[0] < scale <= 1.0:
         return math.inf, math.inf
     total, lost = _of_scaled(weight, proof)
-    u = rounding.unit_roundoff(weight)
+    u = unit_roundoff(weight)
     return up(scale * total, 2) + lost, up(scale * (1.0 + u) * (1.0 + u) * proof.absolute, 8) + lost
 
 
 def _of_scaled(weight: Any, proof: RawProof) -> tuple[float, float]:
     """Return (1 + u)(c + u‖|W|‖), rounded up, and 4Nf."""
-    u = rounding.unit_roundoff(weight)
-    return up((1.0 + u) * (proof.bound + u * proof.absolute), 6), 4.0 * size(tuple(weight.shape)) * rounding.smallest_normal(weight)
+    u = unit_roundoff(weight)
+    return up((1.0 + u) * (proof.bound + u * proof.absolute), 6), 4.0 * size(tuple(weight.shape)) * smallest_normal(weight)
 
 
 def carrying(layer: Any, norm: float, absolute: float, **changes: Array) -> Any:

@@ -17,7 +17,6 @@ from iresnet_ref.errors import ConvergenceError, NonFiniteError, ShapeError
 from iresnet_ref.jacobian.convolution import Convolution, Operator
 from iresnet_ref.jacobian.factors import Dense, Factor
 from iresnet_ref.layers.linear import LinearLayer
-from iresnet_ref.normalisation.division import normalise
 from iresnet_ref.probes import Probes
 
 
@@ -228,4 +227,3 @@ def _blocks(kernel: Array, grid: tuple[int, ...]) -> Array:
 
 SVD_UP_TO = 512
 """`singular_triple` decomposes operators with a side up to this, and iterates on larger ones."""
-__all__ = ["Dense", "SingularTriple", "gram_bound", "normalise", "power_iteration", "singular_triple", "spectral_norm"]

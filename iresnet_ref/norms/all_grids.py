@@ -17,14 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref import rounding
 from iresnet_ref.arrays import public, to_host
 from iresnet_ref.arrays.validation import require_real
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.norms.convolution import circle, proved_on, symbol, symbol_error
 from iresnet_ref.norms.dense import largest, times_power_of_two
 from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
-from iresnet_ref.rounding import down, up
+from iresnet_ref.rounding import FLOAT64_ROUNDOFF, down, unit_roundoff, up
 
 
 @public
@@ -58,8 +57,8 @@ def norm_on_every_image(kernel: Any, *, points: int = 64) -> float:
     exponent = math.frexp(magnitude)[1]
     scaled = np.ldexp(host, -exponent)
     on_grid = proved_on(symbol(scaled, ((points, 0), (points, 0))), symbol_error(scaled))
-    cosines = [float(circle(2 * points)[0][p]) - 2.0 * rounding.FLOAT64_ROUNDOFF for p in halves]
+    cosines = [float(circle(2 * points)[0][p]) - 2.0 * FLOAT64_ROUNDOFF for p in halves]
     bound = up(on_grid / down(cosines[0] * cosines[1], 2), 2)
-    if rounding.unit_roundoff(kernel) < rounding.FLOAT64_ROUNDOFF:  # the host holds rounded weights
-        bound = up(bound + 2.0 * rounding.FLOAT64_ROUNDOFF * float(np.abs(scaled).sum()), 4)
+    if unit_roundoff(kernel) < FLOAT64_ROUNDOFF:  # the host holds rounded weights
+        bound = up(bound + 2.0 * FLOAT64_ROUNDOFF * float(np.abs(scaled).sum()), 4)
     return times_power_of_two(bound, exponent)

@@ -23,17 +23,16 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from iresnet_ref import rounding
 from iresnet_ref.arrays import size
 from iresnet_ref.jacobian.convolution import Convolution, Operator
 from iresnet_ref.norms.dense import absolute_norm_bound, norm_bound, proves_norm_at_most, times_power_of_two
 from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
-from iresnet_ref.rounding import gamma, up
+from iresnet_ref.rounding import FLOAT64_ROUNDOFF, gamma, up
 
 Host = npt.NDArray[Any]
 Grid = tuple[tuple[int, int], tuple[int, int]]
 """(N, twist) for each axis: what leaves the grid comes back on the other side, with its sign changed where twist is 1."""
-_U = rounding.FLOAT64_ROUNDOFF
+_U = FLOAT64_ROUNDOFF
 DENSE_UP_TO = 256
 """Operators with a side up to this are certified as matrices, without slack. At 512 the frequencies take a twentieth of the time."""
 LOOSE = 4.0 / 3.0

@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from iresnet_ref import rounding
 from iresnet_ref.arrays import lazy
 from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
-from iresnet_ref.rounding import gamma, up
+from iresnet_ref.rounding import FLOAT64_ROUNDOFF, gamma, up
 
 Matrix = npt.NDArray[np.float64]
-_U = rounding.FLOAT64_ROUNDOFF
+_U = FLOAT64_ROUNDOFF
 _BLOCK = 64
 """Rows per partial Gram matrix: k + m/k rounded additions in an inner product of m terms, instead of m."""
 

@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from iresnet_ref import rounding
 from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
-from iresnet_ref.rounding import gamma
+from iresnet_ref.rounding import FLOAT64_ROUNDOFF, gamma
 
 Matrix = npt.NDArray[np.float64]
-_U = rounding.FLOAT64_ROUNDOFF
+_U = FLOAT64_ROUNDOFF
 FARTHEST = 100
 """The largest exponent by which a row may be scaled: beyond, underflow is no longer covered."""
 _UNDERFLOW = 2.0**-400
