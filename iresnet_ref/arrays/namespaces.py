@@ -18,7 +18,7 @@ _NAMESPACES: dict[object, Namespace] = {}
 
 def namespace(x: Array, *others: Array) -> Namespace:
     """Return the array-API namespace `xp` of the arrays; it is looked up once for each type."""
-    if any(type(other) is not type(x) for other in others):
+    if others and any(type(other) is not type(x) for other in others):
         return array_api_compat.array_namespace(x, *others)
     kind = x.dtype if type(x) is np.ndarray else type(x)  # JAX's gradients that are zero are NumPy's by type
     xp = _NAMESPACES.get(kind)
