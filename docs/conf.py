@@ -18,7 +18,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click", "sphinx_copyb
 exclude_patterns = ["_site"]
 suppress_warnings = [
     "misc.highlighting_failure",  # an example that is not run may say … for what it leaves out
-    "ref.python",  # overloads are read as text, where a short name may be that of several modules
 ]
 
 myst_heading_anchors = 4

@@ -58,9 +58,9 @@ def targets() -> Mapping[str, str]:
 
 
 def api(module: str) -> str:
-    """Return the reference of a module, each name from its docstring."""
+    """Return the reference of a module, each name from its docstring; short names in signatures are first of all those of the module."""
     entries = "\n\n".join(_entry(module, name, thing) for name, thing in names(module).items())
-    return f"```{{eval-rst}}\n{entries}\n```"
+    return f"```{{eval-rst}}\n.. py:currentmodule:: {module}\n\n{entries}\n```"
 
 
 def _entry(module: str, name: str, thing: Any) -> str:

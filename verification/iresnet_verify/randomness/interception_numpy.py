@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache, partial
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,7 @@ def _replace_held_generators(
 ) -> None:
     """Replace generators and names bound at import, wherever the subject's modules, objects and closures hold them."""
     plain = (np.random.Generator, np.random.RandomState)
+    kinds = (*plain, BuiltinFunctionType, MethodType)
 
     def new(value: Any) -> Any:
         if isinstance(value, plain) and not hasattr(value, "recorder"):
@@ -133,58 +134,63 @@ def _replace_held_generators(
                 return getattr(_python_random, name)
         return makers.get(id(value))
 
-    for put, get in list(_slots(recorder.subject)):  # all of them first: what is replaced must not be walked into
-        value = get()
-        replacement = new(value)
+    for holder, key, value in list(_slots(recorder.subject)):  # all of them first: what is replaced must not be walked into
+        replacement = new(value) if isinstance(value, kinds) or id(value) in makers else None
         if replacement is not None:
-            put(replacement)
-            stack.callback(put, value)
+            _put(holder, key, replacement)
+            stack.callback(_put, holder, key, value)
+
+
+def _put(holder: dict[str, Any] | CellType, key: str, value: Any) -> None:
+    if isinstance(holder, CellType):
+        holder.cell_contents = value
+    else:
+        holder[key] = value
 
 
 _FOREIGN = frozenset({"numpy", "torch", "scipy", "jax", "jaxlib", "builtins", "iresnet_verify", *sys.stdlib_module_names})
+_NOT_WALKED = _FOREIGN | {"iresnet_ref"}
+_LEAVES = (str, bytes, int, float, type(None))
 _MOST = 4000
 
 
-def _slots(subject: Any) -> Iterator[tuple[Callable[[Any], None], Callable[[], Any]]]:
-    """(put, get) of every name in the subject's modules, attribute of its objects and cell of its closures."""
+def _slots(subject: Any) -> Iterator[tuple[dict[str, Any] | CellType, str, Any]]:
+    """(holder, name, value) of every name in the subject's modules, attribute of its objects and cell of its closures."""
     queue: list[Any] = [value for value in vars(subject).values() if callable(value) or hasattr(value, "__dict__")]
     seen: set[int] = set()
     modules: set[str] = set()
     while queue and len(seen) < _MOST:
         item = queue.pop()
-        if id(item) in seen or isinstance(item, ModuleType) or item is None:
+        if id(item) in seen or isinstance(item, (ModuleType, *_LEAVES)):
             continue
         seen.add(id(item))
+        kind = type(item)
         modules.add(getattr(item, "__module__", None) or "")
-        modules.add(type(item).__module__)
+        modules.add(kind.__module__)
         if isinstance(item, MethodType):
             queue += [item.__self__, item.__func__]
         elif isinstance(item, partial):
             queue += [item.func, *item.args, *item.keywords.values()]
         elif isinstance(item, FunctionType):
-            for cell in _filled(item.__closure__ or ()):
-                queue.append(cell.cell_contents)
-                yield partial(setattr, cell, "cell_contents"), partial(getattr, cell, "cell_contents")
+            held = [(cell, "", cell.cell_contents) for cell in _filled(item.__closure__ or ())]
+            queue += [content for _, _, content in held]
+            yield from held
         elif isinstance(item, list | tuple | set | dict):
-            held = item.values() if isinstance(item, dict) else item
-            queue += [v for v in held if not isinstance(v, str | bytes | int | float)]
-        elif not isinstance(item, np.ndarray) and type(item).__module__.split(".")[0] not in _FOREIGN | {"iresnet_ref"}:
-            yield from _entries(getattr(item, "__dict__", {}))
-            queue += list(getattr(item, "__dict__", {}).values())
+            queue += item.values() if isinstance(item, dict) else item
+        elif not isinstance(item, np.ndarray) and kind.__module__.split(".")[0] not in _NOT_WALKED:
+            names = getattr(item, "__dict__", {})
+            queue += names.values()
+            yield from [(names, k, v) for k, v in names.items()]
         elif hasattr(item, "_modules"):  # a torch container
-            queue += list(vars(item)["_modules"].values())
+            queue += vars(item)["_modules"].values()
     for name in modules:
         if name.split(".")[0] not in _FOREIGN and name in sys.modules:
-            yield from _entries(sys.modules[name].__dict__)
+            names = sys.modules[name].__dict__
+            yield from [(names, k, v) for k, v in names.items()]
 
 
-def _filled(cells: tuple[Any, ...]) -> Iterator[Any]:
+def _filled(cells: tuple[CellType, ...]) -> Iterator[CellType]:
     for cell in cells:
         with suppress(ValueError):  # a cell not filled yet
             cell.cell_contents  # noqa: B018 - reading it is the test
             yield cell
-
-
-def _entries(names: dict[str, Any]) -> Iterator[tuple[Callable[[Any], None], Callable[[], Any]]]:
-    for key in list(names):
-        yield partial(names.__setitem__, key), partial(names.__getitem__, key)

@@ -34,6 +34,7 @@ from sample_reports import (
 
 from iresnet_verify import catalogue
 from iresnet_verify.check.audit_result import AuditResult
+from iresnet_verify.check.finding import Finding
 from iresnet_verify.check.outcome import Counterexample, Status
 from iresnet_verify.check.registry import Check
 from iresnet_verify.check.result import CheckResult
@@ -361,3 +362,19 @@ def test_filters_search_and_sorting_work_in_a_browser(chromium: str, tmp_path: P
         "focus": True, "cell": 6, "open": True, "unhidden": total, "below": True, "problem": None, "links": 0,
         "copies": sum(c.reproduce is not None for r in gallery() for c in r.checks),
     }
+
+
+def test_a_subject_with_two_causes_is_printed_on_one_page(chromium: str, tmp_path: Path) -> None:
+    """Letter paper, the shortest in use. What passed or follows from another failure is not printed."""
+    roots = ("inverse.recovers-input", "logdet.matches-determinant")
+    said = "expected equality within 2.1e-05, got a point 0.0065 away (5 of 8 rows); check the direction, the order of blocks and the steps"
+    more = {"message": said, "curves": {"steps": residual_curve()}}
+    failed = [result(id, "failed", reproduce=f"page-reproduce/subject.{id}.py", **more) for id in roots]
+    follow = [result(f"{id}-{k}", "failed", message=said, because_of=id) for id in roots for k in range(5)]
+    sure, change = "This predicts the wrong numbers at all 8 inputs tried, to rounding.", "Stop by the residual, and report a failure."
+    causes = [Finding("", f"{id} stops after 12 steps whatever is left.", sure, change, id, (f"{id}-0", f"{id}-1")) for id in roots]
+    write([replace(passing(), checks=[*failed, *follow, *passing().checks], findings=causes)], tmp_path / "page.html")
+    pdf = tmp_path / "page.pdf"
+    subprocess.run([chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}",
+                    f"--print-to-pdf={pdf}", (tmp_path / "page.html").as_uri()], capture_output=True, check=True)
+    assert max(map(int, re.findall(rb"/Count (\d+)", pdf.read_bytes()))) == 1
