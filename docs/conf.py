@@ -27,6 +27,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 add_module_names = False
+smartquotes = False  # options and messages are shown as they are typed: --folder, not –folder
 maximum_signature_line_length = 100
 python_use_unqualified_type_names = True
 

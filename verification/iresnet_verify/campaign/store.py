@@ -24,6 +24,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
@@ -79,9 +80,13 @@ class Result:
     subject: str
     seed: int
     exit: int
-    summary: Summary
-    """What tables need, without reading the whole result."""
+    summed: str
     packed: bytes
+
+    @cached_property
+    def summary(self) -> Summary:
+        """What tables need, without reading the whole result."""
+        return read_summary(self.summed)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -350,7 +355,7 @@ def _seal(row: Sequence[object]) -> str:
 
 
 def _result(number: int, row: Row) -> Result:
-    return Result(number, row[0], row[1], bool(row[2]), row[3], row[4], row[5], read_summary(row[6]), row[7])
+    return Result(number, row[0], row[1], bool(row[2]), row[3], row[4], row[5], row[6], row[7])
 
 
 def _planned(plan: str) -> int:

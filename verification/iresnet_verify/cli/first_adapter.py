@@ -39,7 +39,8 @@ OTHERS = {
 MEANINGS = {
     "forward": "x -> y, or (y, log_det)", "inverse": "y -> x", "log_det": "x -> log|det dF/dx|", "residual": "g, where F = id + g",
     "log_prob": "the density of x", "sample": "n -> samples of x", "module": "checks of gradients, modes and state",
-    "event_shape": "one event, without the batch", "dtype": "of inputs and answers",
+    "event_shape": "one event, without the batch", "image_shape": "one image; height and width are guessed: put in yours",
+    "dtype": "of inputs and answers",
 }
 SIZES = {
     "hidden": 16, "width": 16, "units": 16, "layer": 2, "depth": 2, "block": 2, "num": 2, "flow": 2, "kernel": 3, "channel": 3, "size": 2,
@@ -312,7 +313,8 @@ def _text(adapter: Adapter, subject: Subject, path: Path, source: Path) -> str:
     imports |= {"import torch"} if seeded else set()
     first, own = sorted(i for i in imports if source.stem not in i), [i for i in adapter.imports if source.stem in i]
     width = max(len(f"{k}={v},") for k, v in fields.items() if len(v) < 40) + 2
-    lines = [f"        {f'{k}={v},':<{width}}# {MEANINGS[k]}" if k in MEANINGS else f"        {k}={v}," for k, v in fields.items()]
+    meanings = {**MEANINGS, "event_shape": MEANINGS["image_shape"]} if len(subject.event_shape) == 3 else MEANINGS
+    lines = [f"        {f'{k}={v},':<{width}}# {meanings[k]}" if k in meanings else f"        {k}={v}," for k, v in fields.items()]
     setup = [f"    {line}".rstrip() for line in [*seeded, *adapter.setup]]
     return "\n".join([
         f'"""How {subject.name} is called and what it promises: `iresnet-verify audit {path.name}:make_subject`."""', "",

@@ -54,7 +54,7 @@ def require_known(ids: Iterable[str], what: str) -> None:
     checks = catalogue.load()
     for id in ids:
         if id not in checks:
-            close = difflib.get_close_matches(id, checks, 1)
+            close = [c for c in checks if id and c.startswith(id)] or difflib.get_close_matches(id, checks, 1)
             raise SubjectError(f"{what}: expected a check id, got {id!r}; "
                                + (f"try {close[0]!r}" if close else "see: iresnet-verify checks"))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), tuple, frozenset)
@@ -41,14 +42,13 @@ class ModuleState:
         self._tensors: dict[int, tuple[Any, Any, bool, Any, Any]] = {}
         for sub in module.modules() if is_torch_module(module) else ():
             self._tables.append((sub, {t: dict(getattr(sub, t)) for t in _TABLES}))
-            attributes = {k: v for k, v in vars(sub).items() if k not in _TABLES}
-            tensors = {k: v for k, v in attributes.items() if _is_tensor(v)}
-            self._plain.append((sub, {k: v for k, v in attributes.items() if isinstance(v, PLAIN)} | tensors))
-            for tensor in (*sub._parameters.values(), *sub._buffers.values(), *tensors.values()):
+            kept = _kept(sub)
+            self._plain.append((sub, kept))
+            for tensor in (*sub._parameters.values(), *sub._buffers.values(), *filter(_is_tensor, kept.values())):
                 if tensor is not None and id(tensor) not in self._tensors:
                     grad = tensor.grad if tensor.is_leaf else None
-                    kept = None if grad is None else grad.detach().clone()
-                    self._tensors[id(tensor)] = (tensor, tensor.detach().clone(), tensor.requires_grad, grad, kept)
+                    copy = None if grad is None else grad.detach().clone()
+                    self._tensors[id(tensor)] = (tensor, tensor.detach().clone(), tensor.requires_grad, grad, copy)
 
     def changes(self) -> list[str]:
         """Names of the tensors, flags and attributes that differ from the snapshot now."""
@@ -67,8 +67,7 @@ class ModuleState:
             found += [f"{type(sub).__name__}.{k}" for t in _TABLES for k in tables[t].keys() | getattr(sub, t).keys()
                       if tables[t].get(k) is not getattr(sub, t).get(k)]
         for sub, attributes in self._plain:
-            now = {k: v for k, v in vars(sub).items()
-                   if k in attributes or (k not in _TABLES and (isinstance(v, PLAIN) or _is_tensor(v)))}
+            now = _kept(sub) | {k: v for k, v in vars(sub).items() if k in attributes}
             found += [f"{type(sub).__name__}.{k}" for k in attributes.keys() | now.keys()
                       if k not in now or k not in attributes or not _same(now[k], attributes[k])]
         return found
@@ -82,17 +81,17 @@ class ModuleState:
                     current.clear()
                     current.update(kept)
         for sub, attributes in self._plain:
-            for name in [k for k, v in vars(sub).items()
-                         if k not in attributes and k not in _TABLES and (isinstance(v, PLAIN) or _is_tensor(v))]:
+            for name in _kept(sub).keys() - attributes.keys():
                 del vars(sub)[name]
             vars(sub).update(attributes)
         for tensor, value, requires_grad, grad, kept_grad in self._tensors.values():
             _refill(tensor, value)
             if tensor.is_leaf:
-                tensor.requires_grad_(requires_grad)
-                tensor.grad = None
+                if tensor.requires_grad != requires_grad:
+                    tensor.requires_grad_(requires_grad)
                 if grad is not None:
                     _refill(grad, kept_grad)
+                if tensor.grad is not grad:
                     tensor.grad = grad
 
 
@@ -119,8 +118,23 @@ def _refill(tensor: Any, value: Any) -> None:
         tensor.data = value.clone()
 
 
+def _kept(sub: Any) -> dict[str, Any]:
+    """The attributes of a module, beside its tables, that are of a plain type or tensors."""
+    return {k: v for k, v in vars(sub).items() if _is_kept(type(v)) and k not in _TABLES}
+
+
+@cache
+def _is_kept(kind: type) -> bool:
+    return issubclass(kind, PLAIN) or _is_tensor_type(kind)
+
+
+@cache
+def _is_tensor_type(kind: type) -> bool:
+    return kind.__module__.startswith("torch") and hasattr(kind, "detach") and hasattr(kind, "is_leaf")
+
+
 def _is_tensor(value: Any) -> bool:
-    return type(value).__module__.startswith("torch") and hasattr(value, "detach") and hasattr(value, "is_leaf")
+    return _is_tensor_type(type(value))
 
 
 def _same(a: Any, b: Any) -> bool:

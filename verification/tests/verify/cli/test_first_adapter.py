@@ -78,7 +78,9 @@ CASES = {
         "residual=network.g,", "event_shape=(2,),", "dtype='float32',", "# lipschitz=",
     ]),
     "a function that makes one": (TORCH, "my_model.py:made", ["network = made()", "event_shape=(5,),"]),
-    "images, a longer tuple": (TORCH, "my_model.py:Image", ["network = Image(channels=3)", "event_shape=(3, 8, 8),"]),
+    "images, a longer tuple": (TORCH, "my_model.py:Image", [
+        "network = Image(channels=3)", "event_shape=(3, 8, 8),", "height and width are guessed: put in yours",
+    ]),
     "conditional": (TORCH, "my_model.py:Conditional", ["event_shape=(2,),", "context_shape=(2,),", "dtype='float32',"]),
     "NumPy functions": (PLAIN.format(numpy="numpy"), "my_model.py", ["framework='numpy'", "inverse=inverse,", "log_det=log_det,"]),
     "JAX functions": (PLAIN.format(numpy="jax.numpy"), "my_model.py:forward", ["framework='jax'", "dtype='float32'", "inverse=inverse,"]),

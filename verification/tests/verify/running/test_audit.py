@@ -268,6 +268,8 @@ def test_select_and_ignore_take_ids_families_and_patterns(monkeypatch):
         assert ids(select=["inverse"], ignore=["inverse.b"]) == ["inverse.a"]
         with pytest.raises(SubjectError, match=r"select/ignore: expected .*'inverse.aa'; try 'inverse.a'"):
             ids(select=["inverse.aa"])
+        with pytest.raises(SubjectError, match=r"got 'inv'; try 'inverse.a'"):
+            ids(select=["inv"])
 
 
 def test_unknown_budget_alpha_and_expected_failures_are_refused():
