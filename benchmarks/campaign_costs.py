@@ -1,8 +1,9 @@
-"""What a campaign costs beside its audits: `python benchmarks/campaign_costs.py overhead | stored | page [options]`.
+"""What a campaign costs beside its audits: `python benchmarks/campaign_costs.py overhead | speedup | stored | page [options]`.
 
 overhead    what the audits of a campaign take beyond their checks; the start of the workers told apart, as what a campaign takes whose
             audits are a single call. Seconds of the clock and of CPU time of all processes, from nothing to the last result. With
             --bare also processes that import, load and audit one after another, as many as there are workers
+speedup     overhead --bare --seeds 4: two workers against one, beside two bare processes against one; two minutes on a quiet machine
 stored      results a second that are packed (where they are found), that the store takes, and that a whole campaign on two
             threads packs and stores whose audits take no time
 page        the seconds in which the page of so many audits is written, and its size
@@ -90,9 +91,17 @@ def overhead(spec: str, seeds: int, workers: list[int], *, bare: bool) -> None:
             all_, start = (times * found[f"{what}, {count} workers"][clock] for what in ("campaign", "start"))
             print(f"    {'CPU time' if clock else 'the clock'}: {alone[clock]:.1f} s in checks, beyond them {all_ / alone[clock] - 1:.1%}, "
                   f"without the start {(all_ - start) / alone[clock] - 1:.1%}", flush=True)
-    for what in (*["bare"] * bare, "campaign") if len(workers) > 1 else ():
-        few, many = (next(v for k, v in found.items() if k.startswith(f"{what}, {n}")) for n in (workers[0], workers[-1]))
-        print(f"{what}, {workers[-1]} against {workers[0]}: {few[0] / many[0]:.2f} × by the clock, {many[1] / few[1]:.2f} × the CPU time")
+    if len(workers) > 1:
+        few, many = workers[0], workers[-1]
+        ratio = {}
+        for what in (*["bare"] * bare, "campaign"):
+            one, more = (next(v for k, v in found.items() if k.startswith(f"{what}, {n}")) for n in (few, many))
+            starts = [found[f"start, {n} workers"][0] if what == "campaign" else 0.0 for n in (few, many)]
+            ratio[what] = (one[0] - starts[0]) / (more[0] - starts[1])
+            print(f"{what}, {many} against {few}: {one[0] / more[0]:.2f} × by the clock"
+                  + (f", {ratio[what]:.2f} × without the start" if what == "campaign" else "") + f", {more[1] / one[1]:.2f} × the CPU time")
+        if bare:
+            print(f"a campaign gains {ratio['campaign'] / ratio['bare']:.2f} of what bare processes gain on this machine now")
 
 
 def record_of_an_audit() -> dict[str, Any]:
@@ -166,7 +175,7 @@ def page(count: int, path: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["overhead", "stored", "page"])
+    parser.add_argument("what", choices=["overhead", "speedup", "stored", "page"])
     parser.add_argument("--subject", default=f"{Path(__file__).parent / 'audit_times.py'}:mlp")
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
@@ -177,6 +186,8 @@ if __name__ == "__main__":
     match given.what:
         case "overhead":
             overhead(given.subject, given.seeds, given.workers, bare=given.bare)
+        case "speedup":
+            overhead(given.subject, min(given.seeds, 4), given.workers, bare=True)
         case "stored":
             stored(given.audits or 2000)
         case _:
