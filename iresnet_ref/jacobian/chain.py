@@ -119,7 +119,7 @@ class Chain:
         diagonals, matrices = cut
         xp = namespace(self.like)
         if not diagonals:
-            return _repeat(_trace(matrices[0]), self.batch)
+            return _repeat(xp.sum(_diagonal_of(matrices[0])), self.batch)
         if len(diagonals) == 1:
             return xp.matmul(diagonals[0], _diagonal_of(matrices[0]))
         first, second = diagonals
@@ -166,10 +166,6 @@ def _diagonal_of(matrix: Array) -> Array:
     """Return diag(M) through a mask: the namespace may have no linalg."""
     xp = namespace(matrix)
     return xp.sum(matrix * xp.eye(matrix.shape[0], dtype=matrix.dtype, device=device(matrix)), axis=-1)
-
-
-def _trace(matrix: Array) -> Array:
-    return namespace(matrix).sum(_diagonal_of(matrix))
 
 
 def _repeat(value: Array, batch: int) -> Array:

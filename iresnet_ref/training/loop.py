@@ -184,10 +184,7 @@ def _between_proofs(state: State, loss: Callable[[Any, int], Loss], steps: int, 
         xp = namespace(norm)
         good = xp.isfinite(value) & xp.isfinite(norm)
         finite = good if finite is None else finite & good
-        gradients = optimiser.clip(gradients, state.settings.clip, norm) if state.settings.clip < math.inf else gradients
-        parameters, moments, average = _moved(state, gradients)
-        normalised = state.normalised.estimated(parameters)
-        state = replace(state, normalised=normalised, moments=moments, average=average, step=state.step + 1)
+        state = _moved(state, gradients, state.normalised.estimated)
         if state.step % state.settings.certify_every == 0:
             state = last = _proved(state, finite, last, renewed=True)
             finite = None
@@ -202,8 +199,7 @@ def _between_proofs(state: State, loss: Callable[[Any, int], Loss], steps: int, 
 def _proved(state: State, finite: Any, last: State, *, renewed: bool) -> State:
     """Return the state proved. Raises DivergedError with the last one."""
     try:
-        arrays = [*state.normalised.parameters().values(), *state.moments.second.values()]
-        if not (finite is None or bool(finite)) or not all_finite(optimiser.flat(arrays)):
+        if not (finite is None or bool(finite)) or not _is_finite(state):
             raise NonFiniteError("expected finite losses, gradients, weights and moments, got NaN or infinity")
         state = replace(state, normalised=state.normalised.proved(renewed=renewed))
         state.normalised.require_certified()
@@ -217,13 +213,14 @@ def _proved(state: State, finite: Any, last: State, *, renewed: bool) -> State:
 
 
 def _gradients(state: State, loss: Callable[[Any, int], Loss]) -> tuple[Any, dict[str, Any], Any]:
-    """Return the loss, the gradient with respect to the raw parameters and its norm; no look at the values."""
+    """Return the loss, the gradient with respect to the raw parameters, clipped, and its norm before; no look at the values."""
     found = loss(state.model, state.step)
     if not isinstance(found, Loss):
         raise DTypeError(f"loss: expected a Loss, got {shown(found)}; try Loss(value, gradients)")
     optimiser.require_fitting(found.gradients, state.model.parameters())
-    gradients = state.normalised.pullback(found.gradients)
-    return found.value, gradients, optimiser.global_norm(gradients)
+    gradients, clip = state.normalised.pullback(found.gradients), state.settings.clip
+    norm = optimiser.global_norm(gradients)
+    return found.value, optimiser.clip(gradients, clip, norm) if clip < math.inf else gradients, norm
 
 
 @np.errstate(all="ignore")  # what overflows is found by its value
@@ -237,29 +234,33 @@ def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> t
             f"{_REMEDY}, and look at this step's rows; .state is the last good one, of step {good.step}",
             good,
         )
-    return optimiser.clip(gradients, state.settings.clip, norm) if state.settings.clip < math.inf else gradients, value
+    return gradients, value
 
 
 @np.errstate(all="ignore")
 def _stepped(state: State, gradients: dict[str, Array]) -> State:
     """Return the state after a step along the gradients, finite and certified. Raises DivergedError with the one before."""
-    parameters, moments, average = _moved(state, gradients)
-    normalised = state.normalised.with_parameters(parameters)
+    after = _moved(state, gradients, state.normalised.with_parameters)
     try:
-        if not all_finite(optimiser.flat([*parameters.values(), *moments.second.values()])):
+        if not _is_finite(after):
             raise NonFiniteError("expected finite weights and moments, got NaN or infinity")
-        normalised.require_certified()
+        after.normalised.require_certified()
     except (NonFiniteError, NotContractiveError) as error:
         raise DivergedError(
             f"training: expected new weights that are finite and certified, got at step {state.step}: {error}; {_REMEDY}; "
             ".state is the last good one",
             state,
         ) from error
-    return replace(state, normalised=normalised, moments=moments, average=average, step=state.step + 1)
+    return after
 
 
-def _moved(state: State, gradients: dict[str, Any]) -> tuple[dict[str, Any], Moments, dict[str, Any]]:
-    """Return parameters, moments and average after a step of AdamW."""
+def _is_finite(state: State) -> bool:
+    """Return whether weights and moments are: one look for all."""
+    return all_finite(optimiser.flat([*state.normalised.parameters().values(), *state.moments.second.values()]))
+
+
+def _moved(state: State, gradients: dict[str, Any], normalise: Callable[[dict[str, Any]], NormalisedModel]) -> State:
+    """Return the state after a step of AdamW, its parameters normalised so."""
     settings = state.settings
     parameters, moments = optimiser.adamw(
         state.normalised.parameters(),
@@ -271,4 +272,4 @@ def _moved(state: State, gradients: dict[str, Any]) -> tuple[dict[str, Any], Mom
         weight_decay=settings.weight_decay,
     )
     average = optimiser.averaged(state.average, parameters, settings.average) if settings.average else {}
-    return parameters, moments, average
+    return replace(state, normalised=normalise(parameters), moments=moments, average=average, step=state.step + 1)

@@ -145,7 +145,7 @@ class Quadratic:
 
     def start(self, growth: float = 1.2) -> Matrix:
         """Return multipliers of about the product bound; the larger the growth from layer to layer, the surer M can be made positive."""
-        sizes = [_norms(c) for c in (*self.inputs, self.output)]
+        sizes = [{j: float(np.linalg.norm(a.value, 2, axis=(1, 2)).max()) for j, a in c.items()} for c in (*self.inputs, self.output)]
         weights = np.zeros(len(self.widths))
         for j, norm in sizes[-1].items():
             weights[j] += norm * norm * len(sizes[-1])
@@ -244,10 +244,6 @@ def symmetric(m: Matrix) -> Matrix:
 
 def _height(combination: Combination) -> int:
     return next(iter(combination.values())).value.shape[1]
-
-
-def _norms(combination: Combination) -> dict[int, float]:
-    return {j: float(np.linalg.norm(a.value, 2, axis=(1, 2)).max()) for j, a in combination.items()}
 
 
 def _scaling(network: Network) -> tuple[list[Exponents], int]:

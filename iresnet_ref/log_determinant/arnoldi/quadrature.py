@@ -181,11 +181,6 @@ class ArnoldiEstimator(Estimator):
             raise ValueError(f"logdet: expected at most d = {d} terms for ir.Arnoldi, got {self.terms}; try ir.Exact()")
 
     @property
-    def random(self) -> bool:
-        """Always: the terms behind the last product depend on the probe."""
-        return True
-
-    @property
     def products(self) -> float:
         """One for each term, and those of the bound."""
         return float(products_of(self.terms))
