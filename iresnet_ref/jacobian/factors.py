@@ -130,7 +130,7 @@ def outer(u: Array, v: Array) -> Array:
     """Return Σ u vᵀ over all leading axes, as one matrix product; the last leading axis of v or u may be 1 for all rows."""
     xp = namespace(u)
     u, v = matching_rows(u, v, 1)
-    flat_u, flat_v = (xp.reshape(a, (size(a.shape[:-1]), a.shape[-1])) for a in (u, v))
+    flat_u, flat_v = (a if a.ndim == 2 else xp.reshape(a, (size(a.shape[:-1]), a.shape[-1])) for a in (u, v))
     return xp.matmul(xp.matrix_transpose(flat_u), flat_v)
 
 
