@@ -29,17 +29,20 @@ def unit_roundoff(x: Array) -> float:
     """
     xp = namespace(x)
     context = getattr(xp, "mp", None)  # arbitrary-precision namespaces expose their mpmath context
-    return _of_dtype(xp, x.dtype) if context is None else 2.0**-context.prec
-
-
-@cache
-def _of_dtype(xp: Namespace, dtype: DType) -> float:
-    return float(xp.finfo(dtype).eps) / 2.0
+    return _limits(xp, x.dtype)[0] if context is None else 2.0**-context.prec
 
 
 def smallest_normal(x: Array) -> float:
     """Return the smallest normal number of x's dtype: what a flush to zero may lose."""
-    return float(namespace(x).finfo(x.dtype).smallest_normal)
+    xp = namespace(x)
+    return float(xp.finfo(x.dtype).smallest_normal) if hasattr(xp, "mp") else _limits(xp, x.dtype)[1]
+
+
+@cache
+def _limits(xp: Namespace, dtype: DType) -> tuple[float, float]:
+    """Return u and the smallest normal number of a dtype."""
+    info = xp.finfo(dtype)
+    return float(info.eps) / 2.0, float(info.smallest_normal)
 
 
 def gamma(n: int | float, u: float) -> float:

@@ -102,7 +102,7 @@ def flat(arrays: Iterable[Array]) -> Array:
     for array in arrays:
         require_array(array, "gradients")
     xp = namespace(*arrays)
-    return xp.concat([xp.reshape(a, (-1,)) for a in arrays], axis=0)
+    return xp.concat([a if a.ndim == 1 else xp.reshape(a, (-1,)) for a in arrays], axis=0)
 
 
 @public
@@ -128,8 +128,7 @@ def clip(gradients: Arrays, largest: float, norm: Array | None = None) -> dict[s
 
 def require_fitting(gradients: Arrays, parameters: Arrays) -> None:
     """Refuse gradients that are not those of the parameters: none is skipped, or broadcast, silently. Raises ShapeError."""
-    shapes = [{k: tuple(getattr(a, "shape", ())) for k, a in arrays.items()} for arrays in (gradients, parameters)]
-    others = sorted((k for k in shapes[1] if shapes[0].get(k) != shapes[1][k]), key=str)
+    others = sorted((k for k, p in parameters.items() if getattr(gradients.get(k), "shape", None) != getattr(p, "shape", ())), key=str)
     if others:
         raise ShapeError(
             f"gradients: expected a gradient of the shape of each parameter, got none or others at {others[:5]}; "
