@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from iresnet_ref.arrays import all_finite, namespace, to_host
+from iresnet_ref.layers.layer import Layer
 from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
 from iresnet_ref.norms.induced import of_norm
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from iresnet_ref.layers.layer import Layer
 
 
 @dataclass(frozen=True)
