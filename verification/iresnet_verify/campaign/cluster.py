@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from iresnet_verify.workers.pool import share_of_memory
 
 IN_LINE = 2
 """Batches handed out for each worker: one that it does, and the next."""
+LONELY = 30.0
+"""Seconds between two looks at whether there is a worker at all."""
 
 
 NO_DASHBOARD: Mapping[str, Any] = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
@@ -56,9 +58,9 @@ class Answer:
 
 def on_cluster(
     units: Sequence[Unit], out: Callable[[Unit], Path], task: Task | None, *, scheduler: str, workers: int, trust: Trust,
-    resources: Mapping[str, float],
+    resources: Mapping[str, float], note: Callable[[str], None] = lambda text: None,
 ) -> Results:
-    """Yield results as they come; `workers`: of a cluster made for the campaign ("local")."""
+    """Yield results as they come; `workers`: of a cluster made for the campaign ("local"); `note` is told that there is no worker."""
     require_trust(scheduler, trust)
     try:
         distributed: Any = importlib.import_module("distributed")
@@ -70,7 +72,7 @@ def on_cluster(
         tls_ca_file=str(trust.ca), tls_client_cert=str(trust.certificate), tls_client_key=str(trust.key), require_encryption=True,
     ) if trust.ca else None
     with _quiet(), (distributed.Client(**local) if scheduler == "local" else
-                    distributed.Client(scheduler, security=security)) as client:
+                    distributed.Client(scheduler, security=security)) as client, _watched(client, note):
         yield from _Handing(client, distributed, units, out, task, resources).results()
 
 
@@ -151,6 +153,26 @@ def accepted(packed: Packed, written: Mapping[str, bytes], unit: Unit, out: Path
             target.write_bytes(text)
     other = [] if packed.problem else present.changes(packed.key, unit)
     return packed.rejected(f"the worker had other code than this machine: {', '.join(other[:3])}") if other else packed
+
+
+@contextmanager
+def _watched(client: Any, note: Callable[[str], None]) -> Iterator[None]:
+    """Say it where there is no worker: a campaign waits for one, as clusters start theirs when they are asked for."""
+    over = threading.Event()
+
+    def watch() -> None:
+        alone = False
+        while not over.wait(LONELY):
+            with suppress(Exception):  # a scheduler that is gone is told of by the results
+                alone, before = not client.nthreads(), alone
+                if alone and not before:
+                    note("no worker is connected to the scheduler: waiting for one; Ctrl-C keeps what is done")
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 @contextmanager

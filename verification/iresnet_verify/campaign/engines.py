@@ -82,11 +82,14 @@ class Engine:
     resources: Mapping[str, float] = field(default_factory=dict)
     """What a worker of the cluster must offer, e.g. {"GPU": 1}: Dask's own resources."""
 
-    def results(self, units: Sequence[Unit], out: Callable[[Unit], Path], task: Task | None) -> Results:
-        """Yield results as they come; `out`: where the reproductions of an audit go."""
+    def results(
+        self, units: Sequence[Unit], out: Callable[[Unit], Path], task: Task | None, note: Callable[[str], None] = lambda text: None
+    ) -> Results:
+        """Yield results as they come; `out`: where the reproductions of an audit go; `note` is told of what is worth saying."""
         if self.scheduler is None:
             return on_threads(units, out, self.workers, task)
-        return on_cluster(units, out, task, scheduler=self.scheduler, workers=self.workers, trust=self.trust, resources=self.resources)
+        return on_cluster(units, out, task, scheduler=self.scheduler, workers=self.workers, trust=self.trust, resources=self.resources,
+                          note=note)
 
 
 LOCAL = Engine()

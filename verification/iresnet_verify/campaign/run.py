@@ -165,7 +165,7 @@ class _Campaign:
             shutil.rmtree(place, ignore_errors=True)
             return place
 
-        return self.options.engine.results(units, out, self.options.task)
+        return self.options.engine.results(units, out, self.options.task, self.options.note)
 
 
 def valid(units: Mapping[str, Unit], store: Store, present: Present, after: int = 0) -> tuple[dict[str, Result], dict[str, list[str]]]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NOT_RANDOM = "hygiene.forward-not-random"
 FINITE = "hygiene.forward-finite"
+SLOW = "seconds a row"
+"""Evidence of `hygiene.readable` for a costly subject; its message says what makes the audit cheaper."""
 READABLE = "hygiene.readable"
 """The check that runs first: its evidence holds the conventions of the subject, which reports print."""
 

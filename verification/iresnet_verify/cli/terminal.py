@@ -23,7 +23,7 @@ from rich.text import Text
 
 from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.finding import Finding
-from iresnet_verify.check.registry import FAMILIES, Check
+from iresnet_verify.check.registry import FAMILIES, SLOW, Check
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.golden.comparison import Compared
 from iresnet_verify.report.text import (
@@ -270,6 +270,8 @@ def progress_bar(console: Console | None = None) -> Iterator[Callable[[Progress]
 
         def advance(step: Progress) -> None:
             name = f"{step.result.id:<32.32} {legal(step.subject):<20.20}"
+            if SLOW in step.result.evidence:
+                bar.console.print(_text(f"{step.subject}: {step.result.message}"))
             bar.update(task, completed=step.done, total=step.planned, description=name)
 
         yield advance
@@ -285,6 +287,7 @@ def progress_lines(console: Console, clock: Callable[[], float] = time.monotonic
         if shown.open or clock() - last >= LINE_SECONDS:
             last = clock()
             said = f"{shown.glyph} {step.result.id}: {shown.label}" if shown.open else step.result.id
+            said += f": {step.result.message}" if SLOW in step.result.evidence else ""
             console.print(_text(f"{step.done} of {step.planned} checks, {step.subject}, {said}"), soft_wrap=True)
 
     return advance

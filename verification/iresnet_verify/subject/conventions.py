@@ -8,6 +8,7 @@ breaks the contract is *broken*, with a message that names the cause, the place 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ class Conventions:
     """Whether F has values that are not finite at the subject's own inputs."""
     random_log_det: bool = False
     """Whether the log-det differs between seeds by more than rounding, though F does not."""
+    seconds_a_row: float = 0.0
+    """CPU time of forward on these rows, over their number."""
 
 
 def read_conventions(subject: Subject, framework: Framework, seed: int) -> Conventions:
@@ -63,35 +66,36 @@ def read_conventions(subject: Subject, framework: Framework, seed: int) -> Conve
             return Conventions(broken=broken, context_row=row)
         _call_all(caller, x, formats, broken)
         changed = tuple(sorted(set(state.changes()))) if state is not None else ()
-        random, infinite, random_log_det = False, False, False
+        random, infinite, random_log_det, seconds = False, False, False, 0.0
         if "forward" not in broken:
             with suppress(Exception):  # a map may refuse so many rows: then nothing is known of it here, and the checks decide
-                random, infinite = _forward_facts(caller, x, state)
+                random, infinite, seconds = _forward_facts(caller, x, state)
             with suppress(Exception):
                 random_log_det = not random and _is_random_log_det(caller, x, state)
     finally:
         if state is not None:
             state.restore()
-    return Conventions(formats, broken, caller.packed, changed, row, random, infinite, random_log_det)
+    return Conventions(formats, broken, caller.packed, changed, row, random, infinite, random_log_det, seconds)
 
 
-def _forward_facts(caller: Caller, x: HostArray, state: ModuleState | None) -> tuple[bool, bool]:
-    """Return whether F(x) is random and whether it is not finite, each call from the same state of the module.
+def _forward_facts(caller: Caller, x: HostArray, state: ModuleState | None) -> tuple[bool, bool, float]:
+    """Return whether F(x) is random, whether it is not finite, and its seconds a row, each call from the same state of the module.
 
     The rows are repeated to some 4,096 numbers: a mask that drops one entry in a thousand escapes four seeds with probability < 1e-7.
     """
     x = np.tile(x, (max(1, 4096 // max(x.size, 1)), *[1] * (x.ndim - 1)))
-    outcomes = []
-    for seed in (1, 2, 3, 4, 1):
+    outcomes, seeds, started = [], (1, 2, 3, 4, 1), time.process_time()
+    for seed in seeds:
         if state is not None:
             state.restore()
         outcomes.append(caller.framework.host(caller.event("forward", caller.framework.native(x), seed=seed)[0]).astype(np.float64))
+    seconds = (time.process_time() - started) / (len(seeds) * len(x))
     first, *others = outcomes
     finite = np.isfinite(first)
     size = np.linalg.norm(x.astype(np.float64)) + np.linalg.norm(first[finite]) + math.sqrt(x.size)
     rounding = (OPERATIONS * UNIT_ROUNDOFF[caller.subject.dtype] + (caller.subject.accuracy or 0.0)) * size
     random = any(bool((np.abs(first[b] - other[b]) > rounding).any()) for other in others for b in [finite & np.isfinite(other)])
-    return random, not bool(finite.all())
+    return random, not bool(finite.all()), seconds
 
 
 def _is_random_log_det(caller: Caller, x: HostArray, state: ModuleState | None) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from subjects.campaigns import answer, project, stored, units
 
+from iresnet_verify.campaign import cluster as clusters
 from iresnet_verify.campaign import run
 from iresnet_verify.campaign.batches import DISPATCH, MOST, SHARE, Batches
 from iresnet_verify.campaign.cluster import NO_DASHBOARD
@@ -84,8 +85,29 @@ def dies(unit: Unit, out: Path) -> dict[str, Any]:
     first = Path(unit.origin.file).with_name("again")
     if unit.seed == 40 or (unit.seed == 20 and not first.exists()):
         first.touch()
+        time.sleep(0.5 * slowdown())  # Dask starts no worker anew that dies before its nanny has seen it start
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.02)
+    return answer(unit)
+
+
+def test_a_campaign_without_a_worker_says_so_and_goes_on_with_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(clusters, "LONELY", 0.05)
+    said: list[str] = []
+    with distributed.LocalCluster(n_workers=0, threads_per_worker=1, processes=False, **NO_DASHBOARD) as cluster:
+
+        def note(text: str) -> None:
+            said.append(text)
+            cluster.scale(1)
+
+        engine = Engine(scheduler=cluster.scheduler_address)
+        found = run.run(units(project(tmp_path / "p"), 3), tmp_path / "c", run.Options(engine, task=_answered, note=note)).results
+    assert [r is not None and r.complete for r in found] == [True] * 3
+    assert said == ["no worker is connected to the scheduler: waiting for one; Ctrl-C keeps what is done"]
+
+
+def _answered(unit: Unit, out: Path) -> dict[str, Any]:
     return answer(unit)
 
 
@@ -95,9 +117,12 @@ def test_a_lost_worker_costs_no_result_and_none_comes_twice(tmp_path: Path) -> N
     """Dask workers in processes of their own die in the middle of batches; one audit takes every worker along."""
     distributed = pytest.importorskip("distributed")
     file = project(tmp_path / "p")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **NO_DASHBOARD) as cluster:
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **NO_DASHBOARD)
+    try:
         engine = Engine(scheduler=cluster.scheduler_address)
         found = run.run(units(file, 120), tmp_path / "c", run.Options(engine, task=dies)).results
+    finally:
+        cluster.close(timeout=120)  # workers that do not come to an end at once are no matter of the campaign
     assert [r is not None and r.complete for r in found] == [k != 40 for k in range(120)]
     assert found[40] is not None
     assert "KilledWorker" in found[40].body["problem"]

@@ -16,6 +16,7 @@ from odd_reports import REPORT, result
 from places import HOSTILE as FILE
 from rich.console import Console
 
+from iresnet_verify.check.registry import SLOW
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.cli import commands as cli
 from iresnet_verify.cli import terminal
@@ -41,6 +42,16 @@ def test_without_a_terminal_progress_is_lines_and_what_fails_is_said_at_once() -
     assert stream.getvalue().splitlines() == [
         "1 of 76 checks, my flow, hygiene.a", "3 of 76 checks, my flow, ✕ logdet.c: failed", "4 of 76 checks, my flow, logdet.d",
     ]
+
+
+def test_what_makes_a_costly_audit_cheaper_is_said_at_once() -> None:
+    slow = replace(result("hygiene.readable"), message="2 answers read; forward takes 0.1 s", evidence={SLOW: 0.1})
+    for terminal_ in (False, True):
+        stream = io.StringIO()
+        with terminal.progress_bar(Console(file=stream, width=100, force_terminal=terminal_)) as advance:
+            advance(step(1, slow))
+        assert "hygiene.readable" in stream.getvalue() or terminal_
+        assert "2 answers read; forward takes 0.1 s" in stream.getvalue()
 
 
 def test_an_interrupted_audit_writes_what_it_found(

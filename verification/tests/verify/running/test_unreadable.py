@@ -13,6 +13,8 @@ import torch
 from rich.console import Console
 
 from iresnet_verify import Subject, audit
+from iresnet_verify.catalogue.hygiene import readable
+from iresnet_verify.check.registry import SLOW
 from iresnet_verify.cli import terminal
 from iresnet_verify.subject.unreadable import advice
 
@@ -161,3 +163,14 @@ def test_a_random_log_det_that_is_not_declared_is_judged_as_unbiased() -> None:
     assert "failed" not in found.values()
     stated = audit(replace(made, log_det_is="exact"), budget="quick", select=["hygiene.exact-log-det-not-random"])
     assert stated.checks[0].status == "failed"
+
+
+def test_a_costly_forward_is_told_what_makes_its_audit_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = Subject(name="images", event_shape=(1, 4, 4), forward=lambda x: (2 * x, torch.full((len(x),), 16 * 2.0**0.5)))
+    (cheap,) = audit(images, budget="quick", select=["hygiene.readable"]).checks
+    assert (cheap.message, SLOW in cheap.evidence) == ("2 answers read", False)
+    monkeypatch.setattr(readable, "SECONDS_A_ROW", 0.0)
+    (costly,) = audit(images, budget="quick", select=["hygiene.readable"]).checks
+    assert costly.status == "passed"
+    assert 0 < costly.evidence[SLOW] < 1
+    assert "a row, of which an audit wants some ten thousand; try images of 8 × 8 or smaller; give its log-det as" in costly.message
