@@ -78,7 +78,7 @@ def out_of_sight(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.Call) and is_namespace(node.args[0] if node.args else node):
             function = getattr(node.func, "id", None)
             asks = function in {"getattr", "hasattr"} and isinstance(node.args[1], ast.Constant) and node.args[1].value in GUARDED
-            if asks or function in {"_is_short", "_is_real"}:  # they take the namespace, as `xp`
+            if asks or function in {"_is_short", "_is_real", "_limits"}:  # they take the namespace, as `xp`
                 seen.add(id(node.args[0]))
     yield from (
         ast.unparse(node) for node in ast.walk(tree)
