@@ -504,6 +504,76 @@ _table("later", """
     a-branch-that-fades hygiene.determinism
     a-shift-in-training-only parity.train-and-eval
 """)
+_table("unseen", """
+    mean-of-the-logarithms-over-the-batch reduced-over-the-batch
+    log-det-of-the-inverse-is-that-of-forward sign
+    the-inverse-is-not-given-its-context hygiene.context-of-each-row
+    each-log-det-overwrites-the-one-before block-left-out
+    the-shift-is-undone-after-the-scale scale-and-shift-exchanged
+    a-second-forward-pass-for-the-inverse inverse-applies-forward
+    batch-normalisation-with-the-statistics-of-the-batch-in-training hygiene.batch-independence
+    scale-of-the-first-batch-as-a-plain-attribute state.save-and-load
+    deviation-of-a-dead-channel hygiene.forward-finite
+    a-root-of-what-is-negative-in-the-branch-not-taken gradient.far-inputs
+    the-inverse-stays-in-the-interval-of-its-spline clipped
+    log-det-of-the-last-call-of-forward cached
+    the-log-det-is-subtracted-in-the-density sign
+    one-logarithm-a-component hygiene.readable
+    four-probes-that-are-added-up factor
+    the-neumann-series-for-the-power-series missing-1/k
+    the-input-divided-by-8-without-a-word constant-added
+    the-sigmoid-with-the-sign-of-the-logit block-factor
+    alpha-left-out-of-the-log-det-of-the-logit constant-added
+    bits-a-dimension-with-an-offset factor-and-constant
+    components-inverted-in-the-order-of-another-mask order-of-components
+    logarithm-of-a-negative-scale not-finite
+    the-scale-of-a-channel-counted-once block-factor
+    the-matrix-of-a-1x1-convolution-counted-once factor
+    two-sines-without-1-sqrt-2 beyond-the-weights
+    the-constant-of-the-fuzz-left-out constant-added
+    dropout-in-an-additive-coupling hygiene.forward-not-random
+    beta-outside-expm1 beta-misplaced
+    the-slope-of-the-leaky-relu-twice slope-twice
+    the-second-step-of-a-double-coupling-alone block-left-out
+    clamped-otherwise-in-the-log-det clamped-otherwise
+    actnorm-the-other-way-round sign
+    no-gradient-for-the-weight-in-evaluation-mode parameter-detached
+    the-weight-of-the-day-it-was-built-in-evaluation-mode state.after-optimiser-step
+    terms-times-k times-k
+    exponential-left-out-of-the-inverse exponential-forgotten
+    plus-the-shift-of-a-channel shift-sign
+    minus-the-shift-in-forward forward-is-another-map
+    divided-by-the-weight-in-the-direction inverse.is-injective
+    minus-the-direction-in-forward forward-is-another-map
+    divided-by-the-inverse-scale scale-applied-again
+    tangent-left-out-of-forward forward-is-another-map
+    minus-the-bias-in-the-slope parameter-stale
+    activation-left-out-of-the-branch activation-forgotten
+    slope-without-its-square slope-of-the-activation
+    channels-times-width factor
+    one-plus-the-square slope-of-the-activation
+    plus-the-shift-of-the-first-half shift-sign
+    plus-the-shift-of-each-component shift-sign
+    minus-the-shift-in-a-coupling shift-sign
+    slope-with-a-cube slope-of-the-activation
+    tangent-left-out-of-the-log-det activation-forgotten
+    divided-by-the-scale-in-forward forward-is-another-map
+    exponential-left-out-between-the-steps intermediate-point
+    minus-two-in-the-direction inverse.is-injective
+    plus-the-tangent-in-the-inverse sign-of-the-last-step
+    mask-above-the-diagonal mask-off-by-one
+    exponential-left-out-of-forward forward-is-another-map
+    one-over-the-traces terms-inverted
+    one-minus-the-slope minus-j
+    divided-by-the-inverse-scale-of-a-channel scale-applied-again
+    divided-by-the-inverse-scale-of-a-coupling scale-applied-again
+    height-over-width factor
+    minus-the-second-log-det block-factor
+    bracket-of-no-length bracket-of-the-bisection
+    the-scale-once-more scale-applied-again
+    divided-by-the-scale-of-a-channel forward-is-another-map
+    the-scale-of-the-first-half-once-more scale-applied-again
+""")
 AFTER = frozenset(id for id in CAUSES if id.startswith("later/"))
 """Mutants that were written after the hypotheses, and not shown to them before they were counted.
 
