@@ -60,7 +60,7 @@ class Coupling(Network):
         return torch.tanh(r), t
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b = x.chunk(2, 1)
+        a, b = x.reshape(len(x), 4).chunk(2, 1)
         r, t = self.scale_and_shift(a)
         return torch.cat([a, b * torch.exp(r) + t], 1)
 

@@ -378,7 +378,7 @@ class Dropped(Network):
         self.net = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Dropout(0.5), nn.Linear(16, 2)).double()
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b = x.chunk(2, 1)
+        a, b = x.reshape(len(x), 4).chunk(2, 1)
         return torch.cat([a, b + self.net(a)], 1)
 
     def inverse(self, y: Tensor) -> Tensor:
