@@ -10,7 +10,7 @@ import numpy as np
 
 from iresnet_verify.check.result import CheckResult
 from iresnet_verify.diagnosis import agreements, bounds, densities, families, gradients, inverses, log_dets, volumes
-from iresnet_verify.diagnosis.behaviours import LIPSCHITZ
+from iresnet_verify.diagnosis.behaviours import LIPSCHITZ, OF_THE_INVERSE
 from iresnet_verify.diagnosis.case import Case
 from iresnet_verify.diagnosis.hypothesis import Cause, Explanation
 from iresnet_verify.subject.subject import HostArray
@@ -26,6 +26,8 @@ ALSO: dict[Cause, tuple[str, ...]] = {
 """What a cause brings about beyond its own area."""
 
 
+FOLLOWS = Cause("follows", "{what} is made rightly of what is wrong.", "Correct that.")
+"""No cause of its own: it is folded under what is wrong with the inverse, or with the log-det."""
 NARROW = (inverses.NARROW, log_dets.NARROW)
 """Causes that a dtype which is not kept brings about."""
 OTHER_NETWORK = (families.JACOBIAN, log_dets.OTHER_VALUE, log_dets.WITHOUT)
@@ -100,6 +102,20 @@ def _bound(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
     return bounds.bound(case, claims)
 
 
+def _of_the_inverse(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
+    """The log-det of the inverse at y; if it is minus the log-det at F⁻¹(y), what is wrong with these two is wrong with it."""
+    if any(c in case.failed for c in (*INVERSE, *VALUE)) and volumes.inverse_log_det_follows(case):
+        return Explanation(FOLLOWS, "the log-det of the inverse", "", case.rows, 0.0, 0)
+    return volumes.inverse_log_det(case)
+
+
+def _log_prob(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
+    """log_prob at x; if the subject's own log-det is in it, what is wrong with that is wrong with it."""
+    if any(c in case.failed for c in VALUE) and densities.log_prob_follows(case):
+        return Explanation(FOLLOWS, "log_prob", "", case.rows, 0.0, 0)
+    return densities.log_prob(case)
+
+
 def _plain(function: Callable[[Case], Explanation | None]) -> Callable[[Case, Sequence[CheckResult]], Explanation | None]:
     return lambda case, results: function(case)
 
@@ -121,9 +137,9 @@ AREAS = (
          _log_det, "The log-det"),
     Area("packed", ("parity.packed-log-det", "logdet.one-value"), ("logdet.*", "gradient.log-det*"), _plain(volumes.packed_log_det),
          "The log-det that forward returns"),
-    Area("inverse_log_det", ("logdet.of-the-inverse", "logdet.one-value"), (), _plain(volumes.inverse_log_det),
+    Area("inverse_log_det", OF_THE_INVERSE, (), _of_the_inverse,
          "The log-det of the inverse"),
-    Area("log_prob", ("density.change-of-variables",), ("density.*",), _plain(densities.log_prob), "log_prob"),
+    Area("log_prob", ("density.change-of-variables",), ("density.*",), _log_prob, "log_prob"),
     Area("forward_gradient", ("gradient.forward-input", "gradient.forward"),
          ("gradient.masked-rows", "gradient.through-inverse", "gradient.far-inputs"),
          _plain(gradients.forward_gradient), "The gradient of forward"),

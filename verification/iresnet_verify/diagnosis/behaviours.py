@@ -31,6 +31,8 @@ INDEPENDENT = ("hygiene.memory",)
 LIPSCHITZ = ("lipschitz.*", "convergence.banach-rate", "convergence.worst-input", "convergence.is-reported", "inverse.is-injective",
              "inverse.unique-preimage", "logdet.within-bounds", "logdet.positive-determinant")
 INVERSE = ("inverse.*", "convergence.is-reported", "convergence.worst-input", "gradient.through-inverse")
+OF_THE_DENSITY = ("density.change-of-variables", "density.integrates-to-one", "density.samples-follow-log-prob")
+OF_THE_INVERSE = ("logdet.of-the-inverse", "logdet.one-value")
 VALUES = ("logdet.*", "estimator.*", "gradient.*", "density.*", "parity.*")
 
 BEHAVIOURS: dict[str, Behaviour] = {
@@ -69,8 +71,10 @@ BEHAVIOURS: dict[str, Behaviour] = {
                                         "Look for a comparison, a rounding or an index in g.", LIPSCHITZ),
     "lipschitz.bounds-stretch": Behaviour("F stretches further than the claimed bound allows.", "Raise the claim, or normalise g further.",
                                           LIPSCHITZ),
-    "inverse.is-injective": Behaviour("F is not injective: it folds, two inputs have one image.", "Bound Lip(g) below 1.", INVERSE),
-    "inverse.unique-preimage": Behaviour("F is not injective: an image has a second preimage.", "Bound Lip(g) below 1.", INVERSE),
+    "inverse.is-injective": Behaviour("F is not injective: it folds, two inputs have one image.", "Bound Lip(g) below 1.",
+                                      (*INVERSE, *OF_THE_INVERSE)),
+    "inverse.unique-preimage": Behaviour("F is not injective: an image has a second preimage.", "Bound Lip(g) below 1.",
+                                         (*INVERSE, *OF_THE_INVERSE)),
     "lipschitz.after-optimiser-step": Behaviour("The norms are those from before the optimiser's step: the bound fails after it.",
                                                 "Normalise anew after every step, or at every use.", LIPSCHITZ),
     "lipschitz.survives-parameters": Behaviour("The bound does not hold for other parameters, although it is claimed to.",

@@ -49,6 +49,16 @@ def log_prob(case: Case) -> Explanation | None:
     return explain("The log-det in log_prob", got - base, t, volumes)
 
 
+def log_prob_follows(case: Case) -> bool:
+    """Whether log_prob(x) is base_log_prob(F(x)) + log_det(x), however wrong log_det is."""
+    f = case.ctx.f
+    if f.log_prob is None or f.base_log_prob is None or f.log_det is None:
+        return False
+    got, base, log_det = f.log_prob(case.x, seed=SEED), f.base_log_prob(case.y, seed=SEED), case.ctx.evaluate_log_det(case.x, SEED)
+    slack = 8.0 * case.truth.slack + 64.0 * case.ctx.u * (np.abs(base) + np.abs(log_det) + case.ctx.d + case.size**2)
+    return bool((np.abs(got - base - log_det) <= slack).all())
+
+
 def _predictions(case: Case, got: Array, base: Array, t: Array, slack: Array) -> Iterator[Prediction]:
     right, d = base + t, case.ctx.d
     at = _bases(case)

@@ -12,8 +12,8 @@ from dataclasses import replace
 from iresnet_verify.check.finding import UNEXPLAINED, Finding
 from iresnet_verify.check.registry import CATALOGUE, FINITE, NOT_RANDOM, READABLE
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.diagnosis.areas import ALSO, AREAS, FORWARD, NARROW, OTHER_NETWORK, Area
-from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT
+from iresnet_verify.diagnosis.areas import ALSO, AREAS, FOLLOWS, FORWARD, NARROW, OTHER_NETWORK, Area
+from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT, OF_THE_DENSITY, OF_THE_INVERSE
 from iresnet_verify.diagnosis.case import opened
 from iresnet_verify.diagnosis.hypothesis import Explanation
 from iresnet_verify.running.run import Prepared
@@ -97,15 +97,18 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
             behaviour = BEHAVIOURS[TWO_MAPS]
             take(90.0, TWO_MAPS, TWO_MAPS, _words(by_id[TWO_MAPS], behaviour.wrong, behaviour.change),
                  [*unexplained, *(c for c in left if behaviour.follows(c))])
+    made = {name for name, e in explanations.items() if e.cause == FOLLOWS}
+    follows = {"inverse": OF_THE_INVERSE if "inverse_log_det" in made else (),
+               "log_det": OF_THE_DENSITY if "log_prob" in made else ()}
     coupled = any(BEHAVIOURS[id].brings is EVERYTHING or id in FIRST[:3] for id in left if id in BEHAVIOURS)
     for rank, area in enumerate((FORWARD, *AREAS)):
         explanation = explanations.get(area.name)
         head = next((c for c in area.primary if c in left), next((c for c in left if area.holds(c)), None))
         if explanation is None or head is None or (explanation.by_elimination and coupled):
             continue
-        if explanation.cause in NARROW and KEPT in left:
+        if explanation.cause == FOLLOWS or (explanation.cause in NARROW and KEPT in left):
             continue  # what answers in another dtype is named by that check
-        also = ALSO.get(explanation.cause, ())
+        also = (*ALSO.get(explanation.cause, ()), *follows.get(area.name, ()))
         words = explanation.wrong, explanation.sure, explanation.change
         take(100.0 + rank, head, explanation.cause.name, words, [c for c in left if area.holds(c) or c in also])
     for rank, id in enumerate(order):
@@ -116,7 +119,8 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
     for rank, area in enumerate(AREAS):
         head = next((c for c in area.primary if c in left), None)
         if head is not None:
-            take(150.0 + rank, head, UNEXPLAINED, _unexplained(by_id[head], area), [c for c in left if area.holds(c)])
+            also = follows.get(area.name, ())
+            take(150.0 + rank, head, UNEXPLAINED, _unexplained(by_id[head], area), [c for c in left if area.holds(c) or c in also])
     for rank, id in enumerate(order):
         if id in left:
             behaviour = BEHAVIOURS[id]

@@ -37,6 +37,8 @@ ROWS = 4
 """Rows of one comparison of gradients of the log-det."""
 ONE_PARAMETER = Cause("one-parameter-wrong", "{what} is wrong for {detail}, and right for every other parameter.",
                       "Look for a second use of it in the backward pass alone.")
+NOT_FINITE = Cause("gradient.far-inputs", "{what} is NaN or infinite where the value and its derivative are finite.",
+                   "Look for a where whose other branch is not finite: clip its argument too.")
 SLOPES = Cause("slopes-detached", "{what} has no part for x and for the biases ({detail}): the slopes of the activations are detached.",
                "Differentiate through the slopes: the second derivative of the activation belongs to it.")
 FIRST = Cause("first-weight-for-all", "{what} uses the first row's weight for every row.", "Use each row's own upstream gradient.")
@@ -109,6 +111,10 @@ def log_det_gradient(case: Case) -> Explanation | None:
 
 def _raised(what: str, error: BackwardError) -> Explanation:
     return Explanation(RAISES, what, str(error).partition(" raised ")[2] or str(error), 1, 0.0, 0, "It raised when it was tried again.")
+
+
+def _not_finite(what: str, at: Any) -> Explanation:
+    return Explanation(NOT_FINITE, what, "", len(at), 0.0, 0, f"It is in {int(at.sum())} of {len(at)} places.")
 
 
 def _by_weights(truth: Oracle, w: Array, got: Array, tolerance: Array) -> Iterator[Prediction]:
@@ -220,6 +226,8 @@ def forward_gradient(case: Case) -> Explanation | None:
             return _raised("forward", error)
         got = np.zeros(c.shape) if leaf.grad is None else leaf.grad.double().numpy()
     got, c = flat(got), flat(c)
+    if not np.isfinite(got).all() and np.isfinite(J.matrix).all():
+        return _not_finite("The gradient of forward with respect to x", ~np.isfinite(got).all(1))
     rounding = 64.0 * ctx.u * np.sqrt(ctx.d) * (np.linalg.norm(J.matrix, axis=(1, 2)) + 1.0)
     tolerance = (8.0 * np.linalg.norm(c, axis=1) * (J.error + rounding))[:, None]
     right = np.einsum("nij,ni->nj", J.matrix, c)
@@ -259,6 +267,8 @@ def parameter_gradient(case: Case) -> Explanation | None:
     if any(s is None for s in found):
         return None
     slopes = [s for s in found if s is not None]
+    if any((~np.isfinite(s.got) & np.isfinite(s.right)).any() for s in slopes):
+        return _not_finite("The gradient of forward with respect to parameters", ~np.isfinite(slopes[0].got))
     named, wrong = slopes[0].named, slopes[0].wrong
     if any(not np.array_equal(s.wrong, wrong) for s in slopes):
         return None

@@ -86,12 +86,12 @@ class Explanation:
 
 
 def explain(
-    what: str, got: Array, right: Array | None, predictions: Iterable[Prediction], *, inputs: int | None = None
+    what: str, got: Array, right: Array | None, predictions: Iterable[Prediction], *, inputs: int | None = None, levels: int | None = None
 ) -> Explanation | None:
     """Return the explanation of `got`, or None where no prediction holds or predictions of several causes do.
 
     `right` is None where every prediction is of a wrong number by itself. `inputs` is the number of independent inputs
-    behind the numbers, by default the rows.
+    behind the numbers, by default the rows; `levels` that of different right ones, to which numbers may be fitted.
 
     >>> sign = Cause("sign", "{what} has the wrong sign.", "Remove the minus.")
     >>> right = np.array([0.2, -0.7, 1.1, 0.4])
@@ -99,7 +99,7 @@ def explain(
     'log_det has the wrong sign.'
     """
     rows = len(got) if inputs is None else inputs
-    tried = [p for p in predictions if rows >= p.fitted + SPARE]
+    tried = [p for p in predictions if (rows if levels is None or not p.fitted else min(rows, levels)) >= p.fitted + SPARE]
     holding = [p for p in tried if _ratio(got, p.numbers, p.tolerance) <= 1.0
                and (right is None or _ratio(got, right, p.tolerance) > 2.0)]
     for fitted in sorted({p.fitted for p in holding}):

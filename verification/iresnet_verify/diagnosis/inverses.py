@@ -72,6 +72,7 @@ NO_SCALE = Cause("scale-forgotten", "{what} undoes the shift alone: the scale is
 AT_THE_IMAGE = Cause("conditioned-on-y", "{what} takes the scale and the shift of each component at y, not at the components that it has "
                      "found.", "Undo an autoregression one component after the other, or iterate until nothing changes.")
 TRANSPOSE = Cause("transpose-for-inverse", "{what} multiplies by Jᵀ, which undoes a rotation alone.", "Solve with the matrix.")
+NEGATED = Cause("parameter-sign", "{what} is the inverse of the network with −`{detail}`.", "Give it the sign that it has in forward.")
 WITHOUT = Cause("parameter-forgotten", "{what} is the inverse of the network with `{detail}` = 0.", "Use `{detail}` in the inverse as "
                 "in forward.")
 OTHER_VALUE = Cause("parameter-stale", "{what} is the inverse of the network with `{detail}`.",
@@ -173,7 +174,8 @@ def _equations(a: Answers) -> Iterator[tuple[Cause, Array, str, int]]:
             yield ONE_ROW, a.miss(image, np.broadcast_to(y[i], y.shape)), words, 0
     for name, other in _images(a).items():
         yield AT_Y, a.miss(image, other), name, 0
-    if len(y) > SPARE and np.array_equal(y, case.y):
+    context = case.ctx.subject.context_shape is not None  # one for all rows: what is fitted is not told from another context
+    if len(y) > SPARE and np.array_equal(y, case.y) and not context:
         yield from _of_the_preimage(flat(x).astype(np.float64), flat(case.x).astype(np.float64))
     yield from _columns(a, image.reshape(shape).astype(np.float64), y.reshape(shape).astype(np.float64))
     yield CACHED, a.miss(x, a.other), "", 0
@@ -183,16 +185,22 @@ def _equations(a: Answers) -> Iterator[tuple[Cause, Array, str, int]]:
         if (np.abs(y[off]) > c).all():
             yield CLIPPED, a.miss(np.clip(y, -c, c), image), f"{c:.6g}", 0
     yield from _blocks(a, x)
-    stale = list(_parameters(a, x))
-    yield from stale
-    if case.ctx.d <= CHEAP and not any(cause is WITHOUT and (miss <= a.promised).all() for cause, miss, _, _ in stale):
-        yield from _affine(a, flat(x).astype(np.float64))
+    stale = [] if context else list(_parameters(a, x))
+    made = [] if case.ctx.d > CHEAP or _holds(WITHOUT, stale, a) else list(_affine(a, flat(x).astype(np.float64)))
+    yield from made
+    known = any(_holds(cause, made, a) for cause in {cause for cause, *_ in made})
+    yield from (s for s in stale if s[0] is not NEGATED or not known)
     if all((miss > a.promised).any() for _, miss, _, _ in stale):  # else the parameter that makes the factor is named
         g, rest = flat(case.residual(x)), flat(y).astype(np.float64) - flat(x)
         c = float((g * rest).sum() / max(float((g * g).sum()), 1e-300))
         yield SCALED_BRANCH, np.linalg.norm(rest - c * g, axis=1), f"{c:.6g}", 1
     for c in (0.5, 2.0):  # rather than a stale parameter of the last layer, which gives the same
         yield SCALED_BRANCH, np.linalg.norm(flat(y).astype(np.float64) - flat(x) - c * flat(case.residual(x)), axis=1), f"{c:g}", 0
+
+
+def _holds(cause: Cause, made: list[tuple[Cause, Array, str, int]], a: Answers) -> bool:
+    """Whether one of the equations of this cause holds."""
+    return any(c is cause and bool((miss <= a.promised).all()) for c, miss, _, _ in made)
 
 
 def _affine(a: Answers, x: Array) -> Iterator[tuple[Cause, Array, str, int]]:
@@ -294,6 +302,9 @@ def _parameters(a: Answers, x: HostArray) -> Iterator[tuple[Cause, Array, str, i
         image = without + flat(a.y)
         if all(np.abs(image - other).max() > a.promised.max() for other in (flat(x), *shorter)):  # else a block is left out, or all of F
             yield WITHOUT, np.linalg.norm(without, axis=1), name, 0
+        negated = miss(-1.0)
+        if np.abs(negated + flat(a.forward(x)) + flat(a.y) - 2.0 * flat(x)).max() > a.promised.max():  # else g has the wrong sign
+            yield NEGATED, np.linalg.norm(negated, axis=1), name, 0
         fits = (_fitted(miss, start) for start in (1.0, 2.0, 0.5, -1.0))
         c, r = next(((c, r) for c, r in fits if (np.linalg.norm(r, axis=1) <= a.promised).all()), (1.0, miss(1.0)))
         if abs(c) > 1e-6:

@@ -55,6 +55,7 @@ CLAMPED = Cause("clamped", "{what} is changed on one side of a value: {detail}."
 ROUNDED = Cause("rounded", "{what} is rounded to {detail}.", "Do not round.")
 OTHER_VALUE = Cause("parameter-stale", "{what} is that of the network with `{detail}`.",
                     "Read the parameters anew in each call: a copy of them is out of date.")
+NEGATED = Cause("parameter-sign", "{what} is that of the network with −`{detail}`.", "Give it the sign that it has in forward.")
 WITHOUT = Cause("parameter-forgotten", "{what} is that of the network with `{detail}` = 0.", "Use `{detail}` as in forward.")
 MATRIX = Cause("another-matrix", "{what} is made of {detail}, not of I + J.", "Take the determinant of I + J.")
 NOT_CENTRED = Cause("probes-not-centred", "{what} draws probes that are {detail}, of which E[vvᵀ] is not I.",
@@ -137,6 +138,11 @@ class Volumes:
         with np.errstate(divide="ignore"):
             return np.asarray(64.0 * self.u * math.sqrt(self.A.shape[1]) * (s[:, 0] + 1.0) * (1.0 / s).sum(1))
 
+    @property
+    def levels(self) -> int:
+        """How many different values t has at these rows; 1 for a constant, to which any line may be fitted."""
+        return 1 + int((np.diff(np.sort(self.t)) > 2.0 * self.tolerance(self.t).max(initial=0.0)).sum())
+
     def tolerance(self, numbers: Array) -> Array:
         """8·slack + 64·u·(|number| + d): what rounding may change in a number that is made of A like t."""
         return 8.0 * self.slack + 64.0 * self.u * (np.abs(numbers) + self.A.shape[1])
@@ -144,7 +150,7 @@ class Volumes:
 
 def fitting(tolerance: Array) -> Array:
     """Twice the largest: a number that is taken from one row brings that row's rounding into all."""
-    return np.full_like(tolerance, 2.0 * tolerance.max(initial=0.0))
+    return np.full(np.shape(tolerance), 2.0 * tolerance.max(initial=0.0))
 
 
 def predictions(v: Volumes, got: Array) -> Iterator[Prediction]:
@@ -335,6 +341,9 @@ def _factors(v: Volumes) -> list[tuple[float, str]]:
         "mean)", 0.5: "1/2"}
     named |= {float(d): f"d = {d}", 1.0 / d: f"1/d = 1/{d}"} if d > 1 else {}
     named |= {float(area): f"H·W = {area}", 1.0 / area: f"1/(H·W) = 1/{area}"} if len(v.event) > 1 else {}
+    for size in v.event[1:]:
+        if size != v.event[0]:
+            named[v.event[0] / size] = f"{v.event[0]}/{size} (the channels for a side)"
     return list(named.items())
 
 

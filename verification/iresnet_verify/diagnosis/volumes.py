@@ -96,7 +96,11 @@ def _of_parameters(case: Case, sign: float) -> tuple[tuple[tuple[Cause, Array, s
         close = 1e-9 * (1.0 + np.abs(A).max())
         if np.abs(twice - A).max() <= close or np.abs(twice - 2.0 * A).max() <= close:
             continue  # it does not matter, or J is proportional to it: see `families.JACOBIAN`
-        without.append((log_dets.WITHOUT, value(0.0, np.arange(len(at))), name))
+        rows = np.arange(len(at))
+        without.append((log_dets.WITHOUT, value(0.0, rows), name))
+        negated = value(-1.0, rows)
+        if np.abs(negated + case.truth.value).max() > 1e-9:  # else it has the wrong sign itself
+            without.append((log_dets.NEGATED, negated, name))
         families.append(Family(log_dets.OTHER_VALUE, value, f"{name} multiplied by {{c}}"))
     return tuple(without), tuple(families)
 
@@ -185,7 +189,7 @@ def _explained(case: Case, what: str, values: Values, sign: float) -> Explanatio
     if not np.array_equal(first, second):
         return _random(case, what, values, at, made_of(case, sign, more=True))
     v = made_of(case, sign)
-    found = explain(what, first, v.right, log_dets.predictions(v, first))
+    found = explain(what, first, v.right, log_dets.predictions(v, first), levels=_levels(v))
     if found is not None and (case.ctx.d > CHEAP or _confirmed(case, what, values, found, sign)):
         return found
     if found is None and (np.abs(first - v.right) > 2.0 * v.slack).any():
@@ -208,7 +212,22 @@ def _at_many(case: Case, what: str, values: Values, sign: float) -> Explanation 
     v = made_of(both, sign, more=True)
     if not (np.isfinite(v.slack).all() and np.isfinite(got).all()):
         return None
-    return explain(what, got, v.right, [p for p in log_dets.predictions(v, got) if p.cause not in OF_A_BATCH])
+    return explain(what, got, v.right, [p for p in log_dets.predictions(v, got) if p.cause not in OF_A_BATCH],
+                   levels=_levels(v))
+
+
+def _levels(v: log_dets.Volumes) -> int | None:
+    """The different right values, where there is more than one: of a constant any row is as good as another."""
+    return v.levels if v.levels > 1 else None
+
+
+def inverse_log_det_follows(case: Case) -> bool:
+    """Whether inverse_log_det(y) is −log_det(inverse(y)), however wrong these are."""
+    ctx, f = case.ctx, case.ctx.f
+    if f.inverse is None or f.inverse_log_det is None or f.log_det is None:
+        return False
+    got, at = f.inverse_log_det(case.y, seed=SEED), -ctx.evaluate_log_det(f.inverse(case.y, seed=SEED), SEED)
+    return bool((np.abs(got - at) <= 8.0 * case.truth.slack).all())
 
 
 def _ends(case: Case) -> tuple[Case | None, Array]:

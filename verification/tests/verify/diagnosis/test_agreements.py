@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from iresnet_verify import audit
+from iresnet_verify import audit, mutants
 from iresnet_verify.mutants.block import Block, make
 
 BOTH = ("inverse.recovers-input", "inverse.recovers-output", "logdet.matches-determinant")
@@ -42,6 +42,14 @@ def test_forward_is_the_odd_one(kind: type[Block]) -> None:
     report = audit(make(kind, 1), 0, "quick", select=BOTH)
     assert [f.cause for f in report.findings] == ["forward-is-another-map"]
     assert len([c for c in report.checks if c.because_of]) == 2
+
+
+# inverse_log_det is −log_det(inverse), and log_prob adds log_det up: both are wrong with it, and no mistakes of their own.
+def test_what_is_made_of_a_wrong_log_det_is_folded_under_it() -> None:
+    report = audit(mutants.load()["unseen/actnorm-the-other-way-round"].make(1), 0, "quick",
+                   select=("logdet.matches-determinant", "logdet.of-the-inverse", "density.change-of-variables"))
+    (found,) = report.findings
+    assert (found.cause, found.follows) == ("sign", ("logdet.of-the-inverse", "density.change-of-variables"))
 
 
 def test_two_mistakes_are_no_other_map() -> None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_verify import Report, Subject, audit, mutants
+from iresnet_verify.mutants.afterwards.maps import with_parameters
 from iresnet_verify.mutants.causes.names import CAUSES
+from iresnet_verify.mutants.inverse.round_trips import with_inverse
 from iresnet_verify.mutants.log_dets import jacobian
 from iresnet_verify.mutants.networks import Residual
 from iresnet_verify.mutants.volume import exact, subject
@@ -94,6 +96,22 @@ def test_the_first_cause_is_the_seeded_one(id: str) -> None:
 def test_what_was_once_taken_for_another_cause(id: str) -> None:
     mutant = mutants.load()[id]
     assert causes(audit(mutant.make(3), 1, "quick", select=mutant.meant)) == [CAUSES[id]]
+
+
+def test_a_parameter_with_the_other_sign_is_told_from_a_branch_with_it() -> None:
+    back = ("inverse.recovers-input",)
+    (found,) = audit(with_inverse(with_parameters(shift=-1.0))(1), 0, "quick", select=back).findings
+    assert (found.cause, "−`shift`" in found.wrong) == ("parameter-sign", True)
+    assert causes(audit(with_inverse(with_parameters(last=-1.0))(1), 0, "quick", select=back)) == ["inverse-sign"]
+
+
+# 1 − tanh² is even: with the other sign of its bias it is that at −x, and the numbers cannot tell these two.
+def test_of_two_mistakes_with_the_same_numbers_none_is_named() -> None:
+    def other_bias(n: Any, x: Tensor) -> Tensor:
+        slope = 1 - torch.tanh(x @ n.first.T - n.shift) ** 2
+        return torch.linalg.slogdet(torch.eye(4).double() + n.last @ (slope[:, :, None] * n.first))[1]
+
+    assert causes(audit(with_log_det(other_bias), 0, "quick", select=VALUE)) == ["unexplained"]
 
 
 def test_what_differs_in_one_mode_alone_follows_from_the_modes() -> None:
