@@ -30,7 +30,9 @@ def from_jax(
     operator on its events, up to 4096 × 4096. Flax has channels last: so have the events. A module of your own is given as the list
     of its layers and functions, and itself as `against`, a function of batches.
 
-    The branch is compared with the layers in evaluation, or with `against`, on probes of six sizes before it is returned.
+    The branch is compared with the layers in evaluation, or with `against`, on probes of six sizes before it is returned. These must
+    be traceable for any number of rows, and may look at nothing but their input and what stays the same: no state that a call changes,
+    no clock, no tracer. The audit reads functions of JAX by their jaxpr instead, without a list of types.
     Raises: ModuleError naming the place of what is not understood, or showing both numbers where they differ; ShapeError where
     widths do not fit or the ends differ; BackendUnavailableError without JAX.
 
@@ -46,6 +48,7 @@ def from_jax(
         raise BackendUnavailableError(
             'from_jax: the package jax cannot be imported; try pip install "iresnet-ref[jax]"'
         ) from missing
+    from iresnet_backends.reading.jax_function import traced
     from iresnet_backends.reading.jax_layers import Reader, arrays
 
     values, variables = _values(parts), variables or {}
@@ -68,6 +71,7 @@ def from_jax(
             )
         branch = ir.Branch(tuple(joined(reader.layers)), start)
         compute = _computed(parts, variables) if against is None else against
+        traced(compute, start, weights[0].dtype)  # what looks at more than its input is the same on probes, and elsewhere another map
         # on the host, in the same arithmetic: JAX would compile every operation of the running error
         host = branch.with_parameters({k: to_host(p) for k, p in branch.parameters().items()})
         require_agreement(host, lambda x: compute(jax.numpy.asarray(x)), "from_jax")

@@ -1,6 +1,7 @@
 """What a function of batches of JAX does to one event, read from its jaxpr: what it computes, whatever it is made of.
 
-The function is traced on a batch of one event; a jaxpr holds no hidden decision on numbers: `cond`, `while`, `scan` are refused by name.
+The function is traced for any number of rows, by `jax_function`, and read at one. A jaxpr holds no hidden decision on numbers: `cond`,
+`while`, `scan` are refused by name.
 Constants are those of the jaxpr. A call (`jit`, `custom_jvp`) is an activation where its jaxpr is that of a function of jax.nn, letter by
 letter; any other is read inside. What is affine and has no layer of its own becomes its matrix.
 """
@@ -21,7 +22,9 @@ import iresnet_ref as ir
 from iresnet_backends.errors import ModuleError
 from iresnet_backends.reading import comparison
 from iresnet_backends.reading.forward_graph import Value, layers_between, less, reshaped, selection
+from iresnet_backends.reading.jax_function import at_one, computed, require_any_weakness, traced
 from iresnet_backends.reading.jax_layers import FUNCTIONS, LARGEST, Reader
+from iresnet_backends.reading.jax_rows import CALLS, INSIDE, require_rows_alone
 from iresnet_backends.reading.sorting import ORDER, Sorting
 from iresnet_ref.arrays import to_host
 from iresnet_ref.errors import ShapeError
@@ -35,7 +38,7 @@ from iresnet_ref.layers.rearrangement import Rearrangement
 
 AFFINE = frozenset([
     "dot_general", "broadcast_in_dim", "slice", "rev", "pad", "reduce_sum", "cumsum", "gather", "dynamic_slice", "split",
-    "reduce_window_sum", "conv_general_dilated", "concatenate", "stack",
+    "reduce_window_sum", "conv_general_dilated", "concatenate", "stack", "tile",
 ])  # fmt: skip
 """Primitives that are affine in their followed operands together."""
 SAME = frozenset(["copy", "copy_p", "optimization_barrier"])
@@ -44,12 +47,6 @@ ARITHMETIC = frozenset(["add", "sub", "add_any", "neg", "mul", "div", "max", "mi
 SORTS = frozenset(["sort", "top_k", "reduce_max", "reduce_min"])
 """Of one followed operand along one axis; an order, such as argsort's, is no value."""
 UNARY = {"tanh": "tanh", "logistic": "sigmoid", "sin": "sine"}
-CALLS = frozenset([
-    "jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "remat", "remat2",
-    "checkpoint",
-])  # fmt: skip
-"""Primitives that do what their jaxpr does; others (scan, reduce, kernels) have one for another purpose."""
-INSIDE = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
 def _with_number(function: Any, x: Any) -> Any:
@@ -85,7 +82,8 @@ def read(
     Raises: ModuleError naming the primitive that is not understood, or showing both numbers where the two differ; ShapeError.
     """
     with jax.default_matmul_precision("highest"):
-        closed = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((1, *shape), like.dtype))
+        every = traced(function, shape, like.dtype)
+        closed = at_one(every)
         start = Value(shape)
         batch = Value((1, *shape), (start,), lambda: [reshaped(shape, (1, *shape))])
         (end,) = _Jaxpr(like.dtype, [] if rounded is None else rounded).outputs(closed.jaxpr, closed.consts, [batch])
@@ -102,6 +100,8 @@ def read(
             found = ir.Branch(layers, shape)  # on the host: JAX would compile every operation of the running error
             return found.with_parameters({k: to_host(p) for k, p in found.parameters().items()})
 
+        require_rows_alone(every.jaxpr)
+        require_any_weakness(function, shape, like.dtype)
         comparison.require_agreement(branch(end), lambda x: function(jnp.asarray(x)), "from_jax", rows)
         if not less_input:
             return branch(end)
@@ -140,7 +140,7 @@ class _Jaxpr:
             if any(isinstance(o, Value) for o in operands):
                 made = self.made(equation, operands)
             else:
-                result = _computed(equation, operands)
+                result = computed(equation, operands)
                 made = list(result) if equation.primitive.multiple_results else [result]
             known.update(zip(equation.outvars, made, strict=True))
         return [of(v) for v in jaxpr.outvars]
@@ -152,13 +152,14 @@ class _Jaxpr:
             return [operands[0]]
         if any(o is ORDER for o in operands):
             raise self.refused(name, "it uses the order that a sort has found, which jumps; the sorted values are read")
-        for variable in equation.outvars[: 1 if name in SORTS else None]:
+        for variable in () if name in CALLS else equation.outvars[: 1 if name in SORTS else None]:
             if variable.aval.dtype != self.dtype:
                 raise self.refused(name, f"it makes {variable.aval.dtype} of {self.dtype}: a decision, or another precision")
         if not equation.outvars:
             raise self.refused(name, "it makes nothing of the input but shows it to Python")
         if name in CALLS:
-            return self.call(next(equation.params[key] for key in INSIDE if key in equation.params), operands)
+            inner = next(equation.params[key] for key in INSIDE if key in equation.params)
+            return self.call(inner, operands, equation.params.get("name", ""))
         x, out = next(o for o in operands if isinstance(o, Value)), tuple(equation.outvars[0].aval.shape)
         if name in SAME:
             return operands
@@ -175,18 +176,18 @@ class _Jaxpr:
         """Return the error of a primitive that is not read."""
         return ModuleError(f"from_jax: expected primitives with a known Lipschitz constant, got {name}: {why}")
 
-    def call(self, inside: Any, operands: list[Any]) -> list[Any]:
+    def call(self, inside: Any, operands: list[Any], called: str = "") -> list[Any]:
         """Return an activation, or what the jaxpr of a call makes of its arguments."""
         jaxpr, consts = getattr(inside, "jaxpr", inside), getattr(inside, "consts", ())
         if isinstance(operands[0], Value) and not any(isinstance(o, Value) for o in operands[1:]):
             x = operands[0]
             text = str(inside)
             for function, name in FUNCTIONS if len(operands) == 1 else ():
-                if _text(function, x.event, self.dtype) == text:
+                if _is_text(text, function, x.event, self.dtype, called):
                     activation = piecewise.hardtanh(0.0, 6.0) if name == "relu6" else activations.get(name)
                     return [_pointwise(x, activation, note=(name, x))]
             for function, family in FAMILIES.items() if len(operands) == 2 and operands[1].ndim == 0 else ():
-                if _text(function, x.event, self.dtype) == text:
+                if _is_text(text, function, x.event, self.dtype, called):
                     return [_pointwise(x, family(float(operands[1])))]
         return self.outputs(jaxpr, consts, operands)
 
@@ -203,8 +204,7 @@ class _Jaxpr:
         if isinstance(a, Value) and isinstance(b, Value):
             return self.of_two(name, a, b, out)
         x, c = (a, b) if isinstance(a, Value) else (b, a)
-        if x.event != out:
-            raise self.refused(name, "it widens the event")
+        x = self.widened(x, out)
         if name == "max" and not np.any(np.asarray(c) != 0):
             return _pointwise(x, activations.get("relu"))
         if name in ("max", "min") or (name == "div" and x is b):
@@ -217,6 +217,7 @@ class _Jaxpr:
 
     def of_two(self, name: str, a: Value, b: Value, out: tuple[int, ...]) -> Value:
         """Return a sum or a difference of two values, or z σ(z)."""
+        a, b = self.widened(a, out), self.widened(b, out)
         if name in ("add", "add_any", "sub"):
             return Value(out, (a, self.diagonal(b, -1.0, 0.0) if name == "sub" else b))
         if name in ("max", "min"):
@@ -227,6 +228,15 @@ class _Jaxpr:
             if name == "mul" and isinstance(gate.note, tuple) and gate.note[0] == "sigmoid" and gate.note[1] is z:
                 return _pointwise(z, activations.get("silu"))
         raise self.refused(name, "of two values that depend on the input it has no Lipschitz constant on the whole space")
+
+    def widened(self, x: Value, out: tuple[int, ...]) -> Value:
+        """Return x with its entries repeated along axes of one entry."""
+        if x.event == out:
+            return x
+        if math.prod(out) > LARGEST:
+            raise self.refused("a broadcast", f"it has {math.prod(out)} entries, at most {LARGEST} are read")
+        place = np.broadcast_to(np.arange(math.prod(x.event)).reshape(x.event), out).reshape(-1)
+        return Value(out, (x,), lambda: selection(x.event, place, out, jnp.zeros((), self.dtype)))
 
     def sorted(self, equation: Any, operands: list[Any]) -> list[Any]:
         """Return a sorted axis, the first of it, or one of its ends."""
@@ -285,7 +295,7 @@ class _Jaxpr:
         zeros = [jnp.zeros(o.event, self.dtype) if isinstance(o, Value) else o for o in operands]
 
         def at(place: int, row: Any) -> list[Any]:
-            found = _computed(equation, [row if i == place else z for i, z in enumerate(zeros)])
+            found = computed(equation, [row if i == place else z for i, z in enumerate(zeros)])
             return list(found) if equation.primitive.multiple_results else [found]
 
         shifts = at(places[0], zeros[places[0]])
@@ -325,13 +335,6 @@ def _pointwise(x: Value, activation: Activation, note: Any = None) -> Value:
     return Value(x.event, (x,), lambda: [Pointwise(activation)], note)
 
 
-def _computed(equation: Any, operands: Sequence[Any]) -> Any:
-    """Return what an equation makes of arrays; calls take their functions first, by versions of JAX in the one way or the other."""
-    bound = equation.primitive.get_bind_params(dict(equation.params))
-    functions, params = bound if isinstance(bound, tuple) else ((), bound)
-    return equation.primitive.bind(*functions, *operands, **params)
-
-
 @lru_cache(maxsize=1024)
 def _traced(function: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     return jax.make_jaxpr(function)(jax.ShapeDtypeStruct(shape, dtype)).jaxpr
@@ -343,6 +346,30 @@ def _text(function: Any, shape: tuple[int, ...], dtype: Any) -> str:
     equations = _traced(function, shape, dtype).eqns
     inside = next((equations[0].params[key] for key in INSIDE if key in equations[0].params), None) if len(equations) == 1 else None
     return "" if inside is None else str(inside)
+
+
+def _is_text(text: str, function: Any, shape: tuple[int, ...], dtype: Any, called: str) -> bool:
+    """Whether a text is that of a function, or of one of its name under as many vmaps as there are axes."""
+    if _text(function, shape, dtype) == text:
+        return True
+    named = called == getattr(function, "__name__", "") or isinstance(function, partial)
+    return bool(called) and named and any(_text(_mapped(function, depth), shape, dtype) == text for depth in range(1, len(shape) + 1))
+
+
+@lru_cache(maxsize=256)
+def _mapped(function: Any, depth: int) -> Any:
+    """Return the function under vmaps of its first argument."""
+    def of_first(x: Any, *numbers: Any) -> Any:
+        mapped = partial(_with_numbers, function, numbers)
+        for _ in range(depth):
+            mapped = jax.vmap(mapped)
+        return mapped(x)
+
+    return of_first
+
+
+def _with_numbers(function: Any, numbers: tuple[Any, ...], x: Any) -> Any:
+    return function(x, *numbers)
 
 
 _RUNS: dict[Any, str] = {jax.nn.gelu: "gelu tanh", partial(jax.nn.gelu, approximate=False): "gelu"}

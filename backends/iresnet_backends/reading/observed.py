@@ -16,7 +16,7 @@ import inspect
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -36,7 +36,8 @@ from iresnet_backends.errors import ModuleError
 
 PURE = frozenset([
     "math", "cmath", "operator", "_operator", "itertools", "functools", "_functools", "collections", "_collections", "collections.abc",
-    "_collections_abc", "abc", "_abc", "typing", "contextlib", "copy", "copyreg", "types", "enum", "dataclasses", "numbers", "fractions",
+    "_collections_abc", "abc", "_abc", "typing", "typing_extensions",
+    "contextlib", "copy", "copyreg", "types", "enum", "dataclasses", "numbers", "fractions",
 ])  # fmt: skip
 """Modules of Python of which every function but the `REFLECTING` ones is a function of its arguments."""
 ANSWERS = frozenset([
@@ -55,6 +56,14 @@ TELLING = frozenset([
 ])  # fmt: skip
 """Attributes that tell in which mode or by whom the code is run."""
 
+NUMPY = frozenset([
+    "prod", "sum", "array", "asarray", "arange", "zeros", "ones", "full", "eye", "linspace", "cumsum", "dtype", "ndarray", "finfo",
+    "iinfo", "generic", "number", "float64", "float32", "int64", "int32", "bool_", "ndim", "shape", "concatenate", "split", "array_split",
+])  # fmt: skip
+"""Functions of NumPy that are functions of their arguments; ufuncs are as well."""
+IDENTITY = frozenset(["is_", "is_not"])
+"""Functions that compare objects, not what they are."""
+
 STANDARD = sysconfig.get_path("stdlib") + os.sep
 """Where Python's own library is."""
 
@@ -67,6 +76,12 @@ class Library:
     admits: Callable[[Any], bool]
     content: Callable[[Any], Any]
     """What an array or a value of the framework holds, to be compared; None for all else."""
+    telling: frozenset[str] = frozenset()
+    """Further attributes that tell how the code is run."""
+    values: tuple[type, ...] = ()
+    """Classes of what is followed, where another run has another class in its place: neither class nor identity may be asked."""
+    inside: Callable[[Any], Iterable[tuple[str, Any]]] = lambda value: ()
+    """What else an object is made of, by the way to it."""
 
     def has(self, module: str) -> bool:
         """Whether a module is one of the library's."""
@@ -115,8 +130,11 @@ class Observed:
         """Follow a frame, unless it is one of the library, or of Python's own library called from there."""
         del event, arg
         caller = frame.f_back
-        called_by_it = caller is not None and caller.f_trace is None and frame.f_code.co_filename.startswith(STANDARD)
-        if called_by_it or frame.f_code.co_filename.startswith("<frozen importlib") or self.library.owns(frame.f_globals):
+        code = frame.f_code
+        called_by_it = caller is not None and caller.f_trace is None and code.co_filename.startswith((STANDARD, "<frozen "))
+        dies = frame.f_globals.get("__name__") == "weakref" and code.co_name == "remove"  # of something that was weakly kept
+        makes_a_tuple = code.co_names == ("_tuple_new",) and frame.f_globals.get("_tuple_new") == tuple.__new__  # of names
+        if called_by_it or dies or makes_a_tuple or code.co_filename.startswith("<frozen importlib") or self.library.owns(frame.f_globals):
             return None
         for value in frame.f_locals.values():
             if not isinstance(value, ModuleType):  # which by itself is looked at where it is loaded
@@ -131,7 +149,9 @@ class Observed:
         if event == "opcode" and (action := _actions(frame.f_code).get(frame.f_lasti)) is not None:
             kind, name, attributes, literal = action
             if kind == "attribute":
-                self.attribute(name, frame)
+                self.attribute(name, frame, literal)
+            elif kind in ("is", "match"):
+                self.compare(frame, kind, literal)
             elif kind == "store":
                 self.refuse(f"a new value of {name}", "it outlives the call, so that the next one may be another map", frame)
             else:
@@ -139,11 +159,15 @@ class Observed:
                     self.load(frame, kind, one, attributes, literal)
         return self.look
 
-    def attribute(self, name: str, frame: FrameType) -> None:
+    def attribute(self, name: str, frame: FrameType, owner: Any = None) -> None:
         """Take note of an attribute."""
         self.names.add(name)
-        if name in TELLING:
+        if name in TELLING or (name in self.library.telling and not self.apart(_followed(frame, owner, self.library.values))):
             self.refuse(f".{name}", "it tells in which mode, or by whom, the code is run", frame)
+
+    def apart(self, x: Any) -> bool:
+        """Whether x is known, and neither what is followed nor a class of the library."""
+        return x is not UNKNOWN and not isinstance(x, self.library.values) and not (isinstance(x, type) and self.library.has(x.__module__))
 
     def load(
         self, frame: FrameType, kind: str, name: str, attributes: tuple[str, ...], literal: Any
@@ -162,17 +186,36 @@ class Observed:
             self.refuse(f"the module {path} as a value", "what is asked of it is not seen", frame)
         elif not self.admits(value) or (module is not None and not callable(value) and not self.fixed(value, module)):
             self.refuse(path, "it may tell one run from another", frame)
+        elif getattr(value, "__name__", "") == "isinstance" and self.library.values:
+            self.reflected(path, literal, frame)
         elif getattr(value, "__name__", "") in REFLECTING and not isinstance(value, FunctionType):
-            owner, attribute = literal
-            subject = _value(frame, *owner[:2]) if owner is not None else None
-            for step in owner[2] if owner is not None else ():
-                subject = _stored(subject, step)
+            _, attribute, _ = literal
+            subject = self.reflected(path, literal, frame)
             if attribute is not None and value is not type:
                 self.attribute(attribute, frame)
             elif not self.own(subject):
                 self.refuse(f"{path} of something", "what it looks at is not known; name the attribute", frame)
             elif value is not type:
                 self.names.add("*")
+
+    def reflected(self, path: str, literal: Any, frame: FrameType) -> Any:
+        """Return what is looked at, None where it is not known; what has another class in another run is refused."""
+        owner, _, plain = literal
+        subject = _followed(frame, owner, self.library.values)
+        values = self.library.values
+        told = isinstance(subject, values[1:]) or (isinstance(subject, tuple | list | dict) and not plain)
+        if values and (subject is UNKNOWN or told or not plain):
+            self.refuse(f"{path} of something", "what it looks at is not known, or has another class in another run", frame)
+        return None if subject is UNKNOWN else subject
+
+    def compare(self, frame: FrameType, kind: str, other: Any) -> None:
+        """Take note of a comparison of identities or classes, where those tell one run from another."""
+        if not self.library.values:
+            return
+        subject = UNKNOWN if kind == "match" else _followed(frame, other, self.library.values)
+        if subject is UNKNOWN or isinstance(subject, self.library.values):
+            what = "a class pattern" if kind == "match" else "the question whether something is the same object"
+            self.refuse(what, "the answer is another one in another run", frame)
 
     def fixed(self, value: Any, module: ModuleType) -> bool:
         """Whether a value in a module is no setting of a library: pi, a dtype, or anything in a module of the code itself."""
@@ -182,14 +225,16 @@ class Observed:
 
     def own(self, x: Any) -> bool:
         """Whether x is an instance of a class that is written in Python and no library's, or a module of torch."""
+        if isinstance(x, self.library.values):
+            return False
         classes = type(x).__mro__
         return any(c.__module__ == "torch.nn.modules.module" for c in classes) or (
             not isinstance(x, type | BaseException) and all(c is object or written_in_python(c) for c in classes)
         )
 
-    def admits(self, value: Any) -> bool:  # noqa: PLR0911  a case for each kind of callable
+    def admits(self, value: Any) -> bool:  # noqa: PLR0911, PLR0912  a case for each kind of callable
         """Whether what was loaded cannot tell one run from another by itself; Python code and objects are looked at elsewhere."""
-        if getattr(value, "__name__", "") in TELLING:
+        if getattr(value, "__name__", "") in TELLING or (isinstance(value, BuiltinFunctionType) and value.__name__ in IDENTITY):
             return False
         if isinstance(value, FunctionType):
             space = value.__globals__
@@ -199,6 +244,8 @@ class Observed:
         if isinstance(value, MethodDescriptorType | WrapperDescriptorType):
             return self.library.admits(value) or self.admits(value.__objclass__)
         if isinstance(value, type):
+            if self.library.values and (getattr(value, "_is_protocol", False) or value.__module__ == "collections.abc"):
+                return False  # whose instances are told by their attributes
             if value.__module__ == "builtins":
                 return value.__name__ in ANSWERS or issubclass(value, BaseException)
             of_code = written_in_python(value) and not self.library.has(value.__module__)
@@ -212,7 +259,7 @@ class Observed:
             return self.library.admits(value) or self.admits(owner if isinstance(owner, type) else type(owner))
         if isinstance(value, Cached):
             value.cache_clear()  # what it remembers is computed again, and seen
-            return True
+            return self.admits(value.__wrapped__)
         kind = type(value)
         if not callable(value) or self.library.admits(value) or kind.__module__ in PURE:
             return True
@@ -278,6 +325,19 @@ def _stored(x: Any, name: str) -> Any:
     return next((table[name] for table in tables if name in table), inspect.getattr_static(x, name, None))
 
 
+def _followed(frame: FrameType, owner: Any, values: tuple[type, ...]) -> Any:
+    """Return what a name with attributes stands for, without running any code but that of the framework."""
+    if owner is None or not isinstance(owner[1], str):
+        return UNKNOWN
+    subject = _value(frame, *owner[:2])
+    for step in owner[2]:
+        subject = getattr(subject, step) if isinstance(subject, (*values, ModuleType)) else _stored(subject, step)
+        if hasattr(type(subject), "__get__") and not callable(subject):
+            return UNKNOWN  # a property, which may be anything
+    return subject
+
+
+UNKNOWN = object()
 Action = tuple[str, Any, tuple[str, ...], Any]
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR", "DELETE_ATTR", "LOAD_SUPER_ATTR", "LOAD_SUPER_METHOD")
 
@@ -289,8 +349,12 @@ def _actions(code: CodeType) -> dict[int, Action]:
     plain = [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "PUSH_NULL", "EXTENDED_ARG", "PRECALL", "NOP")]
     for at, instruction in enumerate(plain):
         name, kind = instruction.argval, _kind(instruction, code)
-        if kind in ("attribute", "store"):
-            found[instruction.offset] = (kind, name, (), None)
+        if instruction.opname == "MATCH_CLASS":
+            found[instruction.offset] = ("match", "", (), None)
+        elif instruction.opname == "IS_OP" and plain[at - 1].opname != "LOAD_CONST":
+            found[instruction.offset] = ("is", "", (), _last(plain, at - 1, code))
+        elif kind in ("attribute", "store"):
+            found[instruction.offset] = (kind, name, (), _last(plain, at - 1, code))
         elif kind:
             chain, after = _chain(plain, at + 1)
             found[instruction.offset] = (kind, name, chain, _arguments(plain, after, code))
@@ -322,11 +386,35 @@ def _chain(plain: list[Any], at: int) -> tuple[tuple[str, ...], int]:
     return tuple(chain), at
 
 
-def _arguments(plain: list[Any], at: int, code: CodeType) -> tuple[tuple[str, str, tuple[str, ...]] | None, str | None]:
-    """Return the first argument of a call, if it is a name with attributes, and the second, if it is a literal string."""
+def _last(plain: list[Any], at: int, code: CodeType) -> Any:
+    """Return the name with attributes that ends at this instruction, if one does."""
+    chain: list[str] = []
+    while at > 0 and plain[at].opname in ("LOAD_ATTR", "LOAD_METHOD"):
+        chain.insert(0, plain[at].argval)
+        at -= 1
+    kind = _kind(plain[at], code)
+    return None if kind in ("", "attribute", "store") else (kind, plain[at].argval, tuple(chain))
+
+
+def _arguments(plain: list[Any], at: int, code: CodeType) -> tuple[Any, str | None, bool]:
+    """Return the first argument of a call, if it is a name with attributes, the second, if a literal string, and whether they are all.
+
+    They are all where the first is followed by one other, or none, of names and literals alone, and then by the call.
+    """
     if at >= len(plain) or _kind(plain[at], code) in ("", "attribute", "store"):
-        return None, None
+        return None, None, False
     chain, after = _chain(plain, at + 1)
     literal = plain[after].argval if after < len(plain) and plain[after].opname == "LOAD_CONST" else None
-    return (_kind(plain[at], code), plain[at].argval, chain), literal if isinstance(literal, str) else None
-
+    height, step = 1, after
+    while step < len(plain) and not plain[step].opname.startswith("CALL"):
+        name = plain[step].opname
+        if name in ("BUILD_TUPLE", "BUILD_STRING", "BINARY_OP"):
+            height -= 1 if name == "BINARY_OP" else plain[step].argval - 1
+        elif name == "LOAD_CONST" or _kind(plain[step], code) not in ("", "attribute", "store"):
+            height += 1
+        elif name not in ("LOAD_ATTR", "LOAD_METHOD", "FORMAT_VALUE", "FORMAT_SIMPLE"):
+            height = -1
+            break
+        step += 1
+    plainly = step < len(plain) and height == plain[step].argval and height in (1, 2, 3)
+    return (_kind(plain[at], code), plain[at].argval, chain), literal if isinstance(literal, str) else None, plainly

@@ -6,6 +6,7 @@ state that Python does not show (iterators, generators of random numbers, locks,
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 import types
@@ -25,13 +26,14 @@ LARGEST = 100_000
 _FIXED = (
     bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range, slice, re.Pattern, np.dtype, np.generic,
     types.CodeType, types.GetSetDescriptorType, types.MemberDescriptorType, types.GenericAlias, types.UnionType, property, staticmethod,
-    classmethod,
+    classmethod, inspect.Signature,
 )  # fmt: skip
 _CALLABLE = (
     type, types.BuiltinFunctionType, types.FunctionType, types.MethodDescriptorType, types.WrapperDescriptorType,
     types.MethodWrapperType, np.ufunc, Cached,
 )  # fmt: skip
 _CONTAINERS = (list, tuple, deque, set, frozenset, dict, types.MappingProxyType)
+_PARTS = (dict, list, tuple)
 _TABLES = ("_modules", "_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks", "training")
 """What torch looks at in each module."""
 
@@ -45,7 +47,7 @@ class Remembered:
 
     def __init__(self, seen: Observed) -> None:
         self.seen = seen
-        self.before = dict(self._walk(seen.objects))
+        self.before = {place: found for place, _, found in self._walk(seen.objects)}
 
     def require_same(self, again: Observed) -> None:
         """Compare with now, after another run. Raises ModuleError: what is another, or has a state that cannot be compared."""
@@ -57,31 +59,38 @@ class Remembered:
                 "in its second call only"
             )
         kept = {key: value for key, value in self.seen.objects.items() if key in again.objects}  # what lives on
-        for (owner, edge), found in self._walk(kept):
+        for place, shown, found in self._walk(kept):
             if isinstance(found, ModuleError):
                 raise found
-            if self.before.get((owner, edge)) != found:
+            if self.before.get(place) != found:
                 raise ModuleError(
-                    f"from_{name}: expected a forward that leaves what it looks at as it is, got another {edge}, so that the next call is "
+                    f"from_{name}: expected a forward that leaves what it looks at as it is, got another {shown}, so that the next call is "
                     "another map"
                 )
 
-    def _walk(self, objects: dict[int, Any]) -> Iterator[tuple[tuple[int, str], Any]]:
-        """Yield ((owner, edge), what is there): a value, or for an object its identity."""
-        waiting = [(0, str(name), space[name]) for (_, name), (space, _) in self.seen.places.items() if name in space]
-        waiting += [(-key, type(value).__name__, value) for key, value in objects.items()]
-        met: set[int] = set()
+    def _walk(self, objects: dict[int, Any]) -> Iterator[tuple[tuple[int, str], str, Any]]:
+        """Yield ((an object, the way from it), the whole way, what is there): a value, a length of containers, the identity of others.
+
+        Lists, tuples and dictionaries are parts of the objects that hold them: another one with the same content is the same.
+        """
+        waiting = [(key, name, name, space[name]) for (key, name), (space, _) in self.seen.places.items() if name in space]
+        waiting += [(key, "", type(value).__name__, value) for key, value in objects.items()]
+        met, steps = set[int](), 0
         while waiting:
-            owner, edge, value = waiting.pop()
-            entry = id(value) if owner == 0 and isinstance(value, types.ModuleType) else self._entry(value, edge)
-            yield (owner, edge), entry
+            owner, edge, shown, value = waiting.pop()
+            entry = id(value) if edge == shown and isinstance(value, types.ModuleType) else self._entry(value, shown)
+            yield (owner, edge), shown, entry
+            steps += 1
+            if steps > LARGEST:
+                yield (owner, edge), shown, self._refused(shown, f"more than {LARGEST} objects behind")
+                return
             if id(value) in met or isinstance(entry, ModuleError | _Content) or isinstance(value, types.ModuleType):
                 continue
-            met.add(id(value))
-            if len(met) > LARGEST:
-                yield (owner, edge), self._refused(edge, f"more than {LARGEST} objects behind")
-                return
-            waiting += [(id(value), f"{edge}{step}", inner) for step, inner in self._edges(value)]
+            part = type(value) in _PARTS
+            if not part:
+                met.add(id(value))
+            for step, inner in self._edges(value):
+                waiting.append((owner, f"{edge}{step}", f"{shown}{step}", inner) if part else (id(value), step, f"{shown}{step}", inner))
 
     def _refused(self, edge: str, got: str) -> ModuleError:
         return ModuleError(
@@ -100,8 +109,12 @@ class Remembered:
             return type(value).__name__, repr(value) if isinstance(value, float | complex | np.generic) else value  # NaN is itself
         if isinstance(value, _CALLABLE):
             return id(value) if self.seen.admits(value) else self._refused(edge, f"{getattr(value, '__qualname__', value)} as")
+        if type(value) in _PARTS:
+            return type(value), len(value)
         if isinstance(value, _CONTAINERS):
             return id(value), len(value)
+        if library.values and library.admits(value):
+            return id(value)
         if isinstance(value, types.GeneratorType):
             return id(value), None if value.gi_frame is None else value.gi_frame.f_lasti
         if isinstance(value, types.MethodType):
@@ -121,6 +134,8 @@ class Remembered:
             yield from ((f"[{inner!r}]" if isinstance(inner, _FIXED) else f"[{id(inner)}]", inner) for inner in list(value))
         elif isinstance(value, types.GeneratorType) and value.gi_frame is not None:
             yield from ((f"'s {name}", inner) for name, inner in value.gi_frame.f_locals.items())
+        elif isinstance(value, types.BuiltinFunctionType) and not isinstance(value.__self__, types.ModuleType | type | None):
+            yield ".__self__", value.__self__
         elif isinstance(value, types.MethodType):
             yield from ((".__self__", value.__self__), (".__func__", value.__func__))
         elif isinstance(value, partial):
@@ -129,13 +144,15 @@ class Remembered:
             yield ("()", value())
         if isinstance(value, np.ndarray) and value.dtype == object:
             yield ("", value.tolist())
-        if not isinstance(value, _FIXED):
+        if inside := list(self.seen.library.inside(value)):
+            yield from inside
+        elif not isinstance(value, _FIXED):
             yield from self._attributes(value)
 
     def _attributes(self, value: Any) -> Iterator[tuple[str, Any]]:
         """Yield the attributes that were asked for; of objects of the framework, whose code was not followed, all."""
         names, library = self.seen.names, self.seen.library
-        everything = "*" in names or library.has(type(value).__module__)
+        everything = "*" in names or (library.has(type(value).__module__) and not isinstance(value, type))
         for name, inner in list(getattr(value, "__dict__", {}).items()):
             if everything or name in names or name in _TABLES:
                 yield f".{name}", inner

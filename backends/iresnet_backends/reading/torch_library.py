@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from iresnet_backends.reading.observed import Library
+from iresnet_backends.reading.observed import NUMPY, Library
 
 CONSTANTS = (
     "zeros", "ones", "full", "eye", "arange", "linspace", "logspace", "tensor", "as_tensor", "scalar_tensor", "is_tensor", "from_numpy",
@@ -19,11 +19,6 @@ CONSTANTS = (
     "tril_indices", "triu_indices", "meshgrid", "broadcast_shapes",
 )  # fmt: skip
 """Functions of torch that make constants, and its contexts; all that take tensors are seen by the recorder."""
-NUMPY = frozenset([
-    "prod", "sum", "array", "asarray", "arange", "zeros", "ones", "full", "eye", "linspace", "cumsum", "dtype", "ndarray", "finfo",
-    "iinfo", "generic", "number", "float64", "float32", "int64", "int32", "bool_", "ndim", "shape", "concatenate", "split", "array_split",
-])  # fmt: skip
-"""Functions of NumPy that are functions of their arguments; ufuncs are as well."""
 
 
 @lru_cache(maxsize=1)

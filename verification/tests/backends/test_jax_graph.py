@@ -96,17 +96,17 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "cond": (lambda x: jax.lax.cond(x.sum() > 0, lambda y: y * W[0, 0], lambda y: 2 * y, x), "got gt: it makes bool"),
     "scan": (lambda x: jax.lax.scan(lambda c, _: (c * W[0, 0], None), x, None, 3)[0], "got scan"),
     "exp": (lambda x: jnp.exp(x) * W[0, 0], "got exp"),
-    "a callback": (lambda x: (jax.debug.callback(lambda _: None, x), x * W[0, 0])[1], "got debug_callback: it makes nothing"),
-    "a gather by argsort": (lambda x: jnp.take_along_axis(x, jnp.argsort(x, 1), 1) * W[0, 0], "got jit: it makes int(32|64)"),
+    "a callback": (lambda x: (jax.debug.callback(lambda _: None, x), x * W[0, 0])[1], "got debug_callback: it calls back to Python"),
+    "a gather by argsort": (lambda x: jnp.take_along_axis(x, jnp.argsort(x, 1), 1) * W[0, 0], "it uses the order that a sort has found"),
     "the order of the largest": (lambda x: x * W[0, 0] + jax.lax.top_k(x, 3)[1], "it uses the order that a sort has found, which jumps"),
     "sorted by another list": (lambda x: jax.lax.sort((x, x[:, ::-1]), num_keys=1)[1] * W[0, 0], "got sort: of several lists"),
     "sorted across the batch": (lambda x: jnp.sort(x, 0) * W[0, 0], "got sort: its axis has one entry, as that of the batch"),
     "the largest of the batch": (lambda x: x * W[0, 0] + x.max(0), "got reduce_max: its axis has one entry, as that of the batch"),
-    "sorted with the batch": (lambda x: jnp.sort(x.reshape(-1)).reshape(x.shape) * W[0, 0], "compute what the module computes"),
+    "sorted with the batch": (lambda x: jnp.sort(x.reshape(-1)).reshape(x.shape) * W[0, 0], r"got reshape of 3\*rows with their number"),
     "a product": (lambda x: x * jnp.tanh(x), "got mul: of two values"),
     "another precision": (lambda x: x.astype(jnp.float16).astype(jnp.float32) * W[0, 0], "got convert_element_type: it makes float16"),
-    "rows whose dependence is rounded away": (lambda x: jnp.cumsum(x * W[0, 0], 0) + 1e12 - 1e12, "that sees the input"),
-    "rows that depend on each other": (lambda x: x * W[0, 0] - x.mean(0), "computes what the module computes|compute what the module"),
+    "rows whose dependence is rounded away": (lambda x: jnp.cumsum(x * W[0, 0], 0) + 1e12 - 1e12, "got cumsum: one row would depend"),
+    "rows that depend on each other": (lambda x: x * W[0, 0] - x.mean(0), "computes with their number"),
 }
 
 
