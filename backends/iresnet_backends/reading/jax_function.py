@@ -148,7 +148,8 @@ def _flat(function: Callable[..., Any], avals: Sequence[Any]) -> tuple[str, list
     """Return the text of a function's jaxpr, calls replaced by what is inside and what is not used left out, and its constants."""
     closed = jax.make_jaxpr(lambda *a: function(*a))(*avals)  # noqa: PLW0108
     flat = jax.make_jaxpr(lambda *a: _inlined(closed.jaxpr, closed.consts, a))(*avals)
-    needed, kept = {v for v in flat.jaxpr.outvars if not isinstance(v, core.Literal)}, []
+    needed = {v for v in flat.jaxpr.outvars if not isinstance(v, core.Literal)}
+    kept: list[Any] = []
     for equation in reversed(flat.jaxpr.eqns):
         if needed & set(equation.outvars):
             kept.insert(0, equation)

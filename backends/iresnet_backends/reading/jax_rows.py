@@ -209,7 +209,7 @@ def _multiplied(equation: Any, given: list[Axis]) -> Axis:
 def _convolved(equation: Any, given: list[Axis]) -> Axis:
     p = equation.params
     lhs, _, out = p["dimension_numbers"]
-    return out[0] if given[1] is None and given[0] == lhs[0] and p["batch_group_count"] == 1 else None
+    return int(out[0]) if given[1] is None and given[0] == lhs[0] and p["batch_group_count"] == 1 else None
 
 
 def _sliced(equation: Any, given: list[Axis]) -> Axis:
