@@ -49,7 +49,7 @@ def public(function: Function) -> Function:
     if not isinstance(target, type):
         owner = target.__qualname__.rpartition(".")[0]
         return _guarded(function, owner if target.__name__ == "__call__" else target.__name__)
-    target.__init__ = _guarded(target.__init__, target.__name__)  # type: ignore[misc]
+    target.__init__ = _guarded(target.__init__, target.__name__)  # type: ignore[misc]  # a class of the caller, which has an __init__
     return cast("Function", target)
 
 

@@ -64,7 +64,7 @@ class Rows(torch.SymInt):
     """The number of rows: a side of a new shape, equal to itself, and nothing else."""
 
     def __init__(self) -> None:
-        super().__init__(_Unasked())  # type: ignore[no-untyped-call]
+        super().__init__(_Unasked())  # type: ignore[no-untyped-call]  # torch does not annotate it
 
     __class__: Any = property(lambda self: int)
 
@@ -288,11 +288,11 @@ class Recorder(TorchFunctionMode):
             return self.graph.call(function, args, kwargs or {})
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call, unused-ignore]  # annotated in some torch
     """Refuses every operation on the memory of a followed tensor that no recorded call makes."""
 
     def __init__(self, graph: Graph) -> None:
-        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]  # annotated in some torch
         self.graph = graph
 
 
@@ -406,7 +406,7 @@ def _name(function: Any) -> str:
 
 def _of_torch(function: Any) -> bool:
     """Whether a function is one of torch itself: of its public face, or an operator of ATen; other libraries take its names too."""
-    name: Any = torch.overrides.resolve_name(function)  # type: ignore[no-untyped-call, unused-ignore]
+    name: Any = torch.overrides.resolve_name(function)  # type: ignore[no-untyped-call, unused-ignore]  # annotated in some torch
     operator = isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
     return name is not None and (not operator or str(name).startswith("aten."))
 

@@ -72,7 +72,7 @@ class Layer(torch.nn.Module):
     def _uncompiled(self, method: Any, x: Tensor, context: Tensor | None, options: ir.Options | None) -> Pair:
         """Call the method, which a compiler neither can nor need look into: proofs, lengths of series and stops are decided on values."""
         if torch.compiler.is_compiling():
-            return torch.compiler.disable(self._called)(method, x, context, options)  # type: ignore[no-untyped-call]
+            return torch.compiler.disable(self._called)(method, x, context, options)  # type: ignore[no-untyped-call]  # torch does not annotate it
         return self._called(method, x, context, options)
 
     def _called(self, method: Any, x: Tensor, context: Tensor | None, options: ir.Options | None) -> Pair:

@@ -168,7 +168,7 @@ def _digest_of_package(signs: tuple[tuple[Any, ...], ...]) -> str:
 
 @cache
 def _machine() -> Mapping[str, str]:
-    features: Mapping[str, bool] = getattr(np._core._multiarray_umath, "__cpu_features__", {})  # type: ignore[attr-defined]
+    features: Mapping[str, bool] = getattr(np._core._multiarray_umath, "__cpu_features__", {})  # type: ignore[attr-defined]  # NumPy has no public name for it
     wide = [n for n in ("AVX512_SPR", "AVX512_ICL", "AVX512_SKX", "AVX512F", "AVX2", "SVE", "ASIMD", "VSX", "SSE42") if features.get(n)]
     gpus = sorted(p.read_text("utf-8", "replace").split("Model:")[-1].split("\n")[0].strip()
                   for p in Path("/proc/driver/nvidia/gpus").glob("*/information"))

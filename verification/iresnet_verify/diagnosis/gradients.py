@@ -325,7 +325,7 @@ def _slopes(case: Case, seed: int) -> Slopes | None:
     def slope(p: object, v: object, h: float) -> float:
         def value(step: float) -> float:
             with ctx.guard(), torch.no_grad():
-                p.add_(step * v)  # type: ignore[attr-defined,operator]
+                p.add_(step * v)  # type: ignore[attr-defined,operator]  # a parameter of torch
                 return float((ctx.f.forward(x, seed=SEED).astype(np.float64) * c).sum())
 
         return (value(h) - value(-h)) / (2.0 * h)

@@ -94,7 +94,7 @@ def replayed(ctx: Context, evaluate: Evaluate, x: HostArray, *, modelled_only: b
     inject, batch = injector(ctx.subject), len(x)
     for seed in range(0, 2 * REPLAYS, 2):
         seen: list[Draw] = []
-        with inject(lambda draw, seen=seen: seen.append(draw)):  # type: ignore[misc]
+        with inject(lambda draw, seen=seen: seen.append(draw)):  # type: ignore[misc]  # a lambda whose default is its loop variable
             first = evaluate(x, seed)
         waiting = iter(seen)
 

@@ -70,11 +70,11 @@ def _watching(met: list[str]) -> Any:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
-    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does not annotate it
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             places = {t.device.type for t in tree_leaves((args, kwargs)) if hasattr(t, "device") and getattr(t, "ndim", 0) > 0}
             if len(places) > 1 and "meta" in places and "copy" not in str(func):
                 met.append(str(func).removeprefix("aten."))
             return func(*args, **(kwargs or {}))
 
-    return Watch()  # type: ignore[no-untyped-call]
+    return Watch()  # type: ignore[no-untyped-call]  # torch does not annotate it
