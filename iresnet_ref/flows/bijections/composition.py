@@ -98,9 +98,8 @@ class Composition(Bijection):
         return {f"{i}.{name}": p for i, step in enumerate(self.steps) for name, p in step.parameters().items()}
 
     def _replaced(self, parameters: Mapping[str, Array]) -> Composition:
-        steps: tuple[Bijection, ...] = self.steps
-        own = [{name: parameters[f"{i}.{name}"] for name in step.parameters()} for i, step in enumerate(steps)]
-        return Composition(tuple(step._replaced(p) for step, p in zip(steps, own, strict=True)))
+        steps = [step.with_parameters({name: parameters[f"{i}.{name}"] for name in step.parameters()}) for i, step in enumerate(self.steps)]
+        return Composition(tuple(steps))
 
     @public
     def initialise(self, x: Array) -> Composition:
@@ -290,8 +289,7 @@ class FactorOut(Bijection):
         return dict(self.rest.parameters())
 
     def _replaced(self, parameters: Mapping[str, Array]) -> FactorOut:
-        rest: Bijection = self.rest
-        return replace(self, rest=rest._replaced(parameters))
+        return replace(self, rest=self.rest.with_parameters(parameters))
 
     @public
     def initialise(self, x: Array) -> FactorOut:

@@ -112,7 +112,7 @@ def test_every_error_and_what_it_says_is_on_the_page_of_errors() -> None:
         assert error is IResNetError or re.search(r"\bTry\b", error.__doc__ or ""), f"{error.__name__}: what is the remedy?"
     for message in sources.messages():
         assert generated._escaped(message.text) in page
-    said = "mlp: expected sizes (d, h₁, …, d) of positive integers with equal ends, got …; try (2, 64, 64, 2)"
+    said = "…: expected sizes (d, h₁, …, d) of positive integers with equal ends, got …; try (2, 64, 64, 2)"
     assert said in page
 
 
