@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -85,7 +90,6 @@ def dies(unit: Unit, out: Path) -> dict[str, Any]:
     first = Path(unit.origin.file).with_name("again")
     if unit.seed == 40 or (unit.seed == 20 and not first.exists()):
         first.touch()
-        time.sleep(0.5 * slowdown())  # Dask starts no worker anew that dies before its nanny has seen it start
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.02)
     return answer(unit)
@@ -111,18 +115,41 @@ def _answered(unit: Unit, out: Path) -> dict[str, Any]:
     return answer(unit)
 
 
+@contextmanager
+def supervised(address: str, count: int) -> Iterator[None]:
+    """Dask workers in processes of their own, each replaced when it dies. Dask's nannies do not replace one that dies while it starts."""
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+    environment, over = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, threading.Event()
+
+    def keep() -> None:
+        workers: list[subprocess.Popen[bytes]] = []
+        while not over.wait(0.1):
+            workers = [w for w in workers if w.poll() is None]
+            workers += [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                        for _ in range(count - len(workers))]
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 @pytest.mark.thorough
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
 def test_a_lost_worker_costs_no_result_and_none_comes_twice(tmp_path: Path) -> None:
     """Dask workers in processes of their own die in the middle of batches; one audit takes every worker along."""
     distributed = pytest.importorskip("distributed")
     file = project(tmp_path / "p")
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **NO_DASHBOARD)
-    try:
+    local = {"n_workers": 0, "processes": False, "protocol": "tcp://", "host": "127.0.0.1", **NO_DASHBOARD}
+    with distributed.LocalCluster(**local) as cluster, supervised(cluster.scheduler_address, 2):
         engine = Engine(scheduler=cluster.scheduler_address)
         found = run.run(units(file, 120), tmp_path / "c", run.Options(engine, task=dies)).results
-    finally:
-        cluster.close(timeout=120)  # workers that do not come to an end at once are no matter of the campaign
     assert [r is not None and r.complete for r in found] == [k != 40 for k in range(120)]
     assert found[40] is not None
     assert "KilledWorker" in found[40].body["problem"]
