@@ -18,6 +18,7 @@ from iresnet_verify.campaign.packed import Packed, Results
 from iresnet_verify.campaign.store import Result, Store, StoreError
 from iresnet_verify.campaign.trust import require_trust
 from iresnet_verify.campaign.unit import Unit
+from iresnet_verify.report.exit_codes import FAILED
 from iresnet_verify.subject.seeds import derived_seed
 
 PATIENCE = 2.0
@@ -195,7 +196,7 @@ def _to_repeat(units: Mapping[str, Unit], found: Mapping[str, Result], seeds: in
     """
     shown: dict[tuple[str, str, str], list[str]] = {}
     for name, result in found.items():
-        for audit in result.summary.audits if result.complete else ():
+        for audit in result.summary.audits if result.complete and result.exit == FAILED else ():
             for check in audit.checks:
                 if check.failed and check.because_of is None:
                     shown.setdefault((result.subject, audit.name, check.id), []).append(name)

@@ -40,10 +40,9 @@ class Unit:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Everything but the content of files that decides what the audit does, as JSON knows it."""
-        found: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        found["origin"].pop("file")
-        return found
+        """Everything but the content of files that decides what the audit does."""
+        origin = {f.name: getattr(self.origin, f.name) for f in fields(self.origin) if f.name != "file"}
+        return {f.name: origin if f.name == "origin" else getattr(self, f.name) for f in fields(self)}
 
     def name(self, folder: Path) -> str:
         """The name of the audit in a campaign kept in `folder`: readable, and another one for other arguments or another file."""
