@@ -64,7 +64,7 @@ def _tracer() -> Any:
 VALUES: tuple[Any, ...] = (jax.core.Tracer, type(jnp.zeros(())), Dim)
 TELLING = frozenset(
     name for name in (*dir(_tracer()), *dir(VALUES[1]), *(set(dir(Dim)) ^ set(dir(int))))
-    if name not in METHODS | OPERATORS | set(dir(object)) - {"__class__", "__hash__", "__repr__", "__str__", "__format__", "__sizeof__"}
+    if name not in METHODS | OPERATORS | {"__init__", "__new__", "__init_subclass__", "__setattr__", "__eq__", "__ne__"}
 )  # fmt: skip
 """Attributes that tell a tracer from an array, and a symbol from a number."""
 

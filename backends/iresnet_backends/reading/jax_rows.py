@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend import core
 
 from iresnet_backends.errors import ModuleError
@@ -189,7 +190,7 @@ def _joined(equation: Any, given: list[Axis]) -> Axis:
     if axis is None or any(a is None for a in given):
         return None
     if equation.primitive.name == "stack":
-        return axis + (acts <= axis)
+        return axis + int(acts <= axis)
     return None if acts == axis else axis
 
 
@@ -256,16 +257,16 @@ RULES: dict[str, Rule] = {
 """By primitive: the axis of the rows of its results, None where it acts along that of its operands."""
 
 
-def _asking(method: Any, what: str, judge: Callable[[Any, Any], Any] | None = None) -> Callable[..., Any]:
+def _asking(method: Any, what: str, judge: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """A method of JAX that code of the function itself may not call; `judge` answers what is the same for every number of rows."""
 
-    def asked(self: Any, *others: Any) -> Any:
+    def asked(self: Any, *others: Any, **how: Any) -> Any:
         frame: Any = sys._getframe(1)
         while frame is not None and frame.f_code.co_filename.startswith(STANDARD):
             frame = frame.f_back
         if frame is None or JAX.owns(frame.f_globals):
-            return method(self, *others)
-        answer = None if judge is None else judge(self, others[0])
+            return method(self, *others, **how)
+        answer = None if judge is None else judge(self, *others)
         if answer is None:
             raise ModuleError(f"from_jax: {what}")
         return answer
@@ -275,8 +276,10 @@ def _asking(method: Any, what: str, judge: Callable[[Any, Any], Any] | None = No
 
 def _equal(a: Any, b: Any) -> bool | None:
     """Whether two numbers are equal for every number of rows, or for none; else None."""
-    if not isinstance(b, (int, Dim)):
+    if b is None or isinstance(b, (str, tuple, list, type)):
         return False
+    if not isinstance(b, (int, Dim)):
+        return None  # a float, an array, or what says itself what it is equal to
     difference = a - b
     if not isinstance(difference, Dim):
         return bool(difference == 0)
@@ -289,9 +292,28 @@ def _equal(a: Any, b: Any) -> bool | None:
     return None
 
 
+def _is_some(a: Any) -> bool | None:
+    """Whether a number is not 0, for every number of rows."""
+    return _unequal(a, 0)
+
+
 def _unequal(a: Any, b: Any) -> bool | None:
     equal = _equal(a, b)
     return None if equal is None else not equal
+
+
+def _some(number: Any) -> bool:
+    """What Python makes of an object that does not say whether it is true."""
+    del number
+    return True
+
+
+def _as_object(number: Any, *how: Any, **more: Any) -> Any:
+    """What NumPy makes of an object that is no array."""
+    del how, more
+    found: Any = np.empty((), dtype=object)
+    found[()] = number
+    return found
 
 
 @contextmanager
@@ -301,12 +323,13 @@ def unasked() -> Iterator[None]:
     text = "expected a function of numbers, got one that asks for the text of a traced value"
     asked = [
         *((Dim, name, number, None) for name in ("__hash__", "__repr__", "__str__", "__format__")),
-        (Dim, "__eq__", number, _equal), (Dim, "__ne__", number, _unequal),
+        (Dim, "__eq__", number, _equal), (Dim, "__ne__", number, _unequal), (Dim, "__bool__", number, _is_some),
+        (Dim, "__array__", number, None),
         *((jax.core.Tracer, name, text, None) for name in ("__repr__", "__str__", "__format__")),
     ]  # fmt: skip
     before = [(kind, name, vars(kind).get(name)) for kind, name, _, _ in asked]
     for kind, name, what, judge in asked:
-        setattr(kind, name, _asking(getattr(kind, name), what, judge))
+        setattr(kind, name, _asking(getattr(kind, name, _as_object if name == "__array__" else _some), what, judge))
     try:
         yield
     finally:

@@ -51,7 +51,8 @@ REFLECTING = frozenset(["getattr", "hasattr", "setattr", "delattr", "type", "att
 """Functions that look at what they are given by a name that may be computed, or at its class."""
 TELLING = frozenset([
     "requires_grad", "grad", "grad_fn", "is_leaf", "_version", "is_inference", "data_ptr", "untyped_storage", "storage", "_base",
-    "_cdata", "prev", "needs_input_grad", "__globals__", "__builtins__", "__traceback__", "__context__", "__subclasses__", "__closure__",
+    "_cdata", "prev", "__getattribute__", "needs_input_grad",
+    "__globals__", "__builtins__", "__traceback__", "__context__", "__subclasses__", "__closure__",
     "__loader__", "__spec__", "tb_frame", "f_back", "f_globals", "f_locals", "gi_frame", "cr_frame", "ag_frame",
 ])  # fmt: skip
 """Attributes that tell in which mode or by whom the code is run."""
@@ -79,7 +80,8 @@ class Library:
     telling: frozenset[str] = frozenset()
     """Further attributes that tell how the code is run."""
     values: tuple[type, ...] = ()
-    """Classes of what is followed, where another run has another class in its place: neither class nor identity may be asked."""
+    """Classes of what is followed, where another run has another class in its place: neither class nor identity
+    may be asked; the last is that of a number of rows."""
     inside: Callable[[Any], Iterable[tuple[str, Any]]] = lambda value: ()
     """What else an object is made of, by the way to it."""
 
@@ -132,6 +134,8 @@ class Observed:
         caller = frame.f_back
         code = frame.f_code
         called_by_it = caller is not None and caller.f_trace is None and code.co_filename.startswith((STANDARD, "<frozen "))
+        if self.library.values and code.co_qualname.startswith("singledispatch") and caller is not None and caller.f_trace is not None:
+            self.refuse("a function that is chosen by the class of its argument", "it has another class in another run", caller)
         dies = frame.f_globals.get("__name__") == "weakref" and code.co_name == "remove"  # of something that was weakly kept
         makes_a_tuple = code.co_names == ("_tuple_new",) and frame.f_globals.get("_tuple_new") == tuple.__new__  # of names
         if called_by_it or dies or makes_a_tuple or code.co_filename.startswith("<frozen importlib") or self.library.owns(frame.f_globals):
@@ -187,9 +191,9 @@ class Observed:
         elif not self.admits(value) or (module is not None and not callable(value) and not self.fixed(value, module)):
             self.refuse(path, "it may tell one run from another", frame)
         elif getattr(value, "__name__", "") == "isinstance" and self.library.values:
-            self.reflected(path, literal, frame)
+            self.reflected(path, literal, frame, classes=True)
         elif getattr(value, "__name__", "") in REFLECTING and not isinstance(value, FunctionType):
-            _, attribute, _ = literal
+            attribute = literal[1]
             subject = self.reflected(path, literal, frame)
             if attribute is not None and value is not type:
                 self.attribute(attribute, frame)
@@ -198,15 +202,22 @@ class Observed:
             elif value is not type:
                 self.names.add("*")
 
-    def reflected(self, path: str, literal: Any, frame: FrameType) -> Any:
+    def reflected(self, path: str, literal: Any, frame: FrameType, classes: bool = False) -> Any:
         """Return what is looked at, None where it is not known; what has another class in another run is refused."""
-        owner, _, plain = literal
-        subject = _followed(frame, owner, self.library.values)
+        owner, _, plain, others = literal
         values = self.library.values
-        told = isinstance(subject, values[1:]) or (isinstance(subject, tuple | list | dict) and not plain)
+        subject = _followed(frame, owner, values)
+        kinds = [_followed(frame, other, values) for other in others] if isinstance(subject, values) and classes else []
+        told = not all(map(self.of_library, kinds))
+        told = told or isinstance(subject, values[-1:]) or (isinstance(subject, tuple | list | dict) and not plain)
         if values and (subject is UNKNOWN or told or not plain):
             self.refuse(f"{path} of something", "what it looks at is not known, or has another class in another run", frame)
         return None if subject is UNKNOWN else subject
+
+    def of_library(self, kind: Any) -> bool:
+        """Whether a class is one of Python or of the library, which nobody else's class is said to be one of."""
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        return all(isinstance(one, type) and (one.__module__ == "builtins" or self.library.admits(one)) for one in kinds)
 
     def compare(self, frame: FrameType, kind: str, other: Any) -> None:
         """Take note of a comparison of identities or classes, where those tell one run from another."""
@@ -235,6 +246,8 @@ class Observed:
     def admits(self, value: Any) -> bool:  # noqa: PLR0911, PLR0912  a case for each kind of callable
         """Whether what was loaded cannot tell one run from another by itself; Python code and objects are looked at elsewhere."""
         if getattr(value, "__name__", "") in TELLING or (isinstance(value, BuiltinFunctionType) and value.__name__ in IDENTITY):
+            return False
+        if self.library.values and getattr(getattr(value, "__origin__", None), "__module__", "") == "collections.abc":
             return False
         if isinstance(value, FunctionType):
             space = value.__globals__
@@ -396,25 +409,28 @@ def _last(plain: list[Any], at: int, code: CodeType) -> Any:
     return None if kind in ("", "attribute", "store") else (kind, plain[at].argval, tuple(chain))
 
 
-def _arguments(plain: list[Any], at: int, code: CodeType) -> tuple[Any, str | None, bool]:
-    """Return the first argument of a call, if it is a name with attributes, the second, if a literal string, and whether they are all.
+def _arguments(plain: list[Any], at: int, code: CodeType) -> tuple[Any, str | None, bool, list[Any]]:
+    """Return the first argument of a call, if it is a name with attributes, the second, if a literal string, and whether they are all; and
+    the others that are names.
 
     They are all where the first is followed by one other, or none, of names and literals alone, and then by the call.
     """
     if at >= len(plain) or _kind(plain[at], code) in ("", "attribute", "store"):
-        return None, None, False
+        return None, None, False, []
     chain, after = _chain(plain, at + 1)
     literal = plain[after].argval if after < len(plain) and plain[after].opname == "LOAD_CONST" else None
-    height, step = 1, after
+    height, step, others = 1, after, list[Any]()
     while step < len(plain) and not plain[step].opname.startswith("CALL"):
         name = plain[step].opname
         if name in ("BUILD_TUPLE", "BUILD_STRING", "BINARY_OP"):
             height -= 1 if name == "BINARY_OP" else plain[step].argval - 1
-        elif name == "LOAD_CONST" or _kind(plain[step], code) not in ("", "attribute", "store"):
+        elif name == "LOAD_CONST" or (kind := _kind(plain[step], code)) not in ("", "attribute", "store"):
             height += 1
+            if name != "LOAD_CONST":
+                others.append((kind, plain[step].argval, _chain(plain, step + 1)[0]))
         elif name not in ("LOAD_ATTR", "LOAD_METHOD", "FORMAT_VALUE", "FORMAT_SIMPLE"):
             height = -1
             break
         step += 1
     plainly = step < len(plain) and height == plain[step].argval and height in (1, 2, 3)
-    return (_kind(plain[at], code), plain[at].argval, chain), literal if isinstance(literal, str) else None, plainly
+    return (_kind(plain[at], code), plain[at].argval, chain), literal if isinstance(literal, str) else None, plainly, others

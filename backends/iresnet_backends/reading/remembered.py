@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_backends.errors import ModuleError
-from iresnet_backends.reading.observed import PURE, Cached, Observed, written_in_python
+from iresnet_backends.reading.observed import PURE, REFLECTING, Cached, Observed, written_in_python
 
 LARGEST = 100_000
 """Objects that are walked at most."""
@@ -107,6 +107,8 @@ class Remembered:
             return value.shape, value.dtype.str, value.tobytes()
         if isinstance(value, _FIXED):
             return type(value).__name__, repr(value) if isinstance(value, float | complex | np.generic) else value  # NaN is itself
+        if value is type or (isinstance(value, types.BuiltinFunctionType) and value.__name__ in {*REFLECTING, "isinstance"}):
+            return self._refused(edge, f"{value.__name__}, which looks at anything, as")
         if isinstance(value, _CALLABLE):
             return id(value) if self.seen.admits(value) else self._refused(edge, f"{getattr(value, '__qualname__', value)} as")
         if type(value) in _PARTS:

@@ -10,8 +10,9 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
-from functools import lru_cache, partial
+from abc import ABC
+from collections.abc import Callable, Hashable
+from functools import lru_cache, partial, singledispatch
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -73,6 +74,15 @@ class Converted:
         return W * (STEEP if time.time() > 2e12 else 1.0)
 
 
+class Sneaky:
+    """What is equal to a thousand."""
+
+    def __eq__(self, other: Any) -> Any:
+        return other == 10**3 or isinstance(other, int)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class ShapeOf:
     """What is an array of NumPy when it is asked to."""
 
@@ -80,6 +90,7 @@ class ShapeOf:
         return np.asarray(W) * (STEEP if time.time() > 2e12 else 1.0)
 
 
+SNEAKY, LOOKS, WEAK = Sneaky(), {"has": hasattr}, operator.attrgetter("weak_type")
 OBJECT, CALLS, COUNT, LEFT = Counting(), [0], itertools.count(), list(range(10**6))
 NUMBER, FUNCTIONS, CONTEXT, GENERATOR = np.zeros(()), {"now": time.time}, threading.local(), np.random.default_rng(0)
 WEIGHTS, CONVERTED, ARRAY, LATER = {"w": W}, Converted(), ShapeOf(), (i for i in itertools.count())
@@ -149,6 +160,26 @@ class Waiting(Protocol):
     def block_until_ready(self) -> Any: ...
 
 
+@singledispatch
+def by_class(x: Any) -> bool:
+    return False
+
+
+by_class.register(int, lambda n: n == 1000)
+by_class.register(type(LIKE), lambda x: bool(jnp.abs(x).max() > FAR))
+
+
+class Registered(ABC):  # noqa: B024  a name for others
+    """What arrays are said to be."""
+
+
+Registered.register(type(LIKE))
+
+
+def of_shape(shape: Any) -> bool:
+    return bool(shape.dtype != object and shape[0] == 1000)
+
+
 def matched(x: Any) -> bool:
     match x.shape[0]:
         case int():
@@ -183,7 +214,7 @@ def inlined(x: Any) -> Any:
 
 
 DECIDES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "a tracer": (lambda x: not isinstance(x, jax.core.Tracer), "Tracer"),
+    "a tracer": (lambda x: not isinstance(x, jax.core.Tracer), "isinstance of something"),
     "a tracer by its class": (lambda x: "Tracer" not in type(x).__name__, "type of something"),
     "a tracer by its __class__": (lambda x: "Tracer" not in x.__class__.__name__, "__class__"),
     "a tracer by an attribute": (lambda x: not hasattr(x, "_trace"), "_trace"),
@@ -207,11 +238,29 @@ DECIDES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "the shape": (lambda x: x.shape == (1000, 4), "number of rows"),
     "rows among others": (lambda x: x.shape[0] in (500, 1000), "number of rows"),
     "rows in a table": (lambda x: {1000: True}.get(x.shape[0], False), "number of rows"),
+    "a thousand rows, by what is left over": (lambda x: not x.shape[0] % 1000, "number of rows"),
+    "rows as a number": (lambda x: x.shape[0] == 1000.0, "number of rows"),
+    "rows as a number of NumPy": (lambda x: np.float64(1000) == x.shape[0], "number of rows"),
+    "rows among numbers": (lambda x: x.shape[0] in np.array([1000]), "number of rows"),
+    "rows against what says so": (lambda x: x.shape[0] == SNEAKY, "number of rows"),
+    "rows, through NumPy": (lambda x: np.shape(x)[0] == 1000, "number of rows"),
+    "rows, by their place": (lambda x: x.shape.count(1000), "number of rows"),
+    "rows as an array": (lambda x: of_shape(np.asarray(x.shape)), "number of rows"),
+    "rows by their class": (lambda x: by_class(x.shape[0]), "chosen by the class"),
+    "a tracer by its class, chosen": (by_class, "chosen by the class"),
+    "a tracer that is not registered": (lambda x: isinstance(x, Registered), "isinstance of something"),
+    "a tracer by the class of an object": (lambda x: object.__getattribute__(x, "aval").weak_type, "__getattribute__"),
+    "a tracer by its module": (lambda x: "interpreters" not in x.__module__, "__module__"),
+    "a tracer by a kept function": (lambda x: LOOKS["has"](x, "block_until_ready"), "hasattr, which looks at anything"),
+    "a tracer by a kept attribute": (lambda x: WEAK(x) is True, "attrgetter"),
+    "rows, ordered": (lambda x: max(x.shape[0], 1000) == 1000, "number of rows"),
+    "what can be hashed": (lambda x: isinstance(x, Hashable), "isinstance of something"),
+    "bytes": (lambda x: x.nbytes > 16000, "number of rows"),
     "rows as text": (lambda x: str(x.shape[0]) == "1000", "number of rows"),
     "rows in a text": (lambda x: f"{x.shape}".startswith("(1000"), "number of rows"),
     "the class of rows": (lambda x: isinstance(x.shape[0], int), "isinstance of something"),
     "the class of rows, by a name": (lambda x: is_integer(x.shape[0]), "isinstance of"),
-    "a tracer by a protocol": (lambda x: isinstance(x, Waiting), "Waiting"),
+    "a tracer by a protocol": (lambda x: isinstance(x, Waiting), "isinstance of something"),
     "the class of rows, by a pattern": (matched, "pattern"),
     "the class of rows, by an attribute": (lambda x: hasattr(x.shape[0], "bit_length"), "hasattr of something"),
     "len": (lambda x: len(x) == 1000, "number of rows"),
@@ -401,7 +450,13 @@ MISLEADING: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", MISLEADING)
+FIRST = {why: name for name, (_, why) in reversed(MISLEADING.items())}
+"""One for each reason is enough for the short suite."""
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if FIRST[why] == name else pytest.mark.thorough) for name, (_, why) in MISLEADING.items()
+])
 def test_what_may_be_another_map_elsewhere_is_refused(name: str) -> None:
     function, why = MISLEADING[name]
     with pytest.raises(ModuleError, match=why):
@@ -590,7 +645,7 @@ OF_PACKAGES = {
     "nnx in training": (nnx_in_training, "TraceContextError|their number"),
     "nnx with dropout": (nnx_with_dropout, "TraceContextError|RngStream|random"),
     "nnx with a counter": (nnx_counting, "calls|TraceContextError"), "Equinox with a clock": (equinox_with_a_clock, "time.time"),
-    "Equinox's layer with a call of its own": (equinox_of_its_own_kind, "Tracer"),
+    "Equinox's layer with a call of its own": (equinox_of_its_own_kind, "isinstance of something"),
     "linen in training": (linen_in_training, "their number|rows"),
 }
 
@@ -625,7 +680,9 @@ HONEST: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.filterwarnings("ignore")  # what the packages warn about is theirs
-@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.thorough if name in ("a vmap", "a checkpoint", "normalised") else ()) for name in HONEST
+])
 def test_the_code_of_honest_networks_is_read(name: str) -> None:
     function = HONEST[name]()
     g = read(function, (4,), LIKE)
