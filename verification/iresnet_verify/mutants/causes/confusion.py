@@ -38,7 +38,8 @@ the two values that a log-det takes. Since then the diagnosis is silent in four 
 Earlier mutants of this kind, now counted as known, were shown at first sight the right cause in 77 of 90 and another one in 4
 (`afterwards`), and the right one in 58 of 78 and another in 3 (`later`; as labelled before three labels were corrected, 55 and 6). The
 rows of known mistakes are those of the checks meant for them alone, on another network and seed than tests use (the audits of
-`test_no_other_cause_is_shown_first`); where nothing failed on that network, nothing is shown.
+`test_no_other_cause_is_shown_first`); two on which nothing fails there count as unexplained. Rows of pairs are of the whole catalogue: 33
+of the frozen version, of which 30 show both mistakes (90.9 %, 75.7–98.1), 18 of an earlier one.
 """
 
 
