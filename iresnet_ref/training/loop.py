@@ -254,6 +254,12 @@ def _stepped(state: State, gradients: dict[str, Array]) -> State:
     return after
 
 
+def step_numbers(settings: Settings, step: int) -> dict[str, float]:
+    """Return what AdamW multiplies by at this step of a run, warm-up included; see `optimiser.step_numbers`."""
+    rate = settings.learning_rate * optimiser.warm_up(step, settings.warm_up)
+    return optimiser.step_numbers(step, rate, settings.betas, settings.epsilon, settings.weight_decay)
+
+
 def _is_finite(state: State) -> bool:
     """Return whether weights and moments are: one look for all."""
     return all_finite(optimiser.flat([*state.normalised.parameters().values(), *state.moments.second.values()]))

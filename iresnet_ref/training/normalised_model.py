@@ -60,6 +60,11 @@ class NormalisedModel:
         """The certified model; the raw one where `lipschitz` is None."""
         return self._made.model
 
+    @property
+    def branches(self) -> Mapping[str, Any]:
+        """The normalised branches, by the prefix of their parameters."""
+        return self._made.branches
+
     def require_certified(self) -> None:
         """Refuse a model with a branch that is not proved to keep Lip(g) ≤ `lipschitz`. Raises NotContractiveError."""
         for prefix, branch in self._made.proved.items():

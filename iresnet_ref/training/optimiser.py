@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from iresnet_ref.arrays import Array, namespace, public, stack_norm, whole_number
 from iresnet_ref.arrays.validation import require_array, require_real
@@ -74,13 +75,30 @@ def adamw(
             "adamw: expected a finite learning_rate, epsilon > 0 and 0 ≤ weight_decay < inf, got "
             f"{learning_rate}, {epsilon} and {weight_decay}; try the defaults"
         )
-    step = moments.step + 1
+    numbers = step_numbers(moments.step, learning_rate, betas, epsilon, weight_decay)
+    moved, first, second = moved_by(parameters, gradients, moments.first, moments.second, numbers, betas)
+    return moved, Moments(first, second, moments.step + 1)
+
+
+def step_numbers(
+    step: int, learning_rate: float, betas: tuple[float, float], epsilon: float, weight_decay: float
+) -> dict[str, float]:
+    """Return what AdamW multiplies by after `step` steps: η/(1 − β₁ᵗ), (1 − β₂ᵗ)^½, ε and 1 − ηλ, t = step + 1."""
     b1, b2 = betas
-    first = {k: b1 * moments.first[k] + (1.0 - b1) * gradients[k] for k in parameters}
-    second = {k: b2 * moments.second[k] + (1.0 - b2) * (gradients[k] * gradients[k]) for k in parameters}
-    rate, root, keep = learning_rate / (1.0 - b1**step), (1.0 - b2**step) ** 0.5, 1.0 - learning_rate * weight_decay
+    rate, root = learning_rate / (1.0 - b1 ** (step + 1)), (1.0 - b2 ** (step + 1)) ** 0.5
+    return {"rate": rate, "root": root, "epsilon": epsilon, "keep": 1.0 - learning_rate * weight_decay}
+
+
+def moved_by(
+    parameters: Arrays, gradients: Arrays, first: Arrays, second: Arrays, numbers: Mapping[str, Any], betas: tuple[float, float]
+) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+    """Return (parameters, first, second moments) after the step of AdamW that these numbers, floats or 0-d arrays, belong to."""
+    b1, b2 = betas
+    first = {k: b1 * first[k] + (1.0 - b1) * gradients[k] for k in parameters}
+    second = {k: b2 * second[k] + (1.0 - b2) * (gradients[k] * gradients[k]) for k in parameters}
+    rate, root, epsilon, keep = (numbers[name] for name in ("rate", "root", "epsilon", "keep"))
     moved = {k: keep * p - rate * first[k] / (namespace(p).sqrt(second[k]) / root + epsilon) for k, p in parameters.items()}
-    return moved, Moments(first, second, step)
+    return moved, first, second
 
 
 @public
