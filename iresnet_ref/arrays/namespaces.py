@@ -109,7 +109,12 @@ def is_compiling(*arrays: Array) -> bool:
 
 def is_traced(x: Array) -> bool:
     """Return whether x has no value of its own: under a compiler, or where no device is named (jax.jit)."""
-    return is_compiling(x) or (hasattr(x, "device") and device(x) is None)
+    if is_compiling(x):
+        return True
+    try:
+        return device(x) is None
+    except AttributeError:  # arrays of arbitrary precision have none
+        return False
 
 
 def holds(*conditions: Array) -> bool:

@@ -12,7 +12,7 @@ from iresnet_ref.arrays import Array, device, expand_rows, lazy, namespace, size
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.layers.tape import Tape
 from iresnet_ref.log_determinant.elimination import logdet_and_inverse
-from iresnet_ref.log_determinant.exact import inverse_of_identity_plus, is_eliminated, joined, logdet_of
+from iresnet_ref.log_determinant.exact import inverse_of_identity_plus, is_eliminated, joined, logdet_of, pieces
 
 CHUNK = 2**18
 """About how many numbers the tangents behind one layer hold: rows are taken in pieces that stay in the cache."""
@@ -87,10 +87,9 @@ class Determinant:
 def determinant(tape: Tape, *, contracts: bool) -> Determinant:
     """Return det(I + J_g(x)) of the record of g at x; `contracts` where every rotation of J is known to, as in `exact_logdet`."""
     start, n, width = narrowest(tape.jacobian)
-    batch, rows = tape.value.shape[0], max(1, CHUNK // (n * width))
-    if rows >= batch:
+    cuts = pieces(tape.value.shape[0], CHUNK // (n * width), tape.value)
+    if len(cuts) == 1:
         return Determinant(start, n, (_piece(tape, start, contracts, keep=True),))
-    cuts = [slice(first, min(first + rows, batch)) for first in range(0, batch, rows)]
     return Determinant(start, n, tuple(_piece(tape.take(cut), start, contracts, keep=False) for cut in cuts))
 
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, device, namespace, size
+from iresnet_ref.arrays.namespaces import is_traced
 from iresnet_ref.jacobian.chain import Chain
 from iresnet_ref.jacobian.factors import Dense, Diagonal
 from iresnet_ref.log_determinant import elimination
 
 CHUNK = 2**16
 """Entries of the matrices that are formed at a time: they stay in the cache, and memory stays bounded."""
+
+
+def pieces(batch: int, rows: int, like: Array) -> list[slice]:
+    """Return the pieces of a batch, so many rows each, at least one; the whole batch where a compiler traces.
+
+    A compiler plans memory itself, and XLA on a CPU of few cores waits for ever where factorisations that do not depend on each other
+    run at once: each keeps a thread and waits for another one.
+    """
+    rows = max(batch, 1) if is_traced(like) else max(1, rows)
+    return [slice(i, min(i + rows, batch)) for i in range(0, max(batch, 1), rows)]
 
 
 def is_eliminated(order: int, like: Array, contracts: bool) -> bool:
@@ -78,8 +89,7 @@ def _series_where_tiny(square: Array, first: Array, second: Array, value: Array)
 
 def cuts_of(chain: Chain) -> list[slice]:
     """Return the rows whose matrices are formed at a time."""
-    rows = max(1, CHUNK // size(chain.in_shape) ** 2)
-    return [slice(i, min(i + rows, chain.batch)) for i in range(0, max(chain.batch, 1), rows)]
+    return pieces(chain.batch, CHUNK // size(chain.in_shape) ** 2, chain.like)
 
 
 def joined(parts: list[Array]) -> Array:

@@ -73,16 +73,27 @@ def forward(how: How, branch: ir.Branch, x: Any, words: Any) -> Pair:
 
 
 def _forward(how: How, branch: ir.Branch, x: Any, words: Any) -> tuple[Pair, Any]:
-    return _carried_out(_value, (x, _rows(x)), how.compiles, how, branch, x, words), (branch, x, words)
+    y, log_det = _carried_out(_value, (x, _rows(x)), how.compiles, how, branch, x, words)
+    return (_after(y, log_det), log_det), (branch, x, words)
 
 
 def _forward_bar(how: How, kept: Any, bars: Pair) -> tuple[Any, Any, None]:
     branch, x, words = kept
+    x = _after(x, bars[0])
     x_bar, of_branch = _carried_out(_gradient, (x, branch.parameters()), how.compiles, how, branch, x, words, *bars)
     return branch.with_parameters(of_branch), x_bar, None
 
 
 forward.defvjp(_forward, _forward_bar)
+
+
+def _after(x: Any, *before: Any) -> Any:
+    """Return x, which is there only after all of `before`: factorisations of one block after those of another.
+
+    XLA on a CPU of few cores waits for ever where several run at once: each keeps a thread, and waits for another one. What it does not
+    know to be finite it adds even if multiplied by zero.
+    """
+    return x + 0.0 * sum(jnp.nan_to_num(jnp.sum(a)) for a in before)
 
 
 def _value(how: How, branch: ir.Branch, x: Any, words: Any) -> Pair:

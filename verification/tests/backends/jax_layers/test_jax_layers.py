@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,6 +17,7 @@ from iresnet_ref import bijections, rounding, training
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
 from iresnet_backends import jax_layers  # noqa: E402
+from iresnet_backends.compiled_training import count  # noqa: E402
 
 RNG = np.random.default_rng(0)
 X, W = RNG.standard_normal((5, 2)), RNG.standard_normal(5)
@@ -260,6 +263,31 @@ def undone(found: Any, wanted: Any) -> None:
     """
     limit = 315.0 * 1e-12 * float(np.linalg.norm(np.asarray(wanted).reshape(len(wanted), -1), axis=1).max())
     assert float(np.abs(np.asarray(found) - np.asarray(wanted)).max()) <= limit
+
+
+def test_one_factorisation_serves_a_block_whatever_the_batch() -> None:
+    """Pieces of a batch would be factorisations that run at once, for which XLA on two cores waits for ever."""
+    block = ir.ResidualBlock(ir.mlp((9, 12, 12, 9), lipschitz=0.5, like=jnp.zeros(1)), lipschitz=0.5)
+    x = jnp.zeros((2000, 9))
+    for function in (lambda x: ir.logdet(block, x, "exact").value, lambda x: ir.logdet_gradient(block, x, "exact").x_bar):
+        assert count(jax.make_jaxpr(function)(x).jaxpr, "lu") == 1
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_factorisations_of_several_blocks_do_not_wait_for_each_other(differentiated: bool) -> None:
+    """In a process of its own: what waits for ever is ended."""
+    program = f"""
+import jax, jax.numpy as jnp, iresnet_ref as ir
+from iresnet_backends import jax_layers
+blocks = [ir.ResidualBlock(ir.mlp((18, 24, 24, 18), seed=k, like=jnp.zeros(1))) for k in range(4)]
+flow, x = ir.Flow(blocks, options=ir.Options(logdet=ir.Exact())), jnp.ones((450, 18))
+layer, value = jax_layers.Flow(flow), lambda layer, x: layer.log_prob(x).mean()
+step = jax.jit(jax.grad(value) if {differentiated} else value)
+for _ in range(20):
+    jax.block_until_ready(step(layer, x))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=240)
 
 
 def test_errors_say_what_was_expected_what_came_and_what_to_try() -> None:
