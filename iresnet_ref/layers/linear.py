@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, expand_rows, lazy, namespace, public, size, to_host
+from iresnet_ref.arrays import Array, expand_rows, namespace, public, size, to_host
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.convolution import Convolution, Operator, Padding, require_convolution
 from iresnet_ref.jacobian.factors import Dense, Factor
@@ -30,14 +30,10 @@ class LinearLayer(Layer):
             got = tuple(self.bias.shape)
             raise ShapeError(f"bias: expected one number for each output {outputs}, got shape {got}; try zeros of it")
 
-    @lazy
-    def operator(self) -> Operator:
-        """The linear part A."""
-        return self._operator()
-
+    @property
     @abstractmethod
-    def _operator(self) -> Operator:
-        """Return A."""
+    def operator(self) -> Operator:
+        """The linear part A, made anew: what it computes of the weight and keeps belongs to one call, its tracers and its autodiff."""
 
     def host_norms(self) -> tuple[float, float]:
         """Return proved bounds on ‖A‖₂ and ‖|A|‖₂ for the weight as it is on the host, in float64."""
@@ -119,7 +115,9 @@ class Affine(LinearLayer):
         """E.g. "dense 64→2"."""
         return f"dense {self.weight.shape[1]}→{self.weight.shape[0]}"
 
-    def _operator(self) -> Dense:
+    @property
+    def operator(self) -> Dense:
+        """The linear part."""
         return Dense(self.weight)
 
 
@@ -151,5 +149,7 @@ class Conv(LinearLayer):
         wraps = ", circular" if self.padding == "circular" else ""
         return f"conv {kh}×{kw} {inputs}→{outputs} on {self.image[0]}×{self.image[1]}{wraps}"
 
-    def _operator(self) -> Convolution:
+    @property
+    def operator(self) -> Convolution:
+        """The linear part."""
         return Convolution(self.weight, self.image, self.padding)

@@ -190,3 +190,30 @@ def test_convnet_is_the_same_network_on_every_backend_with_the_bound_it_was_aske
         )
         for ours, theirs in zip(g.parameters().values(), t.parameters().values(), strict=True):
             assert np.abs(ours - theirs.numpy()).max() <= 2.0**-51
+
+
+def test_a_layer_keeps_nothing_of_a_call_without_gradients() -> None:
+    branch = ir.convnet((2, 4, 4), channels=3, like=torch.zeros(1, dtype=torch.float64))
+    weights = {k: p.clone().requires_grad_() for k, p in branch.parameters().items()}
+    x = torch.as_tensor(normal(2, 2, 4, 4))
+
+    def slopes(*contexts: Any) -> list[Any]:
+        g = branch.with_parameters(weights)
+        for context in contexts:
+            with context():
+                g.jacobian(x).rmatvec(x)
+        total = g.jacobian(x).rmatvec(x).square().sum()
+        return [*torch.autograd.grad(total, [p for k, p in weights.items() if k.endswith("weight")]), total.detach()]
+
+    fresh = slopes()
+    assert all(float(s.abs().max()) > 0.0 for s in fresh)
+    for context in (torch.no_grad, torch.inference_mode):
+        assert all(torch.equal(a, b) for a, b in zip(slopes(context), fresh, strict=True))
+
+
+def test_a_layer_keeps_no_tracer_of_jax() -> None:
+    jax = pytest.importorskip("jax")
+    branch = ir.convnet((2, 4, 4), channels=3, like=jax.numpy.zeros(1))
+    x = jax.numpy.ones((2, 2, 4, 4))
+    traced = jax.jit(lambda v: branch.jacobian(v).rmatvec(v))(x)
+    assert traced.shape == branch.jacobian(x).rmatvec(x).shape
