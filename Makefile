@@ -127,6 +127,8 @@ examples-full: $(VENV)/.installed-examples
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet
 	$(BIN)/python benchmarks/bench_inverse.py
+	$(BIN)/python benchmarks/inverse_times.py
+	$(BIN)/python benchmarks/compiled_steps.py
 	$(BIN)/python benchmarks/training_steps.py
 
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python

@@ -1,0 +1,98 @@
+"""What an inverse of easy rows costs in float32 beside normflows' plain loop, on identical weights and to the same true error.
+
+    python benchmarks/inverse_times.py
+
+Each with the loosest tolerance of its own whose largest error is 1e-5. Both take turns, CPU time, medians; one evaluation of g by each is
+in the table as well. A radius is proved of every row of ours; the loop promises nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+import iresnet_backends
+import iresnet_ref as ir
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from normflows.flows.residual import iResBlock
+
+GOAL = 1e-5
+ROUNDS = 41
+CASES = {"MLP, d = 2": ((2, 128, 128, 2), 256), "MLP, d = 64": ((64, 128, 128, 64), 256), "conv 3×16×16, 64 channels": ((3, 64, 64, 3), 16)}
+
+
+def branch(case: str) -> ir.Branch:
+    """Return g with Lip(g) ≤ .9."""
+    sizes, like = CASES[case][0], np.zeros(1, dtype=np.float32)
+    if "conv" not in case:
+        return ir.mlp(sizes, activation="elu", lipschitz=0.9, seed=1, like=like)
+    shape = (sizes[0], 16, 16)
+    return ir.convnet(shape, channels=sizes[1:-1], kernels=(3, 1, 3), activation="elu", lipschitz=0.9, seed=1, like=like)
+
+
+def module(g: ir.Branch) -> torch.nn.Sequential:
+    """Return the same function as a module of torch."""
+    modules: list[torch.nn.Module] = []
+    for layer in g.layers[::2]:
+        w, b = (torch.from_numpy(p) for p in layer.parameters.values())
+        out, into = w.shape[:2]
+        own: Any = torch.nn.Linear(into, out) if w.ndim == 2 else torch.nn.Conv2d(into, out, w.shape[2], padding=w.shape[2] // 2)
+        own.weight.data, own.bias.data = w.clone(), b.clone()
+        modules += [own, torch.nn.ELU()]
+    return torch.nn.Sequential(*modules[:-1]).requires_grad_(False)
+
+
+def measure(case: str) -> None:
+    """Print the lines of one case."""
+    g = branch(case)
+    x = np.random.default_rng(0).standard_normal((CASES[case][1], *g.event_shape)).astype(np.float32)
+    net, be = module(g), iresnet_backends.get("torch:cpu", dtype="float32")
+    F, loop = ir.ResidualBlock(g), iResBlock(net)
+    on_torch = ir.ResidualBlock(g.with_parameters({key: be.asarray(p) for key, p in g.parameters().items()}))
+    y, tx = F(x), torch.from_numpy(x)
+    ty = torch.from_numpy(y)
+    inverses: dict[str, Callable[[float], Any]] = {
+        "reference on NumPy": lambda t: ir.invert(F, y, rtol=t).x,
+        "reference on torch": lambda t: ir.invert(on_torch, ty, rtol=t).x,
+        "normflows": lambda t: loop._inverse_fixed_point(ty, atol=t, rtol=t),
+    }
+    loosest = {}
+    for name, run in inverses.items():
+        tolerances = 10.0 ** -np.arange(1.0, 8.0, 0.25)
+        loosest[name] = next(float(t) for t in tolerances if np.abs(np.asarray(run(float(t))) - x).max() <= GOAL)
+    work: dict[str, Callable[[], Any]] = {name: lambda run=run, t=loosest[name]: run(t) for name, run in inverses.items()}
+    work |= {"g on NumPy": lambda: g(x), "g on torch": lambda: on_torch.branch(tx), "g, plain torch": lambda: net(tx)}
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(ROUNDS):
+        for name, run_once in work.items():
+            before = time.process_time()
+            run_once()
+            times[name].append(1e3 * (time.process_time() - before))
+    evaluations = {name: int(np.max(np.asarray(ir.invert(b, v, rtol=loosest[name]).evaluations))) for name, b, v in (
+        ("reference on NumPy", F, y), ("reference on torch", on_torch, ty))}
+    base = float(np.median(times["normflows"][8:]))
+    for name, t in times.items():
+        low, middle, high = np.quantile(t[8:], (0.25, 0.5, 0.75))
+        count = f"{evaluations[name]} evaluations" if name in evaluations else ""
+        print(f"| {case} | {name} | {middle:.2f} ({low:.2f}–{high:.2f}) | {middle / base:.2f} | {count} |", flush=True)
+
+
+def main() -> None:
+    """Print the table."""
+    torch.set_num_threads(1)
+    np.empty(2**25 - 2**16, dtype=np.uint8)  # glibc keeps freed memory of this size from now on: none of them pays for pages
+    print("| case | | ms, median (quartiles) | / normflows | |\n|---|---|---|---|---|")
+    for case in sys.argv[1:] or CASES:
+        measure(case)
+
+
+if __name__ == "__main__":
+    main()
