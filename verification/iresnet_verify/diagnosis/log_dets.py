@@ -336,14 +336,14 @@ def _of_the_value(t: Array, got: Array) -> Iterator[tuple[Cause, Array, str, int
 
 
 def _factors(v: Volumes) -> list[tuple[float, str]]:
-    d, area = v.A.shape[1], math.prod(v.event[1:])
+    d, area, channels = v.A.shape[1], math.prod(v.event[1:]), math.prod(v.event[:1])
     named = {1.0 / math.log(2.0): "1/log 2 (it is in bits)", 1.0 / math.log(10.0): "1/log 10", 2.0: "2 (a sum of two for their "
         "mean)", 0.5: "1/2"}
     named |= {float(d): f"d = {d}", 1.0 / d: f"1/d = 1/{d}"} if d > 1 else {}
     named |= {float(area): f"H·W = {area}", 1.0 / area: f"1/(H·W) = 1/{area}"} if len(v.event) > 1 else {}
     for size in v.event[1:]:
-        if size != v.event[0]:
-            named[v.event[0] / size] = f"{v.event[0]}/{size} (the channels for a side)"
+        if size != channels:
+            named[channels / size] = f"{channels}/{size} (the channels for a side)"
     return list(named.items())
 
 
