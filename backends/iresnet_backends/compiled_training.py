@@ -71,7 +71,8 @@ def fit(
     (3, True)
     """
     whole_number("fit: steps", steps, 0)
-    run = _Run(state, loss, _fixed(options or getattr(state.model, "options", ir.Options())))
+    own: ir.Options = getattr(state.model, "options", ir.Options())
+    run = _Run(state, loss, _fixed(own if options is None else options))
     proofs, moving = _Proofs(state.normalised), run.begin(state)
     function: Any = None
     for step in range(state.step, state.step + steps):
@@ -362,7 +363,7 @@ def _compiled(function: Callable[..., Any], arguments: tuple[Any, ...], compile:
                 "fit: expected at most one factorisation in a step on JAX's CPU, where several may wait for each other for ever, got "
                 f"{factorisations}, of exact log-determinants above order 8; try ir.Options(logdet=ir.Series(10)), jax_layers, or torch"
             )
-        return traced.lower().compile()  # type: ignore[no-any-return]
+        return traced.lower().compile()
     torch = importlib.import_module("torch")
     if not compile:
         return function
@@ -373,4 +374,4 @@ def _compiled(function: Callable[..., Any], arguments: tuple[Any, ...], compile:
 
     with torch.no_grad():
         graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
-    return torch.compile(graph, fullgraph=True, dynamic=False)  # type: ignore[no-any-return]
+    return torch.compile(graph, fullgraph=True, dynamic=False)
