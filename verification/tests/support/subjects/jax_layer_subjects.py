@@ -73,14 +73,17 @@ def _subject(name: str, layer: Any) -> Subject:
     if isinstance(layer, jax_layers.ResidualBlock):
         more = {"lipschitz": L, "lipschitz_holds": "always", "residual": lambda x: layer(x, options=ir.Options(logdet=ir.Exact()))[0] - x}
     if isinstance(layer, jax_layers.Flow):
-        more = {"log_prob": layer.log_prob, "sample": layer.sample, "base_log_prob": layer.base_log_prob}
+        more = {"log_prob": layer.log_prob, "sample": layer.sample, "base_log_prob": lambda y: layer.base_log_prob(as_z(y))}
+
+    def as_z(y: Any) -> Any:
+        return y.reshape(y.shape[0], *layer.steps.out_shape)
 
     def forward(x: Any) -> Any:
         z, log_det = layer(x)
         return z.reshape(x.shape), log_det  # the z of images is a vector; a subject's y has the shape of x
 
     def inverse(y: Any) -> Any:
-        return layer.inverse(y.reshape(y.shape[0], *layer.steps.out_shape))
+        return layer.inverse(as_z(y))
 
     def drawn_forward(x: Any, seed: int) -> Any:
         return layer(x, key=jax.random.key(seed))
