@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from abc import ABC
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import lru_cache, partial, singledispatch
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,6 +30,13 @@ LIKE = jnp.zeros((), dtype=jnp.float32)
 W = 0.5 * jnp.eye(4, dtype=jnp.float32)
 FAR, MANY, STEEP = 1e3, 10**6, 50.0
 """Beyond every probe; calls that nobody makes here; how steep the map is elsewhere."""
+
+
+@pytest.fixture(autouse=True)
+def _float32() -> Iterator[None]:
+    """JAX as it is imported: other tests set its 64 bits for the whole process."""
+    with jax.enable_x64(False):
+        yield
 
 
 def steep(x: Any) -> Any:
