@@ -98,6 +98,7 @@ class Probes:
                 "try another stream"
             )
 
+    @public
     def on_stream(self, stream: int) -> Probes:
         """Return the same probes on another stream."""
         made = changed(self, stream=stream)

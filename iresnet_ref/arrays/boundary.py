@@ -207,7 +207,8 @@ def _sequence(rules: list[Rule | None], length: int | None) -> Rule:
 def changed(value: Value, **fields: Any) -> Value:
     """Return a frozen dataclass that caches nothing with other fields, which are known to fit: `replace` without the boundary."""
     made = copy(value)
-    vars(made).update(fields)
+    for name, field in fields.items():
+        object.__setattr__(made, name, field)
     return made
 
 

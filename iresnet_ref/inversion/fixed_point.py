@@ -107,11 +107,15 @@ def cheapest(wanted: HostArray, least: int, every: int) -> int:
     (3, 1, 4)
     """
 
-    def cost(steps: int) -> float:
+    def cost(steps: float) -> float:
         beyond = wanted[wanted > steps] - steps
         return steps * wanted.size + float(np.maximum(beyond, max(least + every - steps, 1)).sum())
 
-    return min(range(max(every, least), max(least, 1) - 1, -1), key=cost)
+    first, last = max(least, 1), max(every, least)
+    rows = wanted[wanted < last + 1]
+    # between these the cost does not fall: where a row arrives, or the last place from which the next look is no later for it
+    places = np.asarray([first, least + every - 1, last, *np.ceil(rows), *np.floor(rows) - 1], dtype=np.float64)
+    return int(min(np.unique(np.clip(places, first, last))[::-1], key=cost))
 
 
 def anderson(

@@ -54,7 +54,7 @@ def shrink(rows: HostArray, refuted: Callable[[HostArray], bool]) -> HostArray:
         while low < high and evaluations:
             evaluations -= 1
             candidate = _simplified(best, entries, LEVELS[middle])
-            if np.array_equal(candidate, best) or _quietly(refuted, candidate):
+            if candidate.tobytes() == best.tobytes() or _quietly(refuted, candidate):
                 best, high = candidate, middle
             else:
                 low = middle + 1

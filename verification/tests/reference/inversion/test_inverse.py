@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from functools import partialmethod
@@ -351,6 +352,19 @@ def test_auto_says_what_it_used() -> None:
     wide = ir.ResidualBlock(ir.mlp((300, 20, 300), lipschitz=0.9))
     assert ir.invert(wide, np.random.default_rng(0).standard_normal((40, 300))).method.startswith("hidden")
     assert ir.invert(slow, y, method="newton").method == "newton"
+
+
+def test_when_to_look_takes_no_time_however_seldom_it_may_be() -> None:
+    def cost(rows: Any, least: int, every: int, steps: int) -> float:
+        beyond = rows[rows > steps] - steps
+        return steps * rows.size + float(np.maximum(beyond, max(least + every - steps, 1)).sum())
+
+    assert banach.cheapest(np.array([50.0, np.inf]), 1, 10**12) == 10**12
+    rng = np.random.default_rng(0)
+    for least, every in itertools.product((-9, 0, 1, 5, 20), (1, 4, 13)):
+        for rows in (rng.integers(0, 40, 6) / 2.0, np.full(3, 7.5), np.append(rng.integers(0, 9, 3) / 2.0, np.nan)):
+            places = range(max(every, least), max(least, 1) - 1, -1)
+            assert banach.cheapest(rows, least, every) == min(places, key=lambda s: cost(rows, least, every, s))
 
 
 def test_the_host_is_asked_once_per_check_every_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import mpmath
 import numpy as np
@@ -87,6 +88,18 @@ def test_probes_that_the_counter_cannot_number_are_refused() -> None:
     for bad in ({"first": -1}, {"first": 2**32 - 5, "count": 6}, {"first": 2**30, "block": 4}):
         with pytest.raises(ValueError, match=r"at most 2\*\*32 probes of a stream, got .*; try another stream$"):
             ir.Probes(**bad)
+
+
+def test_another_stream_is_refused_and_taken_as_at_the_start() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Slotted(ir.Probes):
+        pass
+
+    assert Slotted(seed=1).on_stream(3).stream == 3
+    assert ir.Series(2, probes=Slotted(seed=1)).after_streams(3).probes.stream == 3
+    for stream in ("3", 1.5, True):
+        with pytest.raises(ir.DTypeError, match="on_stream: stream: expected an integer"):
+            ir.Probes().on_stream(stream)  # type: ignore[arg-type]
 
 
 def test_streams_rows_and_probes_differ() -> None:

@@ -26,6 +26,13 @@ def test_what_needs_every_digit_keeps_it() -> None:
     assert np.array_equal(shrink(row, lambda r: bool(np.array_equal(r, row))), row)
 
 
+def test_a_fault_at_minus_zero_keeps_its_sign() -> None:
+    def refuted(r: np.ndarray) -> bool:
+        return bool((np.signbit(r[:, 0]) & (r[:, 0] == 0.0)).any())
+
+    assert refuted(shrink(np.array([[-0.0, 3.7]]), refuted))
+
+
 def test_a_fault_that_needs_its_batch_keeps_it() -> None:
     assert len(shrink(np.ones((3, 2)), lambda r: len(r) == 3)) == 3
 
