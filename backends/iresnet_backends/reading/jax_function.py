@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.core
 from jax.extend import core
 
 from iresnet_backends.errors import ModuleError

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -99,7 +100,7 @@ def _admits(value: Any) -> bool:
         return True  # their rules are read where they are called
     if isinstance(value, Jitted | FunctionType) and _made(value):
         if isinstance(value, Jitted):
-            value.clear_cache()  # what it remembers is traced again, and seen
+            cast(Any, value).clear_cache()  # what it remembers is traced again, and seen
         return True
     return isinstance(value, type) and issubclass(value, _layers())
 

@@ -4,6 +4,9 @@ Of each value the axis that counts the rows is known. An operation that acts alo
 place; it is refused. What is left is one and the same map of each row, which is read of the jaxpr at one row.
 """
 
+# pyright: reportPrivateUsage=false
+# Who asks for the rows is read off the call stack.
+
 from __future__ import annotations
 
 import math
@@ -13,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 from jax.extend import core
 

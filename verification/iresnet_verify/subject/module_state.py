@@ -120,12 +120,12 @@ def _refill(tensor: Any, value: Any) -> None:
 
 def _kept(sub: Any) -> dict[str, Any]:
     """The attributes of a module, beside its tables, that are of a plain type or tensors."""
-    return {k: v for k, v in vars(sub).items() if _is_kept(type(v)) and k not in _TABLES}
+    return {k: v for k, v in vars(sub).items() if _is_kept(type(v)) and k not in _TABLES}  # type: ignore[arg-type]  # mypy takes no class for hashable
 
 
 @cache
 def _is_kept(kind: type) -> bool:
-    return issubclass(kind, PLAIN) or _is_tensor_type(kind)
+    return issubclass(kind, PLAIN) or _is_tensor_type(kind)  # type: ignore[arg-type]  # mypy takes no class for hashable
 
 
 @cache
@@ -134,7 +134,7 @@ def _is_tensor_type(kind: type) -> bool:
 
 
 def _is_tensor(value: Any) -> bool:
-    return _is_tensor_type(type(value))
+    return _is_tensor_type(type(value))  # type: ignore[arg-type]  # mypy takes no class for hashable
 
 
 def _same(a: Any, b: Any) -> bool:
