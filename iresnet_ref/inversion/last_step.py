@@ -48,7 +48,7 @@ def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tup
     on_top = 1.0 + (2 * n + 64) * u  # the rounding of the norms and of these lines
     origin, growth = block.branch.typical_rounding
     noise = SAFE * (origin + (growth + u) * (reach + rows.size_y))
-    stepped = (goal.lipschitz * residual + np.minimum(rho, noise)) * on_top + underflow
+    stepped = (goal.lipschitz * residual + np.fmin(rho, noise)) * on_top + underflow
     allowed = np.maximum(residual, goal.rtol * np.maximum(rows.size, rows.size_y))
     stays = stepped >= (1.0 - 2.0 * goal.rtol) * allowed  # the tolerance is relative to ‖x‖, which moves by ‖r̂‖
     x = point.y - point.g

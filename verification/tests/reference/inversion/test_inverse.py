@@ -354,6 +354,17 @@ def test_auto_says_what_it_used() -> None:
     assert ir.invert(slow, y, method="newton").method == "newton"
 
 
+def test_a_typical_rounding_that_leaves_the_range_is_not_used() -> None:
+    # the squares of 2⁷⁰ overflow in float32, and no residual is NaN
+    wide, narrow = (np.eye(2, dtype=np.float32) * np.float32(c) for c in (2.0**70, 2.0**-71))
+    block = ir.ResidualBlock(Branch((Affine(wide, np.zeros(2, np.float32)), Affine(narrow, np.zeros(2, np.float32))), (2,)))
+    y = np.asarray([[1.0, -0.3], [7.0, 0.1]], dtype=np.float32)
+    found = ir.invert(block, y)
+    assert not np.isfinite(block.branch.typical_rounding).all()
+    assert (residual(block, found.x, y) <= found.residual_norm).all()
+    assert (found.residual_norm <= 1e-6 * scale(block, found.x, y)).all()
+
+
 def test_when_to_look_takes_no_time_however_seldom_it_may_be() -> None:
     def cost(rows: Any, least: int, every: int, steps: int) -> float:
         beyond = rows[rows > steps] - steps
