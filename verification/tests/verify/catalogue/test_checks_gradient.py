@@ -100,6 +100,28 @@ def test_honest_activations_have_derivatives_at_every_magnitude(far: Any, seed: 
     assert one(made, "gradient.far-inputs", seed=seed).status == "passed"
 
 
+class Kinked(torch.nn.Module):
+    """Leaky ReLU, all kinks at the origin, its backward pass off by `wrong` within .01 of it."""
+
+    def __init__(self, wrong: float) -> None:
+        super().__init__()
+        self.wrong = wrong
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bump = self.wrong * x * torch.exp(-((x / 0.01) ** 2))
+        return torch.nn.functional.leaky_relu(x, 0.7) + bump - bump.detach()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("wrong", "status"), [(0.0, "passed"), (0.5, "failed")])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_kink_at_the_origin_is_no_wrong_derivative(seed: int, wrong: float, status: str, dtype: str) -> None:
+    net = Kinked(wrong)
+    made = Subject(name="kinked", event_shape=(3,), forward=net, module=net, dtype=dtype)
+    found = one(made, "gradient.far-inputs", seed=seed)
+    assert found.status == status, found.message
+
+
 @pytest.mark.parametrize("kind", [AttributeError, ValueError, KeyError])
 def test_a_backward_pass_that_raises_is_one_finding_and_no_error(kind: type[Exception]) -> None:
     for where, meant in (("map", {"gradient.forward-input"}), ("log-det", {"gradient.log-det", "gradient.log-det-input"})):
