@@ -156,11 +156,11 @@ class Flow:
     @public
     def with_parameters(self, parameters: Mapping[str, Array]) -> Flow:
         """Return the flow with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
-        of_base = {k.removeprefix("base."): p for k, p in parameters.items() if k.startswith("base.")}
+        of_base = {k.removeprefix("base."): p for k, p in parameters.items() if str(k).startswith("base.")}
         if of_base.keys() != self.base.parameters().keys():
             wanted = sorted(self.base.parameters())
             raise ShapeError(f"parameters: expected of the base {wanted}, got {sorted(of_base)}; try the keys of parameters()")
-        steps = self.steps.with_parameters({k: p for k, p in parameters.items() if not k.startswith("base.")})
+        steps = self.steps.with_parameters({k: p for k, p in parameters.items() if not str(k).startswith("base.")})
         return replace(self, steps=steps, base=self.base.with_parameters(of_base))
 
     @public

@@ -342,6 +342,7 @@ def test_a_padded_flow_is_no_density_on_its_data() -> None:
         (lambda: flow2d(np.zeros(1)).log_prob(np.full((2, 2), math.nan)), ir.NonFiniteError, "finite"),
         (lambda: flow2d(np.zeros(1)).inverse(np.ones((2, 3))), ir.ShapeError, r"shape \(batch, 2\)"),
         (lambda: flow2d(np.zeros(1)).with_parameters({}), ir.ShapeError, "expected exactly the keys"),
+        (lambda: flow2d(np.zeros(1)).with_parameters({1: np.zeros(1)}), ir.ShapeError, "on one side only"),
         (lambda: flow2d(np.zeros(1), True).with_parameters({}), ir.ShapeError, "of the base"),
         (lambda: flow2d(np.zeros(1)).bits_per_dimension(np.ones((1, 2)), levels=0), ValueError, "levels ≥ 1"),
         (lambda: ir.densities.DiagonalGaussian(np.zeros(2), np.zeros(3)), ir.ShapeError, "of one event shape"),
