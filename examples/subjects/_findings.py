@@ -88,6 +88,8 @@ FINDINGS = (
             "torchflows_proximal_inverse"),
     Finding("torchflows 1.2.1", ("torchflows ProximalResFlowBlock",), "`Bijection.forward`: log Jacobian determinant",
             "the division is missing from the log-det", VOLUME, "torchflows_proximal_log_det"),
+    Finding("torchflows 1.2.1", ("torchflows ProximalResFlowBlock",), "`Bijection.forward`: log Jacobian determinant",
+            "far out it is finite and its gradient NaN", ("gradient.far-inputs",), "torchflows_proximal_far_gradient"),
     Finding("torchflows 1.2.1", (), "argument n_layers", "ProximalResFlowBlock with two layers raises in every call", ("hygiene.readable",),
             "torchflows_proximal_layers"),
     Finding("torchflows 1.2.1", ("torchflows Radial",), "\"associated log Jacobian determinant\"",
