@@ -17,7 +17,7 @@ from iresnet_verify.subject.calls import Caller
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.frameworks import framework_of
 
-FOUND = {"normflows Glow": {"hygiene.wrong-event-shape"}}
+FOUND = {"normflows Glow": {"hygiene.wrong-event-shape"}, "pyro affine coupling": {"gradient.far-inputs"}}
 """True findings, see docs/adapters.md."""
 FIRST = {package: name for name, (package, _) in reversed(PACKAGES.items())}
 SLOW = {"torchdiffeq", "distrax", "bijx", "flowjax", "zuko", "normflows"}
