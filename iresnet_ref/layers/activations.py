@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -71,6 +71,12 @@ class Activation:
     turns: tuple[Turn, ...] | None = None
     period: float = math.inf
     second_from: Callable[[Array, Array], Array] | None = None
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Pickled as it is made: by its name or its family, as it was where it has neither."""
+        if self.made is not None and self.made[0] in FAMILIES:
+            return FAMILIES[str(self.made[0])], self.made[1:]
+        return (get, (self.name,)) if ACTIVATIONS.get(self.name) is self else super().__reduce_ex__(protocol)
 
     def second_at(self, z: Array, slope: Array) -> Array:
         """Return φ″(z), `slope` = φ′(z)."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import numpy as np
 
@@ -89,15 +90,19 @@ def _quiet(z: Array) -> AbstractContextManager[object]:
     return nullcontext() if is_compiling(z) else np.errstate(over="ignore", divide="ignore")
 
 
+def _second(z: Array, beta: float, scale: float) -> Array:
+    return _times(beta, _bend(z, beta)[1]) / scale
+
+
 def of_slope(beta: float, scale: float) -> Activation:
     """Return zσ(βz)/`scale`, for `scale` ≥ 1.1 1-Lipschitz."""
     family, slopes = {1.0: "silu", LIPSWISH: "lipswish"}.get(scale), slopes_of(scale)
     name = HALF if (beta, scale) == (1.0, CLIPSWISH) else family if family and beta == 1.0 else f"{family or 'lipswish'} β={beta:.6g}"
     return Activation(
         name,
-        lambda z: swish_value(z, beta, scale),
-        lambda z: swish(z, beta, scale),
-        lambda z: _times(beta, _bend(z, beta)[1]) / scale,
+        partial(swish_value, beta=beta, scale=scale),
+        partial(swish, beta=beta, scale=scale),
+        partial(_second, beta=beta, scale=scale),
         1.0 if scale >= LIPSWISH else slopes[1],
         swish_error(beta),
         curvature=0.5 * beta / scale * (1.0 + 2.0**-50),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -272,3 +274,20 @@ def test_every_activation_makes_an_mlp_and_a_convnet(name: str) -> None:
         assert g.linearize(x)[1].dense().shape == (3, x[0].size, x[0].size)
         assert ir.certify(g).bound <= 0.9
     assert nonlinearity(activations.get("elu"), np.zeros(1)).name == "elu"
+
+
+@pytest.mark.parametrize("name", [*ACTIVATIONS, "clipswish", "maxmin", "fullsort"])
+def test_branches_are_pickled(name: str) -> None:
+    branch = ir.mlp((2, 4, 2), activation=name, seed=1)
+    again = pickle.loads(pickle.dumps(ir.ResidualBlock(branch)))
+    x = np.random.default_rng(0).standard_normal((3, 2))
+    assert np.array_equal(again(x), ir.ResidualBlock(branch)(x))
+    assert again.contraction() == branch.certificate.bound
+
+
+@pytest.mark.parametrize("phi", [elu(2.0), leaky_relu(0.1), lipswish(1.7), silu(3.0), hardtanh(-2.0, 1.0)])
+def test_members_of_a_family_are_pickled_and_copied_as_made(phi: Activation) -> None:
+    z = np.linspace(-3.0, 3.0, 7)
+    for again in (pickle.loads(pickle.dumps(phi)), copy.deepcopy(phi)):
+        assert again.made == phi.made
+        assert np.array_equal(again.value(z), phi.value(z))
