@@ -63,6 +63,8 @@ def _tracer() -> Any:
 
 
 VALUES: tuple[Any, ...] = (jax.core.Tracer, type(jnp.zeros(())), Dim)
+KINDS = tuple(type(value) for name, value in vars(jax.random.key(0)).items() if name == "_impl")
+"""Kinds of random keys, which Flax's keys show as an attribute."""
 TELLING = frozenset(
     name for name in (*dir(_tracer()), *dir(VALUES[1]), *(set(dir(Dim)) ^ set(dir(int))))
     if name not in METHODS | OPERATORS | {"__init__", "__new__", "__init_subclass__", "__setattr__", "__eq__", "__ne__"}
@@ -134,7 +136,7 @@ def _content(value: Any) -> Any:  # noqa: PLR0911  a case for each kind of value
         return host.shape, str(value.dtype), hash(host.tobytes())
     if isinstance(value, Dim):
         return "a number of rows"
-    if callable(value) and _known(value):
+    if isinstance(value, KINDS) or (callable(value) and _known(value)):
         return id(value)
     if isinstance(value, jax.ShapeDtypeStruct | jnp.finfo | jnp.iinfo | jax.lax.Precision):
         return repr(value)
