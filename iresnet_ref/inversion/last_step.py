@@ -11,9 +11,10 @@ residual is evaluated in float64 where the device has it (`inversion.ball`): thr
 
 *Going to z = fl(y − g(x)),* which has been evaluated already: y − z − g(z) = g(x) − g(z) up to e(x) and the rounding of z, so that
 the residual of z, computed by anybody, is at most L‖r̂‖ + ρ ([B19] Thm 1), and ‖z − x*‖ ≤ (L‖r̂‖ + ρ)/(1 − L − β). This radius is
-smaller than that of x. As to the residual of z, ρ is what n roundings add up to in the worst case; SAFE times their typical size σ
-(`Branch.typical_rounding`) is never met in practice. The step is taken where L‖r̂‖ + min(ρ, SAFE·σ) is below ‖r̂‖ or the tolerance, that is
-above the rounding floor.
+smaller than that of x. As to the residual of z, ρ is what n roundings add up to in the worst case, and SAFE times their size σ at three
+points (`Branch.typical_rounding`) an estimate: where large numbers cancel inside g on other inputs, it can be too small by some per
+cent. The step is taken where L‖r̂‖ + min(ρ, SAFE·σ) is below ‖r̂‖ or the tolerance, that is above the rounding floor. The radius rests on
+ρ alone.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from iresnet_ref.inversion.rows import Rows
 from iresnet_ref.inversion.safeguard import Goal, Point
 
 SAFE = 8.0
-"""How many times its typical size the rounding of a residual is taken to be at most."""
+"""How many times its typical size the rounding of a residual is estimated to be at most; no proof rests on it."""
 ONE_DIGIT = 0.1
 """A radius above this part of ‖x‖ proves no decimal digit of x."""
 

@@ -11,7 +11,7 @@ from iresnet_ref.arrays import Array
 class Inverse:
     """The computed preimage and its guarantees, one entry per row.
 
-    `x` (batch, *event); `residual_norm` = ‖y − x − g(x)‖₂ as computed, or a bound on it where x is a last Banach step that was not
+    `x` (batch, *event); `residual_norm` = ‖y − x − g(x)‖₂ as computed, or an estimate of it where x is a last Banach step that was not
     evaluated again: L times that of the point before, and rounding at its proved most or at eight times its typical size
     (`inversion.last_step`); `error_bound` ≥ the distance from x to the exact preimage of y and, where `covers_computed`, to every x′ whose
     computed F(x′) equals y, is proved; `evaluations` of g plus products with J_g, all of them; `converged`:

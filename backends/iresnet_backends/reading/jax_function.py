@@ -147,7 +147,7 @@ def _require_same_rule(equation: Any) -> None:
 
 def _flat(function: Callable[..., Any], avals: Sequence[Any]) -> tuple[str, list[Any]]:
     """Return the text of a function's jaxpr, calls replaced by what is inside and what is not used left out, and its constants."""
-    closed = jax.make_jaxpr(lambda *a: function(*a))(*avals)  # noqa: PLW0108
+    closed = jax.make_jaxpr(lambda *a: function(*a))(*avals)  # noqa: PLW0108  it may have no name
     flat = jax.make_jaxpr(lambda *a: _inlined(closed.jaxpr, closed.consts, a))(*avals)
     needed = {v for v in flat.jaxpr.outvars if not isinstance(v, core.Literal)}
     kept: list[Any] = []

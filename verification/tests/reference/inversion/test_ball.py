@@ -141,6 +141,7 @@ def test_the_bound_holds_in_a_hundred_thousand_rows(key: str) -> None:
                 assert outside(same, x, target, to_host(inverse.error_bound), near=near) == 0, (name, scale, method)
                 x, target = x.astype(np.float64), target.astype(np.float64)
                 left, *sizes = (np.linalg.norm(v, axis=1) for v in (target - wide(x), x, target, target - x))
+                # the computed residual is within rtol, and its rounding, far below rtol, is given as much again
                 assert (left <= 2 * rtol * np.max(sizes, axis=0))[to_host(inverse.converged)].all(), (name, scale, method)
                 rows += mine.shape[0]
     assert rows >= 25_000
