@@ -191,17 +191,6 @@ class Branch:
         _, error, growth, drift = self.running_error(origin)
         return (float(to_host(error)[0]) + float(to_host(drift)[0])) * (1.0 + 8.0 * rounding.unit_roundoff(like)), growth
 
-    @cached_property
-    def typical_rounding(self) -> tuple[float, float]:
-        """(a, b): the rounding error of g(x) is typically about a + b‖x‖, or less: `rounding_noise` at 0, and at two sizes beside ‖x‖."""
-        xp, like = namespace(self.like), self.like
-        n = math.prod(self.event_shape)
-        entries = xp.cos(xp.arange(n, dtype=like.dtype, device=device(like)))
-        rows = xp.reshape(xp.stack([scale * entries for scale in (0.0, 1.0, 64.0)], axis=0), (3, *self.event_shape))
-        origin, *others = (float(v) for v in to_host(self.rounding_noise(rows)))
-        sizes = (float(v) for v in to_host(row_norm(rows[1:, ...], rows.ndim - 1, self.norm)))
-        return origin, max(noise / max(size, 1e-300) for noise, size in zip(others, sizes, strict=True))
-
     def rounding_noise(self, x: Array) -> Array:
         """Return the estimated norm, per row, of the rounding error of g(x): a typical size, no bound."""
         xp, values = namespace(x), [x, *(y for _, _, y in sequence.steps(self.layers, x))]

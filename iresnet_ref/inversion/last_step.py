@@ -11,10 +11,7 @@ residual is evaluated in float64 where the device has it (`inversion.ball`): thr
 
 *Going to z = fl(y − g(x)),* which has been evaluated already: y − z − g(z) = g(x) − g(z) up to e(x) and the rounding of z, so that
 the residual of z, computed by anybody, is at most L‖r̂‖ + ρ ([B19] Thm 1), and ‖z − x*‖ ≤ (L‖r̂‖ + ρ)/(1 − L − β). This radius is
-smaller than that of x. As to the residual of z, ρ is what n roundings add up to in the worst case, and SAFE times their size σ at three
-points (`Branch.typical_rounding`) an estimate: where large numbers cancel inside g on other inputs, it can be too small by some per
-cent. The step is taken where L‖r̂‖ + min(ρ, SAFE·σ) is below ‖r̂‖ or the tolerance, that is above the rounding floor. The radius rests on
-ρ alone.
+smaller than that of x. The step is taken where L‖r̂‖ + ρ is below ‖r̂‖ or the tolerance, that is above the rounding floor.
 """
 
 from __future__ import annotations
@@ -31,8 +28,6 @@ from iresnet_ref.inversion.ball import inverse_ball
 from iresnet_ref.inversion.rows import Rows
 from iresnet_ref.inversion.safeguard import Goal, Point
 
-SAFE = 8.0
-"""How many times its typical size the rounding of a residual is estimated to be at most; no proof rests on it."""
 ONE_DIGIT = 0.1
 """A radius above this part of ‖x‖ proves no decimal digit of x."""
 
@@ -47,9 +42,7 @@ def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tup
     residual, reach = rows.residual, rows.size + rows.residual
     rho = 2.0 * (alpha + beta * reach) + 5.0 * u * (reach + rows.size_y)
     on_top = 1.0 + (2 * n + 64) * u  # the rounding of the norms and of these lines
-    origin, growth = block.branch.typical_rounding
-    noise = SAFE * (origin + (growth + u) * (reach + rows.size_y))
-    stepped = (goal.lipschitz * residual + np.fmin(rho, noise)) * on_top + underflow
+    stepped = (goal.lipschitz * residual + rho) * on_top + underflow
     allowed = np.maximum(residual, goal.rtol * np.maximum(rows.size, rows.size_y))
     stays = stepped >= (1.0 - 2.0 * goal.rtol) * allowed  # the tolerance is relative to ‖x‖, which moves by ‖r̂‖
     x = point.y - point.g

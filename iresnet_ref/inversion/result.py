@@ -11,11 +11,10 @@ from iresnet_ref.arrays import Array
 class Inverse:
     """The computed preimage and its guarantees, one entry per row.
 
-    `x` (batch, *event); `residual_norm` = ‖y − x − g(x)‖₂ as computed, or an estimate of it where x is a last Banach step that was not
-    evaluated again: L times that of the point before, and rounding at its proved most or at eight times its typical size
-    (`inversion.last_step`); `error_bound` ≥ the distance from x to the exact preimage of y and, where `covers_computed`, to every x′ whose
-    computed F(x′) equals y, is proved; `evaluations` of g plus products with J_g, all of them; `converged`:
-    residual_norm ≤ rtol·max(‖x‖, ‖y‖, ‖g(x)‖).
+    `x` (batch, *event); `residual_norm` = ‖y − x − g(x)‖₂ as computed, or a proved bound on it where x is a last Banach step that was
+    not evaluated again: L times that of the point before, and the most that rounding adds (`inversion.last_step`); `error_bound` ≥ the
+    distance from x to the exact preimage of y and, where `covers_computed`, to every x′ whose computed F(x′) equals y; `evaluations` of
+    g plus products with J_g, all of them; `converged`: residual_norm ≤ rtol·max(‖x‖, ‖y‖, ‖g(x)‖).
 
     Where rounding takes too much of 1 − L for one digit of x to be proved of both, as float32 does near L = 1, the bound is that of
     `ir.bounds.inverse_ball` and `covers_computed` is false. It is useful where the device has float64; where it has none (MPS, TPU, JAX
