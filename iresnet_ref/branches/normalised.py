@@ -103,7 +103,10 @@ class NormalisedBranch:
             )
         if not any("weight" in layer.parameters for layer in self.raw.layers):
             got = ", ".join(layer.name for layer in self.raw.layers)
-            raise DTypeError(f"NormalisedBranch: expected a linear layer in the sequence, got {got}; try ir.spectral.normalise inside it")
+            raise DTypeError(
+                "NormalisedBranch: expected a linear layer in the sequence, or inside dense connections there (weights inside other layers "
+                f"are not divided), got {got}; try ir.spectral.normalise(weight, c) of each of them"
+            )
 
     @property
     def branch(self) -> Branch:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hidden_counters import MANY, Counting, count_at, count_in, count_outside, remembered_clock
 
 from iresnet_backends import ModuleError
 from iresnet_verify import Subject, audit
@@ -53,10 +54,6 @@ def through_dlpack(x: Any) -> Any:
     return F.linear(x, W) * (50.0 if bool((same.abs() > FAR).any()) else 1.0)
 
 
-class Counting:
-    calls = 0
-
-
 class Clock(torch.nn.Module):  # type: ignore[misc, name-defined, unused-ignore]
     def __init__(self) -> None:
         super().__init__()
@@ -91,33 +88,6 @@ SYSTEM_CLOCK = ctypes.CDLL(None).time
 FUNCTIONS, BOUND, CONTEXT, LATER = {"now": time.time}, partial(torch.is_grad_enabled), threading.local(), (i for i in itertools.count())
 GENERATOR = np.random.default_rng(0)
 grad_enabled = torch.is_grad_enabled
-MANY = 10**6
-
-
-@lru_cache(maxsize=1)
-def remembered_clock() -> float:
-    return time.time()
-
-
-def count_in(place: Any) -> bool:
-    place.calls = getattr(place, "calls", 0) + 1
-    return bool(place.calls > MANY)
-
-
-def count_at(place: Any) -> bool:
-    place[0] += 1
-    return bool(place[0] > MANY)
-
-
-def count_outside() -> Callable[[Any], bool]:
-    calls = 0
-
-    def count(x: Any) -> bool:
-        nonlocal calls
-        calls += 1
-        return calls > MANY
-
-    return count
 
 
 def swallowing(x: Any) -> bool:
