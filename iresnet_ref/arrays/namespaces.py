@@ -65,7 +65,7 @@ def to_host(x: Array) -> HostArray:
     plain = detach() if detach is not None else x
     if is_short(x):  # exact, and NumPy has no bfloat16
         plain = namespace(x).astype(plain, namespace(x).float32)
-    for convert in (_by_dlpack, _by_device, np.asarray):
+    for convert in (np.asarray, _by_dlpack, _by_device):
         try:
             host = convert(plain)
         except (TypeError, ValueError, BufferError, RuntimeError, AttributeError, NotImplementedError):
@@ -156,5 +156,4 @@ def widen(x: Array) -> Array:
 
 def product(a: Array, b: Array) -> Array:
     """Return the matrix product a b in a's dtype, accumulated in at least float32."""
-    xp = namespace(a)
-    return xp.astype(xp.matmul(widen(a), widen(b)), a.dtype) if _is_short(xp, a.dtype) else xp.matmul(a, b)
+    return namespace(a).astype(widen(a) @ widen(b), a.dtype) if is_short(a) else a @ b

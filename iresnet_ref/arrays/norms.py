@@ -49,17 +49,19 @@ def host_norms(*arrays: Array, p: float = 2.0, leading: int | None = None) -> Ho
     the first `leading` arrays count as larger ones (default: all); what follows may be of another size.
     """
     xp = namespace(*arrays)
-    flat = [flatten_events(x, x.ndim - 1) for x in arrays]
+    rows = flatten_events(xp.stack(arrays, axis=0), arrays[0].ndim - 1)
     if p != 2.0:
-        return to_host(xp.stack([stack_norm(x, p) for x in flat], axis=0)).astype(np.float64)
+        return to_host(stack_norm(rows, p)).astype(np.float64)
     with np.errstate(over="ignore", under="ignore"):
-        squares = to_host(xp.stack([xp.vecdot(x, x) for x in flat], axis=0)).astype(np.float64)
-    info = xp.finfo(flat[0].dtype)
-    lost = flat[0].shape[-1] * float(info.smallest_normal) / float(info.eps) ** 2  # what underflows is below rounding
+        squares = to_host((rows[..., None, :] @ rows[..., None])[..., 0, 0]).astype(np.float64)
+    info = xp.finfo(rows.dtype)
+    lost = rows.shape[-1] * float(info.smallest_normal) / float(info.eps) ** 2  # what underflows is below rounding
+    if lost < squares.min() <= squares.max() < math.inf:
+        return np.sqrt(squares)
     vanishing = (squares == 0.0) & (squares[:leading].max(axis=0) > lost)  # then the true square is below n·smallest_normal = lost·eps²
     if (((squares > lost) | vanishing) & (squares < math.inf)).all():
         return np.sqrt(squares)
-    return to_host(xp.stack([stack_norm(x) for x in flat], axis=0)).astype(np.float64)
+    return to_host(stack_norm(rows)).astype(np.float64)
 
 
 def every_row(x: Array, value: float = 0.0) -> Array:

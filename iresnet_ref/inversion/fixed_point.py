@@ -56,7 +56,7 @@ class FixedPoint(Steps):
         if self.secants is not None and twice:
             self.secants = _remember(self.secants, *self.pair)
         self.before, self.count = np.zeros(0), 1
-        self.backoff: Backoff[Array] = no_backoff(self.now.size)
+        self.backoff: Backoff[Array] | None = None
 
     @property
     def accelerated(self) -> bool:
@@ -71,7 +71,8 @@ class FixedPoint(Steps):
     def keep(self, rows: HostArray) -> None:
         """Go on with these rows only."""
         take = partial(_take, at=indices(rows, self.now.x))
-        self.now, self.last, self.backoff = self.now.take(rows), self.last.take(rows), self.backoff.map(take)
+        self.now, self.last = self.now.take(rows), self.last.take(rows)
+        self.backoff = None if self.backoff is None else self.backoff.map(take)
         self.secants = None if self.secants is None else self.secants.map(take)
         self.before = self.before if not self.before.size else self.before[rows]
 
@@ -91,6 +92,7 @@ class FixedPoint(Steps):
             self.last, self.now = self.pair = banach(self.block, self.now, self.count)
             return self.count
         allowed = device_tolerance(measured.target, self.now.x)
+        self.backoff = no_backoff(self.now.size) if self.backoff is None else self.backoff
         for _ in range(self.count):
             self.last = self.now
             seen, self.now, self.secants, self.backoff = anderson(
@@ -107,11 +109,14 @@ def cheapest(wanted: HostArray, least: int, every: int) -> int:
     (3, 1, 4)
     """
 
+    first, last = max(least, 1), max(every, least)
+    if (wanted <= first).all():
+        return first
+
     def cost(steps: float) -> float:
         beyond = wanted[wanted > steps] - steps
         return steps * wanted.size + float(np.maximum(beyond, max(least + every - steps, 1)).sum())
 
-    first, last = max(least, 1), max(every, least)
     rows = wanted[wanted < last + 1]
     # between these the cost does not fall: where a row arrives, or the last place from which the next look is no later for it
     places = np.asarray([first, least + every - 1, last, *np.ceil(rows), *np.floor(rows) - 1], dtype=np.float64)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, host_norms, namespace, row_norm
+from iresnet_ref.arrays import Array, namespace, row_norm, to_host
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.inversion.fixed_point import FixedPoint
@@ -93,7 +93,7 @@ def iterate_hidden(block: ResidualBlock, y: Array, goal: Goal, space: Hidden) ->
     """
     v = space.lift(y)
     noise = space.block.branch.rounding_noise(v) + 3.0 * rounding.unit_roundoff(v) * row_norm(v, 1, block.norm)
-    size_y, floor = host_norms(y, noise[:, None], p=block.norm)
+    size_y, floor = to_host(namespace(y).stack([row_norm(y, 1, block.norm), noise], axis=0)).astype(np.float64)
     tolerance = np.maximum(goal.rtol * size_y / space.gain, 2.0 * floor)
     inner = Goal(space.block.contraction(), goal.rtol, goal.check_every, goal.limit - 2)
     steps = FixedPoint(space.block, v, inner, "observed")

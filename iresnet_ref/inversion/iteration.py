@@ -67,8 +67,7 @@ def iterate(block: ResidualBlock, steps: Steps, goal: Goal, absolute: HostArray 
         if goal.stated:
             refute(block, others, goal.lipschitz, steps.now.x)
         met = residual <= target
-        out_of_budget = rows.evaluations[rows.active] >= goal.budget(first, target, steps.most)
-        done = met | rows.stand_still(residual, goal) | out_of_budget
+        done = met if met.all() else met | rows.stand_still(residual, goal) | rows.out_of_budget(goal.budget(first, target, steps.most))
         if done.any():
             rows.retire(done, met, residual, reach, steps.now)
             if not rows.active.size:

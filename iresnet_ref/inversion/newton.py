@@ -13,7 +13,18 @@ from typing import cast
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, HostArray, device, flatten_events, from_host, indices, namespace, size, stack_norm
+from iresnet_ref.arrays import (
+    Array,
+    HostArray,
+    device,
+    expand_rows,
+    flatten_events,
+    from_host,
+    indices,
+    namespace,
+    size,
+    stack_norm,
+)
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.inversion.backoff import Backoff, no_backoff
@@ -28,7 +39,7 @@ DENSE = 16
 INNER = 40
 """The most products with J in one Krylov solve."""
 REJECTED, ACCEPTED = 1.0, 2.0
-"""How the outcome of a trial comes to the host, among the norms."""
+"""How the outcome of a trial comes to the host, among the norms: as that of a row with one entry."""
 
 
 class NewtonSteps(Steps):
@@ -46,7 +57,7 @@ class NewtonSteps(Steps):
         self.now, self.chain = Point(y, value, y, norm=block.norm), cast("Chain | None", chain)
         self.pair, self.watched = (self.now, self.now), self.now.r
         self.trial = 0  # what a trial cost whose outcome the host has not seen yet
-        self.before = np.zeros(0)
+        self.before, self.unit = np.zeros(0), from_host(np.eye(1, n).reshape(y.shape[1:]), y)
         self.backoff: Backoff[HostArray] = no_backoff(np.zeros(y.shape[0]))
 
     def keep(self, rows: HostArray) -> None:
@@ -73,7 +84,8 @@ class NewtonSteps(Steps):
         now, y = self.now, self.now.y
         z, self.chain, self.trial = _trial(self.block, now, self.chain, from_host(forcing, y), products, self.goal.check_every)
         accepted = accepts(now, z, self.trial, self.goal.lipschitz, device_tolerance(measured.target, y))
-        self.watched = (REJECTED + (ACCEPTED - REJECTED) * namespace(y).astype(accepted, y.dtype))[:, None]
+        outcome = REJECTED + (ACCEPTED - REJECTED) * namespace(y).astype(accepted, y.dtype)
+        self.watched = expand_rows(outcome, y.ndim - 1) * self.unit
         self.pair, self.before, self.now = (now, z), measured.residual, choose(accepted, z, now)
         return self.trial
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from iresnet_ref.arrays import Array, HostArray, host_norms, indices, namespace
+from iresnet_ref.arrays.validation import require_finite
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.inversion.safeguard import Goal, Point
 
@@ -38,12 +39,13 @@ class Rows:
     def measure(self, point: Point, rtol: float, *others: Array) -> tuple[HostArray, HostArray, HostArray, HostArray]:
         """Return (‖r‖, rtol·max(‖x‖, ‖y‖, ‖g‖), ‖x‖, the norms of `others`) per active row: the one synchronisation.
 
-        ‖y‖ comes with the first. Raises NotContractiveError where ‖r‖ is not finite.
+        ‖y‖ comes with the first. Where ‖r‖ is not finite: NonFiniteError if y is at fault, else NotContractiveError.
         """
         new = () if self.size_y is not None else (point.y,)
         residual, x, g, *rest = host_norms(point.r, point.x, point.g, *new, *others, p=self.norm, leading=3)
         size_y = self.size_y = rest.pop(0) if self.size_y is None else self.size_y
         if not np.isfinite(residual).all():
+            require_finite(y=point.y)
             raise NotContractiveError(
                 "invert: expected ‖r‖ to shrink by Lip(g) < 1 at every step, got a residual outside the floating-point range; "
                 "check the weights, or drop lipschitz= so that the bound is proved, or try smaller y"
@@ -57,6 +59,10 @@ class Rows:
         moved = self.active[further]
         self._least[moved], self._since[moved] = residual[further], spent[further]
         return spent - self._since[self.active] >= goal.window
+
+    def out_of_budget(self, budget: HostArray) -> HostArray:
+        """Return which active rows have spent as many evaluations as they may."""
+        return self.evaluations[self.active] >= budget
 
     def spend(self, evaluations: int | HostArray) -> None:
         """Count evaluations of every active row."""

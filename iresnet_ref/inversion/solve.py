@@ -8,7 +8,7 @@ import numpy as np
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, device, every_row, indices, namespace, public, row_norm, to_host
-from iresnet_ref.arrays.validation import require_full_precision, require_rows
+from iresnet_ref.arrays.validation import require_finite, require_full_precision, require_rows
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
 from iresnet_ref.inversion.damped import damped_block, damping_of, undamped
@@ -41,7 +41,7 @@ def invert_block(
     """
     damping = damping_of(block)
     if damping is not None:
-        block.require(y, "y", check=check, products=True)
+        block.require(y, "y", check=False)
         found = invert_block(
             damped_block(block, damping), damping.step * y, method, rtol=damping.step * rtol, check_every=check_every,
             max_evaluations=max_evaluations, throw=throw, check=check,
@@ -52,7 +52,9 @@ def invert_block(
         raise ValueError(f"invert: expected rtol > 0 and check_every ≥ 1, got {rtol} and {check_every}; try rtol=1e-6")
     if max_evaluations is not None and max_evaluations < 1:
         raise ValueError(f"invert: expected max_evaluations ≥ 1, got {max_evaluations}; leave it out for 20000")
-    block.require(y, "y", check=check, products=True)
+    block.require(y, "y", check=False)
+    if check:
+        require_finite(products_like=y)  # whether y is finite the first residual tells
     require_full_precision(y, "invert", "the block with weights and inputs cast to float32")
     limit = MOST_EVALUATIONS if max_evaluations is None else max_evaluations
     goal = Goal(block.contraction(), rtol, check_every, limit, block.lipschitz is not None)

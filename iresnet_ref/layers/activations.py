@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -153,13 +154,24 @@ def _expm1(z: Array) -> Array:
     """Return e^z − 1 for z ≤ 0 to full relative accuracy.
 
     NumPy's own is scalar code where there is no AVX-512, in float32 three times as slow as 2t/(1 − t), t = tanh(z/2) ≤ 0: nothing
-    cancels, an error of t is not enlarged, and from 3.2u of it at most 6u come.
+    cancels, an error of t is not enlarged, and from 3.2u of it at most 6u come. With AVX-512 it takes half as long as that.
     """
     xp = namespace(z)
-    if not (family(z) == "numpy" and z.dtype == xp.float32):
+    if not (family(z) == "numpy" and z.dtype == xp.float32) or _expm1_is_vectorised():
         return xp.expm1(z)
-    t = xp.tanh(0.5 * z)
+    return _expm1_by_tanh(z)
+
+
+def _expm1_by_tanh(z: Array) -> Array:
+    t = namespace(z).tanh(0.5 * z)
     return t / (0.5 - 0.5 * t)
+
+
+@cache
+def _expm1_is_vectorised() -> bool:
+    """Return whether NumPy's float32 expm1 was compiled for vector instructions of this processor, as far as NumPy tells."""
+    found = np.lib.introspect.opt_func_info(func_name="^expm1$", signature="float32") if hasattr(np.lib, "introspect") else {}
+    return any(not kind["current"].startswith("baseline") for kinds in found.values() for kind in kinds.values())
 
 
 def _elu(z: Array) -> Array:

@@ -91,7 +91,7 @@ class LinearLayer(Layer):
 
     def along_channels(self, bias: Array) -> Array:
         """Return one number for each output channel as an array that broadcasts over rows and pixels."""
-        return expand_rows(bias, len(self.operator.out_shape) - 1)
+        return expand_rows(bias, self.weight.ndim - 2)
 
 
 @public

@@ -394,7 +394,7 @@ def test_norms_on_the_host_keep_what_squares_lose() -> None:
         assert host_norms(rows[:1], other[:1]).tolist() == [[5.0], [0.0]]
         # what comes along does not decide which norms vanish
         assert np.allclose(
-            host_norms(rows[1:2], np.ones((1, 1), dtype), leading=1), [[5.0 * tiny], [1.0]], rtol=1e-6, atol=0.0
+            host_norms(rows[1:2], other[3:], leading=1), [[5.0 * tiny], [1.0]], rtol=1e-6, atol=0.0
         )
         huge = np.asarray([[3.0, 4.0]], dtype) * np.asarray(np.finfo(dtype).max / 8, dtype)
         assert np.allclose(host_norms(huge), float(np.finfo(dtype).max) / 8 * 5, rtol=1e-6)
