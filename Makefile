@@ -11,7 +11,7 @@ export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
-.PHONY: help mypy pyright audit gallery test test-adapters test-gpu test-thorough examples examples-full bench docs lint tables clean
+.PHONY: help mypy pyright audit gallery test test-adapters test-gpu test-thorough examples examples-full bench bench-compare docs lint tables clean
 help:
 	@echo 'make audit                            audit the gallery of real subjects; writes reports/'
 	@echo 'make audit SUBJECT=file.py:factory    audit your own network; writes reports/'
@@ -22,7 +22,8 @@ help:
 	@echo 'make test-thorough                    the long searches as well'
 	@echo "make examples                         the paper's tasks on real data, trained without autodiff; writes reports/examples/"
 	@echo 'make examples-full                    the same over three seeds and with longer budgets: hours'
-	@echo 'make bench                            speed beside what people use today, as ratios'
+	@echo 'make bench                            speed beside what people use, as ratios; writes reports/bench/'
+	@echo 'make bench-compare OLD=… NEW=…        the ratios of two such runs'
 	@echo 'make docs                             the site: reports/site/index.html'
 	@echo 'make lint                             ruff, mypy --strict and pyright'
 	@echo 'make tables                           write docs/checks.md from the catalogue'
@@ -38,7 +39,7 @@ $(VENV)/.installed-audit: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[torch,jax,$(CUPY),strict,precision,verify,saving,campaign,parquet,gallery,examples,docs]' \
-		clarabel pytest pytest-benchmark pytest-timeout pytest-xdist ruff mypy basedpyright
+		clarabel pytest pytest-timeout pytest-xdist ruff mypy basedpyright
 	@touch $@ $(VENV)/.installed-audit $(VENV)/.installed-examples $(VENV)/.installed-docs
 
 ifdef SUBJECT
@@ -124,12 +125,16 @@ examples-full: $(VENV)/.installed-examples
 	$(BIN)/iresnet-verify audit examples/paper/audited.py:large_models --budget quick --check-seconds 600 \
 		--html reports/examples/audit-large.html --json reports/examples/audit-large.json
 
-bench: $(VENV)/.installed-test
-	$(BIN)/python -m pytest benchmarks/bench_block.py --benchmark-only --benchmark-columns=median,iqr --quiet
-	$(BIN)/python benchmarks/bench_inverse.py
-	$(BIN)/python benchmarks/inverse_times.py
-	$(BIN)/python benchmarks/compiled_steps.py
-	$(BIN)/python benchmarks/training_steps.py
+# FrEIA and torchdeq need nothing but torch; without their own requirements nothing of ours is moved.
+$(VENV)/.installed-bench: $(VENV)/.installed-test
+	$(PIP) --no-deps FrEIA torchdeq
+	@touch $@
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/suite run
+
+bench-compare: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/suite compare $(OLD) $(NEW)
 
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[torch,verify,docs]'

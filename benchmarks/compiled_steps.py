@@ -12,7 +12,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
@@ -29,15 +29,15 @@ ROWS = np.random.default_rng(0).standard_normal((BATCH, 2)).astype(np.float32) *
 class Obvious(torch.nn.Module):
     """A block as anybody would write it: weights over one power iteration, the Jacobian multiplied out, its 2×2 determinant by formula."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
-        self.layers = torch.nn.ModuleList(torch.nn.Linear(n, m) for n, m in itertools.pairwise(SIZES))
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(n, m, dtype=dtype) for n, m in itertools.pairwise(SIZES))
         for i, layer in enumerate(self.layers):
-            self.register_buffer(f"u{i}", torch.randn(layer.weight.shape[0]))
+            self.register_buffer(f"u{i}", torch.randn(layer.weight.shape[0], dtype=dtype))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (F(x), log det)."""
-        h, jacobian = x, torch.eye(2).expand(len(x), 2, 2)
+        h, jacobian = x, torch.eye(2, dtype=x.dtype).expand(len(x), 2, 2)
         for i, layer in enumerate(self.layers):
             u = getattr(self, f"u{i}")
             with torch.no_grad():
@@ -49,17 +49,17 @@ class Obvious(torch.nn.Module):
                 s = torch.sigmoid(h)
                 jacobian = ((s + h * s * (1 - s)) / 1.1)[:, :, None] * jacobian
                 h = h * s / 1.1
-        m = torch.eye(2) + jacobian
+        m = torch.eye(2, dtype=x.dtype) + jacobian
         return x + h, torch.log(m[:, 0, 0] * m[:, 1, 1] - m[:, 0, 1] * m[:, 1, 0])
 
 
-def obvious(compiled: bool) -> Callable[[], Any]:
+def obvious(compiled: bool = False, dtype: torch.dtype = torch.float32) -> Callable[[], Any]:
     """Return a step of the obvious code."""
-    blocks = torch.nn.ModuleList(Obvious() for _ in range(BLOCKS))
-    optimiser, x = torch.optim.AdamW(blocks.parameters(), 1e-3), torch.from_numpy(ROWS)
+    blocks = torch.nn.ModuleList(Obvious(dtype) for _ in range(BLOCKS))
+    optimiser, x = torch.optim.AdamW(blocks.parameters(), 1e-3), torch.from_numpy(ROWS).to(dtype)
 
     def loss() -> torch.Tensor:
-        z, total = x, torch.zeros(BATCH)
+        z, total = x, x.new_zeros(BATCH)
         for block in blocks:
             z, log_det = block(z)
             total = total + log_det
@@ -91,31 +91,33 @@ def ours(to: Callable[[Any], Any]) -> list[float]:
     return [first[1] - first[0], *(1e3 * np.diff(marks[1:]))]
 
 
+def measure(contenders: Sequence[str]) -> dict[str, list[float]]:
+    """Return CPU milliseconds of single steps; of the contenders the seconds of the first one by the clock in front, of eager torch 0."""
+    step, eager = obvious(), list[float]()
+    runs = {"obvious torch": [0.0]}
+    for name in contenders:
+        if name == "obvious-compiled":
+            clock, compiled = time.perf_counter(), obvious(compiled=True)
+            compiled()
+            runs[name] = [time.perf_counter() - clock, *(_clocked(compiled) for _ in range(STEPS))]
+        else:
+            runs[name] = ours(__import__("jax.numpy").numpy.asarray if name == "jax" else torch.from_numpy)
+        eager += [_clocked(step) for _ in range(STEPS)]
+    runs["obvious torch"] += eager
+    return runs
+
+
+def _clocked(step: Callable[[], Any]) -> float:
+    before = time.process_time()
+    step()
+    return 1e3 * (time.process_time() - before)
+
+
 def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
-    asked = sys.argv[1:] or ["jax"]
-    step = obvious(False)
-    eager: list[float] = []
-    runs = {"obvious torch": [0.0]}
-    for name in asked:
-        if name == "obvious-compiled":
-            compiled, clock = obvious(True), time.perf_counter()
-            compiled()
-            times = [time.perf_counter() - clock]
-            for _ in range(STEPS):
-                before = time.process_time()
-                compiled()
-                times.append(1e3 * (time.process_time() - before))
-        else:
-            times = ours(__import__("jax.numpy").numpy.asarray if name == "jax" else torch.from_numpy)
-        runs[name] = times
-        for _ in range(STEPS):
-            before = time.process_time()
-            step()
-            eager.append(1e3 * (time.process_time() - before))
-    runs["obvious torch"] = [0.0, *eager]
-    base = float(np.median(eager[5:]))
+    runs = measure(sys.argv[1:] or ["jax"])
+    base = float(np.median(runs["obvious torch"][6:]))
     for name, times in runs.items():
         low, middle, high = np.quantile(times[6:], (0.25, 0.5, 0.75))
         print(f"{name:<18} first {times[0]:5.1f} s   {middle:6.2f} ms ({low:.2f}–{high:.2f})   {middle / base:.2f}", flush=True)

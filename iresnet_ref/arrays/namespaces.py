@@ -14,6 +14,9 @@ from iresnet_ref.arrays.types import Array, Device, DType, HostArray, Namespace
 from iresnet_ref.errors import DTypeError
 
 _NAMESPACES: dict[object, Namespace] = {}
+_ARE_ARRAYS: dict[type, bool] = {}
+_WITH_DEVICE: set[type] = set()
+"""Types whose `device` is what the standard says."""
 
 
 def namespace(x: Array, *others: Array) -> Namespace:
@@ -40,13 +43,23 @@ def family(x: Array) -> str:
 
 def is_array(x: object) -> bool:
     """Return whether x is an array of a package that `array_api_compat` knows, or of the standard."""
-    return bool(array_api_compat.is_array_api_obj(x))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - its stubs leave parts out
+    kind: type[object] = type(x)
+    found = _ARE_ARRAYS.get(kind)
+    if found is None:
+        found = bool(array_api_compat.is_array_api_obj(x))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - its stubs leave parts out
+        _ARE_ARRAYS[kind] = found
+    return found
 
 
 def device(x: Array) -> Device:
     """Return the device of x, for `device=` of a creation function."""
-    if type(x) is np.ndarray:
+    kind = type(x)
+    if kind is np.ndarray:
         return "cpu"
+    if kind in _WITH_DEVICE:
+        return cast("Any", x).device
+    if family(x) in {"torch", "cupy"}:
+        _WITH_DEVICE.add(kind)
     return array_api_compat.device(x)  # pyright: ignore[reportUnknownMemberType] - its stubs leave parts out
 
 
