@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import peers
+from bench_inverse import moons
 from networks import DENSE, IMAGES, Network, network, of
 from timing import Group, Times, in_turn
 
 import iresnet_ref as ir
+from iresnet_ref.block import in_float64
 from iresnet_ref.layers import activations
 from iresnet_ref.layers.linear import Affine
 from iresnet_ref.layers.pointwise import Pointwise
@@ -65,26 +67,17 @@ def symmetric(sign: float) -> Network:
 
 def trained(block: int = 5) -> Network:
     """A block 2-64-64-2 of a flow that was fitted to two moons by exact maximum likelihood, proved Lip(g) ≤ .97."""
-    x = moons(256, 10**6)
+    x = moons(256, 10**6).numpy().astype(np.float32)
     flow = ir.Flow([ir.ResidualBlock(ir.mlp((2, 64, 64, 2), activation="elu", lipschitz=0.97, seed=k, like=x)) for k in range(8)])
     state = ir.training.fit(
         ir.training.start(flow, lipschitz=0.97, settings=ir.training.Settings(learning_rate=5e-3)),
-        lambda model, step: ir.training.maximum_likelihood(model, moons(256, step), step=step, check=False),
+        lambda model, step: ir.training.maximum_likelihood(model, moons(256, step).numpy().astype(np.float32), step=step, check=False),
         200,
     )
     blocks = state.model.steps.steps
     for before in blocks[:block]:
         x = before(x)
     return of(blocks[block].block.branch, x)
-
-
-def moons(count: int, seed: int) -> np.ndarray[Any, Any]:
-    """Two interleaved half circles with noise .1, centred and of unit size."""
-    rng = np.random.default_rng(seed)
-    angle, upper = np.pi * rng.random(count), rng.random(count) < 0.5
-    across, up = np.where(upper, np.cos(angle), 1.0 - np.cos(angle)), np.where(upper, np.sin(angle), 0.5 - np.sin(angle))
-    x = np.stack([across - 0.5, up - 0.25], axis=1)
-    return ((x + 0.1 * rng.standard_normal((count, 2))) / [0.87, 0.49]).astype(np.float32)
 
 
 HARD: dict[str, Callable[[], Network]] = {"eigenvalues near −.9": partial(symmetric, -1.0), "trained on moons": trained}
@@ -94,7 +87,8 @@ def inverse(build: Callable[[], Network]) -> Times:
     """Time inverses, each with the loosest tolerance of its own that reaches the goal; one that never does is left out."""
     net = build()
     y, ty = net.numpy(net.x), net.torch(net.tx)
-    truth = np.asarray(ir.invert(*ir_in_float64(net.numpy, y), rtol=1e-13).x)
+    precise, (wide,) = in_float64(net.numpy, y)
+    truth = ir.invert(precise, wide, rtol=1e-13).x
     solvers: dict[str, Callable[[float], Any]] = {
         OURS: lambda t: ir.invert(net.numpy, y, rtol=t, throw=False).x,
         OURS_ON_TORCH: lambda t: ir.invert(net.torch, ty, rtol=t, throw=False).x,
@@ -109,9 +103,3 @@ def inverse(build: Callable[[], Network]) -> Times:
         if (loosest := next(reached, None)) is not None:
             work[name] = partial(run, loosest)
     return in_turn(work)
-
-
-def ir_in_float64(block: ir.ResidualBlock, y: Any) -> tuple[ir.ResidualBlock, Any]:
-    """Return the same block and rows in float64."""
-    wide = {key: np.asarray(p, dtype=np.float64) for key, p in block.branch.parameters().items()}
-    return ir.ResidualBlock(block.branch.with_parameters(wide)), y.astype(np.float64)
