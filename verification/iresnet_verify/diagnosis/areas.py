@@ -9,7 +9,18 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.diagnosis import agreements, bounds, densities, families, gradients, inverses, log_dets, volumes
+from iresnet_verify.diagnosis import (
+    agreements,
+    bounds,
+    densities,
+    families,
+    gradients,
+    inverses,
+    kept,
+    log_dets,
+    repairs,
+    volumes,
+)
 from iresnet_verify.diagnosis.behaviours import LIPSCHITZ, OF_THE_INVERSE
 from iresnet_verify.diagnosis.case import Case
 from iresnet_verify.diagnosis.hypothesis import Cause, Explanation
@@ -21,6 +32,7 @@ ALSO: dict[Cause, tuple[str, ...]] = {
                      densities.VALUE), BATCH),
     inverses.RANDOM: ("hygiene.global-randomness-kept",),
     bounds.NEWLY_BUILT: ("logdet.matches-determinant",),
+    repairs.REPAIR: ("inverse.is-injective", "inverse.unique-preimage", "inverse.separates-inputs"),
     gradients.FIRST: ("gradient.masked-rows",), gradients.MEAN: ("gradient.masked-rows",),
 }
 """What a cause brings about beyond its own area."""
@@ -32,6 +44,11 @@ NARROW = (inverses.NARROW, log_dets.NARROW)
 """Causes that a dtype which is not kept brings about."""
 OTHER_NETWORK = (families.JACOBIAN, log_dets.OTHER_VALUE, log_dets.WITHOUT)
 """Causes that say of which other network the numbers are; where F has two modes it is that of the other mode."""
+PARAMETERS = (log_dets.OTHER_VALUE, log_dets.NEGATED, log_dets.WITHOUT, inverses.OTHER_VALUE, inverses.NEGATED, inverses.WITHOUT)
+"""Causes that say by which value of a parameter the numbers would be: where in the code it is, they do not."""
+BY_A_NUMBER = (log_dets.OTHER_VALUE, inverses.OTHER_VALUE, families.JACOBIAN, families.IDENTITY, log_dets.AT_ANOTHER_POINT,
+               inverses.SCALED_BRANCH)
+"""Causes that say by which number something would be multiplied: if nobody would write it, a change of the code says more."""
 LOCAL = tuple(c.name for c in (
     log_dets.CUT_SHORT, log_dets.EPSILON, log_dets.NARROW, log_dets.CLAMPED, inverses.CLIPPED, inverses.FIXED,
     inverses.EARLY, inverses.TOGETHER, inverses.NARROW, inverses.OTHER_VALUE))
@@ -72,7 +89,7 @@ def around(case: Case, point: HostArray) -> HostArray:
 def _inverse(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
     if case.ctx.f.inverse is None:
         return None
-    found = inverses.inverse(case, case.y)
+    found = kept.inverse_without_context(case) or inverses.inverse(case, case.y)
     if found is not None or inverses.is_wrong(case, case.y):
         return found
     shape = case.ctx.subject.event_shape
@@ -82,7 +99,7 @@ def _inverse(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
 
 
 def _log_det(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
-    found = volumes.log_det(case)
+    found = kept.log_det_without_context(case) or volumes.log_det(case)
     if found is not None or volumes.is_wrong(case):
         return found
     tries = points(results, "x", case.ctx.subject.event_shape)[:2]
@@ -135,6 +152,8 @@ AREAS = (
          ("logdet.*", "estimator.unbiased", "estimator.coefficients", "gradient.log-det", "gradient.log-det-input", "gradient.far-inputs",
           "gradient.log-prob"),
          _log_det, "The log-det"),
+    Area("kept", ("hygiene.batch-independence", "hygiene.determinism"), ("hygiene.single-row", "logdet.*", "gradient.log-det*"),
+         _plain(kept.log_det_of_the_last_call), "An answer"),
     Area("packed", ("parity.packed-log-det", "logdet.one-value"), ("logdet.*", "gradient.log-det*"), _plain(volumes.packed_log_det),
          "The log-det that forward returns"),
     Area("inverse_log_det", OF_THE_INVERSE, (), _of_the_inverse,

@@ -160,15 +160,15 @@ BEHAVIOURS: dict[str, Behaviour] = {
                                         ("hygiene.*", "gradient.*")),
     "hygiene.autocast": Behaviour("Under autocast to bfloat16 the values are not finite or far off.", "Look for an eps below its rounding.",
                                   ("state.moves-device",)),
+    "state.after-optimiser-step": Behaviour("Evaluation uses what it kept from before the optimiser's step.", "Compute it anew after a "
+        "step.",
+                                            ("state.*", "parity.*")),
     "state.save-and-load": Behaviour("A loaded network is another one: something that forward needs is not in state_dict(), or is kept "
         "from "
                                      "before.", "Register it as a buffer, and drop what is kept when loading.",
                                      ("state.*", "parity.across-precisions")),
     "state.arguments-act": Behaviour("A constructor argument changes nothing.", "Read it where it should act.", ()),
     "state.copies": Behaviour("A copy shares memory with the original, or answers otherwise.", "Let copy.deepcopy copy.", ("state.*",)),
-    "state.after-optimiser-step": Behaviour("Evaluation uses what it kept from before the optimiser's step.", "Compute it anew after a "
-        "step.",
-                                            ("state.*", "parity.*")),
     "state.moves-device": Behaviour("A tensor that forward reads stays behind when the module is moved.", "Register it as a buffer.", ()),
     "parity.across-precisions": Behaviour("In float32 it is another map than in float64.", "Look for a branch on the dtype.", ()),
     "parity.precision": Behaviour("forward computes in a narrower dtype than its argument's.", "Compute in the argument's dtype.",

@@ -95,6 +95,8 @@ def _predictions(case: Case, got: Array, base: Array, t: Array, slack: Array) ->
     yield Prediction(BASE_FACTOR, c * base + t, slack, f"{c:.6g}", 1)
     c = float((got - base)[pivot] / t[pivot])
     yield Prediction(LOG_DET_FACTOR, base + c * t, slack, f"{c:.6g}", 1)
+    (a, b), *_ = np.linalg.lstsq(np.stack([right, np.ones(len(t))], 1), got, rcond=None)
+    yield Prediction(log_dets.AFFINE, a * right + b, slack, f"{a:.6g} times what it should be and {b:+.6g}", 2)
     for name, value in {"F(x)": base, **at}.items():
         (a, b), *_ = np.linalg.lstsq(np.stack([value, t], 1), got, rcond=None)
         words = f"{a:.6g} times the base density at {name} and {b:.6g} times the log-det"

@@ -12,10 +12,21 @@ from dataclasses import replace
 from iresnet_verify.check.finding import UNEXPLAINED, Finding
 from iresnet_verify.check.registry import CATALOGUE, FINITE, NOT_RANDOM, READABLE
 from iresnet_verify.check.result import CheckResult
-from iresnet_verify.diagnosis.areas import ALSO, AREAS, FOLLOWS, FORWARD, NARROW, OTHER_NETWORK, Area
+from iresnet_verify.diagnosis.areas import (
+    ALSO,
+    AREAS,
+    BY_A_NUMBER,
+    FOLLOWS,
+    FORWARD,
+    NARROW,
+    OTHER_NETWORK,
+    PARAMETERS,
+    Area,
+)
 from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT, OF_THE_DENSITY, OF_THE_INVERSE
 from iresnet_verify.diagnosis.case import opened
-from iresnet_verify.diagnosis.hypothesis import Explanation
+from iresnet_verify.diagnosis.hypothesis import Explanation, written_by_hand
+from iresnet_verify.diagnosis.repairs import SECONDS, repairs
 from iresnet_verify.running.run import Prepared
 
 LARGEST = 1024
@@ -26,6 +37,8 @@ DERIVED = {"inverse_gradient": "inverse", "log_det_gradient": "log_det"}
 """Gradients of a quantity: where its value is wrong they are not compared with those of the right one."""
 SPECIFIC = ("inverse.rows-are-independent", "inverse.keeps-precision")
 """Checks of a quantity that name one mistake even where its value is wrong for a reason that is not known."""
+REPAIRED = ("inverse", "log_det", "inverse_log_det", "log_prob")
+"""Quantities of which the one change that makes them right is looked for in the code."""
 TWO_MAPS, KEPT = "parity.train-and-eval", "hygiene.dtype-kept"
 FIRST = (READABLE, FINITE, NOT_RANDOM, "hygiene.exact-log-det-not-random")
 """Causes that are shown before what the hypotheses explain, though they bring no other failure about: they make results undecided."""
@@ -58,7 +71,32 @@ def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, 
     told = {(e.cause.name, e.detail) for name, e in found.items() if name in ("inverse", "log_det")}
     if both and (len(told) == 2 or not {"inverse", "log_det"} <= set(found)):  # else one mistake made both wrong, and is named
         _try(FORWARD, both, found, prepared, seed, budget, ids)
+    if FORWARD.name not in found:
+        _repair(failed, found, prepared, seed, budget)
     return found
+
+
+def _repair(failed: Sequence[CheckResult], found: dict[str, Explanation], prepared: Prepared, seed: int, budget: str) -> None:
+    """Add the one change of the code that makes right what is not explained, and to what a fitted number explains its place."""
+    asked = {a.name: next(r for r in failed if r.id in a.primary) for a in AREAS
+             if a.name in REPAIRED and (a.name not in found or found[a.name].fitted or found[a.name].cause in PARAMETERS)
+             and any(r.id in a.primary and r.id not in BEHAVIOURS for r in failed)}
+    if not asked:
+        return
+    try:
+        with opened(prepared, next(iter(asked.values())).mode, seed, budget, {r.id for r in failed}) as case:
+            made = repairs(case, asked, SECONDS if any(name not in found for name in asked) else SECONDS / 4.0)
+    except Exception:
+        return
+    for name in made.keys() & found.keys():
+        if found[name].cause not in BY_A_NUMBER or not found[name].fitted or written_by_hand(found[name].detail):
+            found[name] = replace(found[name], repair=made.pop(name).detail)
+    if {"inverse", "log_det"} <= set(made) and made["inverse"].detail == made["log_det"].detail:
+        found[FORWARD.name] = replace(made["inverse"], what="all of it")
+        return
+    first: dict[str, str] = {}  # of what one change repairs the first is named
+    for name, e in made.items():
+        found[name] = e if first.setdefault(e.detail, name) == name else replace(e, cause=FOLLOWS)
 
 
 def _try(
@@ -90,7 +128,8 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
 
     order = list(BEHAVIOURS)
     if TWO_MAPS in left:  # what is wrong in one of the modes alone is what distinguishes them
-        alone = [id for id in left if id != TWO_MAPS and _in_one_mode(by_id[id])]
+        alone = [id for id in left if id != TWO_MAPS and _in_one_mode(by_id[id])
+                 and not (id in BEHAVIOURS and BEHAVIOURS[id].brings is EVERYTHING)]
         own = {name for name, e in explanations.items() if e.cause not in OTHER_NETWORK}
         unexplained = [id for id in alone if any(a.holds(id) for a in AREAS) and not any(a.name in own and a.holds(id) for a in AREAS)]
         if any("modes" in by_id[id].evidence for id in unexplained):

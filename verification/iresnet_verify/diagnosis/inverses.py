@@ -6,7 +6,7 @@ x₀ = y, x_{k+1} = y − g(x_k) (Behrmann et al. 2019, Algorithm 1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -25,6 +25,8 @@ STEPS = 500
 """Iterates that are recognised."""
 CHEAP = 64
 """Dimension up to which an answer is compared with what its Jacobian gives."""
+SWEEP = 12
+"""Dimension up to which a sweep over the components is followed."""
 POINTS = 48
 """Points of a segment along which jumps are looked for."""
 WORSE = 4.0
@@ -71,8 +73,13 @@ NO_SHIFT = Cause("shift-forgotten", "{what} undoes the scale alone: the shift is
 NO_SCALE = Cause("scale-forgotten", "{what} undoes the shift alone: the scale is forgotten.", "Divide by it: (y − t)/s.")
 AT_THE_IMAGE = Cause("conditioned-on-y", "{what} takes the scale and the shift of each component at y, not at the components that it has "
                      "found.", "Undo an autoregression one component after the other, or iterate until nothing changes.")
+SWEPT = Cause("order-of-components", "{what} finds the components one after the other {detail}, where each needs those after it.",
+              "Begin with the component that depends on no other.")
 TRANSPOSE = Cause("transpose-for-inverse", "{what} multiplies by Jᵀ, which undoes a rotation alone.", "Solve with the matrix.")
 NEGATED = Cause("parameter-sign", "{what} is the inverse of the network with −`{detail}`.", "Give it the sign that it has in forward.")
+SHIFT_SIGN_OF = Cause("shift-sign", "{what} adds the shift `{detail}` that it should subtract.", "Subtract it: (y − t)/s.")
+SCALE_AGAIN_OF = Cause("scale-applied-again", "{what} multiplies by the scale of `{detail}` that it should divide by.",
+                       "Divide by it: (y − t)/s.")
 WITHOUT = Cause("parameter-forgotten", "{what} is the inverse of the network with `{detail}` = 0.", "Use `{detail}` in the inverse as "
                 "in forward.")
 OTHER_VALUE = Cause("parameter-stale", "{what} is the inverse of the network with `{detail}`.",
@@ -189,7 +196,7 @@ def _equations(a: Answers) -> Iterator[tuple[Cause, Array, str, int]]:
     made = [] if case.ctx.d > CHEAP or _holds(WITHOUT, stale, a) else list(_affine(a, flat(x).astype(np.float64)))
     yield from made
     known = any(_holds(cause, made, a) for cause in {cause for cause, *_ in made})
-    yield from (s for s in stale if s[0] is not NEGATED or not known)
+    yield from (s for s in stale if s[0] not in (NEGATED, SHIFT_SIGN_OF, SCALE_AGAIN_OF) or not known)
     if all((miss > a.promised).any() for _, miss, _, _ in stale):  # else the parameter that makes the factor is named
         g, rest = flat(case.residual(x)), flat(y).astype(np.float64) - flat(x)
         c = float((g * rest).sum() / max(float((g * g).sum()), 1e-300))
@@ -205,22 +212,54 @@ def _holds(cause: Cause, made: list[tuple[Cause, Array, str, int]], a: Answers) 
 
 def _affine(a: Answers, x: Array) -> Iterator[tuple[Cause, Array, str, int]]:
     """Of a map y_i = s_i x_i + t_i, with s and t of other components than the i-th (a coupling, an autoregression), and of y = Wx + t."""
-    J = a.case.ctx.jacobian(a.together).matrix
-    y, scale = flat(a.y).astype(np.float64), np.diagonal(J, axis1=1, axis2=2)
-    shift = flat(a.forward(a.together)).astype(np.float64) - scale * x
-    least = a.promised.max()
-    if np.abs(shift).max() > least and np.abs(scale - 1.0).max() > least:  # else these are F itself, or the identity
+    J, y, least = a.case.ctx.jacobian(a.together).matrix, flat(a.y).astype(np.float64), a.promised.max()
+    image = flat(a.forward(a.together)).astype(np.float64)
+    for of, every in _scales(a, J, x, image):
+        scale, shift = every[:, of], (image - every * x)[:, of]
+        if np.abs(shift).max() <= least or np.abs(scale - 1.0).max() <= least:
+            continue  # these are F itself, or the identity
         with np.errstate(all="ignore"):
-            for cause, answer in ((SCALE_FIRST, y / scale - shift), (SCALE_AGAIN, (y - shift) * scale), (SHIFT_SIGN, (y + shift) / scale),
-                                  (NO_SHIFT, y / scale), (NO_SCALE, y - shift)):
-                yield cause, np.linalg.norm(x - answer, axis=1), "", 0
+            for cause, answer in ((SCALE_FIRST, y[:, of] / scale - shift), (SCALE_AGAIN, (y[:, of] - shift) * scale),
+                                  (SHIFT_SIGN, (y[:, of] + shift) / scale), (NO_SHIFT, y[:, of] / scale), (NO_SCALE, y[:, of] - shift)):
+                yield cause, np.linalg.norm(x[:, of] - answer, axis=1), "", 0
     at_y, image = a.case.ctx.jacobian(a.y).matrix, flat(a.forward(a.y)).astype(np.float64)
     there = np.diagonal(at_y, axis1=1, axis2=2)
     if (there != 0.0).all():
         yield AT_THE_IMAGE, np.linalg.norm(x - y - (y - image) / there, axis=1), "", 0
+    if y.shape[1] <= SWEEP:
+        for order, words in ((range(y.shape[1]), "from the first to the last"), (range(y.shape[1])[::-1], "from the last to the first")):
+            yield SWEPT, np.linalg.norm(x - _swept(a, order), axis=1), words, 0
     if np.abs(J - J.swapaxes(1, 2)).max() > least:
         origin = flat(a.forward(np.zeros_like(a.together[:1]))).astype(np.float64)
         yield TRANSPOSE, np.linalg.norm(x - np.einsum("nij,ni->nj", J, y - origin), axis=1), "", 0
+
+
+def _scales(a: Answers, J: Array, x: Array, image: Array) -> Iterator[tuple[Any, Array]]:
+    """(the components that are undone wrongly, the scales): of one step, and of either of two, of which the other is undone rightly."""
+    d, least = x.shape[1], a.promised[:, None]
+    scale = np.diagonal(J, axis1=1, axis2=2)
+    yield np.ones(d, bool), scale
+    wrong = (np.abs(x - flat(a.case.x)) > least).any(0)
+    if np.array_equal(a.y, a.case.y) and wrong.any() and not wrong.all():
+        yield wrong, scale
+    wrong = (np.abs(image - flat(a.y)) > least).any(0)
+    if wrong.any() and not wrong.all() and np.isfinite(J).all():
+        own, rest = J[:, wrong], J[:, ~wrong]
+        of_the_step = own[:, :, wrong] - own[:, :, ~wrong] @ np.linalg.solve(rest[:, :, ~wrong], rest[:, :, wrong])  # Schur's complement
+        found = np.ones_like(x)
+        found[:, wrong] = np.diagonal(of_the_step, axis1=1, axis2=2)
+        yield wrong, found
+
+
+def _swept(a: Answers, order: Iterable[int]) -> Array:
+    """From x = 0, each component solved once, in this order, with the scale and the shift that the others give it then."""
+    x = np.zeros_like(flat(a.y).astype(np.float64))
+    for i in order:
+        at = x.reshape(a.y.shape).astype(a.y.dtype)
+        scale = a.case.ctx.jacobian(at).matrix[:, i, i]
+        with np.errstate(all="ignore"):
+            x[:, i] += (flat(a.y)[:, i] - flat(a.forward(at))[:, i]) / scale
+    return x
 
 
 def _images(a: Answers) -> dict[str, HostArray]:
@@ -304,11 +343,30 @@ def _parameters(a: Answers, x: HostArray) -> Iterator[tuple[Cause, Array, str, i
             yield WITHOUT, np.linalg.norm(without, axis=1), name, 0
         negated = miss(-1.0)
         if np.abs(negated + flat(a.forward(x)) + flat(a.y) - 2.0 * flat(x)).max() > a.promised.max():  # else g has the wrong sign
-            yield NEGATED, np.linalg.norm(negated, axis=1), name, 0
+            missed = np.linalg.norm(negated, axis=1)
+            yield (_negated(a, name) if (missed <= a.promised).all() else NEGATED), missed, name, 0
         fits = (_fitted(miss, start) for start in (1.0, 2.0, 0.5, -1.0))
         c, r = next(((c, r) for c, r in fits if (np.linalg.norm(r, axis=1) <= a.promised).all()), (1.0, miss(1.0)))
         if abs(c) > 1e-6:
             yield OTHER_VALUE, np.linalg.norm(r, axis=1), f"{name} multiplied by {c:.6g}", 1
+
+
+def _negated(a: Answers, name: str) -> Cause:
+    """What it means that a parameter has the wrong sign: it is a shift if J does not depend on it, a log-scale if −p undoes p in J."""
+    if a.case.ctx.d > CHEAP:
+        return NEGATED
+    found = []
+    for c in (0.0, 1.0, -1.0):
+        with with_parameter(a.case, name, c):
+            found.append(a.case.ctx.jacobian(a.together).matrix)
+    without, plus, minus = found
+    close = 1e-9 * (1.0 + np.abs(plus).max())
+    if np.abs(plus - minus).max() <= close:
+        return SHIFT_SIGN_OF if np.abs(plus - without).max() <= close else NEGATED
+    if np.linalg.cond(without).max() > 1e9:
+        return NEGATED
+    undone = np.linalg.solve(without, plus) @ np.linalg.solve(without, minus) - np.eye(a.case.ctx.d)
+    return SCALE_AGAIN_OF if np.abs(undone).max() <= 1e-9 else NEGATED
 
 
 def _fitted(miss: Callable[[float], HostArray], c: float) -> tuple[float, HostArray]:

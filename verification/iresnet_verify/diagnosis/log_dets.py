@@ -182,7 +182,7 @@ def _values(v: Volumes, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
         yield EULER, np.exp(t), "the determinant, not its logarithm", 0
         yield EULER, np.log1p(np.abs(v.traces[0])), "log(1 + |tr J|)", 0
         yield from _series(v)
-        for c, words in _factors(v):
+        for c, words in factors(v.A.shape[1], v.event):
             yield FACTOR, c * t, words, 0
         for c, words in ((float(rows), f"the batch size, {rows},"), (1.0 / rows, f"1/(the batch size), 1/{rows},")):
             yield BATCH_FACTOR, c * t, words, 0
@@ -240,7 +240,7 @@ def _series(v: Volumes) -> Iterator[tuple[Cause, Array, str, int]]:
 def _of_blocks(v: Volumes, t: Array, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:
     """One block's log-det with a factor, or one block's alone."""
     n = len(v.of_blocks)
-    named = {-1.0: "−1", **{c: words.partition(" (")[0] for c, words in _factors(v)}}
+    named = {-1.0: "−1", **{c: words.partition(" (")[0] for c, words in factors(v.A.shape[1], v.event)}}
     for i, own in enumerate(v.of_blocks, 1):
         if np.abs(own - t).max() <= v.tolerance(t).max():
             continue  # the others have none
@@ -270,6 +270,21 @@ def _of_the_diagonal(v: Volumes) -> Iterator[tuple[Cause, Array, str, int]]:
         part = np.linalg.slogdet((np.eye(d) + v.A)[:, kept, kept])[1]
         if _independent(part, v.t):  # else it is t with a factor, or 0
             yield COMPONENTS, part, words, 0
+    if d > 1:
+        yield from _of_two_steps(v, d // 2)
+
+
+def _of_two_steps(v: Volumes, k: int) -> Iterator[tuple[Cause, Array, str, int]]:
+    """Of maps that change one half and then the other: log|det J| is that of one block of J, and of what is left of it (Schur)."""
+    J = np.eye(v.A.shape[1]) + v.A
+    for own, other, words in ((slice(0, k), slice(k, None), "first"), (slice(k, None), slice(0, k), "second")):
+        part, rest = np.linalg.slogdet(J[:, own, own])[1], np.linalg.slogdet(J[:, other, other])[1]
+        if not _independent(part, v.t) or not np.isfinite(part).all() or np.abs(v.t - part - rest).max() <= 1e-9:
+            continue  # it is t with a factor, or J is triangular: these are its components
+        yield BLOCK_LEFT_OUT, v.t - part, f"the step that changes the {words} half of the components", 0
+        for c in (-1.0, 2.0, 0.5):
+            yield BLOCK_FACTOR, v.t + (c - 1.0) * part, f"the log-det of the step that changes the {words} half times {c:g}", 0
+            yield BLOCK_FACTOR, c * v.t + (1.0 - c) * part, f"the log-det of the steps but that of the {words} half times {c:g}", 0
 
 
 def _of_scales(v: Volumes, s: Array) -> Iterator[tuple[Cause, Array, str, int]]:
@@ -335,13 +350,14 @@ def _of_the_value(t: Array, got: Array) -> Iterator[tuple[Cause, Array, str, int
             yield ROUNDED, np.round(t, decimals), f"{decimals} decimals", 0
 
 
-def _factors(v: Volumes) -> list[tuple[float, str]]:
-    d, area, channels = v.A.shape[1], math.prod(v.event[1:]), math.prod(v.event[:1])
+def factors(d: int, event: tuple[int, ...]) -> list[tuple[float, str]]:
+    """Numbers that a log-det may be multiplied by, with their names."""
+    area, channels = math.prod(event[1:]), math.prod(event[:1])
     named = {1.0 / math.log(2.0): "1/log 2 (it is in bits)", 1.0 / math.log(10.0): "1/log 10", 2.0: "2 (a sum of two for their "
         "mean)", 0.5: "1/2"}
     named |= {float(d): f"d = {d}", 1.0 / d: f"1/d = 1/{d}"} if d > 1 else {}
-    named |= {float(area): f"H·W = {area}", 1.0 / area: f"1/(H·W) = 1/{area}"} if len(v.event) > 1 else {}
-    for size in v.event[1:]:
+    named |= {float(area): f"H·W = {area}", 1.0 / area: f"1/(H·W) = 1/{area}"} if len(event) > 1 else {}
+    for size in event[1:]:
         if size != channels:
             named[channels / size] = f"{channels}/{size} (the channels for a side)"
     return list(named.items())

@@ -13,6 +13,7 @@ from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.estimates import POINT, Estimate, expectation, of_point_masses
 from iresnet_verify.diagnosis.families import Family, Rows, of_matrix
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
+from iresnet_verify.diagnosis.parameter_parts import part_of_a_parameter
 from iresnet_verify.diagnosis.parts import blocks, orders, parameters, with_parameter
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.subject.subject import HostArray
@@ -196,7 +197,7 @@ def _explained(case: Case, what: str, values: Values, sign: float) -> Explanatio
         found = explain(what, first, None, log_dets.narrow(v, first, case.roughness(values) if sign > 0.0 else np.zeros(len(first))))
         if found is not None:
             return found
-    return _at_many(case, what, values, sign) if case.ctx.d <= CHEAP else None
+    return (part_of_a_parameter(case, what, values, sign) or _at_many(case, what, values, sign)) if case.ctx.d <= CHEAP else None
 
 
 def _at_many(case: Case, what: str, values: Values, sign: float) -> Explanation | None:

@@ -1,0 +1,127 @@
+"""A slip of the pen is named by its line: the one change that makes the numbers right is found by trying, and put back."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from iresnet_verify import Subject, audit
+from iresnet_verify.diagnosis.code_changes import changes_of, functions_of
+
+VALUE, BACK = ("logdet.matches-determinant",), ("inverse.recovers-input", "inverse.recovers-output")
+D = torch.float64
+
+
+class Sine(nn.Module):
+    """y = x + u·sin(w·x + c)/2, |w| = |u| = 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        w, u = torch.randn(2, 3, dtype=D)
+        self.w, self.u, self.c = nn.Parameter(w / w.norm()), nn.Parameter(u / u.norm()), nn.Parameter(torch.tensor(0.3, dtype=D))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.5 * torch.sin(x @ self.w + self.c)[:, None] * self.u
+
+    def inverse(self, y: Tensor) -> Tensor:
+        x = y
+        for _ in range(80):
+            x = y - 0.5 * torch.sin(x @ self.w + self.c)[:, None] * self.u
+        return x
+
+    def log_det(self, x: Tensor) -> Tensor:
+        return torch.log(1 + 0.5 * torch.cos(x @ self.w + self.c) * (self.w @ self.u))
+
+
+class SineForCosine(Sine):
+    def log_det(self, x: Tensor) -> Tensor:
+        return torch.log(1 + 0.5 * torch.sin(x @ self.w + self.c) * (self.w @ self.u))
+
+
+class TwiceTheFrequency(Sine):
+    def log_det(self, x: Tensor) -> Tensor:
+        return torch.log(1 + 0.5 * torch.cos(2 * (x @ self.w + self.c)) * (self.w @ self.u))
+
+
+class OtherVector(Sine):
+    def log_det(self, x: Tensor) -> Tensor:
+        return torch.log(1 + 0.5 * torch.cos(x @ self.u + self.c) * (self.w @ self.u))
+
+
+class TwoSlips(Sine):
+    """No one change repairs it."""
+
+    def log_det(self, x: Tensor) -> Tensor:
+        return torch.log(1 + 0.3 * torch.tanh(x @ self.u - self.c) * (self.w @ self.u))
+
+
+class CosineInTheLoop(Sine):
+    def inverse(self, y: Tensor) -> Tensor:
+        x = y
+        for _ in range(80):
+            x = y - 0.5 * torch.cos(x @ self.w + self.c)[:, None] * self.u
+        return x
+
+
+def found(net: Sine, checks: tuple[str, ...]) -> list[tuple[str, str]]:
+    subject = Subject(name="sine", event_shape=(3,), forward=net, inverse=net.inverse, log_det=net.log_det, module=net, modes=("eval",))
+    return [(f.cause, f.wrong + f.change) for f in audit(subject, 0, "quick", select=checks).findings]
+
+
+@pytest.mark.parametrize(("kind", "checks", "words"), [
+    (SineForCosine, VALUE, "`cos` for `sin` in SineForCosine.log_det, line"),
+    pytest.param(TwiceTheFrequency, VALUE, "1 for 2 in TwiceTheFrequency.log_det", marks=pytest.mark.thorough),
+    pytest.param(OtherVector, VALUE, "`w` for `u` in OtherVector.log_det", marks=pytest.mark.thorough),
+    pytest.param(CosineInTheLoop, BACK, "`sin` for `cos` in CosineInTheLoop.inverse", marks=pytest.mark.thorough),
+])
+def test_the_line_and_its_repair_are_named(kind: type[Sine], checks: tuple[str, ...], words: str) -> None:
+    before = {name: f.__code__ for name, f in vars(kind).items() if callable(f)}
+    ((cause, wrong),) = found(kind(), checks)
+    assert cause in ("one-change", "parameter-stale")  # a cosine is a sine of another bias
+    assert words in wrong
+    assert {name: f.__code__ for name, f in vars(kind).items() if callable(f)} == before
+
+
+@pytest.mark.thorough
+def test_two_slips_at_once_are_not_repaired_by_one() -> None:
+    assert [cause for cause, _ in found(TwoSlips(), VALUE)] == ["unexplained"]
+
+
+def test_a_right_network_is_right() -> None:
+    assert found(Sine(), (*VALUE, *BACK)) == []
+
+
+def looping(x: float, n: int = 3) -> float:
+    total = 0.0
+    for k in range(1, n):
+        while total > 10 and k < 2:
+            total = total / 2
+        total += math.exp(-x) * -k if k % 2 else [x, total][-1]
+    return total if total >= 0 else -total
+
+
+# Every change is a code that runs or raises; the loop, its jumps and the rest are as they were where nothing was changed.
+def test_every_change_of_a_loop_can_be_run() -> None:
+    right, results = looping(0.7), []
+    for change in changes_of(looping):  # type: ignore[arg-type]  # a function
+        with change.made():
+            try:
+                results.append(looping(0.7))
+            except Exception:
+                results.append(None)
+        assert looping(0.7) == right
+    assert len(results) > 150
+    assert {-right, None} < set(results) or right in results
+    assert len(set(results)) > 30
+
+
+@pytest.mark.parametrize("call", [lambda: looping(0.1), lambda: [looping(0.1), math.sin(1.0)]])
+def test_the_functions_that_a_call_runs(call: Callable[[], object]) -> None:
+    assert looping in functions_of(call)
+    assert sys.getprofile() is None
