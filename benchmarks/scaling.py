@@ -18,7 +18,7 @@ import numpy as np
 
 import iresnet_ref as ir
 from iresnet_ref.norms.dense import norm_bound
-from iresnet_ref.norms.largest_pair import largest_pair
+from iresnet_ref.norms.largest_pair import largest_pairs
 
 ROUNDS = 9
 SHORTEST = 4e-3
@@ -110,8 +110,8 @@ def anew(n: int) -> Callable[[], Any]:
 def warm(n: int) -> Callable[[], Any]:
     """Return the proof of a weight a step of training after the last one."""
     w, moved = square(n), square(n) + 1e-4
-    start = largest_pair(w).block
-    return lambda: largest_pair(moved, start)
+    start = largest_pairs(w[None, ...]).block
+    return lambda: largest_pairs(moved[None, ...], start)
 
 
 def gap(lipschitz: float) -> float:

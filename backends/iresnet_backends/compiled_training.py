@@ -8,7 +8,7 @@ draws are made on the host, those of `ir.Probes` for the step, and enter as inpu
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,9 +16,10 @@ import numpy as np
 
 import iresnet_ref as ir
 from iresnet_backends.layer_options import probes_of, with_probes
-from iresnet_ref.arrays import family, from_host, namespace, size, to_host, whole_number
+from iresnet_backends.step_proofs import Packing, StepProofs
+from iresnet_ref.arrays import family, from_host, namespace, to_host, whole_number
 from iresnet_ref.branches.certificate import Certificate
-from iresnet_ref.branches.normalised import NormalisedBranch, Scaling
+from iresnet_ref.branches.normalised import Scaling
 from iresnet_ref.errors import DivergedError, DTypeError, ShapeError
 from iresnet_ref.log_determinant.methods import Auto, Estimate, named
 from iresnet_ref.training import optimiser
@@ -31,12 +32,15 @@ Arrays = dict[str, Any]
 
 
 class Moving(NamedTuple):
-    """What a step replaces. JAX writes the new values where the old ones were."""
+    """What a step replaces, each one array of all entries, by the name `ALL`. JAX writes the new values where the old ones were."""
 
     parameters: Arrays
     first: Arrays
     second: Arrays
     average: Arrays
+
+
+ALL = "all"
 
 
 def fit(
@@ -73,24 +77,25 @@ def fit(
     whole_number("fit: steps", steps, 0)
     own: ir.Options = getattr(state.model, "options", ir.Options())
     run = _Run(state, loss, _fixed(own if options is None else options))
-    proofs, moving = _Proofs(state.normalised), run.begin(state)
+    moving = run.begin(state)
     function: Any = None
     for step in range(state.step, state.step + steps):
-        inputs = run.inputs(rows(step), step, proofs)
+        inputs = run.inputs(rows(step), step)
         if function is None:
             run.note_draws(moving, inputs)
             function = _compiled(run.step, (moving, *inputs), compile)
-        moving, value, finite = function(moving, *inputs)
-        if not bool(finite):
+        moving, report = function(moving, *inputs)
+        finite, value, parameters = run.read(report)
+        if not finite:
             raise DivergedError(
                 f"training: expected a finite loss, gradient and weights, got others at step {step}; try a smaller learning_rate, clip= or "
                 "warm_up=, and look at this step's rows; .state is the last good one",
-                run.state(moving, proofs, step),
+                run.state(moving, step),
             )
-        proofs.advance(moving.parameters)
+        run.proofs.prove(parameters)
         if callback is not None:
-            callback(run.state(run.copied(moving), proofs, step + 1), float(value))
-    return run.state(moving, proofs, state.step + steps)
+            callback(run.state(run.copied(moving), step + 1), value)
+    return run.state(moving, state.step + steps)
 
 
 def _new_draws() -> _Draws:
@@ -120,44 +125,58 @@ class _Run:
             if type(branch) is not ir.Branch:
                 raise DTypeError(f"fit: expected branches that are an ir.Branch, got {type(branch).__name__}; try ir.training.fit")
         self.bound = normalised.lipschitz
-        weights = {f"{prefix}{place}weight" for prefix, branch in normalised.branches.items() for place in branch.shares}
-        self.packing = _Packing({key: tuple(p.shape) for key, p in normalised.parameters().items() if key in weights})
+        self.proofs = StepProofs(normalised)
+        self.all = Packing({key: tuple(p.shape) for key, p in normalised.parameters().items()})
+        self.apart = importlib.import_module("jax").jit(self.all.apart) if family(self.like) == "jax" else self.all.apart
+        self.names = list(step_numbers(self.start.settings, 0))
+        self.given = Packing({**self.proofs.given, "numbers": (len(self.names),)})
 
-    def step(self, moving: Moving, given: Arrays, numbers: Arrays, arrays: tuple[Any, ...], draws: Arrays) -> tuple[Moving, Any, Any]:
-        """Return what moved, the loss, and whether all is finite; where it is not, nothing has moved."""
+    def step(self, moving: Moving, given: Any, arrays: tuple[Any, ...], draws: Arrays) -> tuple[Moving, Any]:
+        """Return what moved, and as one array whether all is finite, the loss, and the parameters; where it is not, nothing has moved."""
         self.traces += 1
-        certified = self.packing.apart(given["certified"])
-        model = _stating(self.start.model.with_parameters({**moving.parameters, **certified}), self.bound)
+        own = self.given.apart(given)
+        numbers = {name: own["numbers"][i] for i, name in enumerate(self.names)}
+        raw, divided, slopes = self.all.apart(moving.parameters[ALL]), *map(self.proofs.weights.apart, (own["divided"], own["slopes"]))
+        model = _stating(self.start.model.with_parameters({**raw, **divided}), self.bound)
         more = {"options": self.draws.into(self.options, draws)} if isinstance(model, ir.Flow) else {}
         found = self.loss(model, *arrays, check=False, **more)
         gradients, xp = dict(found.gradients), namespace(self.like)
-        optimiser.require_fitting(gradients, moving.parameters)
-        for i, (key, slope) in enumerate(self.packing.apart(given["slopes"]).items()):
-            scaling = Scaling(given["scales"][i], given["sigmas"][i], slope)
-            gradients[key] = scaling.pullback(gradients[key], moving.parameters[key])
+        optimiser.require_fitting(gradients, raw)
+        for i, (key, slope) in enumerate(slopes.items()):
+            scaling = Scaling(own["scales"][i], own["sigmas"][i], slope)
+            gradients[key] = scaling.pullback(gradients[key], raw[key])
+        gradients = {ALL: self.all.together(gradients)}
         settings, norm = self.start.settings, optimiser.global_norm(gradients)
         gradients = gradients if settings.clip == np.inf else optimiser.clip(gradients, settings.clip, norm)
         parameters, first, second = optimiser.moved_by(moving.parameters, gradients, moving.first, moving.second, numbers, settings.betas)
         average = optimiser.averaged(moving.average, parameters, settings.average) if settings.average else {}
         new = Moving(parameters, first, second, average)
         finite = xp.isfinite(found.value) & xp.isfinite(norm)
-        for array in (*parameters.values(), *second.values()):
+        for array in (parameters[ALL], second[ALL]):
             finite = finite & xp.all(xp.isfinite(array))
         kept = (
             {key: xp.where(finite, a, old[key]) for key, a in part.items()} for part, old in zip(new, moving, strict=True)
         )
-        return Moving(*kept), found.value, finite
+        moved = Moving(*kept)
+        numbers = xp.stack([xp.astype(finite, self.like.dtype), found.value], axis=0)
+        return moved, xp.concat([numbers, moved.parameters[ALL]], axis=0)
+
+    def read(self, report: Any) -> tuple[bool, float, Arrays]:
+        """Return whether all was finite, the loss and the parameters, on the host, by one transfer."""
+        host = np.array(to_host(report))
+        return bool(host[0] == 1.0), float(host[1]), self.all.apart(host[2:])
 
     def begin(self, state: State) -> Moving:
         """Return what moves, as arrays of this run alone."""
-        return self.copied(Moving(state.normalised.parameters(), state.moments.first, state.moments.second, state.average))
+        parts = (state.normalised.parameters(), state.moments.first, state.moments.second, state.average)
+        return self.copied(Moving(*({ALL: self.all.together(part)} if part else {} for part in parts)))
 
     def copied(self, moving: Moving) -> Moving:
         """Return the same values in memory of their own."""
         xp = namespace(self.like)
         return Moving(*({key: xp.asarray(a, copy=True) for key, a in part.items()} for part in moving))
 
-    def inputs(self, rows: Any, step: int, proofs: _Proofs) -> tuple[Any, ...]:
+    def inputs(self, rows: Any, step: int) -> tuple[Any, ...]:
         """Return what the function takes beside what moves. Raises ShapeError."""
         arrays = tuple(rows) if isinstance(rows, tuple) else (rows,)
         shapes = [(tuple(a.shape), a.dtype) for a in arrays]
@@ -167,10 +186,11 @@ class _Run:
                 "try batches of one size (ir.training.minibatch), or another call of fit"
             )
         self.shapes = shapes
-        given = {name: from_host(a, self.like) for name, a in proofs.arrays(self.packing).items()}
-        numbers = {name: from_host(a, self.like) for name, a in step_numbers(self.start.settings, step).items()}
+        numbers = step_numbers(self.start.settings, step)
+        given = self.given.together({**self.proofs.found._asdict(), "numbers": np.asarray([numbers[name] for name in self.names])})
         streams = getattr(self.start.model.steps, "streams", 0)
-        return given, numbers, arrays, self.draws.of_step(step * streams, self.like)
+        given = np.asarray(given, dtype=self.proofs.dtype)
+        return given if family(self.like) == "jax" else from_host(given, self.like), arrays, self.draws.of_step(step * streams, self.like)
 
     def note_draws(self, moving: Moving, inputs: tuple[Any, ...]) -> None:
         """Run the function once without values, for what it draws; the inputs get it."""
@@ -183,74 +203,11 @@ class _Run:
             self.step(moving, *inputs)
         inputs[-1].update(self.draws.of_step(0, self.like))
 
-    def state(self, moving: Moving, proofs: _Proofs, step: int) -> State:
+    def state(self, moving: Moving, step: int) -> State:
         """Return the state of these arrays, certified when it is asked for its model."""
-        raw = self.start.normalised.raw.with_parameters(moving.parameters)
-        return State(NormalisedModel(raw, self.bound, proofs.warm), self.start.settings, Moments(moving.first, moving.second, step),
-                     moving.average, step)  # fmt: skip
-
-
-@dataclass
-class _Proofs:
-    """The normalised branches on the host, by prefix."""
-
-    normalised: NormalisedModel
-    branches: dict[str, NormalisedBranch] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for prefix, own in self.normalised.branches.items():
-            host = own.raw.with_parameters({key: np.array(to_host(p)) for key, p in own.parameters().items()})
-            self.branches[prefix] = NormalisedBranch(host, own.lipschitz, own.warm or {})
-
-    @property
-    def warm(self) -> dict[str, Any]:
-        """What the next proofs begin with."""
-        return {prefix: branch.after for prefix, branch in self.branches.items()}
-
-    def advance(self, parameters: Mapping[str, Any]) -> None:
-        """Prove these weights. Raises NotContractiveError."""
-        for prefix, branch in self.branches.items():
-            own = {key: np.array(to_host(parameters[prefix + key])) for key in branch.parameters()}
-            moved = self.branches[prefix] = branch.with_parameters(own)
-            found = moved.branch.certificate
-            if not found.bound <= branch.lipschitz:
-                raise ir.NotContractiveError(
-                    f"training: expected proved Lip(g) ≤ {branch.lipschitz} at {prefix!r}, got {found.bound:.6g} ({found.reason}); "
-                    "try ir.mlp, ir.convnet or ir.densenet"
-                )
-
-    def arrays(self, packing: _Packing) -> Arrays:
-        """Return the divided weights, what each was multiplied by, its norm and the slope of that; 1, 1 and 0 where it is not divided."""
-        certified, slopes, scales, sigmas = {}, {}, [], []
-        for prefix, branch in self.branches.items():
-            parameters = branch.branch.parameters()
-            for place in branch.shares:
-                key, own = f"{place}weight", branch.scalings.get(place)
-                certified[prefix + key] = parameters[key]
-                slopes[prefix + key] = np.zeros_like(parameters[key]) if own is None else own.slope
-                scales.append(1.0 if own is None else own.scale)
-                sigmas.append(1.0 if own is None else own.sigma)
-        numbers = {"scales": np.asarray(scales), "sigmas": np.asarray(sigmas)}
-        return {"certified": packing.together(certified), "slopes": packing.together(slopes), **numbers}
-
-
-@dataclass(frozen=True)
-class _Packing:
-    """Arrays by name as one, and that one apart again."""
-
-    shapes: dict[str, tuple[int, ...]]
-
-    def together(self, arrays: Arrays) -> Any:
-        """Return the entries of all, on the host."""
-        return np.concatenate([np.ravel(arrays[key]) for key in self.shapes]) if self.shapes else np.zeros(0)
-
-    def apart(self, entries: Any) -> Arrays:
-        """Return the arrays of these entries."""
-        found, start, xp = {}, 0, namespace(entries)
-        for key, shape in self.shapes.items():
-            found[key] = xp.reshape(entries[start : start + size(shape)], shape)
-            start += size(shape)
-        return found
+        parameters, first, second, average = (self.apart(part[ALL]) if part else {} for part in moving)
+        raw = self.start.normalised.raw.with_parameters(parameters)
+        return State(NormalisedModel(raw, self.bound, self.proofs.warm), self.start.settings, Moments(first, second, step), average, step)
 
 
 @dataclass
@@ -354,7 +311,7 @@ def _compiled(function: Callable[..., Any], arguments: tuple[Any, ...], compile:
     XLA on a CPU runs at once what does not depend on each other. Two factorisations then each keep a thread and wait for another one: for
     ever, where there are few. So more than one is refused.
     """
-    like = next(iter(arguments[0].parameters.values()))
+    like = arguments[0].parameters[ALL]
     if family(like) == "jax":
         traced = importlib.import_module("jax").jit(function, donate_argnums=0).trace(*arguments)
         factorisations = count(traced.jaxpr.jaxpr, "lu")
@@ -369,8 +326,8 @@ def _compiled(function: Callable[..., Any], arguments: tuple[Any, ...], compile:
         return function
     make_fx = importlib.import_module("torch.fx.experimental.proxy_tensor").make_fx
 
-    def step(moving: Any, given: Any, numbers: Any, arrays: Any, draws: Any) -> Any:  # the tracer counts the arguments of a function
-        return function(moving, given, numbers, arrays, draws)
+    def step(moving: Any, given: Any, arrays: Any, draws: Any) -> Any:  # the tracer counts the arguments of a function
+        return function(moving, given, arrays, draws)
 
     with torch.no_grad():
         graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)

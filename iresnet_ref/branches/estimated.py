@@ -23,12 +23,12 @@ import numpy as np
 from iresnet_ref.arrays import HostArray, from_host, namespace, size
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.certificate import Certificate
-from iresnet_ref.branches.normalised import NormalisedBranch
+from iresnet_ref.branches.normalised import NormalisedBranch, linear_layers
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.jacobian.convolution import Convolution, Operator
 from iresnet_ref.jacobian.factors import Dense
 from iresnet_ref.layers import Concatenation, Layer
-from iresnet_ref.normalisation.raw_proof import Warm, carrying, raw_proof, scaled_bounds
+from iresnet_ref.normalisation.raw_proof import Warm, carrying, raw_proofs, scaled_bounds
 
 MARGIN = 2e-3
 """ε: what the ratio of bound and estimate may change by between two proofs, and what every layer loses for it."""
@@ -127,19 +127,19 @@ class EstimatedBranch:
 
         Raises NotContractiveError where a layer has left its share.
         """
-        after, raw, raws = self.after, self.raw, dict[str, Any]()
+        after, raws = self.after, dict(linear_layers(self.raw.layers))
+        proofs = raw_proofs(list(raws.values()), [warm.get(key) for key in raws])
         layers: dict[str, Layer] = {}
         next_warm: dict[str, Warm] = {}
-        _mapped(raw.layers, raws.setdefault)
-        for key, scaled in self._scaled.items():
+        for (key, raw), proof in zip(raws.items(), proofs, strict=True):
+            scaled = self._scaled[key]
             s, share = float(scaled.scale), self.estimates[key].share
-            proof = raw_proof(raws[key], warm.get(key))
             if proof is None:
                 layers[key] = scaled.layer
                 bound = scaled.layer.norm_bound()
                 of_raw = bound / s if s > 0.0 else math.inf
             else:
-                bounds = scaled_bounds(raws[key].parameters["weight"], proof, s)
+                bounds = scaled_bounds(proof.bound, proof.absolute, s, raw.parameters["weight"])
                 layers[key] = carrying(scaled.layer, *bounds)
                 next_warm[key], bound, of_raw = proof.warm, bounds[0], proof.bound
             if not bound <= share:
@@ -154,8 +154,9 @@ class EstimatedBranch:
 def first_estimate(proved: NormalisedBranch) -> EstimatedBranch:
     """Return the branch of the same raw weights by estimates whose ratios are those of its proofs. The host is looked at."""
     estimates: dict[str, Estimate] = {}
-
-    def begin(key: str, layer: Any) -> Any:
+    raws = dict[str, Any](linear_layers(proved.raw.layers))
+    proofs = raw_proofs(list(raws.values()), [proved.after.get(key) for key in raws])
+    for (key, layer), proof in zip(raws.items(), proofs, strict=True):
         warm, operator, weight = proved.after.get(key), _operator(layer), layer.parameters["weight"]
         waves, shape = None, (min(BLOCK, size(operator.in_shape), size(operator.out_shape)), *operator.in_shape)
         if warm is not None and warm.twists:
@@ -167,12 +168,8 @@ def first_estimate(proved: NormalisedBranch) -> EstimatedBranch:
         for _ in range(_FIRST):
             sigma, _, block = _leading(layer, estimate)
             estimate = replace(estimate, block=block)
-        proof = raw_proof(layer, warm)
         bound = layer.norm_bound() if proof is None else proof.bound
         estimates[key] = replace(estimate, ratio=bound / float(sigma) if bound else 1.0)
-        return layer
-
-    _mapped(proved.raw.layers, begin)
     return EstimatedBranch(proved.raw, estimates)
 
 

@@ -9,7 +9,7 @@ returned is one of its one-sided limits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,7 +20,7 @@ from iresnet_ref.branches.sandwich import SandwichBranch
 from iresnet_ref.errors import DTypeError, NonFiniteError
 from iresnet_ref.layers import Concatenation, Layer
 from iresnet_ref.normalisation.norm_gradient import norm_slope
-from iresnet_ref.normalisation.raw_proof import Warm, divided, raw_proof
+from iresnet_ref.normalisation.raw_proof import RawProof, Warm, divided, raw_proofs
 from iresnet_ref.normalisation.shares import lipschitz_shares
 
 
@@ -86,9 +86,16 @@ class NormalisedBranch:
         return NormalisedBranch(self.raw.with_parameters(parameters), self.lipschitz, None if self.warm is None else self.after)
 
     @cached_property
+    def proofs(self) -> dict[str, RawProof | None]:
+        """What is proved of raw weights, under the prefix of their parameters: nothing without `warm`, or in another norm than 2."""
+        prove_together([self])
+        found: dict[str, RawProof | None] = self.__dict__["proofs"]
+        return found
+
+    @cached_property
     def _made(self) -> tuple[Branch, _Making]:
         """The certified branch, and what came of making it."""
-        making = _Making(self.raw.norm, self.warm)
+        making = _Making(self.raw.norm, self.proofs)
         layers = [
             replace(layer, inner=tuple(making.kept_within(layer.inner, None, f"{i}."))) if isinstance(layer, Concatenation) else layer
             for i, layer in enumerate(self.raw.layers)
@@ -138,12 +145,32 @@ class NormalisedBranch:
         return raw
 
 
+def prove_together(branches: Sequence[NormalisedBranch]) -> None:
+    """Prove the raw weights of all branches at once, in place of each branch its own: matrices of one shape are cheaper together."""
+    for branch in branches:
+        vars(branch)["proofs"] = {}
+    raw = [(branch, key, layer) for branch in branches if branch.warm is not None and branch.raw.norm == 2.0
+           for key, layer in linear_layers(branch.raw.layers)]  # fmt: skip
+    proofs = raw_proofs([layer for *_, layer in raw], [(branch.warm or {}).get(key) for branch, key, _ in raw])
+    for (branch, key, _), proof in zip(raw, proofs, strict=True):
+        branch.proofs[key] = proof
+
+
+def linear_layers(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """Yield every layer with a weight, inside dense connections too, after the prefix of its parameters."""
+    for i, layer in enumerate(layers):
+        if isinstance(layer, Concatenation):
+            yield from linear_layers(layer.inner, f"{prefix}{i}.")
+        elif "weight" in layer.parameters:
+            yield f"{prefix}{i}.", layer
+
+
 @dataclass(frozen=True, eq=False)
 class _Making:
-    """A branch in the making: the `norm` of events, what its proofs begin with, and what comes of them."""
+    """A branch in the making: the `norm` of events, what is proved of raw weights, and what comes of it."""
 
     norm: float
-    warm: Mapping[str, Warm] | None
+    proofs: Mapping[str, RawProof | None]
     scalings: dict[str, Scaling] = field(default_factory=dict)
     after: dict[str, Warm] = field(default_factory=dict)
     shares: dict[str, float] = field(default_factory=dict)
@@ -169,9 +196,7 @@ class _Making:
 
     def _by_raw_proof(self, layer: Layer, share: float, key: str) -> Layer | None:
         """Return the layer kept within its share by a proof about its raw weight, or None."""
-        if self.warm is None or self.norm != 2.0:
-            return None
-        proof = raw_proof(layer, self.warm.get(key))
+        proof = self.proofs.get(key)
         made = None if proof is None else divided(layer, proof, share)
         if proof is None or made is None:
             return None

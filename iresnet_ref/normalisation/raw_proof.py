@@ -12,12 +12,13 @@ What makes the proof cheap is `Warm`: vectors and choices of the last one. It de
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, HostArray, from_host, namespace, size, to_host
+from iresnet_ref.arrays import Array, HostArray, device, from_host, namespace, size, to_host
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
@@ -25,7 +26,8 @@ from iresnet_ref.normalisation.norm_gradient import wave_slope
 from iresnet_ref.norms.convolution import absolute_bound, as_matrix, by_frequencies, covering_grids, weight_slope
 from iresnet_ref.norms.dense import largest, times_power_of_two
 from iresnet_ref.norms.gram_symbol import TAPS_UP_TO, Peak, peak
-from iresnet_ref.norms.largest_pair import largest_pair
+from iresnet_ref.norms.largest_pair import largest_pairs
+from iresnet_ref.norms.stacks import nonnegative_norm_bounds
 from iresnet_ref.rounding import FLOAT64_ROUNDOFF, smallest_normal, unit_roundoff, up
 
 ROUNDOFFS = (2.0**-24, 2.0**-53)
@@ -58,29 +60,80 @@ class RawProof(NamedTuple):
     warm: Warm
 
 
-def raw_proof(layer: Layer, warm: Warm | None) -> RawProof | None:
-    """Return what is proved of a linear layer's weight in the 2-norm; None where this is not the way to prove it.
+def raw_proofs(layers: Sequence[Layer], warm: Sequence[Warm | None]) -> list[RawProof | None]:
+    """Return what is proved of linear layers' weights in the 2-norm, matrices of one shape at once; None where this is not the way.
 
     >>> import iresnet_ref as ir
-    >>> proof = raw_proof(ir.layers.Affine(np.diag([0.5, 2.0]), np.zeros(2)), None)
+    >>> proof = raw_proofs([ir.layers.Affine(np.diag([0.5, 2.0]), np.zeros(2))], [None])[0]
     >>> proof.sigma, 2.0 <= proof.bound <= 2.0 * (1 + 1e-9), bool(np.all(proof.slope == np.diag([0.0, 1.0])))
     (2.0, True, True)
     """
-    if not isinstance(layer, LinearLayer) or unit_roundoff(layer.weight) not in ROUNDOFFS:
-        return None
-    if hasattr(namespace(layer.weight), "mp"):  # it may have no subnormal numbers at all
-        return None
+    proofs: list[RawProof | None] = [None] * len(layers)
+    stacks: dict[Any, list[int]] = {}
+    for i, (layer, begun) in enumerate(zip(layers, warm, strict=True)):
+        if not isinstance(layer, LinearLayer):
+            continue
+        weight = layer.weight
+        if unit_roundoff(weight) not in ROUNDOFFS or hasattr(namespace(weight), "mp"):  # it may have no subnormal numbers at all
+            continue
+        if weight.shape[2:] in ((), (1, 1)):
+            start = None if begun is None or begun.vectors is None else tuple(begun.vectors.shape)
+            stacks.setdefault((type(weight), weight.dtype, device(weight), tuple(weight.shape), start), []).append(i)
+        else:
+            proofs[i] = _of_convolution(layer, Warm() if begun is None else begun)
+    for (*_, start), places in stacks.items():
+        starts = None if start is None else _stacked([warm[i].vectors for i in places])  # type: ignore[union-attr]  # one has those of its start
+        like = layers[places[0]].parameters["weight"]
+        stack = prove_stack(_stacked([layers[i].parameters["weight"] for i in places]).reshape(-1, *like.shape[:2]), starts)
+        slopes = from_host(stack.slope.reshape(-1, *like.shape), like)
+        blocks = None if stack.block is None else from_host(stack.block, like)
+        numbers = zip(stack.bound.tolist(), stack.absolute.tolist(), stack.sigma.tolist(), strict=True)
+        for k, (i, (bound, absolute, sigma)) in enumerate(zip(places, numbers, strict=True)):
+            if bound < math.inf:
+                proofs[i] = RawProof(bound, absolute, sigma, slopes[k, ...], Warm(None if blocks is None else blocks[k, ...]))
+    return proofs
+
+
+class StackProof(NamedTuple):
+    """What is proved of each of a stack of matrices, `bound` inf where this is not the way; `block` is what the next proof begins with."""
+
+    bound: HostArray
+    absolute: HostArray
+    sigma: HostArray
+    slope: HostArray
+    block: HostArray | None
+
+
+def prove_stack(weights: HostArray, starts: HostArray | None) -> StackProof:
+    """Return what is proved of host matrices (count, m, n) of float64 numbers, from `starts` (count, min(m, n), p) or none."""
+    absolute = np.abs(weights)
+    most = absolute.max(axis=(1, 2), initial=0.0)
+    ordinary = (most >= ORDINARY[0]) & (most <= ORDINARY[1])
+    if not ordinary.all():
+        weights, absolute = (np.where(ordinary[:, None, None], a, 1.0) for a in (weights, absolute))
+    pairs = largest_pairs(weights, starts)
+    bound = np.where(ordinary, pairs.bound, math.inf)
+    return StackProof(bound, nonnegative_norm_bounds(absolute, 2.0), pairs.sigma, pairs.u[:, :, None] * pairs.v[:, None, :], pairs.block)
+
+
+def _stacked(arrays: list[Array]) -> HostArray:
+    """Return arrays of one shape on the host, in float64."""
+    return np.stack([to_host(a) for a in arrays]).astype(np.float64, copy=False)
+
+
+def _of_convolution(layer: LinearLayer, warm: Warm) -> RawProof | None:
+    """Return the proof of a kernel on its image."""
     host = np.asarray(to_host(layer.weight), dtype=np.float64)
     if not ORDINARY[0] <= largest(host) <= ORDINARY[1]:
         return None
-    warm = Warm() if warm is None else warm
     start = None if warm.vectors is None else np.asarray(to_host(warm.vectors), dtype=np.float64)
     operator = replace(layer.operator, weight=host)
     if by_frequencies(operator):
         found = _by_frequencies(operator, start, warm)
     else:
-        pair = largest_pair(as_matrix(operator), start)
-        found = pair.bound, pair.sigma, weight_slope(operator, pair.u, pair.v), Warm(pair.block)
+        pairs = largest_pairs(as_matrix(operator)[None, ...], None if start is None else start[None, ...])
+        block = None if pairs.block is None else pairs.block[0]
+        found = float(pairs.bound[0]), float(pairs.sigma[0]), weight_slope(operator, pairs.u[0], pairs.v[0]), Warm(block)
     if found is None or not found[0] < math.inf:
         return None
     bound, sigma, slope, after = found
@@ -115,27 +168,35 @@ def divided(layer: Any, proof: RawProof, share: float) -> tuple[Any, float] | No
     weight = layer.parameters["weight"]
     if proof.bound <= share:
         return carrying(layer, proof.bound, proof.absolute), 1.0
-    total, lost = _of_scaled(weight, proof)
+    scale, bound, absolute = division(proof.bound, proof.absolute, share, weight)
+    return (carrying(layer, bound, absolute, weight=weight * scale), scale) if bound <= share else None
+
+
+def division(bound: Any, absolute: Any, share: Any, weight: Array) -> tuple[Any, Any, Any]:
+    """Return s, and proved bounds on ‖W′‖ and ‖|W′|‖ of W′ = fl(W·fl(s)), for weights of this shape and dtype: numbers, or one for each.
+
+    Where the bound on ‖W′‖ is above the share, W′ is to be proved itself.
+    """
+    total, lost = _of_scaled(bound, absolute, weight)
     scale = (share - lost) / total * (1.0 - 16.0 * FLOAT64_ROUNDOFF)
-    if not scale > ORDINARY[0]:
-        return None
-    bounds = scaled_bounds(weight, proof, scale)
-    return (carrying(layer, *bounds, weight=weight * scale), scale) if bounds[0] <= share else None
+    return scale, *scaled_bounds(bound, absolute, scale, weight)
 
 
-def scaled_bounds(weight: Any, proof: RawProof, scale: float) -> tuple[float, float]:
-    """Return proved bounds on ‖W′‖ and ‖|W′|‖ of W′ = fl(W·fl(s)), s ≤ 1; inf where s is too small for them."""
-    if not ORDINARY[0] < scale <= 1.0:
-        return math.inf, math.inf
-    total, lost = _of_scaled(weight, proof)
+def scaled_bounds(bound: Any, absolute: Any, scale: Any, weight: Array) -> tuple[Any, Any]:
+    """Return proved bounds on ‖W′‖ and ‖|W′|‖ of W′ = fl(W·fl(s)), s ≤ 1, from those of W; inf where s is too small for them."""
+    total, lost = _of_scaled(bound, absolute, weight)
     u = unit_roundoff(weight)
-    return up(scale * total, 2) + lost, up(scale * (1.0 + u) * (1.0 + u) * proof.absolute, 8) + lost
+    covered = (scale > ORDINARY[0]) & (scale <= 1.0)
+    found = up(scale * total, 2) + lost, up(scale * (1.0 + u) * (1.0 + u) * absolute, 8) + lost
+    if np.ndim(scale):
+        return np.where(covered, found[0], math.inf), np.where(covered, found[1], math.inf)
+    return found if covered else (math.inf, math.inf)
 
 
-def _of_scaled(weight: Any, proof: RawProof) -> tuple[float, float]:
+def _of_scaled(bound: Any, absolute: Any, weight: Array) -> tuple[Any, float]:
     """Return (1 + u)(c + u‖|W|‖), rounded up, and 4Nf."""
     u = unit_roundoff(weight)
-    return up((1.0 + u) * (proof.bound + u * proof.absolute), 6), 4.0 * size(tuple(weight.shape)) * smallest_normal(weight)
+    return up((1.0 + u) * (bound + u * absolute), 6), 4.0 * size(tuple(weight.shape)) * smallest_normal(weight)
 
 
 def carrying(layer: Any, norm: float, absolute: float, **changes: Array) -> Any:

@@ -66,7 +66,7 @@ def norm_bound(weight: Matrix) -> float:
     exponent = math.frexp(magnitude)[1]
     gram = Gram.of(scaled(w, -exponent))
     top = float(np.linalg.eigvalsh(gram.matrix)[-1])
-    return times_power_of_two(gram.proved_above(top), exponent)
+    return times_power_of_two(float(gram.proved_above(top)), exponent)
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ class Gram:
         squares = np.real(np.diagonal(self.matrix, axis1=-2, axis2=-1))
         return squares, squares.max(axis=-1)
 
-    def shift(self, c: float) -> tuple[Matrix, Matrix]:
-        """Return (fl(c₂ − ĝ_ii), s), s ≥ κ tr Ã + ‖Ĝ − G‖₂ + δ with its own rounding, and all underflow, included."""
+    def shift(self, c: Any) -> tuple[Matrix, Matrix]:
+        """Return (fl(c₂ − ĝ_ii), s), s ≥ κ tr Ã + ‖Ĝ − G‖₂ + δ with its own rounding, and all underflow, included. c may be an array."""
         (squares, most), n = self._squares, self.matrix.shape[-1]
         c_squared = c * c * (1.0 - 2.0 * _U)
-        diagonal = c_squared - squares
+        diagonal = np.asarray(c_squared)[..., None] - squares
         twice = np.iscomplexobj(self.matrix)  # docs/proofs.md: √2γ_{2n+1}, of real inner products twice as long
         g = gamma(2 * n + 1 if twice else n + 1, _U)
         kappa = (1.5 * g if twice else g) / (1.0 - g)
@@ -115,23 +115,38 @@ class Gram:
         total = kappa * np.abs(diagonal).sum(axis=-1) + self.error + delta
         return diagonal, total * (1.0 + 2.0 * (self.rows + 2 * n + 16) * _U)
 
-    def least_excess(self, top: float) -> float:
-        """Return about what c² must exceed the largest eigenvalue `top` of Ĝ by for a proof: the shift, and the rounding of `top`."""
-        shift = float(np.asarray(self.shift(math.sqrt(top))[1]).max())
-        return shift + 8.0 * math.sqrt(self.matrix.shape[-1]) * _U * top
+    def least_excess(self, top: Any) -> Any:
+        """Return about what c² must exceed the largest eigenvalue `top` of Ĝ by for a proof: the shift, and the rounding of `top`.
 
-    def proved_above(self, top: float, least: float = 0.0) -> float:
-        """Return a proved c ≥ `least` just above √top, `top` > 0 the largest eigenvalue of Ĝ; inf where none is proved."""
-        excess = self.least_excess(top)
+        `top` is one for all, or one for each of the stack.
+        """
+        shift = self.shift(np.sqrt(top))[1]
+        return (shift if np.ndim(top) else np.max(shift)) + 8.0 * math.sqrt(self.matrix.shape[-1]) * _U * top
+
+    def proved_above(self, top: Any, least: float = 0.0) -> Any:
+        """Return a proved c ≥ `least` just above √top, `top` > 0 the largest eigenvalue of Ĝ, of all or of each; inf where nothing is."""
+        excess: Any = self.least_excess(top)
+        below: Any = False
         for _ in range(100):  # the first candidate nearly always; far above the norm every proof succeeds
-            c = max(least, math.sqrt(top + excess) * (1.0 + 4.0 * _U))
-            if self.below(c):
+            c = np.maximum(least, np.sqrt(top + excess) * (1.0 + 4.0 * _U))
+            below = self.each_below(c) if np.ndim(c) else self.below(c)
+            if np.all(below):
                 return c
-            excess *= 2.0
-        return math.inf
+            excess = np.where(below, excess, 2.0 * excess)
+        return np.where(below, c, math.inf)
 
-    def below(self, c: float) -> bool:
-        """Return whether c²I − WᴴW ⪰ 0 is proved."""
+    def part(self, places: Any) -> Gram:
+        """Return the Gram matrices at these places of the stack."""
+        return Gram(self.matrix[places], np.broadcast_to(self.error, len(self.matrix))[places], self.rows)
+
+    def each_below(self, c: Matrix) -> npt.NDArray[np.bool_]:
+        """Return for each of a stack whether c²I − WᴴW ⪰ 0 is proved: all at once, each alone where that fails."""
+        if self.below(c):
+            return np.ones(len(c), dtype=bool)
+        return np.asarray([len(c) > 1 and self.part([i]).below(c[i]) for i in range(len(c))])
+
+    def below(self, c: Any) -> bool:
+        """Return whether c²I − WᴴW ⪰ 0 is proved, of every one of a stack; c is one, or one for each."""
         (diagonal, s), n = self.shift(c), self.matrix.shape[-1]
         side = n + 1 if n % 128 == 0 else n  # LAPACK's copies at strides of large powers of two cost more than the factors: 1 is put below
         shifted = np.zeros((*self.matrix.shape[:-2], side, side), dtype=self.matrix.dtype)

@@ -71,7 +71,7 @@ def peak(kernel: HostArray, grid: Grid, start: HostArray | None = None) -> Peak:
             values = np.linalg.eigvalsh(part.matrix)[:, -1]
             if first or values.max() > top:
                 top, best = float(values.max()), int(chunk[np.argmax(values)])
-            c, first = part.proved_above(top, c) if top > 0.0 else math.inf, False
+            c, first = float(part.proved_above(top, c)) if top > 0.0 else math.inf, False
     return Peak(c, best, vectors)
 
 

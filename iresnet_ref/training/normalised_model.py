@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from iresnet_ref.arrays import Array, public
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.estimated import Estimate, EstimatedBranch, first_estimate
-from iresnet_ref.branches.normalised import NormalisedBranch
+from iresnet_ref.branches.normalised import NormalisedBranch, prove_together
 from iresnet_ref.branches.sandwich import SandwichBranch
 from iresnet_ref.errors import NotContractiveError
 from iresnet_ref.flows.bijections.composition import Composition, FactorOut
@@ -52,6 +52,12 @@ class NormalisedModel:
         if self.lipschitz is None:
             made.model = self.raw
         else:
+            if self.estimates is None:
+                made.branches.update(
+                    (prefix, NormalisedBranch(branch, self.lipschitz, None if self.warm is None else self.warm.get(prefix, {})))
+                    for prefix, branch in _raw_branches(self.raw.steps, "")
+                )
+                prove_together(list(made.branches.values()))
             made.model = replace(self.raw, steps=self._certified(self.raw.steps, "", self.lipschitz, made))
         return made
 
@@ -129,11 +135,11 @@ class NormalisedModel:
         if isinstance(block.branch, SandwichBranch):  # its parameters are free
             made.proved[prefix] = block.branch
             return replace(block, lipschitz=None)
-        warm = None if self.warm is None else self.warm.get(prefix, {})
         if self.estimates is None:
-            normalised = NormalisedBranch(block.branch, lipschitz, warm)
-            made.branches[prefix], made.proved[prefix], made.warm[prefix] = normalised, normalised.branch, normalised.after
+            normalised = made.branches[prefix]
+            made.proved[prefix], made.warm[prefix] = normalised.branch, normalised.after
             return replace(block, branch=normalised.branch, lipschitz=None)
+        warm = None if self.warm is None else self.warm.get(prefix, {})
         estimated = EstimatedBranch(block.branch, self.estimates[prefix])
         branch, made.branches[prefix], made.warm[prefix] = estimated.branch, estimated, warm or {}
         made.estimates[prefix] = estimated.after
@@ -143,6 +149,18 @@ class NormalisedModel:
                 made.estimates[prefix], made.warm[prefix] = estimates, after
         made.proved[prefix] = branch
         return replace(block, branch=branch, lipschitz=lipschitz)  # stated before and after the proof: the same random lengths
+
+
+def _raw_branches(step: Any, prefix: str) -> Iterator[tuple[str, Branch]]:
+    """Yield the branches of all residual blocks but those whose parameters are free, after the prefix of their parameters."""
+    if isinstance(step, Residual):
+        if not isinstance(step.block.branch, SandwichBranch):
+            yield prefix, step.block.branch
+    elif isinstance(step, Composition):
+        for i, inner in enumerate(step.steps):
+            yield from _raw_branches(inner, f"{prefix}{i}.")
+    elif isinstance(step, FactorOut):
+        yield from _raw_branches(step.rest, prefix)
 
 
 @dataclass(eq=False)

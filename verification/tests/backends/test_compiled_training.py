@@ -104,10 +104,10 @@ def test_the_memory_of_a_step_is_given_to_the_next_and_callers_keep_theirs() -> 
     to, states = asarray("jax"), list[training.State]()
     state = training.start(flow(to(X)), settings=SETTINGS)
     run = compiled_training._Run(state, training.maximum_likelihood, ir.Options())
-    proofs, moving = compiled_training._Proofs(state.normalised), run.begin(state)
-    inputs = run.inputs(to(X), 0, proofs)
+    moving = run.begin(state)
+    inputs = run.inputs(to(X), 0)
     compiled_training._compiled(run.step, (moving, *inputs), True)(moving, *inputs)
-    assert all(p.is_deleted() for p in moving.parameters.values())
+    assert moving.parameters[compiled_training.ALL].is_deleted()
     compiled_training.fit(state, lambda step: to(X), 3, callback=lambda state, _: states.append(state))
     for number, kept in enumerate(states):
         assert kept.step == number + 1

@@ -15,17 +15,29 @@ import iresnet_ref as ir
 from iresnet_ref.arrays import HostArray
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.layers.linear import Affine, Conv
+from iresnet_ref.layers.pointwise import Pointwise
 from iresnet_ref.normalisation import raw_proof as raw
 from iresnet_ref.normalisation.norm_gradient import norm_slope
-from iresnet_ref.norms import gram_symbol, largest_pair
+from iresnet_ref.norms import gram_symbol
+from iresnet_ref.norms import largest_pair as pairs
 from iresnet_ref.norms.convolution import covering_grids, operator_norm_bound, proved_on, symbol, symbol_error
 from iresnet_ref.norms.dense import Gram, norm_bound
-from iresnet_ref.norms.largest_pair import EXACT_UP_TO
+from iresnet_ref.norms.largest_pair import BLOCK, EXACT_UP_TO, LargestPairs, largest_pairs
 
 U = 2.0**-53
 N = 56
-"""A side just above EXACT_UP_TO, so that the block is used."""
+"""A side above EXACT_UP_TO, so that the block is used."""
 AS_TODAY = 1e-9
+
+
+def largest_pair(w: HostArray, start: Any = None) -> LargestPairs:
+    """Of one matrix, as a stack of it."""
+    found = largest_pairs(w[None, ...], None if start is None else start[None, ...])
+    return LargestPairs(*(None if a is None else a[0] for a in found))  # type: ignore[arg-type]
+
+
+def raw_proof(layer: Any, warm: raw.Warm | None) -> raw.RawProof | None:
+    return raw.raw_proofs([layer], [warm])[0]
 
 
 def orthogonal(n: int, seed: int) -> HostArray:
@@ -78,25 +90,50 @@ def test_the_bound_is_that_of_all_eigenvalues_whatever_it_begins_with(name: str,
     rng = np.random.default_rng(9)
     begun: Any = {
         "none": lambda: None,
-        "own": lambda: largest_pair.largest_pair(w).block,
-        "a step ago": lambda: largest_pair.largest_pair(w + 1e-3 * np.abs(w).max() * rng.choice([-1.0, 1.0], w.shape)).block,
+        "own": lambda: largest_pair(w).block,
+        "a step ago": lambda: largest_pair(w + 1e-3 * np.abs(w).max() * rng.choice([-1.0, 1.0], w.shape)).block,
         "another matrix's": lambda: orthogonal(n, 11)[:, :16],
         "orthogonal to the top": lambda: np.linalg.svd(w if w.shape[1] == n else w.T)[2][max(1, n - 16) :].T,
         "zero": lambda: np.zeros((n, min(n, 16))),
         "NaN": lambda: np.full((n, min(n, 16)), np.nan),
         "another shape": lambda: np.ones((n + 1, 3)),
     }[start]()
-    pair = largest_pair.largest_pair(w, begun)
+    pair = largest_pair(w, begun)
     full, truth = norm_bound(w), np.linalg.svd(w, compute_uv=False)[0]
     assert truth * (1.0 - 8 * U * math.sqrt(n)) <= pair.bound <= full * (1.0 + AS_TODAY)
     assert abs(pair.sigma - truth) <= AS_TODAY * truth
     assert abs(pair.u @ w @ pair.v - pair.sigma) <= 8 * n * U * truth
 
 
+@pytest.mark.parametrize("n", [EXACT_UP_TO, 32])
+def test_what_is_proved_of_one_of_a_stack_is_what_is_proved_of_it_alone(n: int) -> None:
+    """Good and bad starts side by side, ties wider than the block, sizes 2³⁰ and 2⁻³⁰ apart, a weight that is 0."""
+    rng, values = np.random.default_rng(1), np.linspace(1.0, 0.1, n)
+    stack = [rng.standard_normal((2 * n, n)), with_spectrum(values, 2 * n), with_spectrum(np.ones(n), 2 * n),
+             with_spectrum(np.where(np.arange(n) < 12, 1.0 - 1e-7 * np.arange(n), 0.5 * values), 2 * n),
+             2.0**30 * rng.standard_normal((2 * n, n)), 2.0**-30 * rng.standard_normal((2 * n, n)), np.zeros((2 * n, n)),
+             np.eye(2 * n)[:, :n] * np.where(np.arange(n) == n // 2, 1.0, 0.9)]  # fmt: skip
+    weights = np.stack(stack)
+    starts = np.stack([orthogonal(n, seed)[:, :8] for seed in range(len(stack))])
+    own = largest_pairs(weights + 1e-4 * rng.choice([-1.0, 1.0], weights.shape)).block
+    if own is not None:
+        starts[::2] = own[::2]
+    starts[-1] = np.eye(n)[:, :8]  # never gets to the largest
+    for turned in (False, True):
+        found = largest_pairs(weights.swapaxes(1, 2) if turned else weights, starts)
+        for i, w in enumerate(weights):
+            alone, truth = largest_pair(w.T if turned else w, starts[i]), np.linalg.svd(w, compute_uv=False)[0]
+            assert truth * (1.0 - 8 * U * math.sqrt(n)) <= found.bound[i] <= min(alone.bound, norm_bound(w)) * (1.0 + AS_TODAY)
+            assert abs(found.sigma[i] - truth) <= AS_TODAY * truth
+            assert truth == 0.0 or exceeds_norm(float(found.bound[i]), w)
+            u, v = (found.v[i], found.u[i]) if turned else (found.u[i], found.v[i])
+            assert abs(u @ w @ v - found.sigma[i]) <= 8 * n * U * truth
+
+
 @pytest.mark.parametrize("name", ["simple", "a tie at the top", "ones"])
 def test_a_bound_from_a_block_is_above_the_norm_in_exact_arithmetic(name: str) -> None:
     w = FAMILIES[name]
-    pair = largest_pair.largest_pair(w, largest_pair.largest_pair(w).block)
+    pair = largest_pair(w, largest_pair(w).block)
     assert exceeds_norm(pair.bound, w)
 
 
@@ -104,23 +141,23 @@ def test_a_block_that_misses_the_top_proves_nothing_and_all_eigenvalues_are_comp
     """On a diagonal matrix vectors without a first entry never get one: the block never sees σ = 1, and its best is .9."""
     w = np.diag(np.concatenate([[1.0], np.linspace(0.9, 0.1, N - 1)]))
     start = np.eye(N)[:, 1:17]
-    assert largest_pair._from_block(Gram.of(w), start) is None
-    pair = largest_pair.largest_pair(w, start)
+    assert not pairs._from_blocks(Gram.of(w[None]), start[None])[0] < math.inf
+    pair = largest_pair(w, start)
     assert exceeds_norm(pair.bound, w)
     assert pair.bound <= 1.0 + AS_TODAY
     assert abs(pair.v[0]) == 1.0
     monkeypatch.setattr(Gram, "below", lambda gram, c: True)  # without the proof the estimate would be believed
-    assert largest_pair.largest_pair(w, start).bound < 0.91
+    assert largest_pair(w, start).bound < 0.91
 
 
 def test_a_good_start_needs_no_decomposition_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, sides = np.linalg.eigh, []
     w = FAMILIES["gaussian"]
-    start = largest_pair.largest_pair(w).block
-    monkeypatch.setattr(np.linalg, "eigh", lambda a: (sides.append(len(a)), whole(a))[1])
-    largest_pair.largest_pair(w + 1e-4, start)
+    start = largest_pair(w).block
+    monkeypatch.setattr(np.linalg, "eigh", lambda a: (sides.append(a.shape[-1]), whole(a))[1])
+    largest_pair(w + 1e-4, start)
     assert sides
-    assert max(sides) <= largest_pair.BLOCK < EXACT_UP_TO
+    assert max(sides) <= BLOCK < EXACT_UP_TO
 
 
 def test_the_gradient_of_a_simple_top_is_that_of_the_exact_singular_vectors() -> None:
@@ -135,9 +172,9 @@ def test_the_gradient_of_a_simple_top_is_that_of_the_exact_singular_vectors() ->
     rng = np.random.default_rng(3)
     truth = np.outer(h[:, 0], h[:, 0]) / 64
     gap = 1.0 - 0.875**2
-    before = largest_pair.largest_pair(w + 1e-3 * rng.choice([-1, 1], w.shape)).block
+    before = largest_pair(w + 1e-3 * rng.choice([-1, 1], w.shape)).block
     for start, allowed in ((None, 64 * 64 * U / gap), (before, 2e-5 / gap)):
-        pair = largest_pair.largest_pair(w, start)
+        pair = largest_pair(w, start)
         assert np.linalg.norm(np.outer(pair.u, pair.v) - truth) <= allowed
 
 
@@ -274,9 +311,9 @@ def layers(dtype: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", list(layers(np.float64)))
 def test_a_layers_proof_is_the_full_routes_and_its_gradient_too(name: str, dtype: Any) -> None:
     layer = layers(dtype)[name]
-    proof = raw.raw_proof(layer, None)
+    proof = raw_proof(layer, None)
     assert proof is not None
-    again = raw.raw_proof(layer, proof.warm)
+    again = raw_proof(layer, proof.warm)
     assert again is not None
     sigma, slope = norm_slope(layer)
     for found in (proof, again):
@@ -294,7 +331,7 @@ def test_a_layers_proof_is_the_full_routes_and_its_gradient_too(name: str, dtype
 @pytest.mark.parametrize("name", list(layers(np.float64)))
 def test_the_divided_weight_carries_a_bound_that_holds_and_hardly_shrinks_it(name: str, dtype: Any, share: float) -> None:
     layer = layers(dtype)[name]
-    proof = raw.raw_proof(layer, None)
+    proof = raw_proof(layer, None)
     assert proof is not None
     made = raw.divided(layer, proof, share)
     assert made is not None
@@ -319,7 +356,7 @@ def test_a_weight_whose_entries_all_round_up_is_still_within_its_share() -> None
     for i in range(300):
         value = np.float32(0.98 + i * 2.0**-14)
         layer = Affine(np.full((2, 2), value), np.zeros(2, dtype=np.float32))
-        proof = raw.raw_proof(layer, None)
+        proof = raw_proof(layer, None)
         assert proof is not None
         made = raw.divided(layer, proof, 0.505)
         assert made is not None
@@ -331,7 +368,7 @@ def test_a_weight_whose_entries_all_round_up_is_still_within_its_share() -> None
 
 def test_a_weight_within_its_share_is_kept_as_it_is() -> None:
     layer = Affine(np.diag([0.5, 0.25]), np.zeros(2))
-    proof = raw.raw_proof(layer, None)
+    proof = raw_proof(layer, None)
     assert proof is not None
     made = raw.divided(layer, proof, 0.6)
     assert made is not None
@@ -342,22 +379,37 @@ def test_a_weight_within_its_share_is_kept_as_it_is() -> None:
 
 @pytest.mark.parametrize("weight", [np.zeros((3, 3)), np.full((2, 2), 1e30), np.full((2, 2), 1e-30), np.ones((2, 2), dtype=np.float16)])
 def test_what_the_cheap_route_does_not_cover_is_left_to_the_full_one(weight: HostArray) -> None:
-    assert raw.raw_proof(Affine(weight, np.zeros(len(weight), dtype=weight.dtype)), None) is None
+    assert raw_proof(Affine(weight, np.zeros(len(weight), dtype=weight.dtype)), None) is None
+
+
+def test_a_weight_that_is_left_to_the_full_route_disturbs_none_of_its_shape() -> None:
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((3, 4)), np.full((3, 4), np.nan), np.zeros((3, 4)), np.full((3, 4), 1e30), rng.standard_normal((3, 4))]
+    layers: list[Any] = [Affine(w, np.zeros(3)) for w in weights]
+    layers.insert(2, Pointwise(ir.activations.get("elu")))
+    proofs = raw.raw_proofs(layers, [None] * len(layers))
+    assert [proof is None for proof in proofs] == [False, True, True, True, True, False]
+    for proof, layer in ((proofs[0], layers[0]), (proofs[-1], layers[-1])):
+        alone = raw_proof(layer, None)
+        assert proof is not None
+        assert alone is not None
+        assert proof[:3] == alone[:3]
+        assert (proof.slope == alone.slope).all()
 
 
 def test_the_grid_around_a_zero_padded_image_is_kept_and_chosen_anew() -> None:
     layer = layers(np.float64)["zero padding"]
-    first = raw.raw_proof(layer, None)
+    first = raw_proof(layer, None)
     assert first is not None
     best = operator_norm_bound(Convolution(layer.weight, layer.image))
     assert abs(first.bound - best) <= AS_TODAY * best
     other = next(t for t in ((0, 0), (1, 1), (0, 1), (1, 0)) if t != first.warm.twists)
-    kept = raw.raw_proof(layer, raw.Warm(None, other, 3))
+    kept = raw_proof(layer, raw.Warm(None, other, 3))
     assert kept is not None
     assert kept.warm.twists == other
     assert kept.warm.proofs == 4
     assert kept.bound > first.bound
-    anew = raw.raw_proof(layer, raw.Warm(None, other, raw._GRID_KEPT))
+    anew = raw_proof(layer, raw.Warm(None, other, raw._GRID_KEPT))
     assert anew is not None
     assert anew.warm.twists == first.warm.twists
     assert anew.warm.proofs == 0
