@@ -71,7 +71,8 @@ def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, 
     told = {(e.cause.name, e.detail) for name, e in found.items() if name in ("inverse", "log_det")}
     if both and (len(told) == 2 or not {"inverse", "log_det"} <= set(found)):  # else one mistake made both wrong, and is named
         _try(FORWARD, both, found, prepared, seed, budget, ids)
-    if FORWARD.name not in found:
+    coupled = any(id in BEHAVIOURS and BEHAVIOURS[id].brings is EVERYTHING for id in ids)
+    if FORWARD.name not in found and not coupled:
         _repair(failed, found, prepared, seed, budget)
     return found
 

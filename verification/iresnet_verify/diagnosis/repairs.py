@@ -22,9 +22,11 @@ from iresnet_verify.catalogue.shared.map_errors import promised
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.code_changes import Change, changes_of, functions_of, is_own
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation
+from iresnet_verify.diagnosis.volumes import CHEAP, ends
 from iresnet_verify.subject.calls import flat
 from iresnet_verify.subject.frameworks import OPERATIONS
 from iresnet_verify.subject.module_state import is_torch_module, preserved
+from iresnet_verify.subject.subject import HostArray
 
 SECONDS = 10.0
 """CPU time of all searches of a subject."""
@@ -54,10 +56,10 @@ class TimeIsUpError(BaseException):
 class Found:
     """What a search found: of one place one change is shown, but each change of F is another F."""
 
-    repaired: list[tuple[Change, frozenset[str]]]
+    repaired: list[tuple[Change, frozenset[str], bool]]
+    """(change, what it repairs, whether F is another map with it)."""
     tried: int
     rows: int
-    of_f: bool = False
 
 
 def repairs(case: Case, asked: Collection[str], seconds: float = SECONDS) -> dict[str, Explanation]:
@@ -72,6 +74,8 @@ def repairs(case: Case, asked: Collection[str], seconds: float = SECONDS) -> dic
     if not wrong or np.abs(case.truth.value).max() <= 1e6 * case.ctx.u:  # a log-det of 0 is made of anything
         return {}
     of_forward = functions_of(lambda: case.ctx.f.forward(case.x, seed=SEED))
+    far = ends(case)[0] if case.ctx.d <= CHEAP else None  # where the log-det is largest and smallest
+    elsewhere = np.concatenate([1.5 * case.ctx.inputs(case.rows), *([] if far is None else [far.x])]).astype(case.x.dtype)
     said: dict[str, Explanation] = {}
     for name, ratio in wrong.items():
         if name not in asked or name in said or any(o not in said and (o in asked or o in wrong) for o in DERIVED.get(name, ())):
@@ -79,19 +83,19 @@ def repairs(case: Case, asked: Collection[str], seconds: float = SECONDS) -> dic
         used = functions_of(lambda ratio=ratio: ratio(case))  # type: ignore[misc]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = _places(case, name, used, of_forward, wrong, kept, end)
+            found = _places(case, name, used, of_forward, wrong, kept, elsewhere, end)
         said |= {other: e for other in asked if (e := _said(other, found)) is not None}
     return said
 
 
 def _places(case: Case, name: str, used: list[FunctionType], of_forward: list[FunctionType], wrong: Mapping[str, Quantity],
-            kept: Mapping[str, Quantity], end: float) -> Found:
+            kept: Mapping[str, Quantity], elsewhere: HostArray, end: float) -> Found:
     """What repairs one quantity: changes outside forward, and where there is none, or a large one, of forward too."""
-    found = _search(case, name, [f for f in used if f not in of_forward], wrong, kept, end, changes_f=False)
+    found = _search(case, name, [f for f in used if f not in of_forward], wrong, kept, elsewhere, end, changes_f=False)
     if found.repaired and found.repaired[0][0].rank <= SMALL:
         return found
-    more = _search(case, name, of_forward, wrong, kept, end, changes_f=True)
-    return Found([*found.repaired, *more.repaired], found.tried + more.tried, found.rows, of_f=not found.repaired)
+    more = _search(case, name, of_forward, wrong, kept, elsewhere, end, changes_f=True)
+    return Found([*found.repaired, *more.repaired], found.tried + more.tried, found.rows)
 
 
 def _quantities(case: Case) -> dict[str, Quantity]:
@@ -137,41 +141,49 @@ def _right(ratio: Quantity, case: Case) -> bool:
 
 
 def _search(case: Case, first: str, functions: Iterable[FunctionType], wrong: Mapping[str, Quantity], kept: Mapping[str, Quantity],
-            end: float, *, changes_f: bool) -> Found:
+            elsewhere: HostArray, end: float, *, changes_f: bool) -> Found:
     """Try the changes of these functions, the smallest first, and stop when larger ones follow than those that repair."""
-    found, start = Found([], 0, 2 * case.rows), time.process_time()
+    found, start = Found([], 0, case.rows + len(elsewhere)), time.process_time()
     wrong[first](case.at(case.x) if changes_f else case)
     limit = LONGER * max(time.process_time() - start, 0.005)
     for change in sorted((c for f in functions for c in changes_of(f)), key=lambda c: c.rank):
         if time.process_time() > end or (found.repaired and change.rank > found.repaired[0][0].rank):
             break
         found.tried += 1
-        done = _repaired(case, first, change, wrong, kept, limit, changes_f=changes_f)
+        done, another = _repaired(case, first, change, wrong, kept, elsewhere, limit, changes_f=changes_f)
         if done:
-            found.repaired.append((change, done))
+            found.repaired.append((change, done, another))
     return found
 
 
 def _repaired(case: Case, first: str, change: Change, wrong: Mapping[str, Quantity], kept: Mapping[str, Quantity],
-              limit: float, *, changes_f: bool) -> frozenset[str]:
+              elsewhere: HostArray, limit: float, *, changes_f: bool) -> tuple[frozenset[str], bool]:
     """The wrong quantities that the change makes right, at the case's inputs and at others; none where it spoils one that is kept."""
+    nothing: frozenset[str] = frozenset()
     try:
         with preserved(case.ctx.subject.module), change.made(), np.errstate(all="ignore"):
-            here = case.at(case.x) if changes_f else case
+            here, another = case, False
             with _limited(limit):
+                if changes_f and not np.array_equal(case.ctx.f.forward(case.x, seed=SEED), case.y):
+                    here, another = case.at(case.x), True
                 if not _right(wrong[first], here):
-                    return frozenset()
-            if changes_f and not _regular(here):
-                return frozenset()
+                    return nothing, another
             done = frozenset(name for name, ratio in wrong.items() if _right(ratio, here))
-            if (changes_f and len(done) < len(wrong)) or not all(_right(ratio, here) for ratio in kept.values()):
-                return frozenset()
+            if another and (len(done) < len(wrong) or not _regular(here) or _varies(here) < _varies(case)):
+                return nothing, another
+            if not all(_right(ratio, here) for ratio in kept.values()):
+                return nothing, another
             with _moved(case), _limited(LONGER * limit):
-                there = case.at(1.5 * case.ctx.inputs(case.rows))
+                there = case.at(elsewhere)
                 still = all(_right(ratio, there) for name, ratio in (*wrong.items(), *kept.items()) if name in done or name in kept)
-                return done if still and (not changes_f or _regular(there)) else frozenset()
+                return (done if still and (not another or _regular(there)) else nothing), another
     except (Exception, TimeIsUpError):
-        return frozenset()
+        return nothing, False
+
+
+def _varies(case: Case) -> bool:
+    """Whether the log-det depends on x: what is taken of the wrong rows is right where it does not."""
+    return bool(np.ptp(case.truth.value) > 8.0 * case.truth.slack.max())
 
 
 def _regular(case: Case) -> bool:
@@ -184,7 +196,7 @@ def _regular(case: Case) -> bool:
 def _moved(case: Case) -> Iterator[None]:
     """Parameters a little elsewhere: of a log-det that is constant in x they are the only independent inputs."""
     module = case.ctx.subject.module
-    if is_torch_module(module) and np.ptp(case.truth.value) <= 8.0 * case.truth.slack.max():
+    if is_torch_module(module) and not _varies(case):
         import torch
 
         rng = np.random.default_rng(0)
@@ -215,9 +227,9 @@ def _limited(seconds: float) -> Iterator[None]:
 
 def _said(name: str, found: Found) -> Explanation | None:
     places: dict[str, str] = {}
-    for change, done in found.repaired:
+    for change, done, another in found.repaired:
         if name in done:
-            places.setdefault(f"{change.words} in {change.place}" if found.of_f else change.place, f"{change.words} in {change.place}")
+            places.setdefault(f"{change.words} in {change.place}" if another else change.place, f"{change.words} in {change.place}")
     if not 0 < len(places) < MANY:
         return None
     words = ", or ".join(list(places.values())[:SHOWN])

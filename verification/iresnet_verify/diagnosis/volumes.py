@@ -205,7 +205,7 @@ def _at_many(case: Case, what: str, values: Values, sign: float) -> Explanation 
 
     What a batch has in common (one value, a sum, an order) is not asked: one batch cannot tell it from a value that it depends on.
     """
-    other, slack = _ends(case)
+    other, slack = ends(case)
     if other is None or not np.isfinite(slack).all():
         return None
     both = case.at(np.concatenate([case.x, other.x]))
@@ -232,7 +232,7 @@ def inverse_log_det_follows(case: Case) -> bool:
     return bool(known.any() and (np.abs(got - at) <= 8.0 * case.truth.slack)[known].all())
 
 
-def _ends(case: Case) -> tuple[Case | None, Array]:
+def ends(case: Case) -> tuple[Case | None, Array]:
     """The inputs at which the log-det is largest and smallest among many, and its slack there."""
     many = case.ctx.inputs(POOL * case.rows)
     truth = truth_at(case.ctx, many)
@@ -246,7 +246,7 @@ def _ends(case: Case) -> tuple[Case | None, Array]:
 
 def _confirmed(case: Case, what: str, values: Values, found: Explanation, sign: float) -> bool:
     """Whether the same cause explains other inputs, those where the log-det is largest and smallest among many."""
-    other, _ = _ends(case)
+    other, _ = ends(case)
     if other is None:
         return True
     v = made_of(other, sign)

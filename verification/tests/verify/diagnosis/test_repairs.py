@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from iresnet_verify import Subject, audit
+from iresnet_verify import Subject, audit, mutants
 from iresnet_verify.diagnosis.code_changes import changes_of, functions_of
 
 VALUE, BACK = ("logdet.matches-determinant",), ("inverse.recovers-input", "inverse.recovers-output")
@@ -86,6 +86,30 @@ def test_the_line_and_its_repair_are_named(kind: type[Sine], checks: tuple[str, 
     assert cause in ("one-change", "parameter-stale")  # a cosine is a sine of another bias
     assert words in wrong
     assert {name: f.__code__ for name, f in vars(kind).items() if callable(f)} == before
+
+
+class Packed(Sine):
+    """The log-det is made where F is, of the same sum."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # both
+        inner = x @ self.w + self.c
+        log_det = torch.log(1 + 0.5 * torch.sin(inner) * (self.w @ self.u))
+        return x + 0.5 * torch.sin(inner)[:, None] * self.u, log_det
+
+
+# A change of the log-det alone is no other F, and many of one line are one place.
+def test_a_log_det_that_forward_returns() -> None:
+    net = Packed()
+    report = audit(Subject(name="packed", event_shape=(3,), forward=net, module=net, modes=("eval",)), 0, "quick", select=VALUE)
+    assert "`cos` for `sin` in Packed.forward" in report.findings[0].wrong
+
+
+# Without its activation F has one log-det for all rows, which is their median.
+@pytest.mark.thorough
+@pytest.mark.parametrize("id", ["later/median-over-the-batch", "later/largest-of-the-batch", "later/second-row-for-all"])
+def test_an_f_that_makes_the_wrong_number_right_is_no_repair(id: str) -> None:
+    mutant = mutants.load()[id]
+    assert [f.cause for f in audit(mutant.make(3), 1, "quick", select=mutant.meant).findings] == ["unexplained"]
 
 
 @pytest.mark.thorough
