@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays.namespaces import device, holds, is_array, is_short, is_traced, namespace, size
-from iresnet_ref.arrays.types import Array, DType, Namespace
+from iresnet_ref.arrays.namespaces import device, from_host, holds, is_array, is_short, is_traced, namespace, size
+from iresnet_ref.arrays.types import Array, DType, HostArray, Namespace
 from iresnet_ref.errors import DTypeError, NonFiniteError, NotContractiveError, ShapeError
 
 _PROBE = 32
@@ -39,9 +39,13 @@ def require_finite(products_like: Array | None = None, **arrays: Array | None) -
 
 def keeps_products(x: Array) -> Array:
     """Return a condition on the device: (1 + 2u)·1 is 1 + 2u in a product of matrices large enough for tensor cores."""
-    xp = namespace(x)
-    a = xp.full((_PROBE, _PROBE), 1.0 + float(xp.finfo(x.dtype).eps), dtype=x.dtype, device=device(x))
-    return xp.matmul(a, xp.eye(_PROBE, dtype=x.dtype, device=device(x))) == a
+    factors = from_host(_probe(float(namespace(x).finfo(x.dtype).eps)), x)
+    return namespace(x).equal(factors[0, ...] @ factors[1, ...], factors[0, ...])
+
+
+@cache
+def _probe(eps: float) -> HostArray:
+    return np.stack([np.full((_PROBE, _PROBE), 1.0 + eps), np.eye(_PROBE)])
 
 
 def require_full_precision(x: Array, what: str, remedy: str) -> None:

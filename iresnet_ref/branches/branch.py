@@ -13,6 +13,7 @@ from functools import cached_property
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, device, lazy, namespace, outside_the_graph, public, row_norm, to_host
 from iresnet_ref.arrays.validation import require_alike, require_parameters
+from iresnet_ref.branches.affine_model import AffineModel, affine_model
 from iresnet_ref.branches.certificate import Certificate, product_certificate
 from iresnet_ref.branches.certificates.tightest import best_two_sided, tightest_certificate
 from iresnet_ref.branches.certificates.two_sided import TwoSided
@@ -190,6 +191,11 @@ class Branch:
         origin = namespace(like).zeros((1, *self.event_shape), dtype=like.dtype, device=device(like))
         _, error, growth, drift = self.running_error(origin)
         return (float(to_host(error)[0]) + float(to_host(drift)[0])) * (1.0 + 8.0 * rounding.unit_roundoff(like)), growth
+
+    @cached_property
+    def affine_model(self) -> AffineModel | None:
+        """The affine model of id + g at the origin; None where it is singular."""
+        return affine_model(self.layers, self.event_shape, self.like)
 
     def rounding_noise(self, x: Array) -> Array:
         """Return the estimated norm, per row, of the rounding error of g(x): a typical size, no bound."""

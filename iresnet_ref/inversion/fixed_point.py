@@ -36,32 +36,32 @@ def banach(block: ResidualBlock, now: Point, steps: int) -> tuple[Point, Point]:
 
 
 class FixedPoint(Steps):
-    """Banach steps, and Anderson's where `acceleration` says so; `accelerated` tells whether there was one.
+    """Banach steps, and Anderson's where `acceleration` says so.
 
-    It starts at y, with two evaluations before the first look, or at `start`, where it may end. The host looks again when that spares most,
-    `check_every` evaluations later at most, but never more than 1 + evaluations/check_every times in all.
+    It starts at y, with two evaluations before the first look, or at `start`, with `steps` more: by default it may end there. The host
+    looks again when that spares most, `check_every` evaluations later at most, but no more than 1 + evaluations/check_every times in all.
     """
 
     most = 1
 
     def __init__(
-        self, block: ResidualBlock, y: Array, goal: Goal, acceleration: Acceleration, memory: int | None = None, start: Array | None = None
+        self, block: ResidualBlock, y: Array, goal: Goal, acceleration: Acceleration, memory: int | None = None,
+        start: Array | None = None, steps: int = 0,
     ) -> None:
         self.block, self.goal, self.acceleration, self.events = block, goal, acceleration, size(tuple(y.shape[1:]))
-        x = y if start is None else start
-        twice = start is None and goal.left(1) > 0
-        self.last, self.now = banach(block, Point(x, block.branch(x), y, norm=block.norm), int(twice))
-        self.pair, self.spent = (self.last, self.now), 1 + twice
+        x, steps = (y, int(goal.left(1) > 0)) if start is None else (start, steps)
+        self.last, self.now = banach(block, Point(x, block.branch(x), y, norm=block.norm), steps)
+        self.pair, self.spent = (self.last, self.now), 1 + steps
         self.secants = Secants.of(self.events, memory) if acceleration == "always" else None
-        if self.secants is not None and twice:
+        if self.secants is not None and steps:
             self.secants = _remember(self.secants, *self.pair)
         self.before, self.count = np.zeros(0), 1
         self.backoff: Backoff[Array] | None = None
 
     @property
-    def accelerated(self) -> bool:
-        """Whether secants were in use."""
-        return self.secants is not None
+    def method(self) -> str:
+        """What was used."""
+        return "banach" if self.secants is None else "anderson"
 
     @property
     def watched(self) -> Array:  # type: ignore[override]  # kept by Newton's method only
@@ -143,7 +143,9 @@ def choose(condition: Array, a: Point, b: Point) -> Point:
     """Return a on the rows where the condition holds, b elsewhere; both have the same y."""
     xp = namespace(a.x)
     wide = expand_rows(condition, a.x.ndim - 1)
-    return Point(xp.where(wide, a.x, b.x), xp.where(wide, a.g, b.g), a.y, norm=a.norm)
+    chosen = Point(xp.where(wide, a.x, b.x), xp.where(wide, a.g, b.g), a.y, norm=a.norm)
+    vars(chosen).update(r=xp.where(wide, a.r, b.r), size=xp.where(condition, a.size, b.size))  # known already
+    return chosen
 
 
 def _remember(memory: Secants, a: Point, b: Point, restart: Array | None = None) -> Secants:

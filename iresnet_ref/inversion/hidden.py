@@ -86,8 +86,8 @@ def is_cheaper(branch: Branch, batch: int) -> bool:
     return EXPECTED_STEPS * batch * (0.75 * full - narrow) > h * k * d + OVERHEAD
 
 
-def iterate_hidden(block: ResidualBlock, y: Array, goal: Goal, space: Hidden) -> tuple[Point, Rows, bool]:
-    """Return (x, rows, accelerated): hidden iteration to the tolerance or its rounding floor, then the full space.
+def iterate_hidden(block: ResidualBlock, y: Array, goal: Goal, space: Hidden) -> tuple[Point, Rows, str]:
+    """Return (x, rows, what was used): hidden iteration to the tolerance or its rounding floor, then the full space.
 
     `goal.limit` must leave three evaluations.
     """
@@ -103,4 +103,4 @@ def iterate_hidden(block: ResidualBlock, y: Array, goal: Goal, space: Hidden) ->
     again = FixedPoint(block, y, outer, "observed", start=y - space.value(u.x))
     point, rows = iterate(block, again, outer)
     rows.evaluations += narrow.evaluations
-    return point, rows, steps.accelerated or again.accelerated
+    return point, rows, "hidden banach" if steps.method == again.method == "banach" else "hidden anderson"

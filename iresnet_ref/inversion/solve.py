@@ -11,8 +11,9 @@ from iresnet_ref.arrays import Array, device, every_row, indices, namespace, pub
 from iresnet_ref.arrays.validation import require_finite, require_full_precision, require_rows
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import ConvergenceError
+from iresnet_ref.inversion.chord import Chord, usable_model
 from iresnet_ref.inversion.damped import damped_block, damping_of, undamped
-from iresnet_ref.inversion.fixed_point import Acceleration, FixedPoint
+from iresnet_ref.inversion.fixed_point import FixedPoint
 from iresnet_ref.inversion.hidden import hidden_space, is_cheaper, iterate_hidden
 from iresnet_ref.inversion.iteration import iterate
 from iresnet_ref.inversion.last_step import last_step
@@ -78,21 +79,23 @@ def _solve(block: ResidualBlock, y: Array, goal: Goal, method: InverseMethod) ->
     if isinstance(method, Hidden) or (isinstance(method, Automatic) and is_cheaper(block.branch, y.shape[0])):
         space = hidden_space(block) if block.branch.product.bound < 1.0 and goal.limit > 3 else None
     if space is not None:
-        point, rows, accelerated = iterate_hidden(block, y, goal, space)
-        return point, rows, "hidden anderson" if accelerated else "hidden banach"
+        return iterate_hidden(block, y, goal, space)
     if isinstance(method, Hidden):
         raise ValueError(
             "invert: method 'hidden' needs a branch of proved Lip(g) < 1 that begins and ends with dense layers, with a layer "
             "between them, and max_evaluations > 3; try method='auto'"
         )
-    accelerate: Acceleration = "observed"
-    memory = None
+    steps: FixedPoint | Chord
     if isinstance(method, Banach):
-        accelerate = "never"
+        steps = FixedPoint(block, y, goal, "never")
     elif isinstance(method, Anderson):
-        accelerate, memory = "always", method.memory
-    steps = FixedPoint(block, y, goal, accelerate, memory)
-    return *iterate(block, steps, goal), "anderson" if steps.accelerated else "banach"
+        steps = FixedPoint(block, y, goal, "always", method.memory)
+    elif (model := usable_model(block, y, goal)) is not None:
+        steps = Chord(block, y, goal, model)
+    else:
+        steps = FixedPoint(block, y, goal, "observed")
+    point, rows = iterate(block, steps, goal)
+    return point, rows, steps.method
 
 
 def _not_converged(block: ResidualBlock, y: Array, goal: Goal, result: Inverse, rows: Rows) -> ConvergenceError:

@@ -1,0 +1,118 @@
+"""The chord method: Newton's with one Jacobian, that at the origin, for all rows and steps, while it contracts.
+
+With the affine model A(x) = x + g(0) + J_g(0)x of F it starts at x₀ = A⁻¹(y) and goes on by x ← x + (I + J_g(0))⁻¹ r(x): a step costs an
+evaluation and a small product, and leaves of ‖r‖ what J_g differs from J_g(0) between x and x*. Nothing of this is proved, so it is a
+trial in the sense of `safeguard`, of all steps between two looks. The first one is accepted where ‖r‖ ≤ ½(1 − L)‖g(x)‖, since then
+
+    ‖r(y)‖ = ‖g(y)‖ ≥ ‖g(x)‖ − L‖y − x‖ = ‖g(x)‖ − L‖g(x) + r‖ ≥ (1 − L)‖g(x)‖ − L‖r‖ ≥ ‖r‖ :
+
+the rows are no farther than Banach's iteration is where it starts; every other one where ‖r‖ has shrunk by L for each step. Where a row
+fails, that row goes back, to y or to the Banach step from where it was, and all go on by `FixedPoint`: first by as many Banach
+steps as there are until the next look.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from iresnet_ref.arrays import (
+    Array,
+    HostArray,
+    device,
+    expand_rows,
+    flatten_events,
+    from_host,
+    indices,
+    namespace,
+    size,
+)
+from iresnet_ref.block import ResidualBlock
+from iresnet_ref.branches.affine_model import AffineModel
+from iresnet_ref.inversion.fixed_point import SLOW, FixedPoint, cheapest
+from iresnet_ref.inversion.iteration import Measured, Steps
+from iresnet_ref.inversion.safeguard import Goal, Point, steps_wanted
+
+SMALL, NARROW = 16, 64
+"""Up to so many dimensions a model is made for any batch, and for one of at least as many rows."""
+
+
+def usable_model(block: ResidualBlock, y: Array, goal: Goal) -> AffineModel | None:
+    """Return the affine model if making it costs no more than the batch, and it is twice as good as needed where it was tried out.
+
+    None where L is stated: steps that J_g(0) makes exact would not contradict a false one, as Banach's do.
+    """
+    if goal.stated or size(tuple(y.shape[1:])) > max(SMALL, min(NARROW, y.shape[0])):
+        return None
+    model = block.branch.affine_model
+    return model if model is not None and model.misfit <= 0.25 * (1.0 - goal.lipschitz) else None
+
+
+class Chord(Steps):
+    """Chord steps, with two evaluations before the first look; `rest` is the iteration that has taken over."""
+
+    most = 1
+
+    def __init__(self, block: ResidualBlock, y: Array, goal: Goal, model: AffineModel) -> None:
+        self.block, self.goal, self.inverse = block, goal, from_host(model.inverse, y)
+        self.rest: FixedPoint | None = None
+        self.back, self.before, self.count = y, np.zeros(0), int(goal.left(1) > 0)
+        x = self._solved(y - from_host(model.value.reshape(1, *y.shape[1:]), y))
+        self.pair = self._steps(Point(x, block.branch(x), y, norm=block.norm), self.count)
+        self.now, self.spent = self.pair[1], 1 + self.count
+
+    @property
+    def method(self) -> str:
+        """What was used."""
+        return "chord" if self.rest is None else self.rest.method
+
+    @property
+    def watched(self) -> Array:  # type: ignore[override]  # not kept
+        """g of the point, which is about that of y, r(y)."""
+        return self.now.g if self.rest is None else self.rest.watched
+
+    def keep(self, rows: HostArray) -> None:
+        """Go on with these rows only."""
+        if self.rest is not None:
+            self.rest.keep(rows)
+        self.now, self.back = self.now.take(rows), namespace(self.back).take(self.back, indices(rows, self.back), axis=0)
+        self.before = self.before if not self.before.size else self.before[rows]
+
+    def advance(self, measured: Measured) -> int:
+        """Take chord steps if those before were good enough, else go on by `FixedPoint`."""
+        count = self._advance(measured) if self.rest is None else self.rest.advance(measured)
+        if self.rest is not None:
+            self.now, self.pair = self.rest.now, self.rest.pair
+        return count
+
+    def _advance(self, measured: Measured) -> int:
+        first, every = not self.before.size, self.goal.check_every
+        before = measured.watched if first else self.before
+        share = 0.5 * (1.0 - self.goal.lipschitz) if first else self.goal.lipschitz**self.count
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = (measured.residual / before) ** (1.0 / (self.count + first))
+        wanted = steps_wanted(measured.residual, measured.target, rate)
+        count = min(cheapest(wanted, every * measured.number - measured.spent, every), measured.left)
+        behind = measured.residual > share * before
+        banach = self.now.y - self.now.g
+        if behind.any() or (rate > SLOW).any():
+            xp = namespace(banach)
+            mask = expand_rows(xp.asarray(behind, dtype=xp.bool, device=device(banach)), banach.ndim - 1)
+            start = xp.where(mask, self.back, banach)
+            self.rest = FixedPoint(self.block, self.now.y, self.goal, "observed", start=start, steps=count - 1)
+            return count
+        self.back, self.before, self.count = banach, measured.residual, count
+        self.pair = self._steps(self.now, count)
+        self.now = self.pair[1]
+        return count
+
+    def _steps(self, now: Point, count: int) -> tuple[Point, Point]:
+        """Return the last two points of so many steps."""
+        last = now
+        for _ in range(count):
+            x = now.x + self._solved(now.r)
+            last, now = now, Point(x, self.block.branch(x), now.y, norm=now.norm)
+        return last, now
+
+    def _solved(self, r: Array) -> Array:
+        """Return (I + J_g(0))⁻¹ r."""
+        return namespace(r).reshape(flatten_events(r, r.ndim - 1) @ self.inverse, r.shape)
