@@ -56,7 +56,7 @@ def host_norms(*arrays: Array, p: float = 2.0, leading: int | None = None) -> Ho
         squares = to_host(xp.linalg.vecdot(rows, rows) if hasattr(xp, "linalg") else xp.vecdot(rows, rows)).astype(np.float64)
     info = xp.finfo(rows.dtype)
     lost = rows.shape[-1] * float(info.smallest_normal) / float(info.eps) ** 2  # what underflows is below rounding
-    if lost < squares.min() <= squares.max() < math.inf:
+    if lost < squares.min(initial=math.inf) <= squares.max(initial=0.0) < math.inf:
         return np.sqrt(squares)
     vanishing = (squares == 0.0) & (squares[:leading].max(axis=0) > lost)  # then the true square is below n·smallest_normal = lost·eps²
     if (((squares > lost) | vanishing) & (squares < math.inf)).all():
