@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -53,20 +54,26 @@ def family(name: str) -> Problem:
     return normal(block.branch, len(y))
 
 
-def trained_block() -> Problem:
-    """Return the fourth of eight blocks fitted to two moons, Lip(g) ≤ .97, and 256 points of the data, sent through those before it."""
-    blocks, x = trained(), moons(256, seed=10**6).numpy()
-    for block in blocks[:3]:
+@cache
+def fitted() -> list[ir.ResidualBlock]:
+    """Return eight blocks fitted to two moons, Lip(g) ≤ .97."""
+    return trained()
+
+
+def trained_block(k: int) -> Problem:
+    """Return a fitted block and 256 points of the data, sent through the blocks before it."""
+    x = moons(256, seed=10**6).numpy()
+    for block in fitted()[:k]:
         x = block(x)
-    g = blocks[3].branch
-    narrow = g.of_layers([layer.with_parameters({k: p.astype(np.float32) for k, p in layer.parameters.items()}) for layer in g.layers])
+    g = fitted()[k].branch
+    narrow = g.of_layers([layer.with_parameters({k: FLOAT32.asarray(p) for k, p in layer.parameters.items()}) for layer in g.layers])
     return ir.ResidualBlock(narrow), x.astype(np.float32)
 
 
 CASES: dict[str, Callable[[], Problem]] = {
     "MLP, d = 2": lambda: mlp(2), "MLP, d = 64": lambda: mlp(64), "conv 3×16×16, 64 channels": images,
     **{name: lambda name=name: family(name) for name in ("sym− d=64 c=.9", "sym− d=64 c=.97", "conv 3×32×32 sym− c=.9")},
-    "moons, trained": trained_block,
+    **{f"moons, trained, block {k}": lambda k=k: trained_block(k) for k in range(8)},
 }  # fmt: skip
 
 

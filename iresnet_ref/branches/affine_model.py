@@ -54,4 +54,5 @@ def affine_model(layers: Sequence[Layer], event: tuple[int, ...], like: Array) -
     x = x + (y - x - g(x)) @ inverse
     reached = g(x)
     misfit = np.linalg.norm(y - x - reached, axis=1) / np.maximum(np.linalg.norm(reached, axis=1), np.finfo(np.float64).tiny)
-    return AffineModel(value, inverse, float(misfit.max()))
+    dtype = to_host(at_origin).dtype  # so that handing it to the device converts nothing
+    return AffineModel(value.astype(dtype), inverse.astype(dtype), float(misfit.max()))

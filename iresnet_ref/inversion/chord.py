@@ -9,6 +9,9 @@ trial in the sense of `safeguard`, of all steps between two looks. The first one
 the rows are no farther than Banach's iteration is where it starts; every other one where ‖r‖ has shrunk by L for each step. Where a row
 fails, that row goes back, to y or to the Banach step from where it was, and all go on by `FixedPoint`: first by as many Banach
 steps as there are until the next look.
+
+The host sees w = ‖2|g(x)| + 2|y − x|‖ of the first point. It is at least ‖r(y)‖ ≤ ‖g(x)‖ + L‖y − x‖, from which the evaluations are
+counted that a row may take, in each of the three norms; and ‖g(x)‖ ≥ ¼w − ½‖r‖.
 """
 
 from __future__ import annotations
@@ -50,15 +53,13 @@ def usable_model(block: ResidualBlock, y: Array, goal: Goal) -> AffineModel | No
 class Chord(Steps):
     """Chord steps, with two evaluations before the first look; `rest` is the iteration that has taken over."""
 
-    most = 1
-
     def __init__(self, block: ResidualBlock, y: Array, goal: Goal, model: AffineModel) -> None:
         self.block, self.goal, self.inverse = block, goal, from_host(model.inverse, y)
         self.rest: FixedPoint | None = None
         self.back, self.before, self.count = y, np.zeros(0), int(goal.left(1) > 0)
         x = self._solved(y - from_host(model.value.reshape(1, *y.shape[1:]), y))
         self.pair = self._steps(Point(x, block.branch(x), y, norm=block.norm), self.count)
-        self.now, self.spent = self.pair[1], 1 + self.count
+        self.now, self.spent, self.most = self.pair[1], 1 + self.count, max(2, goal.check_every)
 
     @property
     def method(self) -> str:
@@ -67,13 +68,18 @@ class Chord(Steps):
 
     @property
     def watched(self) -> Array:  # type: ignore[override]  # not kept
-        """g of the point, which is about that of y, r(y)."""
-        return self.now.g if self.rest is None else self.rest.watched
+        """What w is the norm of, at the first look."""
+        if self.rest is not None:
+            return self.rest.watched
+        xp, now = namespace(self.now.x), self.now
+        return now.r if self.before.size else 2.0 * (xp.abs(now.g) + xp.abs(now.y - now.x))
 
     def keep(self, rows: HostArray) -> None:
         """Go on with these rows only."""
         if self.rest is not None:
             self.rest.keep(rows)
+            self.now = self.rest.now
+            return
         self.now, self.back = self.now.take(rows), namespace(self.back).take(self.back, indices(rows, self.back), axis=0)
         self.before = self.before if not self.before.size else self.before[rows]
 
@@ -86,7 +92,7 @@ class Chord(Steps):
 
     def _advance(self, measured: Measured) -> int:
         first, every = not self.before.size, self.goal.check_every
-        before = measured.watched if first else self.before
+        before = np.maximum(0.25 * measured.watched - 0.5 * measured.residual, 0.0) if first else self.before
         share = 0.5 * (1.0 - self.goal.lipschitz) if first else self.goal.lipschitz**self.count
         with np.errstate(divide="ignore", invalid="ignore"):
             rate = (measured.residual / before) ** (1.0 / (self.count + first))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from contractive_families import FAMILIES
+from contractive_families import FAMILIES, rotation
 
 import iresnet_backends
 import iresnet_ref as ir
@@ -15,6 +16,7 @@ from iresnet_ref.branches.affine_model import AffineModel
 from iresnet_ref.inversion.chord import Chord
 from iresnet_ref.inversion.safeguard import step_bound
 from iresnet_ref.layers.linear import Affine
+from iresnet_ref.layers.pointwise import Pointwise
 
 
 def mlp(d: int, L: float = 0.9, dtype: str = "float64", seed: int = 1) -> ir.ResidualBlock:
@@ -97,6 +99,19 @@ def test_a_row_that_is_its_own_preimage_is_found_at_once_whatever_the_model() ->
     block = with_model(ir.ResidualBlock(ir.Branch((Affine(-0.85 * np.eye(2), 0.85 * c),), (2,))), np.zeros((2, 2)))
     found = ir.invert(block, c[None, :], rtol=1e-12)
     assert found.evaluations[0] <= step_bound(np.zeros(1), np.ones(1), 0.85, 4 + 4)[0]
+
+
+@pytest.mark.parametrize("norm_of_events", [1.0, 2.0, math.inf])
+def test_a_model_that_ends_where_g_vanishes_takes_no_evaluations_from_a_row(norm_of_events: float) -> None:
+    """How many a row may take is counted from ‖r(y)‖ at least, and not from g at the point that the model has led to."""
+    turn = rotation(12, np.random.default_rng(0))
+    turn *= 0.95 / np.linalg.norm(turn, norm_of_events)
+    layers = (Affine(np.eye(12), np.zeros(12)), Pointwise(ir.activations.get("relu")), Affine(turn, np.zeros(12)))
+    block = ir.ResidualBlock(ir.Branch(layers, (12,), norm_of_events))
+    y = block(np.random.default_rng(1).uniform(1.0, 2.0, (20, 12)))
+    assert (y > 0.0).any()
+    wrong = with_model(block, -1e3 * np.eye(12))
+    assert ir.invert(wrong, y, rtol=1e-12).converged.all()
 
 
 def test_a_model_by_which_residuals_shrink_by_less_than_L_gives_way() -> None:
