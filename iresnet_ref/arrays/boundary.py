@@ -14,7 +14,6 @@ import numbers
 import operator
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from copy import copy
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import numpy as np
@@ -205,10 +204,10 @@ def _sequence(rules: list[Rule | None], length: int | None) -> Rule:
 
 
 def changed(value: Value, **fields: Any) -> Value:
-    """Return a frozen dataclass that caches nothing with other fields, which are known to fit: `replace` without the boundary."""
-    made = copy(value)
-    for name, field in fields.items():
-        object.__setattr__(made, name, field)
+    """Return a frozen dataclass with other fields, which are known to fit, without its caches: `replace` without the boundary."""
+    made = object.__new__(type(value))
+    own: dict[str, Any] = vars(value)
+    vars(made).update({name: own[name] for name in cast("Any", value).__dataclass_fields__} | fields)
     return made
 
 

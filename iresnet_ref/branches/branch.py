@@ -113,8 +113,16 @@ class Branch:
     @public
     def with_parameters(self, parameters: Mapping[str, Array]) -> Branch:
         """Return the branch with these parameters; the keys are those of `parameters()`. Raises ShapeError."""
-        require_parameters(parameters, self.parameters())
-        return Branch(sequence.with_parameters(self.layers, parameters), self.event_shape, self.norm)
+        require_parameters(parameters, self._parameters)
+        made = self.of_fitting(sequence.with_parameters(self.layers, parameters))
+        made.__post_init__()
+        return made
+
+    def of_fitting(self, layers: Sequence[Layer]) -> Branch:
+        """Return a branch of layers that fit: of the same shapes as its own, of one dtype and device."""
+        made = Branch.__new__(Branch)
+        vars(made).update(layers=tuple(layers), event_shape=self.event_shape, norm=self.norm, out_shape=self.out_shape)
+        return made
 
     @property
     def certificate(self) -> Certificate:

@@ -101,7 +101,7 @@ class NormalisedBranch:
             for i, layer in enumerate(self.raw.layers)
         ]
         layers = making.kept_within(layers, self.lipschitz, "")
-        return Branch(tuple(layers), self.raw.event_shape, self.raw.norm), making
+        return self.raw.of_fitting(layers), making
 
     def __post_init__(self) -> None:
         if isinstance(self.raw, SandwichBranch):

@@ -6,9 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, expand_rows, namespace, public, size, to_host
+from iresnet_ref.arrays import Array, changed, expand_rows, namespace, public, size, to_host
+from iresnet_ref.arrays.validation import require_parameters
 from iresnet_ref.errors import ShapeError
 from iresnet_ref.jacobian.convolution import Convolution, Operator, Padding, require_convolution
 from iresnet_ref.jacobian.factors import Dense, Factor
@@ -50,6 +52,13 @@ class LinearLayer(Layer):
     def parameters(self) -> Mapping[str, Array]:
         """The weight and the bias."""
         return {"weight": self.weight, "bias": self.bias}
+
+    def with_parameters(self, parameters: Mapping[str, Array]) -> Self:
+        """Return the layer with these parameters. Raises ShapeError."""
+        require_parameters(parameters, self.parameters)
+        made = changed(self, **parameters)
+        made.__post_init__()
+        return made
 
     def __call__(self, x: Array) -> Array:
         """Return A x + b."""

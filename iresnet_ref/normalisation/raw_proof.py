@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, HostArray, device, from_host, namespace, size, to_host
+from iresnet_ref.arrays import Array, HostArray, changed, device, from_host, namespace, size, to_host
 from iresnet_ref.jacobian.convolution import Convolution
 from iresnet_ref.layers.layer import Layer
 from iresnet_ref.layers.linear import LinearLayer
@@ -201,6 +201,6 @@ def _of_scaled(bound: Any, absolute: Any, weight: Array) -> tuple[Any, float]:
 
 def carrying(layer: Any, norm: float, absolute: float, **changes: Array) -> Any:
     """Return the layer, changed, with what is proved of the weight that it has then."""
-    new = replace(layer, **changes)
+    new = changed(layer, **changes)
     vars(new)["_norms"] = (norm, absolute)
     return new
