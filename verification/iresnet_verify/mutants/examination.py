@@ -11,6 +11,8 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from iresnet_verify import mutants
+from iresnet_verify.check.finding import Finding
+from iresnet_verify.diagnosis.repairs import REPAIR
 from iresnet_verify.mutants.mutant import Mutant
 
 SEED = 1
@@ -45,7 +47,12 @@ def examine_one(id: str, *, meant_only: bool = False) -> Verdict:
     mutant = (mutants.load_pairs() if id.startswith("pairs/") else mutants.load())[id]
     report = audit(mutant.make(SEED), seed=0, budget="quick", select=mutant.meant if meant_only else None)
     by = dict.fromkeys(c.id for c in report.checks if c.status == "failed")
-    return Verdict(id, mutant.mistake, mutant.meant, tuple(by), report.seconds, causes=tuple(f.cause for f in report.findings))
+    return Verdict(id, mutant.mistake, mutant.meant, tuple(by), report.seconds, causes=tuple(map(shown, report.findings)))
+
+
+def shown(finding: Finding) -> str:
+    """The name of the cause; of a change of the code, which one it is as well."""
+    return f"{finding.cause}: {finding.wrong.partition(': ')[2].rstrip('.')}" if finding.cause == REPAIR.name else finding.cause
 
 
 def examine(
