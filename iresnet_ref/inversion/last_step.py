@@ -45,17 +45,23 @@ def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tup
     stepped = (goal.lipschitz * residual + rho) * on_top + underflow
     allowed = np.maximum(residual, goal.rtol * np.maximum(rows.size, rows.size_y))
     stays = stepped >= (1.0 - 2.0 * goal.rtol) * allowed  # the tolerance is relative to ‖x‖, which moves by ‖r̂‖
-    x, total = point.y - point.g, stepped
-    if stays.any():
-        x = xp.where(expand_rows(xp.asarray(stays, dtype=xp.bool, device=device(x)), x.ndim - 1), point.x, x)
-        stepped = np.where(stays, residual, stepped)
-        total = np.where(stays, (residual + rho) * on_top + underflow, stepped)
+    x = _taken(point, stays)
+    total = np.where(stays, (residual + rho) * on_top + underflow, stepped)
     contraction = rounding.down(block.least_stretch() - beta, 2)
     radius = total / contraction if contraction > 0.0 else np.full_like(total, math.inf)
     closer = _of_ball(block, x, point.y, radius, np.flatnonzero(~(radius <= ONE_DIGIT * rows.size)))
     covers = xp.asarray(radius <= closer, dtype=xp.bool, device=device(x))
-    known = from_host(np.stack([stepped, closer * (1.0 + 4.0 * u)]), x)
+    known = from_host(np.stack([np.where(stays, residual, stepped), closer * (1.0 + 4.0 * u)]), x)
     return x, known[0, :], known[1, :], covers
+
+
+def _taken(point: Point, stays: HostArray) -> Array:
+    """Return the Banach step from the point, on the rows that do not stay."""
+    if stays.all():
+        return point.x
+    xp, x = namespace(point.x), point.y - point.g
+    mask = expand_rows(xp.asarray(stays, dtype=xp.bool, device=device(x)), x.ndim - 1)
+    return xp.where(mask, point.x, x) if stays.any() else x
 
 
 def _of_ball(block: ResidualBlock, x: Array, y: Array, radius: HostArray, loose: HostArray) -> HostArray:
