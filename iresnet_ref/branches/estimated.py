@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, from_host, namespace, size
+from iresnet_ref.arrays import HostArray, contiguous, from_host, namespace, size
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.certificate import Certificate
 from iresnet_ref.branches.normalised import NormalisedBranch, linear_layers
@@ -205,10 +205,17 @@ def leading_wave(kernel: Any, waves: Any, vectors: Any) -> tuple[Any, Any, Any]:
     xp, (outputs, inputs) = namespace(kernel), kernel.shape[:2]
     taps = xp.reshape(kernel, (outputs * inputs, -1))
     re, im = (xp.permute_dims(xp.reshape(xp.matmul(taps, waves[i, :, :]), (outputs, inputs, -1)), (2, 0, 1)) for i in (0, 1))
-    b = xp.concat([xp.concat([re, -im], axis=2), xp.concat([im, re], axis=2)], axis=1)
-    v = xp.expand_dims(vectors, axis=2)
-    for _ in range(_STEPS):
-        v = _of_length_one(xp.matmul(xp.matrix_transpose(b), xp.matmul(b, v)))
+    b = contiguous(xp.concat([xp.concat([re, -im], axis=2), xp.concat([im, re], axis=2)], axis=1))
+    transpose, v = xp.matrix_transpose(b), xp.expand_dims(vectors, axis=2)
+    if inputs <= outputs:  # (BᵀB)ⁿv by the Gram matrix of the smaller side: it is read n times, and B once
+        gram = xp.matmul(transpose, b)
+        for _ in range(_STEPS):
+            v = _of_length_one(xp.matmul(gram, v))
+    else:
+        gram, u = xp.matmul(b, transpose), xp.matmul(b, v)
+        for _ in range(_STEPS - 1):
+            u = _of_length_one(xp.matmul(gram, u))
+        v = _of_length_one(xp.matmul(transpose, u))
     image = xp.matmul(b, v)[:, :, 0]
     norms = xp.sqrt(xp.sum(image * image, axis=1))
     best = xp.reshape(xp.argmax(norms), (1,))
