@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from iresnet_ref.arrays import lazy
+from iresnet_ref.arrays import HostArray, lazy
 from iresnet_ref.norms.host_arithmetic import require_gradual_underflow
 from iresnet_ref.rounding import FLOAT64_ROUNDOFF, gamma, up
 
@@ -125,12 +125,12 @@ class Gram:
 
     def proved_above(self, top: Any, least: float = 0.0) -> Any:
         """Return a proved c ≥ `least` just above √top, `top` > 0 the largest eigenvalue of Ĝ, of all or of each; inf where nothing is."""
-        excess: Any = self.least_excess(top)
-        below: Any = False
+        excess: HostArray = np.asarray(self.least_excess(top))
+        below, c = np.asarray(False), excess
         for _ in range(100):  # the first candidate nearly always; far above the norm every proof succeeds
             c = np.maximum(least, np.sqrt(top + excess) * (1.0 + 4.0 * _U))
-            below = self.each_below(c) if np.ndim(c) else self.below(c)
-            if np.all(below):
+            below = np.asarray(self.each_below(c) if np.ndim(c) else self.below(c))
+            if below.all():
                 return c
             excess = np.where(below, excess, 2.0 * excess)
         return np.where(below, c, math.inf)

@@ -145,9 +145,9 @@ def _of(code: CodeType, step: dis.Instruction) -> Changed:
     elif name == "UNARY_NEGATIVE":
         yield 0, _with(code, at, (NOP, 0)), "without the minus"
     elif name == "COMPARE_OP" and step.argval in COMPARED:
-        for sign, other in COMPARED.items():
+        for sign, number in COMPARED.items():
             if sign != step.argval:
-                yield 1, _with(code, at, (step.opcode, other)), f"`{sign}` for `{step.argval}`"
+                yield 1, _with(code, at, (step.opcode, number)), f"`{sign}` for `{step.argval}`"
     elif name == "LOAD_CONST" and isinstance(step.argval, bool | int | float):
         yield from _numbers(code, step)
     elif name in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL"):
