@@ -203,9 +203,14 @@ class _Run:
             self.step(moving, *inputs)
         inputs[-1].update(self.draws.of_step(0, self.like))
 
+    def separate(self, entries: Any) -> Arrays:
+        """Return the arrays of these entries, each in memory of its own."""
+        arrays: Arrays = self.apart(entries)
+        return arrays if family(entries) == "jax" else {key: namespace(a).asarray(a, copy=True) for key, a in arrays.items()}
+
     def state(self, moving: Moving, step: int) -> State:
         """Return the state of these arrays, certified when it is asked for its model."""
-        parameters, first, second, average = (self.apart(part[ALL]) if part else {} for part in moving)
+        parameters, first, second, average = (self.separate(part[ALL]) if part else {} for part in moving)
         raw = self.start.normalised.raw.with_parameters(parameters)
         return State(NormalisedModel(raw, self.bound, self.proofs.warm), self.start.settings, Moments(first, second, step), average, step)
 

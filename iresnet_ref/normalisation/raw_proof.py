@@ -82,7 +82,7 @@ def raw_proofs(layers: Sequence[Layer], warm: Sequence[Warm | None]) -> list[Raw
         else:
             proofs[i] = _of_convolution(layer, Warm() if begun is None else begun)
     for (*_, start), places in stacks.items():
-        starts = None if start is None else _stacked([warm[i].vectors for i in places])  # type: ignore[union-attr]  # one has those of its start
+        starts = None if start is None else _stacked([begun.vectors for i in places if (begun := warm[i]) is not None])
         like = layers[places[0]].parameters["weight"]
         stack = prove_stack(_stacked([layers[i].parameters["weight"] for i in places]).reshape(-1, *like.shape[:2]), starts)
         slopes = from_host(stack.slope.reshape(-1, *like.shape), like)

@@ -92,6 +92,9 @@ def test_it_is_the_training_of_the_reference_and_is_traced_once(package: str, na
                         (found.moments.first, state.moments.first)):
         for key, p in theirs.items():
             assert float(np.abs(np.asarray(own[key]) - p).max()) <= amplified(STEPS), key
+    if package != "jax":
+        arrays = [*found.normalised.parameters().values(), *found.moments.first.values(), *found.average.values()]
+        assert len({a.untyped_storage().data_ptr() for a in arrays}) == len(arrays)  # safetensors asks for that
     for step in found.model.steps.steps[1:]:
         assert step.block.certificate.proved
         assert step.block.certificate.bound <= 0.9
