@@ -19,6 +19,11 @@ OTHERS = frozenset(sys.stdlib_module_names) | {
     "torch", "numpy", "scipy", "jax", "jaxlib", "iresnet_verify", "array_api_compat", "hypothesis", "pytest", "_pytest", "coverage"}
 """Packages whose code is not the subject's."""
 OWN = "iresnet_verify.mutants"
+OUTSIDE = frozenset({
+    "open", "save", "dump", "write", "write_text", "write_bytes", "remove", "unlink", "rmtree", "rename", "mkdir", "makedirs", "touch",
+    "system", "popen", "subprocess", "shutil", "socket", "connect", "send", "sendall", "urlopen", "urlretrieve", "requests", "exec", "eval",
+    "exit", "_exit", "abort", "kill"})
+"""Names of what acts outside the process: functions that have one are left as they are."""
 INSTEAD: dict[str, tuple[str, ...]] = {
     "+": ("-", "*", "/"), "-": ("+", "*", "/"), "*": ("/", "+", "-", "@", "**"), "/": ("*", "+", "-"), "**": ("*", "/"), "//": ("/", "*"),
     "@": ("*", "+")}
@@ -94,7 +99,7 @@ class Change:
 
 
 def functions_of(call: Callable[[], object]) -> list[FunctionType]:
-    """The subject's own functions that the call runs, in the order of their first use."""
+    """The subject's own functions that the call runs, in the order of their first use, but for those that act outside the process."""
     seen: dict[CodeType, None] = {}
 
     def look(frame: FrameType, event: str, argument: object) -> None:
@@ -107,7 +112,7 @@ def functions_of(call: Callable[[], object]) -> list[FunctionType]:
     finally:
         sys.setprofile(None)
     holders = gc.get_referrers(*seen) if seen else []
-    functions = {f.__code__: f for f in holders if isinstance(f, FunctionType)}
+    functions = {f.__code__: f for f in holders if isinstance(f, FunctionType) and OUTSIDE.isdisjoint(f.__code__.co_names)}
     return [functions[code] for code in seen if code in functions]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -149,3 +150,15 @@ def test_every_change_of_a_loop_can_be_run() -> None:
 def test_the_functions_that_a_call_runs(call: Callable[[], object]) -> None:
     assert looping in functions_of(call)
     assert sys.getprofile() is None
+
+
+def test_functions_that_act_outside_the_process_are_left_alone() -> None:
+    def noted(x: float) -> float:
+        if x < 0:
+            Path("log").write_text("negative")
+        return x + 1.0
+
+    def plain(x: float) -> float:
+        return noted(x) * 2.0
+
+    assert [f.__name__ for f in functions_of(lambda: plain(1.0))] == ["<lambda>", "plain"]
