@@ -173,6 +173,7 @@ PAGE = """# How costs grow
 through the logarithms of what was measured, with the quartiles over {rounds} rounds in which all sizes took turns; a count is the same in
 every round. Times are CPU time of one call. The theory is that of large sizes. A slope below it says that at the smaller ones something
 else takes its time still: the calls around the products, activations; one above it, that the larger ones no longer fit the cache.
+What a run takes on other hardware is predicted in [a model of cost](cost-model.md).
 
 | quantity | grows with | from – to | measured | exponent | theory | because of |
 |---|---|---|---|---|---|---|

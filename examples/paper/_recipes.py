@@ -52,6 +52,7 @@ class Training:
     estimator: str = "roulette"
     terms: int = 6
     flip: bool = False
+    certify_every: int = 1
 
 
 @dataclass(frozen=True)
@@ -179,5 +180,6 @@ def options(training: Training, lipschitz: float, seed: int = 0) -> ir.Options:
 def settings(training: Training) -> Settings:
     """Return the optimiser's."""
     return Settings(
-        learning_rate=training.learning_rate, clip=training.clip, warm_up=training.warm_up, average=training.average
-    )
+        learning_rate=training.learning_rate, clip=training.clip, warm_up=training.warm_up, average=training.average,
+        certify_every=training.certify_every,
+    )  # fmt: skip

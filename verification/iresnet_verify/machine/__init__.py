@@ -1,1 +1,1 @@
-"""What works on this machine: backends, devices, parity between them."""
+"""What works on this machine: backends, devices, parity between them; and what counted work will take on it."""

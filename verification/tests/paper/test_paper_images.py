@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from types import ModuleType
@@ -155,19 +154,82 @@ def test_every_block_is_met_also_behind_a_factor_out(images: ModuleType) -> None
     assert shapes == [(4, 4, 4)] * 2 + [(2, 4, 4)] + [(64,)] * 4
 
 
-def test_the_cost_is_linear_in_what_it_says(images: ModuleType) -> None:
-    cost, recipes = paper("_image_cost"), paper("_recipes")
+def small_recipe(recipes: ModuleType, steps: int) -> Any:
+    """CIFAR-10's in small: the same three scales, between whose proofs lie two steps."""
     from dataclasses import replace
 
-    small = replace(recipes.read("cifar10-small"), scales=(recipes.Scale(3, 4, squeeze=True),))
-    like = images.array_of(argparse.Namespace(backend="numpy", dtype="float32"))
-    rows, facts = cost.extrapolated(small, (3, 8, 8), like)
-    assert [(row["block"], row["blocks"]) for row in rows] == [("3–1–3 on 12×4×4, 4 channels", 3)]
-    assert facts["seconds a step"] == pytest.approx(
-        sum(r["blocks"] * (r["s besides"] + small.training.batch * r["s for each image"]) for r in rows)
-    )
-    assert facts["core-hours"] == pytest.approx(facts["seconds a step"] * small.training.steps / 3600.0)
-    assert facts["seconds a step"] > 0.0
+    whole = recipes.read("cifar10")
+    scales = tuple(replace(scale, blocks=1, channels=12) for scale in whole.scales)
+    return replace(whole, scales=scales, training=replace(whole.training, steps=steps, batch=8, certify_every=3))
+
+
+@pytest.mark.thorough
+def test_the_whole_cost_is_that_of_its_blocks(images: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from iresnet_backends import get
+    from iresnet_verify.machine import prediction
+
+    for name, value in (("SIZES", (2**12, 2**14)), ("IN_USE", 2**15), ("SHORTEST", 1e-5)):
+        monkeypatch.setattr(prediction, name, value)
+    cost, recipes = paper("_image_cost"), paper("_recipes")
+    small = small_recipe(recipes, 5)
+    rows, facts = cost.predicted(replace(small, scales=(replace(small.scales[1], blocks=4),)), (3, 8, 8), get("numpy", "float32"))
+    assert [(row["block"], row["blocks"]) for row in rows] == [("3–1–3 on 12×4×4, 12 channels", 4)]
+    row = rows[0]
+    assert facts["seconds a step"] == pytest.approx(4 * (row["s of products"] + row["of the rest"] + row["of a proof"] / 3))
+    assert facts["hours"] == pytest.approx(facts["seconds a step"] * 5 / 3600.0)
+    assert facts["GB of memory"] > 4 * row["GB kept"] > 0.0
+
+
+def test_a_training_on_a_device_asks_the_host_for_nothing_between_two_proofs(images: ModuleType) -> None:
+    """On the stand-in for CuPy, whose transfers are counted."""
+    import cupy
+
+    from iresnet_backends import get
+
+    small, shape = small_recipe(paper("_recipes"), 5), (3, 16, 16)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, *shape)).astype(float)
+    counter, seen = cupy.counter, []
+
+    def each(state: Any) -> None:
+        seen.append((counter.syncs, counter.downloaded, counter.uploaded))
+
+    state = images.train(small, pixels, 256, get("cupy:0", "float32").asarray(np.zeros(1)), each=each)
+    syncs, downloaded, uploaded = (np.diff([row[i] for row in seen]) for i in range(3))
+    assert syncs[[0, 1, 3, 4]].tolist() == [0] * 4 == downloaded[[0, 1, 3, 4]].tolist()
+    weights = sum(4 * p.size for k, p in state.normalised.parameters().items() if k.endswith("weight"))
+    warm = sum(4 * w.vectors.size for of_block in state.normalised.warm.values() for w in of_block.values() if w.vectors is not None)
+    assert downloaded[2] >= weights, "the proof sees every weight"
+    assert downloaded[2] <= weights + warm + 8 * syncs[2], "and the vectors of the proof before, and numbers"
+    images_and_probes = 4 * 8 * 768 * (1 + 3)
+    assert images_and_probes <= uploaded[1] <= images_and_probes + 3 * 64 * 8, "and for each block some lengths and places"
+
+
+@pytest.mark.thorough
+def test_the_memory_counted_without_numbers_is_that_of_the_arrays(images: ModuleType) -> None:
+    import cupy
+
+    from iresnet_backends import get
+
+    cost, recipes = paper("_image_cost"), paper("_recipes")
+    small, shape = small_recipe(recipes, 2), (3, 16, 16)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, *shape)).astype(float)
+    counter, peaks, before = cupy.counter, [], cupy.counter.used
+
+    def each(state: Any) -> None:
+        peaks.append(counter.peak)
+        counter.peak = counter.used
+
+    state = images.train(small, pixels, 256, get("cupy:0", "float32").asarray(np.zeros(1)), each=each)
+    weights = sum(4 * p.size for k, p in state.normalised.parameters().items() if k.endswith("weight"))
+    kept = besides = 0
+    for _, count, make, event in cost.kinds(small, shape, get("torch:cpu", "float32").asarray(np.zeros(1))):
+        begun = cost.begun(make(), event, small, 3)
+        one, two = (cost.step_count(cost.repeated(begun, n), event, small).peak for n in (1, 2))
+        kept, besides = kept + count * (two - one), max(besides, 2 * one - two)
+    peak = peaks[2] - before
+    assert abs(peak - kept - besides) <= 4 * weights, "what the last proof keeps: weights, moments, an average"
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist", "cifar10", "cifar10-small", "bias"])

@@ -23,12 +23,15 @@ def array(
     obj: Any, dtype: Any = None, copy: Any = True, order: str = "K", subok: bool = False, ndmin: int = 0, *,
     blocking: bool = False,
 ) -> Any:
+    crosses = not isinstance(obj, ndarray)
     if isinstance(obj, ndarray):
         obj = obj._a  # from any device: a copy between devices is asked for
     else:
         counter.uploads += 1
         obj = unwrap(obj, index=True)  # CuPy does take host arrays, and nested lists of them, here
-    return wrap(_np.array(obj, dtype=dtype, copy=copy or None, ndmin=ndmin), current())
+    made = _np.array(obj, dtype=dtype, copy=copy or None, ndmin=ndmin)
+    counter.uploaded += made.nbytes if crosses else 0
+    return wrap(made, current())
 
 
 def asarray(a: Any, dtype: Any = None, order: Any = None, *, blocking: bool = False) -> Any:

@@ -20,12 +20,19 @@ WAITS = {"nonzero", "flatnonzero", "argwhere", "unique", "array_equal", "allclos
 
 
 class Counter:
-    """What crossed the bus: `syncs` device → host, the `largest` of them in entries, `uploads` host → device; `used` bytes."""
+    """What crossed the bus: `syncs` device → host, the `largest` of them in entries, `uploads` host → device, and the bytes both ways.
+
+    `used` bytes are alive, views counted with what they are of; `peak` the most of them since it was set.
+    """
 
     syncs = 0
     largest = 0
+    downloaded = 0
     uploads = 0
+    uploaded = 0
     used = 0
+    peak = 0
+    alive: dict[int, int] = {}  # noqa: RUF012  arrays on each piece of memory
 
 
 counter = Counter()
@@ -35,6 +42,7 @@ def wait(a: Any) -> Any:
     """Count one wait of the host for the device."""
     counter.syncs += 1
     counter.largest = max(counter.largest, getattr(a, "size", 0))
+    counter.downloaded += getattr(a, "nbytes", 0)
     return a
 
 
@@ -88,7 +96,12 @@ class ndarray:
         _own(self, np.empty(shape, dtype), current())
 
     def __del__(self) -> None:
-        counter.used -= getattr(self, "_a", np.empty(0)).nbytes
+        if hasattr(self, "_a"):
+            memory = _memory(self._a)
+            counter.alive[id(memory)] -= 1
+            if not counter.alive[id(memory)]:
+                del counter.alive[id(memory)]
+                counter.used -= memory.nbytes
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -207,8 +220,20 @@ def wrap(x: Any, device: Device) -> Any:
 
 def _own(array: ndarray, a: Any, device: Device) -> ndarray:
     array._a, array.device = a, device
-    counter.used += a.nbytes
+    memory = _memory(a)
+    if id(memory) not in counter.alive:
+        counter.alive[id(memory)] = 0
+        counter.used += memory.nbytes
+        counter.peak = max(counter.peak, counter.used)
+    counter.alive[id(memory)] += 1
     return array
+
+
+def _memory(a: Any) -> Any:
+    """Return the array that owns the memory of a."""
+    while isinstance(a.base, np.ndarray):
+        a = a.base
+    return a
 
 
 def call(name: str, f: Any, args: Any, kwargs: Any, index: bool = False) -> Any:
