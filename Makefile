@@ -19,6 +19,7 @@ help:
 	@echo 'make test                             lint, types and tests'
 	@echo 'make test-adapters                    every adapter against its package, every finding again, in .venv-adapters'
 	@echo 'make test-gpu                         parity, times and every law on the GPUs of this machine'
+	@echo 'make test-gpu PYTHON_GPU=python3      the most important of it in 8 minutes, offline, with the frameworks of that interpreter'
 	@echo 'make test-thorough                    the long searches as well'
 	@echo "make examples                         the paper's tasks on real data, trained without autodiff; writes reports/examples/"
 	@echo 'make examples-full                    the same over three seeds and with longer budgets: hours'
@@ -93,11 +94,20 @@ $(VENV)/.installed-examples: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/.installed-audit
 
 # On a machine with a GPU: one page of parity and times, then every law on every device. CUPY=cupy13x for CUDA 13.
+#   make test-gpu PYTHON_GPU=python3                     an interpreter with CUDA frameworks of its own: nothing is built or installed, and after
+#                                                        GPU_SECONDS it ends; reports/device/ is complete after each step
+#   make test-gpu PYTHON_GPU=python3 DEVICE=torch:cpu    a rehearsal of that on the CPU
 CUPY ?= cupy12x
+GPU_SECONDS ?= 480
+ifdef PYTHON_GPU
+test-gpu:
+	$(PYTHON_GPU) benchmarks/device_run.py $(DEVICE:%=--device %) --seconds $(GPU_SECONDS)
+else
 test-gpu: $(VENV)/.installed-test
 	$(BIN)/iresnet-verify doctor --gpu --json reports/gpu.json
 	IRESNET_GPU=1 $(BIN)/python -m pytest verification/tests -k 'cupy: or torch:cuda or torch:mps or jax:gpu' \
 		--timeout=3600 --junit-xml=reports/gpu-laws.xml
+endif
 
 examples: $(VENV)/.installed-examples
 	$(BIN)/python examples/paper/densities_2d.py

@@ -1,0 +1,78 @@
+"""benchmarks/device_run.py: what has ended is written, what hangs or fails costs itself alone, what is missing is named. On the CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from places import BENCHMARKS, ROOT
+
+sys.path.insert(0, str(BENCHMARKS))
+import device_run
+from device_run import Step
+
+LOOK = "import sys, pathlib; print(len(pathlib.Path(sys.argv[1]).read_text().splitlines()))"
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text("utf-8").splitlines()][1:]
+
+
+def test_each_step_ends_by_itself_and_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [
+        Step("works", "torch:cpu", ["-c", "import iresnet_ref; print('fine')"], 60),
+        Step("fails", "torch:cpu", ["-c", "raise SystemExit('no | good')"], 60),
+        Step("hangs", "torch:cpu", ["-c", "import time; print('begun', flush=True); time.sleep(600)"], 2),
+        Step("lacks", "torch:cpu", ["-c", ""], 60, ["no_such_package"]),
+        Step("looks", "torch:cpu", ["-c", LOOK, str(tmp_path / "results.jsonl")], 60),
+    ]
+    monkeypatch.setattr(device_run, "plan", lambda device, folder: steps)
+    assert device_run.main(["--device", "torch:cpu", "--folder", str(tmp_path)]) == 1
+    found = results(tmp_path)
+    assert [row["status"] for row in found] == ["passed", "failed", "out of time", "left out", "passed"]
+    assert [row.get("end", row.get("why")) for row in found] == ["fine", "no | good", "begun", "needs no_such_package", "5"]
+    page = (tmp_path / "results.md").read_text("utf-8")
+    assert "nothing here has run on a GPU" in page
+    assert "| fails | torch:cpu | failed |" in page
+    assert "no / good |" in page
+
+
+def test_without_time_nothing_runs_and_the_plan_is_still_written(tmp_path: Path) -> None:
+    assert device_run.main(["--device", "torch:cpu", "--seconds", "0", "--folder", str(tmp_path)]) == 3
+    found = results(tmp_path)
+    assert [row["step"] for row in found[:5]] == ["training", "audit", "parity", "times", "costs"]
+    assert all((row["status"], row["why"]) == ("left out", "no time left") for row in found)
+    assert {"laws", "device_discipline"} <= {row["step"] for row in found}
+
+
+def test_a_training_on_the_device_is_proved_and_is_that_of_numpy(capsys: pytest.CaptureFixture[str]) -> None:
+    device_run.training("torch:cpu")
+    found = json.loads(capsys.readouterr().out)
+    assert found["proved"]
+    assert found["Lip(g)"] <= 0.9
+    assert found["last loss"] < found["first loss"]
+    assert found["from NumPy's losses"] <= 1e-4 * found["first loss"]  # 1,700 units of float32's rounding
+
+
+def test_what_is_missing_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(device_run, "missing", lambda packages: [p for p in packages if p in {"array-api-compat", "pebble"}])
+    assert device_run.main([]) == 2
+    said = capsys.readouterr().err
+    assert "lacks array-api-compat>=1.12, pebble>=5.0." in said
+    assert "pip download --no-deps --dest wheels array-api-compat pebble" in said
+
+
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("iresnet_backends.available", lambda: ["numpy:cpu", "torch:cpu"])
+    assert device_run.main([]) == 3
+    assert "No GPU: nothing has been run." in capsys.readouterr().err
+
+
+def test_the_target_builds_nothing() -> None:
+    command = ["make", "--dry-run", "test-gpu", "PYTHON_GPU=python3", "DEVICE=torch:cpu", "GPU_SECONDS=20"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == ["python3", "benchmarks/device_run.py", "--device", "torch:cpu", "--seconds", "20"]
