@@ -43,11 +43,20 @@ def network(case: str, dtype: str = "float32") -> Network:
     return of(g, x)
 
 
+class LipSwish(torch.nn.Module):
+    """z σ(z)/1.1."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        """Return the value."""
+        return torch.nn.functional.silu(z) / 1.1
+
+
 def of(g: ir.Branch, x: np.ndarray[Any, Any]) -> Network:
-    """Return a dense or convolutional branch over ELU for everybody; that all agree to rounding is asserted."""
+    """Return a dense or convolutional branch over ELU or LipSwish for everybody; that all agree to rounding is asserted."""
     backend = iresnet_backends.get("torch:cpu", dtype=str(x.dtype))
     on_torch = g.with_parameters({key: backend.asarray(p) for key, p in g.parameters().items()})
     modules: list[torch.nn.Module] = []
+    activation = {"elu": torch.nn.ELU, "lipswish": LipSwish}[g.layers[1].name]
     for layer in g.layers[::2]:
         w, b = (torch.from_numpy(np.asarray(p)) for p in layer.parameters.values())
         outputs, inputs = w.shape[:2]
@@ -55,7 +64,7 @@ def of(g: ir.Branch, x: np.ndarray[Any, Any]) -> Network:
             torch.nn.Linear(inputs, outputs) if w.ndim == 2 else torch.nn.Conv2d(inputs, outputs, w.shape[2], padding=w.shape[2] // 2)
         )
         linear.weight.data, linear.bias.data = w.clone(), b.clone()
-        modules += [linear, torch.nn.ELU()]
+        modules += [linear, activation()]
     module = torch.nn.Sequential(*modules[:-1]).requires_grad_(False)
     network = Network(ir.ResidualBlock(g), ir.ResidualBlock(on_torch), module, x)
     alpha, beta = g.rounding

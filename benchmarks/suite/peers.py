@@ -105,10 +105,11 @@ def jitted(net: Network) -> Calls:
 
     weights = [tuple(jnp.asarray(p.numpy()) for p in m.parameters()) for m in net.module[::2]]
     x = jnp.asarray(net.x)
+    activation = jax.nn.elu if isinstance(net.module[1], torch.nn.ELU) else lambda z: jax.nn.silu(z) / 1.1
 
     def g(x: Any) -> Any:
         for i, (w, b) in enumerate(weights):
-            x = jax.nn.elu(x) if i else x
+            x = activation(x) if i else x
             if w.ndim == 2:
                 x = x @ w.T + b
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections.abc import Iterator
@@ -46,8 +47,15 @@ def _cpuinfo() -> list[str]:
 
 
 def save(record: Record, path: Path) -> None:
-    """Write the record."""
-    path.write_text(json.dumps({"schema": SCHEMA, **asdict(record)}, indent=1, ensure_ascii=False), "utf-8")
+    """Write the record; infinite times are null."""
+    found = {"schema": SCHEMA, **asdict(record)}
+    found["lines"] = [{key: _without(value, math.inf, None) for key, value in line.items()} for line in found["lines"]]
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False), "utf-8")
+
+
+def _without(value: Any, this: Any, that: Any) -> Any:
+    """Return a value, or each of a pair, with `that` for `this`."""
+    return tuple(_without(v, this, that) for v in value) if isinstance(value, list | tuple) else that if value == this else value
 
 
 def load(path: Path) -> Record:
@@ -56,7 +64,8 @@ def load(path: Path) -> Record:
         found = json.loads(path.read_text("utf-8"))
         if found.pop("schema") != SCHEMA:
             raise ValueError("another schema")
-        return Record(**{**found, "lines": [Line(**{**line, "quartiles": tuple(line["quartiles"])}) for line in found["lines"]]})
+        lines = [Line(**{key: _without(value, None, math.inf) for key, value in line.items()}) for line in found.pop("lines")]
+        return Record(**found, lines=lines)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: expected a record of `make bench` of schema {SCHEMA}, got {error!r}; run `make bench` again") from error
 

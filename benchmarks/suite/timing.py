@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 Times = dict[str, list[float]]
-"""Milliseconds of CPU time of single calls, contender by contender."""
+"""Milliseconds of CPU time of single calls, contender by contender; none of one that does not get where the others get."""
 SHORTEST = 2.0
 """Milliseconds that a reading takes at least: shorter calls are repeated within one."""
 
@@ -90,6 +90,9 @@ def lines(group: Group, times: Times) -> list[Line]:
     base_low, base_high = median_interval(base)
     found = []
     for name, t in times.items():
+        if not t:
+            found.append(Line(group.name, name, math.inf, (math.inf, math.inf), math.inf, 0.0, math.inf, "does not get there"))
+            continue
         low, high = median_interval(t)
         first, middle, third = (float(q) for q in np.quantile(t, (0.25, 0.5, 0.75)))
         amount, unit = group.amounts.get(name, (0.0, ""))
