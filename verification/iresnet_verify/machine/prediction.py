@@ -165,7 +165,10 @@ class Rates:
     def concurrent(self) -> bool:
         """Whether a call returns before its work is done."""
         a = self.array(1024, 1024)
-        work = lambda: self.backend.xp.matmul(a, a)  # noqa: E731
+
+        def work() -> object:
+            return self.backend.xp.matmul(a, a)
+
         work()
         begun = self.clock()
         for _ in range(4):
