@@ -7,7 +7,7 @@ from importlib import import_module
 from statistics import median
 
 from iresnet_verify.check.finding import UNEXPLAINED
-from iresnet_verify.mutants.causes.names import AFTER, CAUSES, NAMELESS
+from iresnet_verify.mutants.causes.names import AFTER, CAUSES, NAMELESS, SAME
 from iresnet_verify.mutants.causes.undone import UNDONE
 from iresnet_verify.mutants.examination import Verdict
 from iresnet_verify.statistics.many_tests import clopper_pearson
@@ -69,7 +69,7 @@ def outcome(row: Row) -> str:
     seeded, shown = row
     first = shown[0] if shown else UNEXPLAINED
     names = seeded.split(OR)
-    right = first == names[0] or any(first.startswith(name) for name in names[1:])
+    right = first in names[0].split(SAME) or any(first.startswith(name) for name in names[1:])
     return "right" if right else "unexplained" if first == UNEXPLAINED else "another"
 
 

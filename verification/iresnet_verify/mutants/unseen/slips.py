@@ -8,11 +8,11 @@ random.Random(20261130).
 from __future__ import annotations
 
 import inspect
+import sys
 import textwrap
 
 from iresnet_verify.mutants.mutant import Factory, table
-from iresnet_verify.mutants.unseen import networks
-from iresnet_verify.mutants.unseen.networks import Autoregression, Both, Coupling, Network, Pixels, Planar, Residual, of
+from iresnet_verify.mutants.unseen.networks import Autoregression, Both, Coupling, Network, Pixels, Planar, Residual
 from iresnet_verify.mutants.unseen.trackers import BACK, VALUE
 
 
@@ -21,9 +21,11 @@ def slip(kind: type[Network], method: str, before: str, after: str) -> Factory:
     source = textwrap.dedent(inspect.getsource(getattr(kind, method)))
     if source.count(before) != 1:
         raise ValueError(f"expected {before!r} once in {kind.__name__}.{method}, got {source.count(before)} times")
+    networks = sys.modules[kind.__module__]
     found = dict(vars(networks))
     exec(source.replace(before, after), found)
-    return of(type(kind.__name__, (kind,), {method: found[method]}))
+    make: Factory = networks.of(type(kind.__name__, (kind,), {method: found[method]}))
+    return make
 
 
 ALL = (*BACK, *VALUE)
