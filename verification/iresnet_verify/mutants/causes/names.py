@@ -677,9 +677,9 @@ distance alone.
 AFTER = frozenset(id for id in CAUSES if id.startswith("fresh/"))
 """Mutants that were written after the hypotheses, and not shown to them before they were counted.
 
-Those of `afterwards`, of `later` and of `unseen` were such mutants, until the hypotheses that had missed some of them were made stricter and more: they
-count as known since. Three labels of `later` (the median, the largest, the second row of a batch) were those of hypotheses that predict
-sums, means, first and last rows only; by the rule above they are the check's now.
+Those of `afterwards`, of `later` and of `unseen` were such mutants, until the hypotheses that had missed some of them were made stricter
+and more: they count as known since. Three labels of `later` (the median, the largest, the second row of a batch) were those of hypotheses
+that predict sums, means, first and last rows only; by the rule above they are the check's now.
 """
 NAMELESS = frozenset({
     "factor-left-out", "order-of-components", "beta-misplaced", "slope-twice", "clamped-otherwise", "times-k", "exponential-forgotten",
