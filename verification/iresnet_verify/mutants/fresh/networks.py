@@ -278,7 +278,7 @@ class Conditioned(Network):
         s = softplus(x @ self.v.tril(-1).T + c @ self.a.T) + 0.1
         return s, torch.tanh(x @ self.w.tril(-1).T) + c @ self.b.T
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
         s, t = self.scale_and_shift(x, c)
         return x * s + t
 
@@ -473,7 +473,7 @@ def subject_of(kind: type[Network], seed: int, **changes: Any) -> Subject:
     """A subject with all that the network has; `changes` are fields, or functions of the network that give them, in `made`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = kind()
+        net: Any = kind()
     given: dict[str, Any] = {"inverse_log_det": net.inverse_log_det, "log_prob": net.log_prob, "base_log_prob": normal}
     if hasattr(net, "lipschitz"):
         given |= {"residual": net.g, "lipschitz": net.lipschitz * (1 + 1e-9)}
