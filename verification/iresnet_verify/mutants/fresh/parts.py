@@ -268,7 +268,7 @@ class Wavelet(Network):
     def lifted(self, even: Tensor, circular: bool) -> Tensor:
         """What every second row is lifted by: three of its neighbours in the others."""
         reach = nn.functional.pad(even, (0, 0, 1, 1), mode="circular" if circular else "constant")
-        return torch.tanh(sum(c * reach[:, :, i : i + even.shape[2]] for i, c in enumerate(self.c)))
+        return torch.tanh(torch.stack([c * reach[:, :, i : i + even.shape[2]] for i, c in enumerate(self.c)]).sum(0))
 
     def forward(self, x: Tensor) -> Tensor:
         even, odd = x[:, :, ::2], x[:, :, 1::2]
