@@ -254,6 +254,49 @@ class KeepsGraph(Block):
         return y
 
 
+class TurnsItsShift(Block):
+    """y = x + g(x) + c, whose inverse negates c in place: right once."""
+
+    shift: Tensor
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__(dtype)
+        self.register_buffer("shift", torch.full((), 0.5, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.shift
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return super().inverse(y + self.shift.neg_())
+
+
+class RemembersTheBatch(Block):
+    """The inverse undoes what the mean of the last batch was, not its own."""
+
+    mean: Tensor
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__(dtype)
+        self.register_buffer("mean", torch.zeros((), dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mean.copy_(x.detach().mean())
+        return super().forward(x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return super().inverse(y) + 1e-3 * self.mean
+
+
+class LogDetMovesTheWeights(Block):
+    """The log-det shrinks the weights a little, to be safe."""
+
+    def log_det(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            for p in self.parameters():
+                p.mul_(1.0 - 1e-6)
+        return super().log_det(x)
+
+
 MUTANTS = table("hygiene", {
     "rows coupled": ("hygiene.batch-independence", lambda s: make(CentredRows, s)),
     "input mutated": ("hygiene.input-kept", lambda s: make(InPlace, s)),
@@ -279,6 +322,9 @@ MUTANTS = table("hygiene", {
     "zero under no_grad": ("hygiene.no-grad", lambda s: make(ZeroUnderInference, s)),
     "zero under inference_mode": ("hygiene.inference-mode", lambda s: make(ZeroUnderInferenceOnly, s)),
     "call count": ("hygiene.determinism", lambda s: make(Counts, s)),
+    "inverse negates a buffer": ("hygiene.determinism", lambda s: make(TurnsItsShift, s)),
+    "inverse by the last batch": ("hygiene.determinism", lambda s: make(RemembersTheBatch, s)),
+    "log-det moves the weights": ("hygiene.determinism", lambda s: make(LogDetMovesTheWeights, s)),
     "exact log-det is random": ("hygiene.exact-log-det-not-random", lambda s: make(RandomLogDet, s, log_det_is="exact")),
     "wrong shape accepted": ("hygiene.wrong-event-shape", lambda s: make(Truncates, s)),
     "input kept between lines": ("hygiene.threads", lambda s: make(KeepsBetweenLines, s)),

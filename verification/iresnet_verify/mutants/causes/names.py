@@ -198,6 +198,9 @@ _table("hygiene", """
     zero-under-no-grad hygiene.no-grad
     zero-under-inference-mode hygiene.inference-mode
     call-count hygiene.determinism
+    inverse-negates-a-buffer hygiene.determinism
+    inverse-by-the-last-batch hygiene.determinism
+    log-det-moves-the-weights hygiene.determinism
     exact-log-det-is-random hygiene.exact-log-det-not-random
     wrong-shape-accepted hygiene.wrong-event-shape
     input-kept-between-lines hygiene.threads
