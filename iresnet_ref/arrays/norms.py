@@ -11,7 +11,7 @@ from iresnet_ref.arrays.types import Array, HostArray
 
 
 def stack_norm(x: Array, p: float = 2.0) -> Array:
-    """Return the p-norm of each event, p = 1, 2 or ∞, as (*probes, batch); ‖x_b‖₂ = m‖x_b/m‖₂ with m = max|x_b|, NaN if that is inf.
+    """Return the p-norm of each event, p = 1, 2 or ∞, as (*probes, batch); ‖x_b‖₂ = m‖x_b/m‖₂ with m = max|x_b|.
 
     The event axes are flattened first. The division keeps the squares inside the range of the dtype: without it every
     float32 event below 1e-19 would have norm 0, and every one above 1e19 norm inf.
@@ -22,7 +22,7 @@ def stack_norm(x: Array, p: float = 2.0) -> Array:
     m = xp.max(xp.abs(x), axis=-1, keepdims=True)
     if p == math.inf:
         return m[..., 0]
-    m = m + float(xp.finfo(x.dtype).smallest_normal)  # a row of zeros has norm 0
+    m = xp.where((m > 0.0) & xp.isfinite(m), m, xp.ones_like(m))
     scaled = x / m
     total = xp.linalg.vector_norm(scaled, axis=-1) if hasattr(xp, "linalg") else xp.sqrt(xp.sum(scaled * scaled, axis=-1))
     return total * m[..., 0]

@@ -18,6 +18,8 @@ from iresnet_ref.layers.normal_distribution import FARTHEST, normal
 Gate = Callable[[Array], tuple[Array, Array, Array]]
 CUBIC = 0.044715
 """The coefficient of z³ in the tanh form of GELU."""
+FLAT = 1e4
+"""From here on γ′ is 0 in any precision: automatic derivatives of zγ′ must not meet a larger z."""
 
 
 def _raised(z: Array) -> Array:
@@ -65,7 +67,7 @@ def _gated(name: str, gate: Gate, lipschitz: float, curvature: float, least: flo
     def both(z: Array) -> tuple[Array, Array]:
         value, first, _ = gate(z)
         raised = _raised(z)
-        return raised * value, value + raised * first
+        return raised * value, value + namespace(z).minimum(raised, namespace(z).full_like(z, FLAT)) * first
 
     def second(z: Array) -> Array:
         _, first, bent = gate(z)

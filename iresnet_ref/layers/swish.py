@@ -32,7 +32,8 @@ TURN = 2.39935728
 
 def swish_value(z: Array, beta: Array | float, scale: float) -> Array:
     """Return zσ(βz)/`scale`."""
-    with _quiet(z):  # z/∞ is 0 to rounding
+    z = _raised(z, beta)  # automatic differentiation of z/∞ makes 0·∞
+    with _quiet(z):
         return z / (scale + scale * namespace(z).exp(-_times(beta, z)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-UNDONE: dict[str, tuple[str, ...]] = {f"unseen/{name}": (f"one-change: {words}",) for name, words in {
+SLIPS: dict[str, str] = {
     "terms-times-k": "`/` for `*` in log_det",
     "exponential-left-out-of-the-inverse": "exp before the result of a minus in inverse",
     "plus-the-shift-of-a-channel": "`-` for `+` in inverse",
@@ -22,4 +22,8 @@ UNDONE: dict[str, tuple[str, ...]] = {f"unseen/{name}": (f"one-change: {words}",
     "bracket-of-no-length": "`-` for `+` in inverse",
     "beta-outside-expm1": "2· before `y` in Softplus.inverse",
     "clamped-otherwise-in-the-log-det": "1/2· before the result of a call in Clamped.log_det",
-}.items()} | {"later/at-minus-x": ("one-change: without the minus in <lambda>",)}
+}
+UNDONE: dict[str, tuple[str, ...]] = {
+    **{f"unseen/{name}": (f"one-change: {words}",) for name, words in SLIPS.items()},
+    "later/at-minus-x": ("one-change: without the minus in <lambda>",),
+}

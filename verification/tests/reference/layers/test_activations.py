@@ -300,3 +300,31 @@ def test_members_of_a_family_are_pickled_and_copied_as_made(phi: Activation) -> 
     for again in (pickle.loads(pickle.dumps(phi)), copy.deepcopy(phi)):
         assert again.made == phi.made
         assert np.array_equal(again.value(z), phi.value(z))
+
+
+FAR = (745.0, 2e4, 1e19, 1e37)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+@pytest.mark.parametrize("name", [*ACTIVATIONS, "lipswish β=3"])
+def test_automatic_derivatives_far_out_are_those_that_are_returned(name: str, framework: str, dtype: str) -> None:
+    """e^{−z} overflows there: d φ of a framework is φ′, and d φ′ is φ″, at both ends, not 0·∞."""
+    phi = lipswish(3.0) if name == "lipswish β=3" else get(name)
+    far = np.asarray([s * z for z in FAR for s in (1.0, -1.0)], dtype=dtype)
+    if framework == "torch":
+        torch = pytest.importorskip("torch")
+        z = torch.from_numpy(far).requires_grad_()
+        value, slope = (torch.autograd.grad(f(z).sum(), z, allow_unused=True)[0] for f in (phi.value, lambda v: phi.both(v)[1] + 0.0 * v))
+        slope = torch.zeros_like(z) if slope is None else slope
+        expected, bend = (np.asarray(v.detach()) for v in (phi.both(z)[1], phi.second(z)))
+        found = [np.asarray(v.detach()) for v in (value, slope)]
+    else:
+        jax = pytest.importorskip("jax")
+        with jax.enable_x64(True):
+            z = jax.numpy.asarray(far)
+            found = [np.asarray(jax.vmap(jax.grad(f))(z)) for f in (phi.value, lambda v: phi.both(v)[1])]
+            expected, bend = np.asarray(phi.both(z)[1]), np.asarray(phi.second(z))
+    u = float(np.finfo(dtype).eps)
+    assert np.abs(found[0] - expected).max() <= 64 * u  # both to rounding of slopes of size 1
+    assert np.abs(found[1] - bend).max() <= 64 * u
