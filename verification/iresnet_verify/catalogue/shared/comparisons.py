@@ -98,8 +98,8 @@ def log_det_gap(ctx: Context, x: HostArray, value: Rows, other: Rows) -> tuple[R
 
 
 def log_det_deterministic(ctx: Context, x: HostArray) -> bool:
-    """Whether the log-det is given, has a value that means something, and is the same under another seed."""
-    if ctx.f.log_det is None or ctx.log_det_claim[0] in ("gradient-only", "none"):
+    """Whether the log-det is given, has a value that means something, is declared no estimate, and is the same under another seed."""
+    if ctx.f.log_det is None or ctx.log_det_claim[0] in ("gradient-only", "none", "unbiased"):
         return False
     a, b = ctx.evaluate_log_det(x, 1), ctx.evaluate_log_det(x, 2)
     apart = gap(a, b)
