@@ -34,8 +34,8 @@ class Packing:
     shapes: dict[str, Shape]
 
     def together(self, arrays: Arrays) -> Any:
-        """Return the entries of all."""
-        flat = [arrays[key] for key in self.shapes]
+        """Return the entries of all, on the host where there are none."""
+        flat = [arrays[key] for key in self.shapes] or [np.zeros(0)]
         xp = namespace(flat[0])
         return xp.concat([xp.reshape(a, (-1,)) for a in flat], axis=0)
 
@@ -78,7 +78,7 @@ class StepProofs:
         shares = {prefix: own.shares for prefix, own in normalised.branches.items()}
         self.shares = {shape: np.asarray([shares[prefix][place] for prefix, place in places]) for shape, places in self.stacks.items()}
         self.weights = Packing({f"{prefix}{place}weight": shape for shape, places in self.stacks.items() for prefix, place in places})
-        self.matrices = all(map(_of_matrices, self.raw.values()))
+        self.matrices = bool(self.raw) and all(map(_of_matrices, self.raw.values()))
         parameters = {key: np.array(to_host(p)) for key, p in normalised.parameters().items()}
         self.dtype = next(iter(parameters.values())).dtype
         self.prove(parameters)

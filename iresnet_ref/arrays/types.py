@@ -26,7 +26,7 @@ class Array(Protocol):
     def dtype(self) -> DType: ...  # noqa: D102 - as the standard has it
 
     @property
-    def mT(self) -> Self: ...  # noqa: D102 - as the standard has it
+    def T(self) -> Self: ...  # noqa: D102 - as the standard has it
 
     def __neg__(self) -> Self: ...
     def __add__(self, other: Any, /) -> Self: ...

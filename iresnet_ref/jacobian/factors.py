@@ -91,7 +91,7 @@ class Dense(SharedFactor):
 
     def apply(self, v: Array) -> Array:
         """Return W v, as one matrix product over all leading axes."""
-        return _rows_times(v, self.weight.mT)
+        return _rows_times(v, self.weight.T)
 
     def transpose(self, u: Array) -> Array:
         """Return Wᵀ u."""

@@ -170,6 +170,20 @@ def test_other_shapes_and_what_cannot_be_compiled_are_refused() -> None:
     assert compiled_training.fit(state, lambda step: x, 0).step == 0
 
 
+@pytest.mark.parametrize("package", ["jax", "torch"])
+def test_a_flow_without_residual_blocks_trains(package: str) -> None:
+    """There is nothing to prove."""
+    to = asarray(package)
+
+    def of(like: Any) -> training.State:
+        return training.start(ir.Flow([bijections.ActNorm.uninitialised((2,), like=like)]).initialise(like), settings=SETTINGS)
+
+    wanted = training.fit(of(X), lambda model, step: training.maximum_likelihood(model, rows(step), step=step), STEPS)
+    found = compiled_training.fit(of(to(X)), lambda step: to(rows(step)), STEPS, compile=package == "jax")
+    for key, p in wanted.normalised.parameters().items():
+        assert float(np.abs(np.asarray(found.normalised.parameters()[key]) - p).max()) <= amplified(STEPS), key
+
+
 @pytest.mark.thorough
 def test_a_flow_of_images_trains_on_jax() -> None:
     """The shape of the image recipes: logit, squeeze, ActNorm, convolutions and factor-out, a series with probes, in float32."""

@@ -402,6 +402,29 @@ def test_norms_on_the_host_keep_what_squares_lose() -> None:
         assert np.allclose(host_norms(huge), float(np.finfo(dtype).max) / 8 * 5, rtol=1e-6)
 
 
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+def test_a_norm_beyond_the_range_is_inf_and_that_of_nothing_known_is_nan(p: float) -> None:
+    rows = np.asarray([[1.0, -np.inf], [np.inf, np.inf], [0.0, np.nan], [np.inf, np.nan], [1e308, 1e308], [0.0, 0.0]])
+    with np.errstate(over="ignore", invalid="raise"):
+        found = row_norm(rows, 1, p)
+    assert found[:2].tolist() == [np.inf] * 2
+    assert np.isnan(found[2:4]).all()
+    assert found[4] >= 1e308
+    assert found[5] == 0.0
+
+
+@pytest.mark.parametrize("method", ["auto", "banach"])
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_where_the_bound_on_rounding_overflows_the_radius_is_inf_and_the_residual_is_known(method: Name) -> None:
+    """A bias near the largest number: values are finite, |W||h| + |b| is not."""
+    g = ir.mlp((2, 8, 2), lipschitz=0.8, seed=1)
+    block = ir.ResidualBlock(g.with_parameters({k: p + 1e308 * k.endswith("bias") for k, p in g.parameters().items()}))
+    found = ir.invert(block, np.eye(2), method, rtol=1e-6)
+    assert np.isinf(found.error_bound).all()
+    left = row_norm(np.eye(2) - found.x - block.branch(found.x), 1)
+    assert np.allclose(found.residual_norm, left, rtol=1e-6, atol=0.0)
+
+
 def test_rows_do_not_disturb_each_other() -> None:
     """A row alone takes the same path as in the batch, up to rounding: its count may differ by one check."""
     block, y = FAMILIES["ortho d=8 c=.97"].build(host())

@@ -17,6 +17,8 @@ import numpy as np
 MANIFEST = json.loads((Path(__file__).parent / "manifest.json").read_text("utf-8"))
 WAITS = {"nonzero", "flatnonzero", "argwhere", "unique", "array_equal", "allclose"}
 """Functions whose result needs the device's answer: its shape, or a Python bool."""
+NEWER = {"byteswap", "mT", "mdspan"}
+"""Attributes of the array that CuPy 13 lacks, the oldest that is supported; functions `array_api_compat` has for both."""
 
 
 class Counter:
@@ -184,7 +186,7 @@ def _complete() -> None:
     """Give the array the methods and properties that the real one has, and no other."""
     for name in MANIFEST["ndarray"]:
         theirs = getattr(np.ndarray, name, None)
-        if name in ndarray.__dict__ or theirs is None or name.startswith("__array") or name in dir(object):
+        if name in ndarray.__dict__ or theirs is None or name in NEWER or name.startswith("__array") or name in dir(object):
             continue
         setattr(ndarray, name, _method(name) if callable(theirs) else _property(name))
     for name in ("lt", "le", "eq", "ne", "gt", "ge"):
