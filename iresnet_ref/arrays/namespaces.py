@@ -78,12 +78,18 @@ def to_host(x: Array) -> HostArray:
     plain = detach() if detach is not None else x
     if is_short(x):  # exact, and NumPy has no bfloat16
         plain = namespace(x).astype(plain, namespace(x).float32)
-    for convert in (np.asarray, _by_dlpack, _by_device):
+    objects = False
+    # torch's DLPack would hand out memory that its fake tensors do not have
+    for convert in (np.asarray, _by_dlpack, _by_device) if detach is None else (np.asarray, _by_device):
         try:
             host = convert(plain)
         except (TypeError, ValueError, BufferError, RuntimeError, AttributeError, NotImplementedError):
             continue
-        return _by_element(plain) if host.dtype == object else host
+        if host.dtype != object:
+            return host
+        objects = True
+    if objects:
+        return _by_element(plain)
     raise DTypeError(
         f"expected an array that can be copied to the host, got {type(x).__name__}; convert it to NumPy first, and keep what "
         "decides on values (inverses, certificates) outside jit and vmap: there, state lipschitz="

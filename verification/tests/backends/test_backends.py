@@ -480,3 +480,54 @@ def test_the_namespace_of_zero_gradients_is_not_that_of_numpy() -> None:
     assert zero.__name__ == "jax.numpy" != plain.__name__
     with pytest.raises(TypeError):
         namespace("no array")  # type: ignore[arg-type]
+
+
+class OnlyDlpack:
+    """An array of the standard that NumPy knows by DLPack alone, entry by entry indexable."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+        self.dtype, self.shape, self.ndim = values.dtype, values.shape, values.ndim
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return np
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.values.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.values.__dlpack_device__()
+
+
+class Indexable(OnlyDlpack):
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, key: Any) -> Indexable:
+        return Indexable(self.values[key])
+
+    def __float__(self) -> float:
+        return float(self.values)
+
+
+@pytest.mark.parametrize("kind", [OnlyDlpack, Indexable])
+def test_an_array_that_numpy_knows_by_dlpack_alone_keeps_its_dtype_on_the_host(kind: type[OnlyDlpack]) -> None:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    found = to_host(kind(values))  # type: ignore[arg-type]  # no operators are needed
+    assert found.dtype == np.float32
+    assert (found == values).all()
+
+
+def test_fake_tensors_have_no_values_and_no_certificate() -> None:
+    """Torch's DLPack hands out memory that they do not have; inside their mode the detached copy of a real weight is one of them."""
+    torch = pytest.importorskip("torch")
+    mode = pytest.importorskip("torch._subclasses.fake_tensor").FakeTensorMode(allow_non_fake_inputs=True)
+    g = ir.mlp((2, 8, 2), lipschitz=0.8, seed=1, like=torch.zeros(1, dtype=torch.float64))
+    g = g.with_parameters({key: 50.0 * p for key, p in g.parameters().items()})
+    with mode:
+        for thing in (torch.ones(3), g.like):
+            with pytest.raises(ir.DTypeError, match="can be copied to the host, got"):
+                to_host(thing)
+        with pytest.raises(ir.DTypeError, match="can be copied to the host, got"):
+            assert g.certificate
+    assert g.certificate.bound > 1.0
