@@ -147,13 +147,14 @@ class NormalisedBranch:
 
 def prove_together(branches: Sequence[NormalisedBranch]) -> None:
     """Prove the raw weights of all branches at once, in place of each branch its own: matrices of one shape are cheaper together."""
-    for branch in branches:
-        vars(branch)["proofs"] = {}
-    raw = [(branch, key, layer) for branch in branches if branch.warm is not None and branch.raw.norm == 2.0
+    found: list[dict[str, RawProof | None]] = [{} for _ in branches]
+    raw = [(i, key, layer) for i, branch in enumerate(branches) if branch.warm is not None and branch.raw.norm == 2.0
            for key, layer in linear_layers(branch.raw.layers)]  # fmt: skip
-    proofs = raw_proofs([layer for *_, layer in raw], [(branch.warm or {}).get(key) for branch, key, _ in raw])
-    for (branch, key, _), proof in zip(raw, proofs, strict=True):
-        branch.proofs[key] = proof
+    proofs = raw_proofs([layer for *_, layer in raw], [(branches[i].warm or {}).get(key) for i, key, _ in raw])
+    for (i, key, _), proof in zip(raw, proofs, strict=True):
+        found[i][key] = proof
+    for branch, own in zip(branches, found, strict=True):  # only what is whole is seen, by other threads and after an error
+        vars(branch)["proofs"] = own
 
 
 def linear_layers(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:

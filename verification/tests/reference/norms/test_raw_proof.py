@@ -429,3 +429,19 @@ def test_a_warm_branch_has_the_certificate_of_a_cold_one_along_a_training() -> N
             assert np.abs(weight - cold.branch.parameters()[key]).max() <= 2 * AS_TODAY * np.abs(weight).max()
             assert np.abs(one[key] - other[key]).max() <= 1e-3 * np.abs(other[key]).max()  # the top of these weights has gaps of 1e-2
         warm = warm.with_parameters({k: p - 1e-2 * np.sign(one[k]) for k, p in warm.parameters().items()})
+
+
+def test_proofs_that_failed_halfway_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither after an error nor to another thread are they anything but whole."""
+    raw = ir.mlp((2, 8, 2), lipschitz=0.9)
+    branch = ir.NormalisedBranch(raw, 0.8, {})
+
+    def broken(matrix: Any) -> Any:
+        assert "proofs" not in vars(branch)
+        raise np.linalg.LinAlgError("no convergence")
+
+    monkeypatch.setattr(np.linalg, "eigh", broken)
+    with pytest.raises(np.linalg.LinAlgError):
+        assert branch.branch
+    monkeypatch.undo()
+    assert branch.after.keys() == ir.NormalisedBranch(raw, 0.8, {}).after.keys() == {"0.", "2."}
