@@ -7,21 +7,28 @@ forward does not run is tried first: what is changed there makes no other map of
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from iresnet_verify.catalogue.shared.map_errors import promised
 from iresnet_verify.diagnosis.case import SEED, Case
-from iresnet_verify.diagnosis.code_changes import Change, changes_of, functions_of, is_own
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation
+from iresnet_verify.diagnosis.trials.code_changes import Change, changes_of, functions_of
+from iresnet_verify.diagnosis.trials.confinement import (
+    StoppedError,
+    arrays_kept,
+    arrays_of,
+    can_be_stopped,
+    confined,
+    limited,
+)
 from iresnet_verify.diagnosis.volumes import CHEAP, ends
 from iresnet_verify.subject.calls import flat
 from iresnet_verify.subject.frameworks import OPERATIONS
@@ -48,10 +55,6 @@ Quantity = Callable[[Case], Array]
 """|error|/allowed of each row."""
 
 
-class TimeIsUpError(BaseException):
-    """A trial took too long; no Exception, which the subject might catch."""
-
-
 @dataclass
 class Found:
     """What a search found: of one place one change is shown, but each change of F is another F."""
@@ -65,7 +68,7 @@ class Found:
 def repairs(case: Case, asked: Collection[str], seconds: float = SECONDS) -> dict[str, Explanation]:
     """{quantity: explanation} of those asked for that one change makes right, while what is right stays so."""
     end = time.process_time() + seconds
-    if sys.getprofile() is not None or sys.gettrace() is not None:  # someone measures
+    if not can_be_stopped():
         return {}
     given = _quantities(case)
     right = {name: _right(ratio, case) for name, ratio in given.items()}
@@ -81,7 +84,7 @@ def repairs(case: Case, asked: Collection[str], seconds: float = SECONDS) -> dic
         if name not in asked or name in said or any(o not in said and (o in asked or o in wrong) for o in DERIVED.get(name, ())):
             continue
         used = functions_of(lambda ratio=ratio: ratio(case))  # type: ignore[misc]
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), confined():
             warnings.simplefilter("ignore")
             found = _places(case, name, used, of_forward, wrong, kept, elsewhere, end)
         said |= {other: e for other in asked if (e := _said(other, found)) is not None}
@@ -146,24 +149,25 @@ def _search(case: Case, first: str, functions: Iterable[FunctionType], wrong: Ma
     found, start = Found([], 0, case.rows + len(elsewhere)), time.process_time()
     wrong[first](case.at(case.x) if changes_f else case)
     limit = LONGER * max(time.process_time() - start, 0.005)
+    arrays = arrays_of(case.ctx.subject)
     for change in sorted((c for f in functions for c in changes_of(f)), key=lambda c: c.rank):
         if time.process_time() > end or (found.repaired and change.rank > found.repaired[0][0].rank):
             break
         found.tried += 1
-        done, another = _repaired(case, first, change, wrong, kept, elsewhere, limit, changes_f=changes_f)
+        done, another = _repaired(case, first, change, wrong, kept, elsewhere, arrays, limit, changes_f=changes_f)
         if done:
             found.repaired.append((change, done, another))
     return found
 
 
 def _repaired(case: Case, first: str, change: Change, wrong: Mapping[str, Quantity], kept: Mapping[str, Quantity],
-              elsewhere: HostArray, limit: float, *, changes_f: bool) -> tuple[frozenset[str], bool]:
+              elsewhere: HostArray, arrays: list[Any], limit: float, *, changes_f: bool) -> tuple[frozenset[str], bool]:
     """The wrong quantities that the change makes right, at the case's inputs and at others; none where it spoils one that is kept."""
     nothing: frozenset[str] = frozenset()
     try:
-        with preserved(case.ctx.subject.module), change.made(), np.errstate(all="ignore"):
+        with preserved(case.ctx.subject.module), arrays_kept(arrays), change.made(), np.errstate(all="ignore"):
             here, another = case, False
-            with _limited(limit):
+            with limited(limit):
                 if changes_f and not np.array_equal(case.ctx.f.forward(case.x, seed=SEED), case.y):
                     here, another = case.at(case.x), True
                 if not _right(wrong[first], here):
@@ -173,11 +177,11 @@ def _repaired(case: Case, first: str, change: Change, wrong: Mapping[str, Quanti
                 return nothing, another
             if not all(_right(ratio, here) for ratio in kept.values()):
                 return nothing, another
-            with _moved(case), _limited(LONGER * limit):
+            with _moved(case), limited(LONGER * limit):
                 there = case.at(elsewhere)
                 still = all(_right(ratio, there) for name, ratio in (*wrong.items(), *kept.items()) if name in done or name in kept)
                 return (done if still and (not another or _regular(there)) else nothing), another
-    except (Exception, TimeIsUpError):
+    except (Exception, StoppedError):
         return nothing, False
 
 
@@ -204,25 +208,6 @@ def _moved(case: Case) -> Iterator[None]:
             for p in module.parameters():
                 p.mul_(torch.tensor(1.0 + 0.1 * rng.standard_normal(p.shape)).to(p))
     yield
-
-
-@contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Raise in what takes longer, at the next line of the subject's own code."""
-    end = time.process_time() + seconds
-
-    def look(frame: FrameType, event: str, argument: object) -> Any:
-        if not is_own(frame):
-            return None
-        if event == "line" and time.process_time() > end:
-            raise TimeIsUpError
-        return look
-
-    sys.settrace(look)
-    try:
-        yield
-    finally:
-        sys.settrace(None)
 
 
 def _said(name: str, found: Found) -> Explanation | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_verify import Subject, audit, mutants
-from iresnet_verify.diagnosis.code_changes import changes_of, functions_of
+from iresnet_verify.diagnosis.trials.code_changes import changes_of, functions_of
 
 VALUE, BACK = ("logdet.matches-determinant",), ("inverse.recovers-input", "inverse.recovers-output")
 D = torch.float64

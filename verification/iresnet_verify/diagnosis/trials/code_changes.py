@@ -41,9 +41,11 @@ NAMES = (
 )
 """Names that stand for each other; `positive` and `real` change nothing."""
 LEFT_OUT = ("positive", "real")
+LARGE = 100
+"""Numbers above are not squared: a loop or an array of so many would not end."""
 NUMBERS: tuple[Callable[[Any], Any], ...] = (
     lambda c: -c, lambda c: c + 1, lambda c: c - 1, lambda c: 2 * c, lambda c: c / 2, lambda c: 1 / c, lambda c: 0 * c + 1, lambda c: 0 * c,
-    lambda c: c * c)
+    lambda c: c * c if abs(c) <= LARGE else c)
 VARIABLE = "LOAD_FAST"
 GIVES = ("BINARY_OP", "CALL", "UNARY_NEGATIVE", "BINARY_SUBSCR", "LOAD_ATTR", VARIABLE)
 """Instructions behind whose value a function is put in."""
@@ -118,8 +120,12 @@ def functions_of(call: Callable[[], object]) -> list[FunctionType]:
 
 def is_own(frame: FrameType) -> bool:
     """Whether a frame runs the subject's code."""
-    module = str(frame.f_globals.get("__name__", ""))
-    return module.startswith(OWN) or module.partition(".")[0] not in OTHERS
+    return is_own_name(str(frame.f_globals.get("__name__", "")))
+
+
+def is_own_name(module: str | None) -> bool:
+    """Whether a module of this name is the subject's; one without a name is not."""
+    return module is not None and (module.startswith(OWN) or module.partition(".")[0] not in OTHERS)
 
 
 def changes_of(function: FunctionType) -> Iterator[Change]:
