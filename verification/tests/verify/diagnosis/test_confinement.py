@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import resource
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from iresnet_verify import Subject, audit
+from iresnet_verify.diagnosis.trials.code_changes import changes_of
 from iresnet_verify.diagnosis.trials.confinement import StoppedError, arrays_of, can_be_stopped, confined, limited
 
 VALUE = ("logdet.matches-determinant",)
@@ -29,6 +32,28 @@ def test_a_power_of_integers_is_stopped() -> None:
         assert 7 ** int("2654435761")
     assert signal.getsignal(signal.SIGPROF) == before
     assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+
+
+def growing(n: int = 40) -> int:
+    total = 3
+    for _ in range(n):
+        total = total - 1 + total
+    return total
+
+
+# Squared forty times, 3 would have 10¹² digits.
+def test_integers_that_a_put_in_square_lets_explode_are_stopped() -> None:
+    squares = [c for c in changes_of(growing) if c.words.startswith("( )²")]  # type: ignore[arg-type]  # a function
+    stopped = 0
+    for change in squares:
+        began = time.process_time()
+        try:
+            with contextlib.suppress(TypeError), change.made(), limited(0.02):  # a range has no square
+                growing()
+        except StoppedError:
+            stopped += 1
+        assert time.process_time() - began < 0.5
+    assert stopped >= 1
 
 
 # Traces end with the first error that they raise; a timer goes on.
