@@ -164,7 +164,7 @@ def _of(code: CodeType, step: dis.Instruction) -> Changed:
     elif name in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL"):
         yield from _names(code, step)
     elif name == VARIABLE:
-        for i, other in enumerate(code.co_varnames):
+        for i, other in enumerate(code.co_varnames[:256]):
             if i != arg:
                 yield 3, _with(code, at, (CHECKED, i)), f"`{other}` for `{step.argval}`"
 

@@ -162,3 +162,12 @@ def test_functions_that_act_outside_the_process_are_left_alone() -> None:
         return noted(x) * 2.0
 
     assert [f.__name__ for f in functions_of(lambda: plain(1.0))] == ["<lambda>", "plain"]
+
+
+# The number of a variable beyond the 256th does not fit into an instruction.
+def test_functions_of_many_variables_can_be_changed() -> None:
+    made: dict[str, Callable[[], float]] = {}
+    exec("def many():\n" + "".join(f"    v{i} = {i}\n" for i in range(300)) + "    return v0 - v1\n", made)
+    changes = list(changes_of(made["many"]))  # type: ignore[arg-type]  # a function
+    assert any(c.words == "`v255` for `v0`" for c in changes)
+    assert not any(c.words == "`v256` for `v0`" for c in changes)
