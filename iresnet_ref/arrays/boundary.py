@@ -206,8 +206,8 @@ def _sequence(rules: list[Rule | None], length: int | None) -> Rule:
 def changed(value: Value, **fields: Any) -> Value:
     """Return a frozen dataclass with other fields, which are known to fit, without its caches: `replace` without the boundary."""
     made = object.__new__(type(value))
-    own: dict[str, Any] = vars(value)
-    vars(made).update({name: own[name] for name in cast("Any", value).__dataclass_fields__} | fields)
+    for name in cast("Any", value).__dataclass_fields__:
+        object.__setattr__(made, name, fields[name] if name in fields else getattr(value, name))
     return made
 
 

@@ -53,6 +53,7 @@ class LinearLayer(Layer):
         """The weight and the bias."""
         return {"weight": self.weight, "bias": self.bias}
 
+    @public
     def with_parameters(self, parameters: Mapping[str, Array]) -> Self:
         """Return the layer with these parameters. Raises ShapeError."""
         require_parameters(parameters, self.parameters)

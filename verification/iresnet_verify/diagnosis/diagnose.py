@@ -26,7 +26,7 @@ from iresnet_verify.diagnosis.areas import (
 from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT, OF_THE_DENSITY, OF_THE_INVERSE
 from iresnet_verify.diagnosis.case import opened
 from iresnet_verify.diagnosis.hypothesis import Explanation, written_by_hand
-from iresnet_verify.diagnosis.repairs import SECONDS, repairs
+from iresnet_verify.diagnosis.repairs import REPAIR, SECONDS, repairs
 from iresnet_verify.running.run import Prepared
 
 LARGEST = 1024
@@ -131,7 +131,7 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
     if TWO_MAPS in left:  # what is wrong in one of the modes alone is what distinguishes them
         alone = [id for id in left if id != TWO_MAPS and _in_one_mode(by_id[id])
                  and not (id in BEHAVIOURS and BEHAVIOURS[id].brings is EVERYTHING)]
-        own = {name for name, e in explanations.items() if e.cause not in OTHER_NETWORK}
+        own = {name for name, e in explanations.items() if e.cause not in OTHER_NETWORK and e.cause is not REPAIR}
         unexplained = [id for id in alone if any(a.holds(id) for a in AREAS) and not any(a.name in own and a.holds(id) for a in AREAS)]
         if any("modes" in by_id[id].evidence for id in unexplained):
             behaviour = BEHAVIOURS[TWO_MAPS]

@@ -73,6 +73,6 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 def test_the_target_builds_nothing() -> None:
-    command = ["make", "--dry-run", "test-gpu", "PYTHON_GPU=python3", "DEVICE=torch:cpu", "GPU_SECONDS=20"]
+    command = ["make", "--no-print-directory", "--dry-run", "test-gpu", "PYTHON_GPU=python3", "DEVICE=torch:cpu", "GPU_SECONDS=20"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == ["python3", "benchmarks/device_run.py", "--device", "torch:cpu", "--seconds", "20"]

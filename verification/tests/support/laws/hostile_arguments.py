@@ -71,6 +71,7 @@ KERNELS = {
     "jacobian",
     "running_error",
     "rounding_noise",
+    "of_fitting",
     "weights",
     "both",
     "second",

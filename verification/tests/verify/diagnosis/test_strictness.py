@@ -106,12 +106,15 @@ def test_a_parameter_with_the_other_sign_is_told_from_a_branch_with_it() -> None
 
 
 # 1 − tanh² is even: with the other sign of its bias it is that at −x, and the numbers cannot tell these two.
-def test_of_two_mistakes_with_the_same_numbers_none_is_named() -> None:
+def test_of_two_mistakes_with_the_same_numbers_the_line_is_named_and_no_formula() -> None:
     def other_bias(n: Any, x: Tensor) -> Tensor:
         slope = 1 - torch.tanh(x @ n.first.T - n.shift) ** 2
         return torch.linalg.slogdet(torch.eye(4).double() + n.last @ (slope[:, :, None] * n.first))[1]
 
-    assert causes(audit(with_log_det(other_bias), 0, "quick", select=VALUE)) == ["unexplained"]
+    (found,) = audit(with_log_det(other_bias), 0, "quick", select=VALUE).findings
+    assert found.cause == "one-change"
+    assert "`+` for `-` in " in found.wrong
+    assert "other_bias, line " in found.wrong
 
 
 def test_what_differs_in_one_mode_alone_follows_from_the_modes() -> None:
