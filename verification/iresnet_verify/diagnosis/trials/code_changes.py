@@ -16,7 +16,8 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 OTHERS = frozenset(sys.stdlib_module_names) | {
-    "torch", "numpy", "scipy", "jax", "jaxlib", "iresnet_verify", "array_api_compat", "hypothesis", "pytest", "_pytest", "coverage"}
+    "torch", "numpy", "scipy", "jax", "jaxlib", "iresnet_verify", "array_api_compat", "hypothesis", "pytest", "_pytest", "coverage",
+    "distributed", "dask", "tornado"}
 """Packages whose code is not the subject's."""
 OWN = "iresnet_verify.mutants"
 OUTSIDE = frozenset({

@@ -40,8 +40,11 @@ class StoppedError(BaseException):
 
 
 def can_be_stopped() -> bool:
-    """Whether code can be stopped here: in the main thread, on a system with timers, where nobody measures by them or by traces."""
-    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+    """Whether code can be tried here: in the main thread, on a system with timers, where nobody measures by them or by traces.
+
+    From Python 3.14 on instructions have other lengths than what is changed here assumes.
+    """
+    if sys.version_info >= (3, 14) or sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         return False
     timed = signal.getsignal(signal.SIGPROF) is not signal.SIG_DFL or signal.getitimer(signal.ITIMER_PROF)[0] > 0.0
     return not timed and sys.getprofile() is None and sys.gettrace() is None
@@ -59,7 +62,9 @@ def limited(seconds: float) -> Iterator[None]:
         raise RuntimeError("limited: expected a system with interval timers, got Windows; try asking can_be_stopped() first")
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if frame is not None and (is_own(frame) or frame.f_globals.get("__name__") == Change.__module__):  # what is put in is its own
+        if frame is None or frame.f_code.co_name == "__del__":
+            return
+        if is_own(frame) or frame.f_globals.get("__name__") == Change.__module__:  # what is put in is its own
             raise StoppedError
 
     before = signal.signal(signal.SIGPROF, stop)
