@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,9 @@ def table(run: Path) -> None:
     click.echo("| work | | ms of CPU time | ratio | 99 % interval |\n|---|---|---|---|---|")
     for line in record.lines:
         between = "" if line.low == line.high else f"{line.low:.2g}–{line.high:.2g}"
+        if line.ratio == math.inf:
+            click.echo(f"| {line.group} | {line.contender} | {line.rate} | | |")
+            continue
         rate = f", {line.rate}" if line.rate else ""
         click.echo(f"| {line.group} | {line.contender} | {line.median:.3g}{rate} | {line.ratio:.2g} | {between} |")
 
