@@ -296,8 +296,9 @@ class Bijection(Layer):
 class Composition(Layer):
     """f_n ∘ ⋯ ∘ f_1 of modules of this package. With `rebuild` only the last output is kept for the backward pass.
 
-    Then every activation is rebuilt by inversion from the one behind it (Gomez et al. 2017, arXiv 1707.04585), to the options' rtol:
-    memory is that of one step, whatever their number, and an error δ of a rebuilt x moves that step's gradient by O(δ).
+    Then every activation is rebuilt by inversion from the one behind it (Gomez et al. 2017, arXiv 1707.04585), to 256u, or the options'
+    rtol if that is finer: memory is that of one step, whatever their number, and an error δ of a rebuilt x moves that step's gradient by
+    O(δ).
 
     >>> both = Composition([ResidualBlock((2, 8, 2)), ResidualBlock((2, 8, 2))])
     >>> both(torch.zeros(3, 2))[1].shape
