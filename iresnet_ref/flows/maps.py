@@ -47,8 +47,8 @@ def invert(
 
     Methods: "banach" is the plain iteration; "anderson" or `Anderson(memory)` and "newton" accelerate it; "hidden" iterates in
     the space of the first hidden layer, if the branch begins and ends with dense layers. "auto" iterates in the hidden space
-    where that is narrow enough to pay; takes chord steps, with (I + J_g(0))⁻¹ made once, up to 16 dimensions (64, for as many rows) where
-    J_g is nearly constant; else Banach steps, and Anderson's once ‖r‖ shrinks by less than half per step; `Inverse.method` states what
+    where that is narrow enough to pay; takes chord steps with secants, (I + J_g(0))⁻¹ made once, up to 64 dimensions where J_g is nearly
+    constant; else Banach steps, and Anderson's once ‖r‖ shrinks by less than half per step; `Inverse.method` states what
     was used. Every method needs at most `step_bound` evaluations on a row above its floor, and never more than
     `max_evaluations` (default 20,000). A row whose residual stands still, where L guarantees that it shrinks, is at its
     rounding floor and given up: at any L < 1 after a few thousand evaluations.

@@ -1,8 +1,9 @@
 """The chord method: Newton's with one Jacobian, that at the origin, for all rows and steps, while it contracts.
 
-With the affine model A(x) = x + g(0) + J_g(0)x of F it starts at x₀ = A⁻¹(y) and goes on by x ← x + (I + J_g(0))⁻¹ r(x): a step costs an
-evaluation and a small product, and leaves of ‖r‖ what J_g differs from J_g(0) between x and x*. Nothing of this is proved, so it is a
-trial in the sense of `safeguard`, of all steps between two looks. The first one is accepted where ‖r‖ ≤ ½(1 − L)‖g(x)‖, since then
+With the affine model A(x) = x + g(0) + J_g(0)x of F it starts at x₀ = A⁻¹(y) and goes on by x ← x + q(x), q = (I + J_g(0))⁻¹ r: a step
+costs an evaluation and a small product, and leaves of ‖q‖ what J_g differs from J_g(0) between x and x*. What earlier steps have seen of
+that difference is taken away by `Secants` of q. Nothing of this is proved, so it is a trial in the sense of `safeguard`, of all steps
+between two looks. The first one is accepted where ‖r‖ ≤ ½(1 − L)‖g(x)‖, since then
 
     ‖r(y)‖ = ‖g(y)‖ ≥ ‖g(x)‖ − L‖y − x‖ = ‖g(x)‖ − L‖g(x) + r‖ ≥ (1 − L)‖g(x)‖ − L‖r‖ ≥ ‖r‖ :
 
@@ -15,6 +16,9 @@ counted that a row may take, in each of the three norms; and ‖g(x)‖ ≥ ¼w 
 """
 
 from __future__ import annotations
+
+from functools import partial
+from typing import cast
 
 import numpy as np
 
@@ -31,34 +35,38 @@ from iresnet_ref.arrays import (
 )
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.branches.affine_model import AffineModel
-from iresnet_ref.inversion.fixed_point import SLOW, FixedPoint, cheapest
+from iresnet_ref.inversion.anderson import Secants
+from iresnet_ref.inversion.fixed_point import SLOW, FixedPoint, cheapest, take_rows
 from iresnet_ref.inversion.iteration import Measured, Steps
 from iresnet_ref.inversion.safeguard import Goal, Point, steps_wanted
 
-SMALL, NARROW = 16, 64
-"""Up to so many dimensions a model is made for any batch, and for one of at least as many rows."""
+NARROW = 64
+"""Up to so many dimensions a model is made: in fewer milliseconds than a row takes without it."""
 
 
 def usable_model(block: ResidualBlock, y: Array, goal: Goal) -> AffineModel | None:
-    """Return the affine model if making it costs no more than the batch, and it is twice as good as needed where it was tried out.
+    """Return the affine model if it is cheap to make, and twice as good as needed where it was tried out, its misfit squared by a secant.
 
     None where L is stated: steps that J_g(0) makes exact would not contradict a false one, as Banach's do.
     """
-    if goal.stated or size(tuple(y.shape[1:])) > max(SMALL, min(NARROW, y.shape[0])):
+    if goal.stated or size(tuple(y.shape[1:])) > NARROW:
         return None
     model = block.branch.affine_model
-    return model if model is not None and model.misfit <= 0.25 * (1.0 - goal.lipschitz) else None
+    return model if model is not None and model.misfit**2.0 <= 0.25 * (1.0 - goal.lipschitz) else None
 
 
 class Chord(Steps):
-    """Chord steps, with two evaluations before the first look; `rest` is the iteration that has taken over."""
+    """Chord steps with secants, two or three evaluations before the first look; `rest` is the iteration that has taken over."""
 
     def __init__(self, block: ResidualBlock, y: Array, goal: Goal, model: AffineModel) -> None:
         self.block, self.goal, self.inverse = block, goal, from_host(model.inverse, y)
         self.rest: FixedPoint | None = None
-        self.back, self.before, self.count = y, np.zeros(0), int(goal.left(1) > 0)
-        x = self._solved(y - from_host(model.value.reshape(1, *y.shape[1:]), y))
-        self.pair = self._steps(Point(x, block.branch(x), y, norm=block.norm), self.count)
+        self.secants, self.seen = Secants.of(self.inverse.shape[0]), cast("tuple[Array, ...]", ())
+        once = model.misfit <= min(goal.rtol, 0.25 * (1.0 - goal.lipschitz))
+        self.back, self.before, self.count = y, np.zeros(0), min(1 if once else 2, goal.check_every, goal.left(1))
+        x = self._solved(flatten_events(y, y.ndim - 1) - from_host(model.value, y))
+        start = namespace(y).reshape(x, y.shape)
+        self.pair = self._steps(Point(start, block.branch(start), y, norm=block.norm), self.count)
         self.now, self.spent, self.most = self.pair[1], 1 + self.count, max(2, goal.check_every)
 
     @property
@@ -80,8 +88,10 @@ class Chord(Steps):
             self.rest.keep(rows)
             self.now = self.rest.now
             return
-        self.now, self.back = self.now.take(rows), namespace(self.back).take(self.back, indices(rows, self.back), axis=0)
+        take = partial(take_rows, at=indices(rows, self.now.x))
+        self.now, self.back = self.now.take(rows), take(self.back)
         self.before = self.before if not self.before.size else self.before[rows]
+        self.secants, self.seen = self.secants.map(take), tuple(take(a) for a in self.seen)
 
     def advance(self, measured: Measured) -> int:
         """Take chord steps if those before were good enough, else go on by `FixedPoint`."""
@@ -112,13 +122,18 @@ class Chord(Steps):
         return count
 
     def _steps(self, now: Point, count: int) -> tuple[Point, Point]:
-        """Return the last two points of so many steps."""
+        """Return the last two points of so many steps, from `now` with the secants to it."""
         last = now
         for _ in range(count):
-            x = now.x + self._solved(now.r)
-            last, now = now, Point(x, self.block.branch(x), now.y, norm=now.norm)
+            x, q = flatten_events(now.x, now.x.ndim - 1), self._solved(flatten_events(now.r, now.x.ndim - 1))
+            if self.seen:
+                self.secants = self.secants.add(x - self.seen[0], self.seen[1] - q)
+            self.seen = x, q
+            explained, rest = self.secants.project(q)
+            z = namespace(x).reshape(x + (explained + rest), now.x.shape)
+            last, now = now, Point(z, self.block.branch(z), now.y, norm=now.norm)
         return last, now
 
     def _solved(self, r: Array) -> Array:
-        """Return (I + J_g(0))⁻¹ r."""
-        return namespace(r).reshape(flatten_events(r, r.ndim - 1) @ self.inverse, r.shape)
+        """Return (I + J_g(0))⁻¹ r of events that are flat."""
+        return r @ self.inverse

@@ -70,7 +70,7 @@ class FixedPoint(Steps):
 
     def keep(self, rows: HostArray) -> None:
         """Go on with these rows only."""
-        take = partial(_take, at=indices(rows, self.now.x))
+        take = partial(take_rows, at=indices(rows, self.now.x))
         self.now, self.last = self.now.take(rows), self.last.take(rows)
         self.backoff = None if self.backoff is None else self.backoff.map(take)
         self.secants = None if self.secants is None else self.secants.map(take)
@@ -154,5 +154,6 @@ def _remember(memory: Secants, a: Point, b: Point, restart: Array | None = None)
     return memory.add(flatten_events(b.x - a.x, event), flatten_events(a.r - b.r, event), restart=restart)
 
 
-def _take(a: Array, at: Array) -> Array:
+def take_rows(a: Array, at: Array) -> Array:
+    """Return the rows with these indices."""
     return namespace(a).take(a, at, axis=0)

@@ -15,8 +15,8 @@ class InverseMethod:
 
 @dataclass(frozen=True)
 class Automatic(InverseMethod):
-    """Iterate in the hidden space where that is narrow enough to pay; by chord steps in few dimensions where J_g is nearly constant; else
-    by Banach steps, and by Anderson's once ‖r‖ shrinks by less than half per step."""
+    """Iterate in the hidden space where that is narrow enough to pay; by chord steps with secants in few dimensions where J_g is nearly
+    constant; else by Banach steps, and by Anderson's once ‖r‖ shrinks by less than half per step."""
 
 
 @public

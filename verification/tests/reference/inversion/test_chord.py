@@ -1,4 +1,4 @@
-"""Chord steps from the affine model at the origin: where they are taken, what they spare, and that they break no promise."""
+"""Chord steps with secants from the affine model at the origin: where they are taken, what they spare, and that they break no promise."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_an_affine_branch_is_inverted_where_it_starts() -> None:
     assert (norm(found.x - x) <= found.error_bound).all()
 
 
-@pytest.mark.parametrize(("d", "dtype", "rtol", "most"), [(2, "float32", 1e-3, 2), (64, "float32", 1e-5, 4), (64, "float64", 1e-10, 8)])
+@pytest.mark.parametrize(("d", "dtype", "rtol", "most"), [(2, "float32", 1e-3, 2), (64, "float32", 1e-4, 3), (64, "float64", 1e-10, 7)])
 def test_untrained_networks_take_fewer_evaluations_than_by_banach(d: int, dtype: str, rtol: float, most: int) -> None:
     block = mlp(d, dtype=dtype)
     x = np.random.default_rng(0).standard_normal((256, d)).astype(dtype)
@@ -141,11 +141,11 @@ def test_a_model_that_stops_contracting_gives_way(monkeypatch: pytest.MonkeyPatc
     assert found.evaluations.max() <= before.evaluations.max() + 2 + 4
 
 
-def test_no_model_is_used_for_a_stated_constant_or_a_few_rows_of_many_dimensions() -> None:
-    block = mlp(20, 0.5)
+def test_no_model_is_used_for_a_stated_constant_or_many_dimensions() -> None:
+    block, wide = mlp(20, 0.5), mlp(65, 0.5)
     x = np.random.default_rng(0).standard_normal((40, 20))
     assert ir.invert(block, block(x)).method == "chord"
-    assert ir.invert(block, block(x[:19])).method == "banach"
+    assert ir.invert(wide, wide(np.ones((1, 65)))).method == "banach"
     assert ir.invert(ir.ResidualBlock(block.branch, 0.5), block(x)).method == "banach"
 
 

@@ -152,7 +152,7 @@ LARGE: dict[str, Family | Images] = {
 
 MEAN_EVALUATIONS = {
     "ortho d=2 c=.9": 12, "ortho d=2 c=.99": 12,
-    "sym− d=64 c=.9": 40, "sym− d=64 c=.97": 55, "sym− d=64 c=.99": 55,
+    "sym− d=64 c=.9": 12, "sym− d=64 c=.97": 15, "sym− d=64 c=.99": 55,
     "sym− d=784 c=.9": 45, "sym− d=784 c=.99": 90,
     "conv 3×32×32 sym− c=.9": 50, "conv 3×32×32 sym− c=.99": 200,
     "moons, trained": 8,
