@@ -95,7 +95,7 @@ $(VENV)/.installed-examples: pyproject.toml constraints.txt | $(BIN)/python
 
 # On a machine with a GPU: one page of parity and times, then every law on every device. CUPY=cupy13x for CUDA 13.
 #   make test-gpu PYTHON_GPU=python3                     an interpreter with CUDA frameworks of its own: nothing is built or installed, and after
-#                                                        GPU_SECONDS it ends; reports/device/ is complete after each step
+#                                                        GPU_SECONDS it ends; a new folder in reports/device/ is complete after each step
 #   make test-gpu PYTHON_GPU=python3 DEVICE=torch:cpu    a rehearsal of that on the CPU
 CUPY ?= cupy12x
 GPU_SECONDS ?= 480

@@ -229,12 +229,11 @@ def main() -> None:
     before = os.getloadavg()[0]
     found: list[tuple[str, str, float, float]] = []
     left: list[tuple[str, float]] = []
-    for name in asked.backends.split(","):
-        for dtype in asked.dtypes.split(","):
-            rates = Rates(get(name, dtype))
-            found += checked(rates)
-            if dtype == "float32":
-                left += [besides(rates, case, batch) for case, batch in RECIPE.items()]
+    for backend in [get(name, dtype) for name in asked.backends.split(",") for dtype in asked.dtypes.split(",")]:
+        rates = Rates(backend)
+        found += checked(rates)
+        if str(backend.dtype).endswith("float32"):
+            left += [besides(rates, case, batch) for case, batch in RECIPE.items()]
     found += proofs()
     large = [ratio for kind, _, seconds, ratio in found if kind == "step" and seconds >= LARGE]
     lines = []

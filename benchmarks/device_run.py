@@ -5,9 +5,9 @@
     python3 benchmarks/device_run.py --device torch:cpu    a rehearsal where no GPU is; it says nothing about one
 
 The most important comes first. Every step is a process of its own with a time limit; when it has ended, whatever became of it, a line is
-added to results.jsonl and the page results.md is written anew, both complete at any time. Only the standard library is needed to begin;
-what else is missing is named. Exits 0 where nothing failed, 1 where something did, 2 where requirements are missing, 3 where
-nothing could be run.
+added to results.jsonl and the page results.md is written anew, both complete at any time, in a folder of this run alone. Only the
+standard library is needed to begin; what else is missing is named. Exits 0 where nothing failed, 1 where something did, 2 where a
+device or requirements are missing, 3 where nothing could be run, 130 where it was interrupted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import platform
 import re
@@ -27,8 +28,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from run_folder import new_folder, replace_text
+
 ROOT = Path(__file__).resolve().parents[1]
 GPUS = ("cupy:", "torch:cuda", "torch:mps", "jax:gpu")
+INTERRUPTED = 128 + signal.SIGINT
 LAWS = "verification/tests/reference/laws"
 
 
@@ -91,17 +95,20 @@ def carried_out(step: Step, seconds: float, folder: Path) -> dict[str, Any]:
             [sys.executable, *step.command], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
             env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **gpu},
         )  # fmt: skip
+        code, stopped = None, ""
         try:
-            code: int | None = child.wait(min(seconds, step.seconds))
+            code = child.wait(min(seconds, step.seconds))
         except subprocess.TimeoutExpired:
-            code = None
+            stopped = "out of time"
+        except KeyboardInterrupt:
+            stopped = "interrupted"
         finally:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)  # what it started as well: it leads a session of its own
                 child.wait()
     taken, text = time.monotonic() - begun, log.read_text("utf-8", errors="replace").strip()
-    words = {0: "passed", 3: "undecided", None: "out of time"} | ({5: "nothing to run"} if "pytest" in step.command else {})
-    return {**found, "status": words.get(code, "failed"), "seconds": round(taken, 1), "code": code, "end": text[-1500:]}
+    words = {0: "passed", 3: "undecided"} | ({5: "nothing to run"} if "pytest" in step.command else {})
+    return {**found, "status": stopped or words.get(code, "failed"), "seconds": round(taken, 1), "code": code, "end": text[-1500:]}
 
 
 def page(facts: dict[str, Any], found: Sequence[dict[str, Any]]) -> str:
@@ -175,12 +182,23 @@ def versions() -> str:
     return ", ".join(found)
 
 
+def positive(text: str) -> float:
+    """Return a number of seconds. Raises argparse.ArgumentTypeError."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a positive, finite number of seconds, got {text!r}; try 480")
+    return seconds
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the steps; return the exit code."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--device", action="append", help="a name of iresnet_backends, also several times; by default every GPU")
-    made.add_argument("--seconds", type=float, default=480.0, help="for everything")
-    made.add_argument("--folder", type=Path, default=ROOT / "reports" / "device")
+    made.add_argument("--seconds", type=positive, default=480.0, help="for everything")
+    made.add_argument("--folder", type=Path, default=ROOT / "reports" / "device", help="where the run makes a folder of its own")
     made.add_argument("--training", metavar="DEVICE", help=argparse.SUPPRESS)
     made.add_argument("--times", metavar="DEVICE", help=argparse.SUPPRESS)
     asked = made.parse_args(arguments)
@@ -196,29 +214,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (training if asked.training else times)(asked.training or asked.times)
         return 0
     sys.path[:0] = [str(ROOT), str(ROOT / "backends"), str(ROOT / "verification")]
-    from iresnet_backends import available
+    from iresnet_backends import BackendUnavailableError, available, get
 
-    devices = asked.device or [name for name in available() if name.startswith(GPUS)]
+    devices = list(dict.fromkeys(asked.device or ())) or [name for name in available() if name.startswith(GPUS)]
     if not devices:
         print("No GPU: nothing has been run. A rehearsal on the CPU: --device torch:cpu", file=sys.stderr)
         return 3
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    plans = [plan(device, asked.folder) for device in devices]
+    try:
+        for device in devices:
+            get(device, "float32")
+        folder = new_folder(asked.folder)
+    except (BackendUnavailableError, OSError) as error:
+        print(f"Nothing has been run: {error}", file=sys.stderr)
+        return 2
+    plans = [plan(device, folder) for device in devices]
     steps = [step for same in zip(*plans, strict=True) for step in same]
     facts = {"devices": devices, "platform": platform.platform(), "python": platform.python_version(), "versions": versions()}
     found: list[dict[str, Any]] = []
-    lines = asked.folder / "results.jsonl"
+    lines = folder / "results.jsonl"
     lines.write_text(json.dumps(facts) + "\n", encoding="utf-8")
     for step in steps:
-        found.append(carried_out(step, ends - time.monotonic(), asked.folder))
+        found.append(carried_out(step, ends - time.monotonic(), folder))
         with lines.open("a", encoding="utf-8") as out:
             out.write(json.dumps(found[-1]) + "\n")
-        (asked.folder / "results.md").write_text(page(facts, found), encoding="utf-8")
+        replace_text(folder / "results.md", page(facts, found))
         print(f"{step.device} {step.name}: {found[-1]['status']}", flush=True)
-    print(f"written: {lines}, {asked.folder / 'results.md'}")
+        if found[-1]["status"] == "interrupted":
+            break
+    print(f"written: {lines}, {folder / 'results.md'}")
     became = {row["status"] for row in found}
+    if "interrupted" in became:
+        return INTERRUPTED
     return 1 if "failed" in became else 0 if "passed" in became else 3
 
 
+def run() -> None:
+    """Run the command; what asks a process to end is as Ctrl-C, for a step leads a session of its own and would live on."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -15,6 +15,7 @@ import torch
 from page import write
 from rich.console import Console
 from rich.table import Table
+from run_folder import new_folder
 from timing import Group, Line, lines
 
 console = Console()
@@ -50,10 +51,13 @@ def main() -> None:
 @main.command()
 @click.option("--only", default="", help="Groups whose name contains this.")
 @click.option(
-    "--folder", default="reports/bench", type=click.Path(file_okay=False, path_type=Path), help="Where bench.json and bench.html go."
+    "--folder",
+    default="reports/bench",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the run makes a folder of its own, with bench.json and bench.html.",
 )
 def run(only: str, folder: Path) -> None:
-    """Time every group; both files are complete after each."""
+    """Time every group; both files are whole after each."""
     torch.set_num_threads(1)
     np.empty(2**25 - 2**16, dtype=np.uint8)  # glibc keeps freed memory of this size from now on: nobody pays for new pages
     chosen = [group for group in groups() if only in group.name]
@@ -61,7 +65,7 @@ def run(only: str, folder: Path) -> None:
         raise click.UsageError(
             f"--only: expected a part of a group's name, got {only!r}; try one of " + "; ".join(g.name for g in groups())
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(folder)
     begun, record = time.perf_counter(), records.Record(records.machine(), [], {g.name: g.note for g in chosen if g.note}, peers.missing())
     for group in chosen:
         found = lines(group, group.measure())

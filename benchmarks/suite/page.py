@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from record import Record
+from run_folder import replace_text
 from timing import Line
 
 WIDTH, EDGE = 220, 8
@@ -26,7 +27,7 @@ def write(record: Record, path: Path) -> None:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     tables = [(name, list(lines)) for name, lines in itertools.groupby(record.lines, key=lambda line: line.group)]
     page = environment.get_template("page.html.j2").render(record=record, tables=tables, at=at, width=WIDTH, ours=ours)
-    path.write_text(page, "utf-8")
+    replace_text(path, page)
 
 
 def ours(line: Line) -> bool:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from run_folder import replace_text
 from timing import Line
 
 SCHEMA = 1
@@ -50,7 +51,7 @@ def save(record: Record, path: Path) -> None:
     """Write the record; infinite times are null."""
     found = {"schema": SCHEMA, **asdict(record)}
     found["lines"] = [{key: _without(value, math.inf, None) for key, value in line.items()} for line in found["lines"]]
-    path.write_text(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False), "utf-8")
+    replace_text(path, json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def _without(value: Any, this: Any, that: Any) -> Any:

@@ -89,6 +89,34 @@ def test_two_runs_are_compared_by_their_intervals(tmp_path: Path) -> None:
         record.load(tmp_path / "no.json")
 
 
+def test_no_run_loses_what_another_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a run of some groups nor one that is interrupted, between two groups or while it writes, touches an earlier one."""
+    import command
+    import record
+    import timing
+    from click.testing import CliRunner
+
+    def interrupted(*_: object) -> timing.Times:
+        raise KeyboardInterrupt
+
+    def run(groups: dict[str, object], *more: str) -> int:
+        monkeypatch.setattr(command, "groups", lambda: [timing.Group(name, "base", work) for name, work in groups.items()])
+        return CliRunner().invoke(command.main, ["run", "--folder", str(tmp_path), *more]).exit_code
+
+    def fine() -> timing.Times:
+        return {"base": [1.0] * 12}
+
+    assert [run({"a": fine, "b": fine}), run({"a": fine, "b": fine}, "--only", "b"), run({"a": fine, "b": interrupted})] == [0, 0, 1]
+    found = [record.load(path) for path in sorted(tmp_path.glob("*/bench.json"))]
+    assert sorted([line.group for line in one.lines] for one in found) == [["a"], ["a", "b"], ["b"]]
+    path = tmp_path / "bench.json"
+    record.save(found[0], path)
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record.save(replace(found[0], lines=[]), path)
+    assert record.load(path) == found[0]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_step_stays_near_a_product_and_a_peer() -> None:
     """A step of one block 64-128-128-64 with its proof takes .6 to .8 of normflows' and a third of a product 1024×1024, on one thread.
