@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from iresnet_verify.campaign.unit import Unit
-from iresnet_verify.check.budget import BUDGETS
+from iresnet_verify.check.budget import BUDGETS, LONGEST
 from iresnet_verify.running.plan import selected
 from iresnet_verify.subject.errors import SubjectError
 from iresnet_verify.subject.loading import parse
@@ -57,8 +57,8 @@ OF_SUBJECTS: dict[str, Rule] = {
     "checks": ("a list of check ids, families or patterns", _is_texts),
     "ignore": ("a list of check ids, families or patterns", _is_texts),
     "alpha": ("a number between 0 and 1", lambda v: _is_positive(v) and v < 1),
-    "load_seconds": ("seconds", _is_positive),
-    "check_seconds": ("seconds", _is_positive),
+    "load_seconds": (f"seconds, at most {LONGEST:g}", lambda v: _is_positive(v) and v <= LONGEST),
+    "check_seconds": (f"seconds, at most {LONGEST:g}", lambda v: _is_positive(v) and v <= LONGEST),
 }
 """Keys that may stand at the top and at each subject: what is expected, and whether a value is that."""
 OF_ONE: dict[str, Rule] = {

@@ -26,6 +26,8 @@ class Budget:
     """Limit of the CPU time of one check in one mode, when isolated."""
 
 
+LONGEST = 1e7
+"""Seconds of a time limit at most, 115 days: the clocks of operating systems do not hold every number."""
 BUDGETS: dict[str, Budget] = {
     "quick": Budget("quick", 8, 2**12, 4, 20, 2_000, 0.1, 30.0),
     "standard": Budget("standard", 24, 2**13, 8, 60, 20_000, 0.02, 60.0),

@@ -12,6 +12,7 @@ import click
 
 from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.cli import campaign_progress
+from iresnet_verify.cli.option_types import SECONDS
 from iresnet_verify.report.exit_codes import FAILED, PASSED, UNUSABLE, joint
 from iresnet_verify.report.text import legal, value_text
 from iresnet_verify.subject.errors import SubjectError
@@ -50,7 +51,7 @@ def campaign() -> None:
 @click.option("--backend", help="Passed on to factories that take backend=.")
 @click.option("--select", multiple=True, help="As for audit.")
 @click.option("--ignore", multiple=True, help="As for audit.")
-@click.option("--check-seconds", type=click.FloatRange(min=1), help="As for audit.")
+@click.option("--check-seconds", type=SECONDS, help="As for audit.")
 @click.option("--again", type=click.IntRange(min=0), help="Fresh seeds for a failure that only one seed has shown.  [default: 2]")
 @click.option("--label", default="", help="What this run is called in comparisons and trends, such as a version; else when it began.")
 @click.option("--workers", type=click.IntRange(min=1), help="Audits at a time on this machine.  [default: 2]")

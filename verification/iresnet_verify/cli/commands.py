@@ -19,6 +19,7 @@ from iresnet_verify.check.audit_result import AuditResult
 from iresnet_verify.check.budget import BUDGETS
 from iresnet_verify.cli import configuration, terminal
 from iresnet_verify.cli.campaign_commands import campaign
+from iresnet_verify.cli.option_types import SECONDS, Within
 from iresnet_verify.report import baseline as baselines
 from iresnet_verify.report import github
 from iresnet_verify.report.exit_codes import CRASHED, FAILED, INTERRUPTED, PASSED, UNDECIDED, UNUSABLE, exit_code
@@ -82,7 +83,7 @@ def main(context: click.Context) -> None:
 @click.option("--backend", help="Passed on to factories that take backend=, e.g. torch:cuda:0 (see doctor).")
 @click.option("--budget", type=click.Choice(list(BUDGETS)), default="standard", show_default=True, help="How hard to work.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Equal seeds, equal audits.")
-@click.option("--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=1e-6, show_default=True,
+@click.option("--alpha", type=Within(0, 1, min_open=True, max_open=True), default=1e-6, show_default=True,
               help="Probability that any statistical check fails a correct subject.")
 @click.option("--json", "json_path", type=FILE, help="Write the report as JSON.")
 @click.option("--html", "html_path", type=FILE, help="Write the report as one HTML page.")
@@ -96,9 +97,9 @@ def main(context: click.Context) -> None:
 @click.option("--write-baseline", type=FILE, help="Write what fails now as a baseline, and exit 0 whatever it is.")
 @click.option("--list", "list_only", is_flag=True, help="Name the checks that would run, and run none.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
-@click.option("--load-seconds", type=click.FloatRange(min=1), default=300.0, show_default=True,
+@click.option("--load-seconds", type=SECONDS, default=300.0, show_default=True,
               help="Time limit for importing the file and calling the factory.")
-@click.option("--check-seconds", type=click.FloatRange(min=1), help="Limit of the CPU time of a check in one mode; else the budget's.")
+@click.option("--check-seconds", type=SECONDS, help="Limit of the CPU time of a check in one mode; else the budget's.")
 def audit(
     subjects: tuple[str, ...], backend: str | None, budget: str, seed: int, alpha: float, json_path: Path | None,
     html_path: Path | None, junit_path: Path | None, out: Path | None, select: tuple[str, ...],

@@ -68,7 +68,9 @@ def test_what_is_given_on_the_command_line_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [("seds = 3", "got seds; try seeds"), ("seeds = 0", "expected seeds to be a number of seeds ≥ 1"), ("seeds = true", "expected seeds"),
-     ("alpha = 1.0", "between 0 and 1"), ('budgets = ["fast"]', "quick, standard, thorough"), ("seeds = ", "expected a campaign in TOML"),
+     ("alpha = 1.0", "between 0 and 1"), ("alpha = nan", "between 0 and 1"), ("check_seconds = inf", "at most 1e+07"),
+     ("load_seconds = nan", "at most 1e+07"),
+     ('budgets = ["fast"]', "quick, standard, thorough"), ("seeds = ", "expected a campaign in TOML"),
      ("[[subjects]]\nfactry = 'x'", "try factory"), ("[[subjects]]\nseeds = 2", "expected a key factory"), ("", "at least one"),
      ("[[subjects]]\nfactory = 'nowhere.py:f'", "does not exist"), ("[[subjects]]\nfactory = 'flows.py'", "expected FILE.py:FACTORY"),
      ("checks = ['invrse.x']\n[[subjects]]\nfactory = 'flows.py:scaled'", "expected a check id"),

@@ -118,6 +118,8 @@ def test_what_cannot_be_loaded_is_one_sentence_each_and_the_rest_is_audited(
         ((), "Missing argument"),
         ((f"{FILE}:good", "--budget", "endless"), "'endless' is not one of"),
         ((f"{FILE}:good", "--alpha", "1"), "Invalid value for '--alpha'"),
+        *((("x.py:f", option, value), f"Invalid value for '{option}': {value} is not in the range")
+          for option, value in (("--alpha", "nan"), ("--check-seconds", "nan"), ("--check-seconds", "inf"), ("--load-seconds", "1e+300"))),
         ((f"{FILE}:good", "--seed", "-1"), "Invalid value for '--seed'"),
         ((f"{FILE}:good", "--workers", "0"), "Invalid value for '--workers'"),
         ((f"{FILE}:good", "--nonsense"), "No such option"),
