@@ -101,7 +101,7 @@ class StepProofs:
             weights, shares = np.stack([parameters[f"{prefix}{place}weight"] for prefix, place in places]), self.shares[shape]
             begun = [self.warm[prefix].get(place, Warm()).vectors for prefix, place in places]
             starts = None if any(v is None for v in begun) else np.stack([to_host(v) for v in begun]).astype(np.float64)
-            proof = prove_stack(weights.astype(np.float64).reshape(-1, *shape[:2]), starts)
+            proof = prove_stack(weights.reshape(-1, *shape[:2]), starts)
             if not (proof.bound < np.inf).all():
                 return None
             scales, bounds, _ = division(proof.bound, proof.absolute, shares, weights[0])
@@ -109,7 +109,7 @@ class StepProofs:
             if not (whole | (bounds <= shares)).all():
                 return None
             scales, sigmas = np.where(whole, 1.0, scales), np.where(whole, 1.0, proof.sigma)
-            slopes = np.where(whole[:, None, None], 0.0, proof.slope)
+            slopes = np.where(whole[:, None, None], 0.0, proof.u[:, :, None] * proof.v[:, None, :])
             divided = weights.reshape(len(weights), -1) * scales.astype(weights.dtype)[:, None]
             found.append(Divided(divided.reshape(-1), slopes.reshape(-1), scales, sigmas))
             blocks = [None] * len(places) if proof.block is None else proof.block.astype(weights.dtype)

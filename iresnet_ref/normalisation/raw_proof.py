@@ -26,8 +26,7 @@ from iresnet_ref.normalisation.norm_gradient import wave_slope
 from iresnet_ref.norms.convolution import absolute_bound, as_matrix, by_frequencies, covering_grids, weight_slope
 from iresnet_ref.norms.dense import largest, times_power_of_two
 from iresnet_ref.norms.gram_symbol import TAPS_UP_TO, Peak, peak
-from iresnet_ref.norms.largest_pair import largest_pairs
-from iresnet_ref.norms.stacks import nonnegative_norm_bounds
+from iresnet_ref.norms.largest_pair import LargestPairs, largest_pairs
 from iresnet_ref.rounding import FLOAT64_ROUNDOFF, smallest_normal, unit_roundoff, up
 
 ROUNDOFFS = (2.0**-24, 2.0**-53)
@@ -61,7 +60,9 @@ class RawProof(NamedTuple):
 
 
 def raw_proofs(layers: Sequence[Layer], warm: Sequence[Warm | None]) -> list[RawProof | None]:
-    """Return what is proved of linear layers' weights in the 2-norm, matrices of one shape at once; None where this is not the way.
+    """Return what is proved of linear layers' weights in the 2-norm; None where this is not the way.
+
+    Matrices of one shape, lying or standing, are taken at once.
 
     >>> import iresnet_ref as ir
     >>> proof = raw_proofs([ir.layers.Affine(np.diag([0.5, 2.0]), np.zeros(2))], [None])[0]
@@ -78,47 +79,42 @@ def raw_proofs(layers: Sequence[Layer], warm: Sequence[Warm | None]) -> list[Raw
             continue
         if weight.shape[2:] in ((), (1, 1)):
             start = None if begun is None or begun.vectors is None else tuple(begun.vectors.shape)
-            stacks.setdefault((type(weight), weight.dtype, device(weight), tuple(weight.shape), start), []).append(i)
+            sides = tuple(sorted(weight.shape[:2]))
+            stacks.setdefault((type(weight), weight.dtype, device(weight), sides, start), []).append(i)
         else:
             proofs[i] = _of_convolution(layer, Warm() if begun is None else begun)
     for (*_, start), places in stacks.items():
-        starts = None if start is None else _stacked([begun.vectors for i in places if (begun := warm[i]) is not None])
-        like = layers[places[0]].parameters["weight"]
-        stack = prove_stack(_stacked([layers[i].parameters["weight"] for i in places]).reshape(-1, *like.shape[:2]), starts)
-        slopes = from_host(stack.slope.reshape(-1, *like.shape), like)
-        blocks = None if stack.block is None else from_host(stack.block, like)
+        starts = None if start is None else np.stack([to_host(begun.vectors) for i in places if (begun := warm[i]) is not None])
+        weights = [layers[i].parameters["weight"] for i in places]
+        stack = prove_stack(np.stack([_lying(w) for w in weights]), starts)
+        u, v = from_host(stack.u, weights[0]), from_host(stack.v, weights[0])
+        blocks = None if stack.block is None else from_host(stack.block, weights[0])
         numbers = zip(stack.bound.tolist(), stack.absolute.tolist(), stack.sigma.tolist(), strict=True)
-        for k, (i, (bound, absolute, sigma)) in enumerate(zip(places, numbers, strict=True)):
+        for k, (i, weight, (bound, absolute, sigma)) in enumerate(zip(places, weights, numbers, strict=True)):
             if bound < math.inf:
-                proofs[i] = RawProof(bound, absolute, sigma, slopes[k, ...], Warm(None if blocks is None else blocks[k, ...]))
+                left, right = (v, u) if weight.shape[0] > weight.shape[1] else (u, v)
+                slope = namespace(weight).reshape(left[k, :, None] * right[k, None, :], tuple(weight.shape))
+                proofs[i] = RawProof(bound, absolute, sigma, slope, Warm(None if blocks is None else blocks[k, ...]))
     return proofs
 
 
-class StackProof(NamedTuple):
-    """What is proved of each of a stack of matrices, `bound` inf where this is not the way; `block` is what the next proof begins with."""
-
-    bound: HostArray
-    absolute: HostArray
-    sigma: HostArray
-    slope: HostArray
-    block: HostArray | None
+def _lying(weight: Array) -> HostArray:
+    """Return a matrix, or that of a 1×1 kernel, on the host, turned where it has more rows than columns."""
+    host = to_host(weight).reshape(weight.shape[:2])
+    return host.T if host.shape[0] > host.shape[1] else host
 
 
-def prove_stack(weights: HostArray, starts: HostArray | None) -> StackProof:
-    """Return what is proved of host matrices (count, m, n) of float64 numbers, from `starts` (count, min(m, n), p) or none."""
-    absolute = np.abs(weights)
-    most = absolute.max(axis=(1, 2), initial=0.0)
+def prove_stack(weights: HostArray, starts: HostArray | None) -> LargestPairs:
+    """Return the pairs of host matrices (count, m, n) in float32 or float64, from `starts` (count, min(m, n), p) or none.
+
+    A bound is inf where this is not the way. ∂σ/∂W = uvᵀ.
+    """
+    most = np.abs(weights).max(axis=(1, 2), initial=0.0)
     ordinary = (most >= ORDINARY[0]) & (most <= ORDINARY[1])
     if not ordinary.all():
-        weights, absolute = (np.where(ordinary[:, None, None], a, 1.0) for a in (weights, absolute))
+        weights = np.where(ordinary[:, None, None], weights, np.ones_like(weights))
     pairs = largest_pairs(weights, starts)
-    bound = np.where(ordinary, pairs.bound, math.inf)
-    return StackProof(bound, nonnegative_norm_bounds(absolute, 2.0), pairs.sigma, pairs.u[:, :, None] * pairs.v[:, None, :], pairs.block)
-
-
-def _stacked(arrays: list[Array]) -> HostArray:
-    """Return arrays of one shape on the host, in float64."""
-    return np.stack([to_host(a) for a in arrays]).astype(np.float64, copy=False)
+    return pairs._replace(bound=np.where(ordinary, pairs.bound, math.inf))
 
 
 def _of_convolution(layer: LinearLayer, warm: Warm) -> RawProof | None:

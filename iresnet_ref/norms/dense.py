@@ -73,29 +73,32 @@ def norm_bound(weight: Matrix) -> float:
 class Gram:
     """Ĝ with ‖Ĝ − WᴴW‖₂ ≤ `error`, for W with `rows` ≥ columns and the larger of its entries and c near 1, or a stack of such.
 
-    Ĝ is the symmetric, or Hermitian, matrix that its lower triangle defines; `error` is one number or one for each of the stack.
+    Ĝ is the symmetric, or Hermitian, matrix that its lower triangle defines; `error` is one number or one for each of the stack,
+    `absolute` is ‖W‖₁‖W‖_∞ ≥ ‖|W|‖₂², not rounded up.
     """
 
     matrix: npt.NDArray[Any]
     error: Any
     rows: int
+    absolute: Any = math.inf
 
     @staticmethod
     def of(w: Matrix, *, block: int | None = None) -> Gram:
-        """Return Ĝ of the smaller side of W; blocks of many rows are faster, and less is proved of them."""
-        if w.shape[-2] < w.shape[-1]:
+        """Return Ĝ of the smaller side of W, where it is square WWᵀ; long blocks are faster, and less is proved of them."""
+        if w.shape[-2] > w.shape[-1]:
             w = w.swapaxes(-1, -2)
-        m, n = w.shape[-2:]
+        n, m = w.shape[-2:]
         block = max(_BLOCK, n // 4, math.isqrt(m)) if block is None else block
-        transposed = w.swapaxes(-1, -2)
-        gram = transposed[..., :block] @ w[..., :block, :]
-        part = np.empty_like(gram)
+        transposed, part = w.swapaxes(-1, -2), None
+        gram = np.matmul(w[..., :block], transposed[..., :block, :], out=_apart(w.shape[:-1]))
         for start in range(block, m, block):
-            gram += np.matmul(transposed[..., start : start + block], w[..., start : start + block, :], out=part)
-        absolute = np.abs(w)
+            part = np.matmul(w[..., start : start + block], transposed[..., start : start + block, :], out=part)
+            gram += part
         terms = min(m, block) + math.ceil(m / block) - 1
-        sums = absolute.swapaxes(-1, -2) @ (absolute @ np.ones((n, 1)))
-        return Gram(gram, gamma(terms, _U) * sums.max(axis=(-2, -1)), m)
+        absolute = np.abs(w)
+        rows, columns = absolute @ np.ones((m, 1)), absolute.swapaxes(-1, -2) @ np.ones((n, 1))
+        error = gamma(terms, _U) * (absolute @ columns).max(axis=(-2, -1))
+        return Gram(gram, error, m, rows.max(axis=(-2, -1)) * columns.max(axis=(-2, -1)))
 
     @lazy
     def _squares(self) -> tuple[Matrix, Matrix]:
@@ -158,6 +161,12 @@ class Gram:
         except np.linalg.LinAlgError:
             return False
         return bool((np.isfinite(pivots) & (pivots > 0.0)).all())  # pivot i holds the squares of row i: all entries are finite
+
+
+def _apart(shape: tuple[int, ...]) -> Matrix:
+    """Return an empty stack of square matrices, rows not apart by large powers of two: caches are slow with those."""
+    n = shape[-1]
+    return np.empty((*shape, n + 8 if n % 128 == 0 else n))[..., :n]
 
 
 def largest(w: Matrix) -> float:

@@ -164,8 +164,9 @@ def exact_shift(w: np.ndarray[Any, Any], c: float) -> Fraction:
     def gamma(k: int) -> Fraction:
         return k * Fraction(U) / (1 - k * Fraction(U))
 
-    m, n = w.shape
     gram = certify.Gram.of(w)
+    w = w.T if w.shape[0] == w.shape[1] else w
+    m, n = w.shape
     block = max(64, n // 4, math.isqrt(m))
     terms = block + math.ceil(m / block) - 1 if m > block else m
     absolute = [[Fraction(float(abs(v))) for v in row] for row in w]

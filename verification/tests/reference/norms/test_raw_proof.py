@@ -130,6 +130,26 @@ def test_what_is_proved_of_one_of_a_stack_is_what_is_proved_of_it_alone(n: int) 
             assert abs(u @ w @ v - found.sigma[i]) <= 8 * n * U * truth
 
 
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lying_and_standing_matrices_are_proved_together_as_each_is_alone(dtype: Any, warm: bool) -> None:
+    rng = np.random.default_rng(3)
+    shapes = [(40, 90), (90, 40), (40, 90), (40, 90, 1, 1), (90, 40, 1, 1), (40, 40)]
+    layers = [(Affine(w, np.zeros(len(w), dtype)) if w.ndim == 2 else Conv(w, np.zeros(len(w), dtype), (4, 4)))
+              for w in (rng.standard_normal(shape).astype(dtype) for shape in shapes)]  # fmt: skip
+    moved = [layer.with_parameters({**layer.parameters, "weight": layer.weight * dtype(1.01)}) for layer in layers]
+    begun = [None if found is None else found.warm for found in raw.raw_proofs(moved, [None] * 6)] if warm else [None] * 6
+    for layer, start, found in zip(layers, begun, raw.raw_proofs(layers, begun), strict=True):
+        alone, (sigma, slope) = raw_proof(layer, start), norm_slope(layer)
+        assert found is not None
+        assert alone is not None
+        assert found.bound == pytest.approx(alone.bound, rel=AS_TODAY)
+        assert found.bound == pytest.approx(sigma, rel=AS_TODAY)
+        assert found.absolute >= np.linalg.norm(np.abs(layer.weight.reshape(layer.weight.shape[:2]).astype(float)), 2)
+        assert found.slope.dtype == dtype
+        assert np.linalg.norm(found.slope - slope) <= 1e-4  # sin of the angle ≤ 1e-5/gap
+
+
 @pytest.mark.parametrize("name", ["simple", "a tie at the top", "ones"])
 def test_a_bound_from_a_block_is_above_the_norm_in_exact_arithmetic(name: str) -> None:
     w = FAMILIES[name]
