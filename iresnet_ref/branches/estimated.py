@@ -43,8 +43,8 @@ _UNPROVED = Certificate(math.inf, False, "normalised by estimates between two pr
 class Estimate:
     """What estimates of a layer's norm begin with: the `block`, the ratio r and the layer's share of the Lipschitz bound.
 
-    The block has orthonormal vectors (p, *in). Of a convolution whose norm is proved on a grid it has a vector (2·in,) for each frequency,
-    and `waves` (2, taps, frequencies) are the cosines and sines there.
+    The block has orthonormal vectors (p, *in). Of a convolution whose norm is proved on a grid it has one for each frequency,
+    (2·min(in, out),), and `waves` (2, taps, frequencies) are the cosines and sines there.
     """
 
     block: Any
@@ -161,7 +161,7 @@ def first_estimate(proved: NormalisedBranch) -> EstimatedBranch:
         waves, shape = None, (min(BLOCK, size(operator.in_shape), size(operator.out_shape)), *operator.in_shape)
         if warm is not None and warm.twists:
             waves = from_host(grid_waves(layer.operator, warm.twists), weight)
-            shape = (waves.shape[2], 2 * weight.shape[1])
+            shape = (waves.shape[2], 2 * min(weight.shape[:2]))
         start = np.sin(np.arange(1.0, size(shape) + 1.0) ** 2).reshape(shape[0], -1)
         start = start if waves is not None else np.ascontiguousarray(np.linalg.qr(start.T)[0].T)
         estimate = Estimate(from_host(start.reshape(shape), weight), 1.0, proved.shares[key], waves)
@@ -201,37 +201,42 @@ def grid_waves(operator: Convolution, twists: tuple[int, ...]) -> HostArray:
 
 
 def leading_wave(kernel: Any, waves: Any, vectors: Any) -> tuple[Any, Any, Any]:
-    """Return (σ̂, ∂σ̂/∂K, next vectors): max_ω ‖B(ω)v(ω)‖ after steps of power iteration at every frequency, as real matrices."""
-    xp, (outputs, inputs) = namespace(kernel), kernel.shape[:2]
-    taps = xp.reshape(kernel, (outputs * inputs, -1))
-    re, im = (xp.permute_dims(xp.reshape(xp.matmul(taps, waves[i, :, :]), (outputs, inputs, -1)), (2, 0, 1)) for i in (0, 1))
-    b = contiguous(xp.concat([xp.concat([re, -im], axis=2), xp.concat([im, re], axis=2)], axis=1))
-    transpose, v = xp.matrix_transpose(b), xp.expand_dims(vectors, axis=2)
-    if inputs <= outputs:  # (BᵀB)ⁿv by the Gram matrix of the smaller side: it is read n times, and B once
-        gram = xp.matmul(transpose, b)
-        for _ in range(_STEPS):
-            v = _of_length_one(xp.matmul(gram, v))
-    else:
-        gram, u = xp.matmul(b, transpose), xp.matmul(b, v)
-        for _ in range(_STEPS - 1):
-            u = _of_length_one(xp.matmul(gram, u))
-        v = _of_length_one(xp.matmul(transpose, u))
-    image = xp.matmul(b, v)[:, :, 0]
-    norms = xp.sqrt(xp.sum(image * image, axis=1))
-    best = xp.reshape(xp.argmax(norms), (1,))
-    sigma = xp.max(norms)
-    tiny = float(xp.finfo(sigma.dtype).smallest_normal)
+    """Return (σ̂, ∂σ̂/∂K, next vectors): max_ω ‖B(ω)v(ω)‖ after steps of power iteration on B(ω)ᴴB(ω) at every frequency, as real matrices.
+
+    B(ω)ᴴB(ω) = Σ_{t,t'} K_tᵀK_t' e^{iω·(t'−t)} comes from the products of the taps, as in `norms.gram_symbol`, B(ω) is formed where the
+    norm is largest. With fewer outputs than inputs it is that of the transposed kernel, and the vectors are on the other side.
+    """
+    xp, standing = namespace(kernel), kernel.shape[0] >= kernel.shape[1]
+    k = kernel if standing else xp.permute_dims(kernel, (1, 0, 2, 3))
+    m, n, kh, kw = k.shape
+    taps, frequencies = kh * kw, waves.shape[2]
+    rows = contiguous(xp.reshape(xp.permute_dims(xp.reshape(k, (m, n, taps)), (0, 2, 1)), (m, taps * n)))
+    products = xp.reshape(xp.matmul(xp.matrix_transpose(rows), rows), (taps, n, taps, n))
+    products = xp.reshape(xp.permute_dims(products, (0, 2, 1, 3)), (taps * taps, n * n))
+    cos, sin = waves[0, :, :], waves[1, :, :]
+
+    def gram(of_differences: Any) -> Any:
+        factors = xp.matrix_transpose(xp.reshape(of_differences, (taps * taps, frequencies)))
+        return xp.reshape(xp.matmul(factors, products), (frequencies, n, n))
+
+    re = gram(cos[:, None, :] * cos[None, :, :] + sin[:, None, :] * sin[None, :, :])
+    im = gram(cos[:, None, :] * sin[None, :, :] - sin[:, None, :] * cos[None, :, :])
+    g = xp.concat([xp.concat([re, -im], axis=2), xp.concat([im, re], axis=2)], axis=1)
+    known = vectors.shape[1] == 2 * n
+    v = xp.expand_dims(vectors if known else vectors[:, : 2 * n], axis=2)  # states of 0.2.0 have vectors of the inputs, many or few
+    for _ in range(_STEPS if known else _STEPS * _FIRST):
+        v = _of_length_one(xp.matmul(g, v))
+    best = xp.reshape(xp.argmax(xp.sum(v * xp.matmul(g, v), axis=(1, 2))), (1,))
+    wave, w = xp.reshape(xp.take(waves, best, axis=2), (2, taps)), xp.reshape(xp.take(v, best, axis=0), (2, n))
+    b = xp.permute_dims(xp.reshape(xp.matmul(xp.reshape(k, (m * n, taps)), xp.matrix_transpose(wave)), (m, n, 2)), (2, 0, 1))
+    parts = xp.matmul(b, xp.matrix_transpose(w))  # of B and of v, real and imaginary
+    u = xp.stack([parts[0, :, 0] - parts[1, :, 1], parts[0, :, 1] + parts[1, :, 0]])
+    sigma, tiny = xp.sqrt(xp.sum(u * u)), float(xp.finfo(kernel.dtype).smallest_normal)
     sigma = xp.where(sigma > tiny, sigma, xp.full_like(sigma, tiny))
-    u, w = xp.reshape(xp.take(image, best, axis=0), (2, -1)) / sigma, xp.reshape(xp.take(v, best, axis=0), (2, -1))
-    cos, sin = (xp.take(waves[i, :, :], best, axis=1) for i in (0, 1))
-    cos, sin = xp.reshape(cos, (1, 1, *kernel.shape[2:])), xp.reshape(sin, (1, 1, *kernel.shape[2:]))
-
-    def outer(a: Any, b: Any) -> Any:
-        return a[:, None, None, None] * b[None, :, None, None]
-
-    real = outer(u[0, :], w[0, :]) + outer(u[1, :], w[1, :])
-    imaginary = outer(u[0, :], w[1, :]) - outer(u[1, :], w[0, :])
-    return sigma, real * cos - imaginary * sin, v[:, :, 0]
+    u = u / sigma
+    real, imaginary = xp.matmul(xp.matrix_transpose(u), w), u[0, :, None] * w[1, None, :] - u[1, :, None] * w[0, None, :]
+    slope = xp.reshape(real[:, :, None] * wave[0, :] - imaginary[:, :, None] * wave[1, :], (m, n, kh, kw))
+    return sigma, slope if standing else xp.permute_dims(slope, (1, 0, 2, 3)), v[:, :, 0]
 
 
 def _of_length_one(v: Any) -> Any:

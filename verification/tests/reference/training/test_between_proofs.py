@@ -16,6 +16,9 @@ from iresnet_backends import checkpoint, resume
 from iresnet_ref.arrays import from_host, to_host
 from iresnet_ref.branches import estimated
 from iresnet_ref.branches.estimated import MARGIN, first_estimate
+from iresnet_ref.jacobian.convolution import Convolution
+from iresnet_ref.normalisation.norm_gradient import wave_slope
+from iresnet_ref.norms.convolution import symbol
 from iresnet_ref.training import DivergedError, Loss, Settings, State, fit, maximum_likelihood, start
 
 EVENTS = {"dense": (3,), "images": (3, 10, 9)}
@@ -201,6 +204,24 @@ def test_gradients_are_those_of_the_proved_normalisation(kind: str) -> None:
         if key.endswith("weight"):
             ratio = guessed.branch.parameters()[key] / weight
             assert np.allclose(ratio, 1.0 / (1.0 + MARGIN), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(9, 4, 3, 3), (4, 9, 3, 5)])
+@pytest.mark.parametrize("sides", [0, 1])
+def test_the_estimate_on_a_grid_is_the_largest_of_all_frequencies(shape: tuple[int, ...], sides: int) -> None:
+    """Also from vectors of the inputs where the outputs are fewer, as states of 0.2.0 have them. The error of σ is the vectors' squared."""
+    rng = np.random.default_rng(4)
+    kernel = rng.standard_normal(shape)
+    operator, grid = Convolution(kernel, (10, 9), "zero"), ((11, 1), (9 + shape[3] // 2, 0))
+    waves = estimated.grid_waves(operator, (1, 0))
+    vectors = rng.standard_normal((waves.shape[2], 2 * (shape[1] if sides else min(shape[:2]))))
+    for _ in range(100):
+        sigma, slope, vectors = estimated.leading_wave(kernel, waves, vectors)
+        assert vectors.shape[1] == 2 * min(shape[:2])
+    norms = np.linalg.svd(symbol(kernel, grid), compute_uv=False)[:, 0]
+    wanted, wanted_slope = wave_slope(kernel, grid, int(norms.argmax()))
+    assert float(sigma) == pytest.approx(wanted, rel=1e-9)
+    assert np.abs(slope - wanted_slope).max() <= 1e-4
 
 
 def test_a_training_is_as_good_as_with_a_proof_at_every_step() -> None:
