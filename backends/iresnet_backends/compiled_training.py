@@ -16,8 +16,8 @@ import numpy as np
 
 import iresnet_ref as ir
 from iresnet_backends.layer_options import probes_of, with_probes
-from iresnet_backends.step_proofs import Packing, StepProofs
-from iresnet_ref.arrays import family, from_host, namespace, to_host, whole_number
+from iresnet_backends.step_proofs import StepProofs
+from iresnet_ref.arrays import Packing, family, from_host, namespace, to_host, whole_number
 from iresnet_ref.branches.certificate import Certificate
 from iresnet_ref.branches.normalised import Scaling
 from iresnet_ref.errors import DivergedError, DTypeError, ShapeError
@@ -126,7 +126,7 @@ class _Run:
                 raise DTypeError(f"fit: expected branches that are an ir.Branch, got {type(branch).__name__}; try ir.training.fit")
         self.bound = normalised.lipschitz
         self.proofs = StepProofs(normalised)
-        self.all = Packing({key: tuple(p.shape) for key, p in normalised.parameters().items()})
+        self.all = Packing.of(normalised.parameters())
         self.apart = importlib.import_module("jax").jit(self.all.apart) if family(self.like) == "jax" else self.all.apart
         self.names = list(step_numbers(self.start.settings, 0))
         self.given = Packing({**self.proofs.given, "numbers": (len(self.names),)})
@@ -148,7 +148,8 @@ class _Run:
         gradients = {ALL: self.all.together(gradients)}
         settings, norm = self.start.settings, optimiser.global_norm(gradients)
         gradients = gradients if settings.clip == np.inf else optimiser.clip(gradients, settings.clip, norm)
-        parameters, first, second = optimiser.moved_by(moving.parameters, gradients, moving.first, moving.second, numbers, settings.betas)
+        before = (part[ALL] for part in (moving.parameters, gradients, moving.first, moving.second))
+        parameters, first, second = ({ALL: a} for a in optimiser.moved_by(*before, numbers, settings.betas))
         average = optimiser.averaged(moving.average, parameters, settings.average) if settings.average else {}
         new = Moving(parameters, first, second, average)
         finite = xp.isfinite(found.value) & xp.isfinite(norm)

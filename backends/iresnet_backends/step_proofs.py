@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from iresnet_ref.arrays import HostArray, namespace, size, to_host
+from iresnet_ref.arrays import HostArray, Packing, to_host
 from iresnet_ref.branches.branch import Branch
 from iresnet_ref.branches.normalised import NormalisedBranch, Scaling, linear_layers, prove_together
 from iresnet_ref.errors import NotContractiveError
@@ -19,33 +18,6 @@ from iresnet_ref.training.normalised_model import NormalisedModel
 
 Arrays = dict[str, Any]
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Arrays by name as one, and that one apart again.
-
-    >>> packing = Packing({"a": (2,), "b": (1, 1)})
-    >>> entries = packing.together({"b": np.ones((1, 1)), "a": np.zeros(2)})
-    >>> entries.tolist(), packing.apart(entries)["b"].shape
-    ([0.0, 0.0, 1.0], (1, 1))
-    """
-
-    shapes: dict[str, Shape]
-
-    def together(self, arrays: Arrays) -> Any:
-        """Return the entries of all, on the host where there are none."""
-        flat = [arrays[key] for key in self.shapes] or [np.zeros(0)]
-        xp = namespace(flat[0])
-        return xp.concat([xp.reshape(a, (-1,)) for a in flat], axis=0)
-
-    def apart(self, entries: Any) -> Arrays:
-        """Return the arrays of these entries."""
-        found, start, xp = {}, 0, namespace(entries)
-        for key, shape in self.shapes.items():
-            found[key] = xp.reshape(entries[start : start + size(shape)], shape)
-            start += size(shape)
-        return found
 
 
 class Divided(NamedTuple):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iresnet_ref.arrays import Array, namespace, public, stack_norm, whole_number
+from iresnet_ref.arrays.packing import alike
 from iresnet_ref.arrays.validation import require_array, require_real
 from iresnet_ref.errors import ShapeError
 
@@ -76,7 +77,11 @@ def adamw(
             f"{learning_rate}, {epsilon} and {weight_decay}; try the defaults"
         )
     numbers = step_numbers(moments.step, learning_rate, betas, epsilon, weight_decay)
-    moved, first, second = moved_by(parameters, gradients, moments.first, moments.second, numbers, betas)
+    moved, first, second = dict[str, Array](), dict[str, Array](), dict[str, Array]()
+    for packing in alike(parameters):
+        entries = (packing.together(a) for a in (parameters, gradients, moments.first, moments.second))
+        for found, new in zip((moved, first, second), moved_by(*entries, numbers, betas), strict=True):
+            found.update(packing.apart(new))
     return moved, Moments(first, second, moments.step + 1)
 
 
@@ -90,15 +95,14 @@ def step_numbers(
 
 
 def moved_by(
-    parameters: Arrays, gradients: Arrays, first: Arrays, second: Arrays, numbers: Mapping[str, Any], betas: tuple[float, float]
-) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array]]:
+    parameters: Array, gradients: Array, first: Array, second: Array, numbers: Mapping[str, Any], betas: tuple[float, float]
+) -> tuple[Array, Array, Array]:
     """Return (parameters, first, second moments) after the step of AdamW that these numbers, floats or 0-d arrays, belong to."""
     b1, b2 = betas
-    first = {k: b1 * first[k] + (1.0 - b1) * gradients[k] for k in parameters}
-    second = {k: b2 * second[k] + (1.0 - b2) * (gradients[k] * gradients[k]) for k in parameters}
+    first = b1 * first + (1.0 - b1) * gradients
+    second = b2 * second + (1.0 - b2) * (gradients * gradients)
     rate, root, epsilon, keep = (numbers[name] for name in ("rate", "root", "epsilon", "keep"))
-    moved = {k: keep * p - rate * first[k] / (namespace(p).sqrt(second[k]) / root + epsilon) for k, p in parameters.items()}
-    return moved, first, second
+    return keep * parameters - rate * first / (namespace(parameters).sqrt(second) / root + epsilon), first, second
 
 
 @public

@@ -151,6 +151,20 @@ def test_steps_are_those_of_torch() -> None:
         assert all(np.allclose(ours[k], p.detach().numpy(), rtol=1e-13, atol=1e-15) for k, p in theirs.items())
 
 
+# Arrays that are alike are moved as one; each keeps its dtype, its shape and its values all the same.
+def test_parameters_of_two_dtypes_are_moved_each_in_its_own() -> None:
+    rng = np.random.default_rng(8)
+    parameters = {"a": rng.standard_normal((3, 2)).astype(np.float32), "b": rng.standard_normal(4), "c": np.asarray(0.3, dtype=np.float32)}
+    gradients: dict[str, Any] = {k: np.asarray(rng.standard_normal(p.shape), dtype=p.dtype) for k, p in parameters.items()}
+    moved, moments = adamw(parameters, gradients, Moments.zero(parameters), weight_decay=0.1)
+    for k, p in parameters.items():
+        alone, own = adamw({k: p}, {k: gradients[k]}, Moments.zero({k: p}), weight_decay=0.1)
+        for found, wanted in ((moved[k], alone[k]), (moments.first[k], own.first[k]), (moments.second[k], own.second[k])):
+            assert found.dtype == p.dtype
+            assert found.shape == p.shape
+            assert np.array_equal(found, wanted)
+
+
 def test_clipping_leaves_short_gradients_and_large_ones_finite() -> None:
     small = {"a": np.asarray([0.3, 0.4])}
     assert np.array_equal(clip(small, 1.0)["a"], small["a"])
