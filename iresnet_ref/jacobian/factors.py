@@ -131,7 +131,7 @@ def outer(u: Array, v: Array) -> Array:
     xp = namespace(u)
     u, v = matching_rows(u, v, 1)
     flat_u, flat_v = (a if a.ndim == 2 else xp.reshape(a, (size(a.shape[:-1]), a.shape[-1])) for a in (u, v))
-    return xp.matmul(xp.matrix_transpose(flat_u), flat_v)
+    return flat_u.T @ flat_v
 
 
 def matching_rows(u: Array, v: Array, event_ndim: int) -> tuple[Array, Array]:
@@ -193,9 +193,10 @@ class StackedDiagonal(RowFactor):
 
 @dataclass(frozen=True)
 class Diagonal(SquareFactor, RowFactor):
-    """v ↦ D v with a diagonal for each sample, `entries` of shape (batch, *event)."""
+    """v ↦ D v with a diagonal for each sample, `entries` of shape (batch, *event); `second` are their derivatives, where they are known."""
 
     entries: Array
+    second: Array | None = None
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -212,7 +213,7 @@ class Diagonal(SquareFactor, RowFactor):
 
     def take(self, rows: RowIndex) -> Diagonal:
         """Return the diagonals of these rows."""
-        return Diagonal(_rows(self.entries, rows))
+        return Diagonal(_rows(self.entries, rows), None if self.second is None else _rows(self.second, rows))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from iresnet_ref.arrays import Array, HostArray, family, namespace, public
 
 Function = Callable[[Array], Array]
 Both = Callable[[Array], tuple[Array, Array]]
+Three = Callable[[Array], tuple[Array, Array, Array]]
 
 
 class Turn(NamedTuple):
@@ -47,7 +48,7 @@ class Activation:
     is (family, *arguments) of a member of a family, such as ("elu", 2.0): what saving and interchange need to make it again.
     `slopes` (inf φ′, sup φ′), rounded outwards, says more than `lipschitz` does: tight certificates live on it. Between its `turns`,
     repeated with `period` if that is finite, φ′ is monotone; None where they are not known: `slopes_between`. `second_from(z, φ′)` is
-    φ″ as well, where φ′(z) is known and that spares work.
+    φ″ as well, where φ′(z) is known and that spares work; `three(z)` is (φ, φ′, φ″), where all share what is dear.
 
     Shapes: any array, entry by entry. Raises: nothing of its own.
 
@@ -72,6 +73,7 @@ class Activation:
     turns: tuple[Turn, ...] | None = None
     period: float = math.inf
     second_from: Callable[[Array, Array], Array] | None = None
+    three: Three | None = None
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         """Pickled as it is made: by its name or its family, as it was where it has neither."""

@@ -51,6 +51,10 @@ class Layer(ABC):
         the cotangents already.
         """
 
+    def record(self, x: Array) -> tuple[Array, Factor]:
+        """Return `linearize` where `pullback_at` will follow: another method only where the factor can spare it work."""
+        return self.linearize(x)
+
     def pullback_at(self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """Return `pullback` where the factor at x is at hand: another method only where that saves work."""
         return self.pullback(x, v, y_bar, t_bar)
@@ -74,6 +78,10 @@ class Layer(ABC):
         """Return the layer with these parameters. Raises ShapeError."""
         require_parameters(parameters, self.parameters)
         return cast("Self", replace(cast("Any", self), **parameters)) if parameters else self
+
+    def of_fitting(self, parameters: Mapping[str, Array]) -> Self:
+        """Return `with_parameters` of parameters that are known to fit: another method only where that saves work."""
+        return self.with_parameters(parameters)
 
 
 def transposed(factor: Factor, y_bar: Array | None, t_bar: Array | None) -> tuple[Array | None, Array | None]:

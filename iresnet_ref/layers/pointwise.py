@@ -42,6 +42,13 @@ class Pointwise(Layer):
         y, slope = self.activation.both(x)
         return y, Diagonal(slope)
 
+    def record(self, x: Array) -> tuple[Array, Diagonal]:
+        """Return `linearize`, and φ″ in the factor where the activation has it from the same work."""
+        if self.activation.three is None:
+            return self.linearize(x)
+        y, slope, second = self.activation.three(x)
+        return y, Diagonal(slope, second)
+
     def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = φ′ȳ + Σ_probes φ″v t̄, v̄ = φ′t̄."""
         return self.pullback_at(self.linearize(x)[1], x, v, y_bar, t_bar)
@@ -51,8 +58,8 @@ class Pointwise(Layer):
         x_bar, v_bar = transposed(factor, y_bar, t_bar)
         if t_bar is None:
             return x_bar, None, {}
-        slope = factor.entries if isinstance(factor, Diagonal) else self.activation.both(x)[1]
-        bent = self.activation.second_at(x, slope) * sum_probes(v * t_bar, x.ndim)
+        slope, second = (factor.entries, factor.second) if isinstance(factor, Diagonal) else (self.activation.both(x)[1], None)
+        bent = (self.activation.second_at(x, slope) if second is None else second) * sum_probes(v * t_bar, x.ndim)
         return (bent if x_bar is None else x_bar + bent), v_bar, {}
 
     def norm_bound(self, p: float = 2.0) -> float:

@@ -1,11 +1,11 @@
 """The activations zσ(βz)/c: SiLU (c = 1), LipSwish (c = 1.1) and half of CLipSwish (c = 1.1·1.004), β a number or an array.
 
-With s = σ(βz), t = 1 − s and w = βz:
+With s = σ(βz), t = 1 − s = e^{−βz}s and w = βz:
 
     cφ′ = s(1 + wt),   cφ″ = β·st(2 + w(t − s)),   c ∂φ/∂β = z²st,   c ∂φ′/∂β = z·st(2 + w(t − s)).
 
-c bounds a supremum that does not depend on β: sup swish′ = 1.0998393…, and inf swish′ = 1 − sup ([C19] §3.4 for LipSwish). In φ and φ′
-z is raised to where e^{−w} is finite: σ(w) is 0 to rounding below.
+c bounds a supremum that does not depend on β: sup swish′ = 1.0998393…, and inf swish′ = 1 − sup ([C19] §3.4 for LipSwish). z is
+raised to where e^{−w} is finite: σ(w) is 0 to rounding below.
 """
 
 from __future__ import annotations
@@ -32,50 +32,59 @@ TURN = 2.39935728
 
 def swish_value(z: Array, beta: Array | float, scale: float) -> Array:
     """Return zσ(βz)/`scale`."""
-    z = _raised(z, beta)  # automatic differentiation of z/∞ makes 0·∞
-    with _quiet(z):
-        return z / (scale + scale * namespace(z).exp(-_times(beta, z)))
+    z, e = _exponential(z, beta, scale)  # automatic differentiation of z/∞ makes 0·∞
+    return z / (scale + e)
 
 
 def swish(z: Array, beta: Array | float, scale: float) -> tuple[Array, Array]:
     """Return (zσ(βz), its derivative), both divided by `scale`."""
-    z = _raised(z, beta)
-    with _quiet(z):
-        e = namespace(z).exp(-_times(beta, z))
-    s = 1.0 / (1.0 + e)
-    return z / (scale + scale * e), s * (1.0 + z * _times(beta, e * s)) / scale
+    return _swish(z, beta, scale)[:2]
+
+
+def swish_and_second(z: Array, beta: float, scale: float) -> tuple[Array, Array, Array]:
+    """Return (zσ(βz), its derivative, its second derivative), all divided by `scale`, from one exponential."""
+    value, slope, z, s, t = _swish(z, beta, scale)
+    return value, slope, _times(beta, _bend(z, beta, scale, s, t))
 
 
 def swish_derivatives(z: Array, beta: Array | float) -> tuple[Array, Array, Array]:
-    """Return (∂²/∂z², ∂/∂β, ∂²/∂z∂β) of zσ(βz)."""
-    both, bend = _bend(z, beta)
-    return _times(beta, bend), z * (z * both), z * bend
+    """Return (∂²/∂z², ∂/∂β, ∂²/∂z∂β) of zσ(βz): st and w(t − s) are even functions of z, and st is 0 where |z| is large."""
+    _, _, size, s, t = _swish(namespace(z).abs(z), beta, 1.0)
+    bend = _bend(size, beta, 1.0, s, t)
+    return _times(beta, bend), z * (z * (s * t)), z * bend
 
 
-def _bend(z: Array, beta: Array | float) -> tuple[Array, Array]:
-    """Return (st, st(2 + w(t − s))), even functions of w = βz: with e = e^{−|w|} and q = 1/(1 + e), st = eq² and w(s − t) = |w|(1 − e)q."""
+def _swish(z: Array, beta: Array | float, scale: float) -> tuple[Array, Array, Array, Array, Array]:
+    """Return (φ, φ′, z as it is raised, s/c, t), c = `scale`."""
+    z, e = _exponential(z, beta, scale)
+    below = scale + e
+    value, s = z / below, 1.0 / below
+    t = e * s
+    return value, s + value * _times(beta, t), z, s, t
+
+
+def _bend(z: Array, beta: Array | float, scale: float, s: Array, t: Array) -> Array:
+    """Return st(2 + w(t − s))/c of what `_swish` has found."""
+    xp, w = namespace(z), z
+    if not _is_one(beta):
+        with _quiet(z):
+            w = xp.minimum(beta * z, xp.full_like(z, _farthest(z, 1.0)))  # finite, where st is 0
+    return s * t * (2.0 + w * (t - (s if scale == 1.0 else scale * s)))
+
+
+def _exponential(z: Array, beta: Array | float, scale: float) -> tuple[Array, Array]:
+    """Return z, raised to where e^{−βz} is finite, and c e^{−βz}."""
     xp = namespace(z)
     with _quiet(z):
-        w = xp.abs(_times(beta, z))
-    e = xp.exp(-w)
-    q = 1.0 / (1.0 + e)
-    both = e * q * q
-    w = w if _is_one(beta) else xp.minimum(w, xp.full_like(w, _farthest(z)))  # finite, where st is 0
-    return both, both * (2.0 - w * (1.0 - e) * q)
+        least = -_farthest(z, scale) / beta
+        z = xp.maximum(z, xp.full_like(z, max(least, -float(xp.finfo(z.dtype).max))) if isinstance(least, float) else least)
+        e = xp.exp(-_times(beta, z))
+    return z, e if scale == 1.0 else scale * e
 
 
-def _raised(z: Array, beta: Array | float) -> Array:
-    """Return z, raised to where e^{−βz} is finite."""
-    xp = namespace(z)
-    if isinstance(beta, float):
-        return xp.maximum(z, xp.full_like(z, max(-_farthest(z) / beta, -float(xp.finfo(z.dtype).max))))
-    with _quiet(z):
-        return xp.maximum(z, -_farthest(z) / beta)
-
-
-def _farthest(z: Array) -> float:
-    """The largest w that is used with e^w finite."""
-    return math.log(float(namespace(z).finfo(z.dtype).max)) - 1.0
+def _farthest(z: Array, scale: float) -> float:
+    """The largest w that is used with c e^w finite."""
+    return math.log(float(namespace(z).finfo(z.dtype).max)) - max(math.log(scale), 0.0) - 1.0
 
 
 def _is_one(beta: Array | float) -> bool:
@@ -92,7 +101,7 @@ def _quiet(z: Array) -> AbstractContextManager[object]:
 
 
 def _second(z: Array, beta: float, scale: float) -> Array:
-    return _times(beta, _bend(z, beta)[1]) / scale
+    return swish_and_second(z, beta, scale)[2]
 
 
 def of_slope(beta: float, scale: float) -> Activation:
@@ -110,6 +119,7 @@ def of_slope(beta: float, scale: float) -> Activation:
         made=(family, beta) if family and beta != 1.0 else None,
         slopes=slopes,
         turns=_turns(beta, slopes),
+        three=partial(swish_and_second, beta=beta, scale=scale),
     )
 
 

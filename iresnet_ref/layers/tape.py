@@ -98,7 +98,7 @@ def record(layers: tuple[Layer, ...], x: Array, *, linearize: bool = True) -> Ta
     for layer in layers:
         inputs.append(x)
         if linearize:
-            x, factor = layer.linearize(x)
+            x, factor = layer.record(x)
             factors.append(factor)
         else:
             x = layer(x)

@@ -154,6 +154,17 @@ def test_what_is_declared_of_each_activation_on_each_backend_is_measured_with_a_
         assert 1.3 * errors_on(name, get("tanhshrink"), dtype, many) > get("tanhshrink").error  # why it has a constant of its own
 
 
+# φ, φ′ and φ″ together are what each of them is alone; far to the left, where z is raised, φ″ is 0 to rounding and not −∞·0.
+@pytest.mark.parametrize("beta", [1.0, 7.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_three_at_once_are_each_of_them(dtype: type, beta: float) -> None:
+    phi, z = lipswish(beta), np.concatenate([np.linspace(-30.0, 30.0, 101), [-1e38, 1e38]]).astype(dtype)
+    assert phi.three is not None
+    for found, alone in zip(phi.three(z), (*phi.both(z), phi.second(z)), strict=True):
+        assert np.array_equal(found, alone)
+    assert np.abs(phi.second(z)[-2:]).max() <= np.finfo(dtype).eps
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("beta", [0.01, 1.0, 7.0])
 def test_far_from_zero_lipswish_is_its_asymptote(beta: float, dtype: type) -> None:
