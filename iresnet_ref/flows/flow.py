@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from iresnet_ref.arrays import Array, every_row, public, shown, size
+from iresnet_ref.arrays import Array, changed, every_row, public, shown, size
 from iresnet_ref.arrays.validation import require_alike, require_batch, require_finite, require_rows
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flows.base import Base, BitsPerDimension, LogProb, StandardGaussian, bits_per_dimension
@@ -57,10 +57,13 @@ class Flow:
             raise ShapeError(
                 f"flow: expected a base on events {steps.out_shape}, of the last step, got {tuple(base.event_shape)}; leave base= out"
             )
-        if arrays:
-            require_alike(base.like, arrays[0], "flow base")
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "base", base)
+        self._require_alike()
+
+    def _require_alike(self) -> None:
+        if self.steps.like is not None:
+            require_alike(self.base.like, self.steps.like, "flow base")
 
     def __repr__(self) -> str:
         """Name the steps and the base, on at most ten lines."""
@@ -161,7 +164,9 @@ class Flow:
             wanted = sorted(self.base.parameters())
             raise ShapeError(f"parameters: expected of the base {wanted}, got {sorted(of_base)}; try the keys of parameters()")
         steps = self.steps.with_parameters({k: p for k, p in parameters.items() if not str(k).startswith("base.")})
-        return replace(self, steps=steps, base=self.base.with_parameters(of_base))
+        made = changed(self, steps=steps, base=self.base.with_parameters(of_base))
+        made._require_alike()
+        return made
 
     @public
     def log_prob_gradient(

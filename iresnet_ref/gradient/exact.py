@@ -6,6 +6,7 @@ e_k of the identity as tangents and t̄_k the k-th row of (I + M)⁻¹: one reve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from iresnet_ref.arrays import Array, device, expand_rows, lazy, namespace, size
@@ -91,6 +92,21 @@ def determinant(tape: Tape, *, contracts: bool) -> Determinant:
     if len(cuts) == 1:
         return Determinant(start, n, (_piece(tape, start, contracts, keep=True),))
     return Determinant(start, n, tuple(_piece(tape.take(cut), start, contracts, keep=False) for cut in cuts))
+
+
+def eliminate_together(determinants: Sequence[Determinant]) -> None:
+    """Eliminate the matrices of one order at once, in place of each piece its own: of small ones a call costs more than the numbers do."""
+    orders: dict[int, list[Piece]] = {}
+    for found in determinants:
+        orders.setdefault(found.order, []).extend(piece for piece in found.pieces if piece.eliminated and "_both" not in vars(piece))
+    for alike in orders.values():
+        if len(alike) > 1:
+            logdet, inverse = logdet_and_inverse(joined([piece.matrix for piece in alike]))
+            first = 0
+            for piece in alike:
+                rows = slice(first, first + piece.matrix.shape[0])
+                first = rows.stop
+                object.__setattr__(piece, "_both", (logdet[rows], inverse[rows, ...]))
 
 
 def narrowest(chain: Chain) -> tuple[int, int, int]:

@@ -42,7 +42,7 @@ class BlockRecord:
 
     def log_det(self, method: LogDetMethod | Name) -> LogDet:
         """Return log det(I + J_g(x))."""
-        estimated = self._estimated(method)
+        estimated = self.estimated(method)
         if estimated is None:
             return evaluate(self.tape.jacobian, self.block, self.x, method, determinant=lambda: self.determinant.logdet)
 
@@ -59,7 +59,7 @@ class BlockRecord:
     def gradient(self, method: LogDetMethod | Name, weights: Array, y_bar: Array | None) -> LogDetGradient:
         """Return the gradient of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀF(x)."""
         require_bits(named(method), self.x, "logdet_gradient")
-        estimated, batch, lipschitz = self._estimated(method), self.x.shape[0], self.block.contraction()
+        estimated, batch, lipschitz = self.estimated(method), self.x.shape[0], self.block.contraction()
         if estimated is None:
             x_bar, gradients = self.determinant.gradient(weights, y_bar)
             evaluations, truncation, used = np.full(batch, self.determinant.order), 0.0, "exact"
@@ -76,7 +76,7 @@ class BlockRecord:
         x_bar, _, gradients = self.tape.pullback(y_bar)
         return y_bar + x_bar, gradients
 
-    def _estimated(self, method: LogDetMethod | Name) -> Roulette | Truncated | None:
+    def estimated(self, method: LogDetMethod | Name) -> Roulette | Truncated | None:
         """Return the estimate that the gradient takes, None for the exact one."""
         method = named(method)
         if isinstance(method, Auto):

@@ -11,12 +11,13 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, every_row, flatten_events, namespace, public, row_norm, shown, size
+from iresnet_ref.arrays import Array, changed, every_row, flatten_events, namespace, public, row_norm, shown, size
 from iresnet_ref.arrays.validation import require_alike, require_event
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.errors import DTypeError, ShapeError
 from iresnet_ref.flows.bijections.protocol import DEFAULT, Bijection, Options, Pulled, Record, added
 from iresnet_ref.flows.bijections.residual import Residual
+from iresnet_ref.gradient.exact import Determinant, eliminate_together
 from iresnet_ref.inversion.composition import PathInverse, propagated
 from iresnet_ref.inversion.result import Inverse
 from iresnet_ref.log_determinant.result import LogDet
@@ -59,6 +60,9 @@ class Composition(Bijection):
                     f"flow: expected step {i + 1} to take events {a.out_shape} of step {i}, got {b.in_shape}; try another order"
                 )
         object.__setattr__(self, "steps", steps)
+        self._require_alike()
+
+    def _require_alike(self) -> None:
         arrays = list(self.parameters().values())
         for array in arrays[1:]:
             require_alike(array, arrays[0], "flow parameter")
@@ -99,7 +103,9 @@ class Composition(Bijection):
 
     def _replaced(self, parameters: Mapping[str, Array]) -> Composition:
         steps = [step.with_parameters({name: parameters[f"{i}.{name}"] for name in step.parameters()}) for i, step in enumerate(self.steps)]
-        return Composition(tuple(steps))
+        made = changed(self, steps=tuple(steps))
+        made._require_alike()
+        return made
 
     @public
     def initialise(self, x: Array) -> Composition:
@@ -206,12 +212,19 @@ class CompositionRecord(Record):
 
     records: tuple[Record, ...]
 
+    def determinants(self) -> tuple[Determinant, ...]:
+        """Return those of the steps."""
+        return tuple(found for record in self.records for found in record.determinants())
+
     def log_det(self) -> LogDet:
         """Return the sum of the steps' log-determinants."""
+        eliminate_together(self.determinants())
         return functools.reduce(added, [record.log_det() for record in self.records])
 
     def pullback(self, y_bar: Array, weights: Array | None = None) -> Pulled:
         """The steps' pullbacks, last to first."""
+        if weights is not None:
+            eliminate_together(self.determinants())
         gradients: dict[str, Array] = {}
         for i in reversed(range(len(self.records))):
             y_bar, mine = self.records[i].pullback(y_bar, weights)
@@ -362,6 +375,10 @@ class FactorOutRecord(Record):
 
     bijection: FactorOut
     rest: Record
+
+    def determinants(self) -> tuple[Determinant, ...]:
+        """Return those of the rest."""
+        return self.rest.determinants()
 
     def log_det(self) -> LogDet:
         """Return the log-determinant of the rest."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from iresnet_ref.arrays import Array, changed, device, every_row, indices, lazy, namespace, public, row_norm
 from iresnet_ref.arrays.validation import require_alike, require_batch, require_finite, require_parameters
+from iresnet_ref.gradient.exact import Determinant
 from iresnet_ref.inversion import methods as inverse_methods
 from iresnet_ref.inversion.methods import InverseMethod
 from iresnet_ref.inversion.methods import Name as InverseName
@@ -195,6 +196,10 @@ class Record:
     x: Array
     value: Array
     options: Options | None
+
+    def determinants(self) -> tuple[Determinant, ...]:
+        """Return what is to be eliminated for its log-determinant and its gradient, if anything is."""
+        return ()
 
     def log_det(self) -> LogDet:
         """Return log|det dy/dx|."""

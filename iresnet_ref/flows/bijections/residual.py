@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from iresnet_ref import rounding
-from iresnet_ref.arrays import Array, public, size
+from iresnet_ref.arrays import Array, changed, public, size
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.flows.bijections.protocol import DEFAULT, Bijection, Options, Pulled, Record, norm_growth
+from iresnet_ref.gradient.exact import Determinant
 from iresnet_ref.gradient.record import BlockRecord
 from iresnet_ref.gradient.record import record as block_record
 from iresnet_ref.inversion.composition import amplification
@@ -44,7 +45,7 @@ class Residual(Bijection):
         return self.block.branch.parameters()
 
     def _replaced(self, parameters: Mapping[str, Array]) -> Residual:
-        return Residual(replace(self.block, branch=self.block.branch.with_parameters(parameters)))
+        return changed(self, block=changed(self.block, branch=self.block.branch.with_parameters(parameters)))
 
     def value(self, x: Array) -> Array:
         """Return x + g(x)."""
@@ -93,6 +94,10 @@ class ResidualRecord(Record):
     @property
     def _method(self) -> LogDetMethod | Name:
         return (self.options or DEFAULT).logdet
+
+    def determinants(self) -> tuple[Determinant, ...]:
+        """Return det(I + J_g(x)) where it is exact."""
+        return () if self.options is None or self.tape.estimated(self._method) else (self.tape.determinant,)
 
     def log_det(self) -> LogDet:
         """Return log det(I + J_g(x))."""
