@@ -79,13 +79,16 @@ def _is_checked(parameter: inspect.Parameter) -> bool:
 
 
 def _is_traced(values: Iterable[Any]) -> bool:
-    """Return whether a compiler traces this call: it knows neither NumPy's error state nor what is checked here."""
+    """Return whether a compiler traces this call: it knows neither NumPy's error state nor what is checked here.
+
+    The first array that is none of NumPy's decides: a compiler traces all that is computed in its package.
+    """
     for v in values:
         if isinstance(v, dict):
             if _is_traced(v.values()):  # pyright: ignore[reportUnknownArgumentType] - narrowed from Any
                 return True
-        elif type(v) is not np.ndarray and hasattr(v, "dtype") and is_array(v) and is_compiling(v):
-            return True
+        elif type(v) is not np.ndarray and hasattr(v, "dtype") and is_array(v):
+            return is_compiling(v)
     return False
 
 

@@ -14,7 +14,7 @@ from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, device, lazy, namespace, outside_the_graph, public, row_norm, to_host
 from iresnet_ref.arrays.validation import require_alike, require_parameters
 from iresnet_ref.branches.affine_model import AffineModel, affine_model
-from iresnet_ref.branches.certificate import Certificate, product_certificate
+from iresnet_ref.branches.certificate import Certificate, biases_are_finite, product_certificate
 from iresnet_ref.branches.certificates.tightest import best_two_sided, tightest_certificate
 from iresnet_ref.branches.certificates.two_sided import TwoSided
 from iresnet_ref.error_analysis.forward import no_error, running_error
@@ -212,3 +212,11 @@ class Branch:
         unit = xp.where(sizes > 0.0, sizes, xp.ones_like(sizes))
         variance = variance_along(self.layers, x, xp.zeros_like(x), unit)
         return unit * row_norm(xp.sqrt(variance), x.ndim - 1, self.norm)
+
+
+def multiply_together(branches: Sequence[Branch]) -> None:
+    """Find the products of all branches, with one look at whether all biases are finite."""
+    if biases_are_finite([layer for branch in branches for layer in branch.layers]):
+        for branch in branches:
+            if "_product" not in vars(branch):
+                vars(branch)["_product"] = product_certificate(branch.layers, branch.norm, whole=True)

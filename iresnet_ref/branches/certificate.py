@@ -31,10 +31,13 @@ class Certificate:
     reason: str
 
 
-def product_certificate(layers: Sequence[Layer], norm: float = 2.0) -> Certificate:
-    """Return the certificate of a composition: the product of its layers' proved bounds in this norm, rounded up ([B19] §2)."""
+def product_certificate(layers: Sequence[Layer], norm: float = 2.0, *, whole: bool = False) -> Certificate:
+    """Return the certificate of a composition: the product of its layers' proved bounds in this norm, rounded up ([B19] §2).
+
+    `whole` where all biases are known to be finite.
+    """
     require_gradual_underflow()
-    bounds, whole = [(layer.name, layer.norm_bound(norm)) for layer in layers], biases_are_finite(layers)
+    bounds, whole = [(layer.name, layer.norm_bound(norm)) for layer in layers], whole or biases_are_finite(layers)
     for layer, (name, bound) in zip(layers, bounds, strict=True):
         if not (0.0 <= bound < math.inf and (whole or biases_are_finite([layer]))):
             return Certificate(math.inf, False, f"no bound on the norm of {name} is proved: {_obstacle(layer)}")

@@ -57,9 +57,11 @@ class LinearLayer(Layer):
     def with_parameters(self, parameters: Mapping[str, Array]) -> Self:
         """Return the layer with these parameters. Raises ShapeError."""
         require_parameters(parameters, self.parameters)
-        made = changed(self, **parameters)
-        made.__post_init__()
-        return made
+        return self.of_fitting(parameters)
+
+    def of_fitting(self, parameters: Mapping[str, Array]) -> Self:
+        """Return the layer with parameters of the same shapes."""
+        return changed(self, **parameters)
 
     def __call__(self, x: Array) -> Array:
         """Return A x + b."""

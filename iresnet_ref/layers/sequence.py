@@ -53,8 +53,8 @@ def parameters(layers: Layers) -> dict[str, Array]:
 
 
 def with_parameters(layers: Layers, parameters: Mapping[str, Array]) -> tuple[Layer, ...]:
-    """Return the layers with these parameters, by the names of `parameters`."""
+    """Return the layers with these parameters, which fit, by the names of `parameters`."""
     return tuple(
-        layer.with_parameters({name: parameters[f"{i}.{name}"] for name in own}) if (own := layer.parameters) else layer
+        layer.of_fitting({name: parameters[f"{i}.{name}"] for name in own}) if (own := layer.parameters) else layer
         for i, layer in enumerate(layers)
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from iresnet_ref.arrays import Array, public
-from iresnet_ref.branches.branch import Branch
+from iresnet_ref.arrays import Array, changed, public
+from iresnet_ref.branches.branch import Branch, multiply_together
 from iresnet_ref.branches.estimated import Estimate, EstimatedBranch, first_estimate
 from iresnet_ref.branches.normalised import NormalisedBranch, prove_together
 from iresnet_ref.branches.sandwich import SandwichBranch
@@ -58,7 +58,7 @@ class NormalisedModel:
                     for prefix, branch in _raw_branches(self.raw.steps, "")
                 )
                 prove_together(list(made.branches.values()))
-            made.model = replace(self.raw, steps=self._certified(self.raw.steps, "", self.lipschitz, made))
+            made.model = changed(self.raw, steps=self._certified(self.raw.steps, "", self.lipschitz, made))
         return made
 
     @property
@@ -73,6 +73,7 @@ class NormalisedModel:
 
     def require_certified(self) -> None:
         """Refuse a model with a branch that is not proved to keep Lip(g) ≤ `lipschitz`. Raises NotContractiveError."""
+        multiply_together([branch for branch in self._made.proved.values() if not isinstance(branch, SandwichBranch)])
         for prefix, branch in self._made.proved.items():
             found = branch.certificate
             if self.lipschitz is not None and not found.bound <= self.lipschitz:
@@ -123,12 +124,12 @@ class NormalisedModel:
     def _certified(self, step: Any, prefix: str, lipschitz: float, made: _Made) -> Any:
         """Return the step with certified branches, and enter them under the prefix of their parameters."""
         if isinstance(step, Residual):
-            return Residual(self._block(step.block, prefix, lipschitz, made))
+            return changed(step, block=self._block(step.block, prefix, lipschitz, made))
         if isinstance(step, Composition):
             inner = (self._certified(s, f"{prefix}{i}.", lipschitz, made) for i, s in enumerate(step.steps))
-            return Composition(tuple(inner))
+            return changed(step, steps=tuple(inner))
         if isinstance(step, FactorOut):
-            return replace(step, rest=self._certified(step.rest, prefix, lipschitz, made))
+            return changed(step, rest=self._certified(step.rest, prefix, lipschitz, made))
         return step
 
     def _block(self, block: Any, prefix: str, lipschitz: float, made: _Made) -> Any:
@@ -138,7 +139,7 @@ class NormalisedModel:
         if self.estimates is None:
             normalised = made.branches[prefix]
             made.proved[prefix], made.warm[prefix] = normalised.branch, normalised.after
-            return replace(block, branch=normalised.branch, lipschitz=None)
+            return changed(block, branch=normalised.branch, lipschitz=None)
         warm = None if self.warm is None else self.warm.get(prefix, {})
         estimated = EstimatedBranch(block.branch, self.estimates[prefix])
         branch, made.branches[prefix], made.warm[prefix] = estimated.branch, estimated, warm or {}
@@ -148,7 +149,7 @@ class NormalisedModel:
             if self.proof == RENEWED:
                 made.estimates[prefix], made.warm[prefix] = estimates, after
         made.proved[prefix] = branch
-        return replace(block, branch=branch, lipschitz=lipschitz)  # stated before and after the proof: the same random lengths
+        return changed(block, branch=branch, lipschitz=lipschitz)  # stated before and after the proof: the same random lengths
 
 
 def _raw_branches(step: Any, prefix: str) -> Iterator[tuple[str, Branch]]:
