@@ -210,10 +210,10 @@ def test_gradients_are_those_of_the_proved_normalisation(kind: str) -> None:
 @pytest.mark.parametrize("sides", [0, 1])
 def test_the_estimate_on_a_grid_is_the_largest_of_all_frequencies(shape: tuple[int, ...], sides: int) -> None:
     """Also from vectors of the inputs where the outputs are fewer, as states of 0.2.0 have them. The error of σ is the vectors' squared."""
-    rng = np.random.default_rng(4)
+    rng = np.random.default_rng(8)  # its largest block is complex
     kernel = rng.standard_normal(shape)
-    operator, grid = Convolution(kernel, (10, 9), "zero"), ((11, 1), (9 + shape[3] // 2, 0))
-    waves = estimated.grid_waves(operator, (1, 0))
+    operator, grid = Convolution(kernel, (10, 9), "zero"), ((11, 0), (9 + shape[3] // 2, 1))
+    waves = estimated.grid_waves(operator, (0, 1))
     vectors = rng.standard_normal((waves.shape[2], 2 * (shape[1] if sides else min(shape[:2]))))
     for _ in range(100):
         sigma, slope, vectors = estimated.leading_wave(kernel, waves, vectors)
