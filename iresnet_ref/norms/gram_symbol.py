@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -82,27 +82,31 @@ def gram_symbol(kernel: HostArray, grid: Grid) -> Gram:
     taps = kh * kw
     rows = np.ascontiguousarray(np.moveaxis(k, 1, 3).reshape(m, taps * n))
     products = (rows.T @ rows).reshape(taps, n, taps, n)
-    differences, cosines, sines = waves(kh, kw, grid)
-    even, odd = np.empty((2, len(differences), n, n))
-    for i, pairs in enumerate(differences):
-        r = np.sum([products[t, :, s, :] for t, s in pairs], axis=0)
-        even[i], odd[i] = (r, 0.0) if i == 0 else (r + r.T, r - r.T)
+    (t, other, starts), cosines, sines = waves(kh, kw, grid)
+    r = np.add.reduceat(products[t, :, other, :], starts, axis=0)
+    even, odd = r + r.swapaxes(1, 2), r - r.swapaxes(1, 2)
+    even[0], odd[0] = r[0], 0.0
     matrix = np.empty((len(cosines), n, n), dtype=np.complex128)
     matrix.real = (cosines @ even.reshape(len(even), -1)).reshape(-1, n, n)
     matrix.imag = (sines @ odd.reshape(len(odd), -1)).reshape(-1, n, n)
-    terms = m + taps + len(differences) + 8
+    terms = m + taps + len(starts) + 8
     absolute = up(absolute_norm_bound(np.abs(k).sum(axis=(2, 3))), taps)
     return Gram(matrix, up(1.5 * gamma(terms, FLOAT64_ROUNDOFF) * absolute * absolute, 8), m * taps)
 
 
 @lru_cache(maxsize=64)
-def waves(kh: int, kw: int, grid: Grid) -> tuple[Any, HostArray, HostArray]:
-    """Return for half of the differences d of taps, 0 first, the pairs (t, t') with t' − t = d, and cos, sin of ω·d (frequencies, d)."""
+def waves(kh: int, kw: int, grid: Grid) -> tuple[tuple[HostArray, HostArray, HostArray], HostArray, HostArray]:
+    """Return for half of the differences d of taps, 0 first, the pairs (t, t') with t' − t = d, and cos, sin of ω·d (frequencies, d).
+
+    Of the pairs all t, all t', and where those of each d begin.
+    """
     half = [(a, b) for a in range(kh) for b in range(1 - kw, kw) if a > 0 or b >= 0]
-    pairs = tuple(
-        tuple((i * kw + j, (i + a) * kw + j + b) for i in range(kh) for j in range(kw) if 0 <= i + a < kh and 0 <= j + b < kw)
+    pairs = [
+        [(i * kw + j, (i + a) * kw + j + b) for i in range(kh) for j in range(kw) if 0 <= i + a < kh and 0 <= j + b < kw]
         for a, b in half
-    )
+    ]
+    t, other = np.asarray([pair for of_one in pairs for pair in of_one]).T
+    starts = np.cumsum([0, *map(len, pairs[:-1])])
     (rows, down), (columns, across) = grid
     along, over = np.asarray(half).T
     (c1, s1), (c2, s2) = (
@@ -111,7 +115,7 @@ def waves(kh: int, kw: int, grid: Grid) -> tuple[Any, HostArray, HostArray]:
     )
     cosines = c1[:, None, :] * c2[None, :, :] - s1[:, None, :] * s2[None, :, :]
     sines = s1[:, None, :] * c2[None, :, :] + c1[:, None, :] * s2[None, :, :]
-    return pairs, cosines.reshape(-1, len(half)), sines.reshape(-1, len(half))
+    return (t, other, starts), cosines.reshape(-1, len(half)), sines.reshape(-1, len(half))
 
 
 def _columns(matrices: HostArray) -> HostArray:

@@ -270,13 +270,13 @@ def test_the_error_of_the_gram_symbol_counts_taps_and_differences() -> None:
 
 def test_the_waves_are_within_five_roundings() -> None:
     for grid in (((5, 0), (9, 1)), ((17, 1), (17, 1))):
-        differences, cosines, sines = gram_symbol.waves(3, 3, grid)
-        assert sum(len(pairs) for pairs in differences) == (81 + 9) // 2  # each pair once, those with d = 0 too
+        (t, other, starts), cosines, sines = gram_symbol.waves(3, 3, grid)
+        assert len({*zip(t.tolist(), other.tolist(), strict=True)}) == len(t) == (81 + 9) // 2  # each pair once, those with d = 0 too
         with mpmath.workdps(40):
             for index in range(0, len(cosines), 7):
                 row, column = divmod(index, grid[1][0] // 2 + 1)
-                for d, pairs in enumerate(differences):
-                    (i, j), (a, b) = (divmod(t, 3) for t in pairs[0])
+                for d, start in enumerate(starts):
+                    (i, j), (a, b) = divmod(int(t[start]), 3), divmod(int(other[start]), 3)
                     down = mpmath.pi * (2 * row + grid[0][1]) * (a - i) / grid[0][0]
                     angle = down + mpmath.pi * (2 * column + grid[1][1]) * (b - j) / grid[1][0]
                     assert abs(cosines[index, d] - mpmath.cos(angle)) <= 5 * U
