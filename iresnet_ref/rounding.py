@@ -38,11 +38,17 @@ def smallest_normal(x: Array) -> float:
     return float(xp.finfo(x.dtype).smallest_normal) if hasattr(xp, "mp") else _limits(xp, x.dtype)[1]
 
 
+def largest(x: Array) -> float:
+    """Return the largest number of x's dtype."""
+    xp = namespace(x)
+    return float(xp.finfo(x.dtype).max) if hasattr(xp, "mp") else _limits(xp, x.dtype)[2]
+
+
 @cache
-def _limits(xp: Namespace, dtype: DType) -> tuple[float, float]:
-    """Return u and the smallest normal number of a dtype."""
+def _limits(xp: Namespace, dtype: DType) -> tuple[float, float, float]:
+    """Return u, the smallest normal and the largest number of a dtype."""
     info = xp.finfo(dtype)
-    return float(info.eps) / 2.0, float(info.smallest_normal)
+    return float(info.eps) / 2.0, float(info.smallest_normal), float(info.max)
 
 
 def gamma(n: int | float, u: float) -> float:

@@ -23,7 +23,9 @@ def require_finite(products_like: Array | None = None, **arrays: Array | None) -
     Raises: NonFiniteError, DTypeError.
     """
     finite = {name: namespace(a).isfinite(a) for name, a in arrays.items() if a is not None and size(tuple(a.shape))}
-    probe = () if products_like is None or is_traced(products_like) else (keeps_products(products_like),)
+    # NumPy's products are the host's own
+    asked = products_like is not None and type(products_like) is not np.ndarray and not is_traced(products_like)
+    probe = (keeps_products(products_like),) if asked else ()
     if not (finite or probe) or holds(*finite.values(), *probe):
         return
     for name, condition in finite.items():

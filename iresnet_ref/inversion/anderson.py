@@ -15,11 +15,11 @@ window of pairs is orthogonal instead of raw: no normal equations, so that it wo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from iresnet_ref.arrays import Array, namespace, stack_norm
+from iresnet_ref.arrays import Array, namespace, row_dot
 from iresnet_ref.rounding import smallest_normal
 
 WINDOW = 10
@@ -31,79 +31,54 @@ DEPENDENT = 0.1
 
 @dataclass(frozen=True)
 class Secants:
-    """At most `window` pairs per row, (p | w) side by side as (batch, k, 2n), the oldest first.
+    """At most `window` pairs, each (p | w) side by side as (batch, 2n), the oldest first. Memory: 2·window batches.
 
-    `weight` (batch, k) is 1 for a pair in use and 0 for one that a restart of the row has discarded; both are None at
-    first. Memory: 2·window batches.
+    `weights`, (batch, 1) for each pair, are 1 for a pair in use and 0 for one that a restart of the row has discarded.
     """
 
     window: int
-    pairs: Any = None
-    weight: Any = None
+    pairs: tuple[Array, ...] = ()
+    weights: tuple[Array, ...] = ()
 
     @staticmethod
     def of(n: int, memory: int | None = None) -> Secants:
         """Return the empty memory for events of n entries, of `memory` pairs at most n."""
         return Secants(min(n, memory) if memory is not None else n if n <= FULL else WINDOW)
 
-    @property
-    def empty(self) -> bool:
-        """Whether there is no pair yet."""
-        return self.pairs is None
-
-    @property
-    def images(self) -> Array:
-        """The w, (batch, k, n)."""
-        return self.pairs[:, :, self.pairs.shape[2] // 2 :]
-
-    @property
-    def steps(self) -> Array:
-        """The p, (batch, k, n)."""
-        return self.pairs[:, :, : self.pairs.shape[2] // 2]
-
     def project(self, r: Array) -> tuple[Array, Array]:
         """Return (Σ γ_j p_j, r − Σ γ_j w_j), γ_j = w_jᵀ r, for r of shape (batch, n)."""
-        xp, n = namespace(r), r.shape[1]
-        if self.empty:
-            return xp.zeros_like(r), r
-        gamma = xp.matmul(self.images, r[:, :, None])[:, :, 0] * self.weight
-        both = xp.matmul(gamma[:, None, :], self.pairs)[:, 0, :]
+        n = r.shape[1]
+        if not self.pairs:
+            return namespace(r).zeros_like(r), r
+        parts = [row_dot(pair[:, n:], r)[:, None] * weight * pair for pair, weight in zip(self.pairs, self.weights, strict=True)]
+        both = sum(parts[1:], parts[0])
         return both[:, :n], r - both[:, n:]
 
     def add(self, p: Array, w: Array, *, restart: Array | None = None, dependent: float = DEPENDENT) -> Secants:
         """Return the pairs with (p, w), of shape (batch, n), orthonormalised and added.
 
-        A row where `restart` is true, or whose new image depends on the old ones, keeps only the new pair.
+        A row where `restart` is true, or whose new image depends on the old ones, keeps only the new pair. A pair whose squares leave
+        the range of the dtype is not remembered.
         """
-        xp = namespace(w)
-        before, smallest = stack_norm(w), smallest_normal(w)  # below it nothing is left to divide by
-        usable = xp.isfinite(before) & (before >= smallest)
+        xp, n = namespace(w), w.shape[1]
+        square, least = row_dot(w, w), 1024.0 * n * smallest_normal(w)  # what underflows of it is below its thousandth
+        usable = (square >= least) & (square < math.inf)
         pair = xp.concat([p, w], axis=1)
         pair = xp.where(usable[:, None], pair, xp.zeros_like(pair))
-        if self.empty:
-            scaled = pair * _inverse(before, usable)[:, None]
-            return Secants(self.window, scaled[:, None, :], xp.astype(usable[:, None], w.dtype))
-        old = self if self.pairs.shape[1] < self.window else self._without_oldest()
-        explained, rest = old.project(pair[:, w.shape[1] :])
-        after = stack_norm(rest)
-        independent = (after > dependent * before) & (after >= smallest) & xp.isfinite(after)
-        independent = independent if restart is None else independent & xp.logical_not(restart)
-        pair = xp.where(independent[:, None], xp.concat([pair[:, : w.shape[1]] - explained, rest], axis=1), pair)
-        scaled = pair * _inverse(xp.where(independent, after, before), usable)[:, None]
-        kept = old.weight * xp.astype(independent | ~usable, w.dtype)[:, None]
-        return Secants(
-            self.window, xp.concat([old.pairs, scaled[:, None, :]], axis=1), xp.concat([kept, xp.astype(usable, w.dtype)[:, None]], axis=1)
-        )
-
-    def _without_oldest(self) -> Secants:
-        return Secants(self.window, self.pairs[:, 1:, :], self.weight[:, 1:])
+        old = self if len(self.pairs) < self.window else Secants(self.window, self.pairs[1:], self.weights[1:])
+        kept = old.weights
+        if old.pairs:
+            explained, rest = old.project(pair[:, n:])
+            left = row_dot(rest, rest)
+            independent = (left > dependent * dependent * square) & (left >= least)
+            independent = independent if restart is None else independent & xp.logical_not(restart)
+            pair = xp.where(independent[:, None], xp.concat([pair[:, :n] - explained, rest], axis=1), pair)
+            square = xp.where(independent, left, square)
+            stay = xp.astype(independent | ~usable, w.dtype)[:, None]
+            kept = tuple(weight * stay for weight in kept)
+        size = xp.sqrt(xp.where(usable, square, xp.ones_like(square)))
+        return Secants(self.window, (*old.pairs, pair / size[:, None]), (*kept, xp.astype(usable, w.dtype)[:, None]))
 
     def map(self, function: Callable[[Array], Array]) -> Secants:
         """Return the pairs with each array replaced by function(array), for dropping rows."""
-        return self if self.empty else Secants(self.window, function(self.pairs), function(self.weight))
-
-
-def _inverse(size: Array, usable: Array) -> Array:
-    """Return 1/size where usable, else 0."""
-    xp = namespace(size)
-    return xp.astype(usable, size.dtype) / xp.where(usable, size, xp.ones_like(size))
+        return Secants(self.window, tuple(map(function, self.pairs)), tuple(map(function, self.weights)))

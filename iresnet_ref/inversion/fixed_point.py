@@ -113,14 +113,13 @@ def cheapest(wanted: HostArray, least: int, every: int) -> int:
     if (wanted <= first).all():
         return first
 
-    def cost(steps: float) -> float:
-        beyond = wanted[wanted > steps] - steps
-        return steps * wanted.size + float(np.maximum(beyond, max(least + every - steps, 1)).sum())
-
     rows = wanted[wanted < last + 1]
     # between these the cost does not fall: where a row arrives, or the last place from which the next look is no later for it
     places = np.asarray([first, least + every - 1, last, *np.ceil(rows), *np.floor(rows) - 1], dtype=np.float64)
-    return int(min(np.unique(np.clip(places, first, last))[::-1], key=cost))
+    places = np.unique(np.clip(places, first, last))[::-1, None]
+    beyond = np.maximum(wanted - places, np.maximum(least + every - places, 1.0))
+    cost = places[:, 0] * wanted.size + np.where(wanted > places, beyond, 0.0).sum(axis=1)
+    return int(places[np.argmin(cost), 0])
 
 
 def anderson(
@@ -130,7 +129,7 @@ def anderson(
     xp, event = namespace(now.x), now.x.ndim - 1
     moving = expand_rows(xp.astype(now.size > target, now.x.dtype), event)  # 0 where the tolerance is met
     explained, rest = memory.project(flatten_events(now.r, event))
-    tried = (backoff.wait <= 0.0) & (not memory.empty)
+    tried = (backoff.wait <= 0.0) & bool(memory.pairs)
     move = xp.where(expand_rows(tried, event), xp.reshape(explained + rest, now.r.shape), now.r)
     z = now.x + moving * move
     new = Point(z, block.branch(z), now.y, norm=block.norm)

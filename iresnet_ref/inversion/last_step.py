@@ -40,28 +40,22 @@ def last_step(block: ResidualBlock, point: Point, rows: Rows, goal: Goal) -> tup
     if rows.size_y is None:
         raise ConvergenceError("last step: expected rows that the host has looked at, got none; try rows.measure(point, rtol)")
     residual, reach = rows.residual, rows.size + rows.residual
-    rho = 2.0 * (alpha + beta * reach) + 5.0 * u * (reach + rows.size_y)
+    rho = (2.0 * beta + 5.0 * u) * reach + (5.0 * u * rows.size_y + 2.0 * alpha)
     on_top = 1.0 + (2 * n + 64) * u  # the rounding of the norms and of these lines
     stepped = (goal.lipschitz * residual + rho) * on_top + underflow
     allowed = np.maximum(residual, goal.rtol * np.maximum(rows.size, rows.size_y))
     stays = stepped >= (1.0 - 2.0 * goal.rtol) * allowed  # the tolerance is relative to ‖x‖, which moves by ‖r̂‖
-    x = _taken(point, stays)
-    total = np.where(stays, (residual + rho) * on_top + underflow, stepped)
+    x, norm, total = point.y - point.g, stepped, stepped
+    if stays.any():
+        mask = expand_rows(xp.asarray(stays, dtype=xp.bool, device=device(x)), x.ndim - 1)
+        x, norm = xp.where(mask, point.x, x), np.where(stays, residual, stepped)
+        total = np.where(stays, (residual + rho) * on_top + underflow, stepped)
     contraction = rounding.down(block.least_stretch() - beta, 2)
     radius = total / contraction if contraction > 0.0 else np.full_like(total, math.inf)
     closer = _of_ball(block, x, point.y, radius, np.flatnonzero(~(radius <= ONE_DIGIT * rows.size)))
     covers = xp.asarray(radius <= closer, dtype=xp.bool, device=device(x))
-    known = from_host(np.stack([np.where(stays, residual, stepped), closer * (1.0 + 4.0 * u)]), x)
+    known = from_host(np.stack([norm, closer * (1.0 + 4.0 * u)]), x)
     return x, known[0, :], known[1, :], covers
-
-
-def _taken(point: Point, stays: HostArray) -> Array:
-    """Return the Banach step from the point, on the rows that do not stay."""
-    if stays.all():
-        return point.x
-    xp, x = namespace(point.x), point.y - point.g
-    mask = expand_rows(xp.asarray(stays, dtype=xp.bool, device=device(x)), x.ndim - 1)
-    return xp.where(mask, point.x, x) if stays.any() else x
 
 
 def _of_ball(block: ResidualBlock, x: Array, y: Array, radius: HostArray, loose: HostArray) -> HostArray:

@@ -18,7 +18,7 @@ import numpy as np
 
 from iresnet_ref.arrays import Array, is_compiling, namespace, public
 from iresnet_ref.layers.activations import ACTIVATIONS, FAMILIES, Activation, Turn
-from iresnet_ref.rounding import ELEMENTARY, up
+from iresnet_ref.rounding import ELEMENTARY, largest, up
 
 LIPSWISH = 1.1
 CLIPSWISH = 1.1 * 1.004
@@ -77,14 +77,14 @@ def _exponential(z: Array, beta: Array | float, scale: float) -> tuple[Array, Ar
     xp = namespace(z)
     with _quiet(z):
         least = -_farthest(z, scale) / beta
-        z = xp.maximum(z, xp.full_like(z, max(least, -float(xp.finfo(z.dtype).max))) if isinstance(least, float) else least)
+        z = xp.maximum(z, xp.full_like(z, max(least, -largest(z))) if isinstance(least, float) else least)
         e = xp.exp(-_times(beta, z))
     return z, e if scale == 1.0 else scale * e
 
 
 def _farthest(z: Array, scale: float) -> float:
     """The largest w that is used with c e^w finite."""
-    return math.log(float(namespace(z).finfo(z.dtype).max)) - max(math.log(scale), 0.0) - 1.0
+    return math.log(largest(z)) - max(math.log(scale), 0.0) - 1.0
 
 
 def _is_one(beta: Array | float) -> bool:

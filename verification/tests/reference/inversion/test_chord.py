@@ -14,7 +14,7 @@ import iresnet_backends
 import iresnet_ref as ir
 from iresnet_ref.branches.affine_model import AffineModel
 from iresnet_ref.inversion.chord import Chord
-from iresnet_ref.inversion.safeguard import step_bound
+from iresnet_ref.inversion.safeguard import Goal, step_bound
 from iresnet_ref.layers.linear import Affine
 from iresnet_ref.layers.pointwise import Pointwise
 
@@ -147,6 +147,17 @@ def test_no_model_is_used_for_a_stated_constant_or_many_dimensions() -> None:
     assert ir.invert(block, block(x)).method == "chord"
     assert ir.invert(wide, wide(np.ones((1, 65)))).method == "banach"
     assert ir.invert(ir.ResidualBlock(block.branch, 0.5), block(x)).method == "banach"
+
+
+@pytest.mark.parametrize(("rtol", "misfit", "evaluations"), [(1e-1, 1e-4, 2), (1e-6, 1e-3, 3), (1e-6, 1e-2, 4), (1e-9, 1e-3, 4)])
+def test_the_first_look_is_when_the_misfit_says_and_no_later_than_check_every(rtol: float, misfit: float, evaluations: int) -> None:
+    block = mlp(3)
+    model, y = block.branch.affine_model, block(np.ones((5, 3)))
+    assert model is not None
+    for check_every in (1, 2, 3, 4, 9):
+        steps = Chord(block, y, Goal(block.contraction(), rtol, check_every), replace(model, misfit=misfit))
+        assert steps.spent == min(evaluations, max(2, check_every))
+        assert steps.spent <= steps.most
 
 
 def test_a_singular_model_is_none() -> None:
