@@ -73,7 +73,7 @@ def norm_bound(weight: Matrix) -> float:
 class Gram:
     """Ĝ with ‖Ĝ − WᴴW‖₂ ≤ `error`, for W with `rows` ≥ columns and the larger of its entries and c near 1, or a stack of such.
 
-    Ĝ is the symmetric, or Hermitian, matrix that its lower triangle defines; `error` is one number or one for each of the stack,
+    Ĝ is the symmetric, or Hermitian, matrix that either of its triangles defines; `error` is one number or one for each of the stack,
     `absolute` is ‖W‖₁‖W‖_∞ ≥ ‖|W|‖₂², not rounded up.
     """
 
@@ -157,7 +157,7 @@ class Gram:
         np.einsum("...ii->...i", shifted[..., :n, :n])[...] = diagonal - np.asarray(s)[..., None]
         shifted[..., n:, n:] = 1.0
         try:
-            pivots = np.diagonal(np.linalg.cholesky(shifted), axis1=-2, axis2=-1).real
+            pivots = np.diagonal(np.linalg.cholesky(shifted.swapaxes(-1, -2)), axis1=-2, axis2=-1).real  # LAPACK's own order of entries
         except np.linalg.LinAlgError:
             return False
         return bool((np.isfinite(pivots) & (pivots > 0.0)).all())  # pivot i holds the squares of row i: all entries are finite

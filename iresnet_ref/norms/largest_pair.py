@@ -169,5 +169,5 @@ def _degree(residual: HostArray, top: HostArray, cut: HostArray) -> int:
     """Return the degree at which T_k(2λ/λ_p − 1) = cosh(k arccosh(2λ/λ_p − 1)) takes every residual to what a margin of 3e-10 asks for."""
     gap = np.maximum(1.0 - cut / top, 1e-3)
     wanted = residual / (top * np.sqrt(3e-11 * gap))
-    degrees = np.arccosh(np.maximum(wanted, 1.0)) / np.arccosh(1.0 + 2.0 * gap)
-    return int(np.clip(np.ceil(np.nan_to_num(degrees, nan=_DEGREES[1]).max()), *_DEGREES))
+    degree = (np.arccosh(np.maximum(wanted, 1.0)) / np.arccosh(1.0 + 2.0 * gap)).max()
+    return max(_DEGREES[0], math.ceil(degree)) if degree < _DEGREES[1] else _DEGREES[1]  # NaN: the most
