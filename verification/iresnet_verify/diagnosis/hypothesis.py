@@ -24,6 +24,7 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SPARE = 3
 """Rows beyond the fitted numbers that a prediction must get right."""
+RIGHT_WITH = "right with"
 LEFT = 0.01
 """Share of the largest error that a prediction may leave."""
 
@@ -81,7 +82,7 @@ class Explanation:
     def change(self) -> str:
         """What to change, filled in."""
         change = _filled(self.cause.change, self.what, self.detail)
-        return f"{change.rstrip('.')}: right with {self.repair}." if self.repair else change
+        return f"{change.rstrip('.')}: {RIGHT_WITH} {self.repair}." if self.repair else change
 
     @property
     def sure(self) -> str:

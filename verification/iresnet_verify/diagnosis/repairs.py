@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any
 
 import numpy as np
 
@@ -22,11 +21,12 @@ from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation
 from iresnet_verify.diagnosis.trials.code_changes import Change, changes_of, functions_of
 from iresnet_verify.diagnosis.trials.confinement import (
+    Held,
     StoppedError,
-    arrays_kept,
-    arrays_of,
     can_be_stopped,
     confined,
+    held_by,
+    kept,
     limited,
 )
 from iresnet_verify.diagnosis.volumes import CHEAP, ends
@@ -39,14 +39,16 @@ SECONDS = 10.0
 """CPU time of all searches of a subject."""
 LONGER = 8.0
 """A trial that takes so many times longer than the wrong answer is stopped: a change may make a loop endless."""
-SHOWN = 2
-"""Places that are shown."""
-MANY = 4
-"""If so many places repair it, or so many other maps F, they say nothing."""
+SHOWN = 3
+"""Places that are shown; if more repair it, or more other maps F, they say nothing."""
 
 REPAIR = Cause("one-change", "{what} is right with one change of the code: {detail}.", "Look at this line first.")
-SMALL = 1
-"""Up to this rank a change outside forward is not weighed against changes of forward."""
+SMALL, VARIABLES, LARGE, PUT_IN = (0, 1), (3,), (2,), (4,)
+"""Ranks of changes, the likeliest first: a sign, number or name; a variable; another operator or an operand left out; a function."""
+FAR, MOVED, MANY = 4.0, 0.1, 16
+"""A repair by chance fails at MANY times as many inputs, up to FAR times as far out, or with parameters elsewhere by a share MOVED."""
+CLAIMED = 0.02
+"""How far parameters are moved where a bound is claimed of them."""
 DERIVED = {"inverse_log_det": ("inverse", "log_det"), "log_prob": ("log_det",)}
 """What is made of others says nothing where these are wrong for a reason that is not known."""
 WORDS = {"inverse": "The inverse", "log_det": "log_det", "inverse_log_det": "The log-det of the inverse", "log_prob": "log_prob"}
@@ -55,12 +57,25 @@ Quantity = Callable[[Case], Array]
 """|error|/allowed of each row."""
 
 
+@dataclass(frozen=True)
+class Repaired:
+    """A change that makes wrong numbers right."""
+
+    change: Change
+    done: frozenset[str]
+    """What it repairs."""
+    another: bool
+    """Whether F is another map with it."""
+    steady: bool
+    """Whether it does so far out and with parameters elsewhere, as what undoes a slip does; a bound may be broken there, or numbers
+    overflow."""
+
+
 @dataclass
 class Found:
     """What a search found: of one place one change is shown, but each change of F is another F."""
 
-    repaired: list[tuple[Change, frozenset[str], bool]]
-    """(change, what it repairs, whether F is another map with it)."""
+    repaired: list[Repaired]
     tried: int
     rows: int
 
@@ -73,32 +88,26 @@ def repairs(case: Case, asked: Collection[str], seconds: float = SECONDS) -> dic
     given = _quantities(case)
     right = {name: _right(ratio, case) for name, ratio in given.items()}
     wrong = {name: ratio for name, ratio in given.items() if not right[name]}
-    kept = {name: ratio for name, ratio in given.items() if right[name]}
+    stays = {name: ratio for name, ratio in given.items() if right[name]}
     if not wrong or np.abs(case.truth.value).max() <= 1e6 * case.ctx.u:  # a log-det of 0 is made of anything
         return {}
-    of_forward = functions_of(lambda: case.ctx.f.forward(case.x, seed=SEED))
+    base = case.ctx.f.base_log_prob
+    taken = [] if base is None else functions_of(lambda: base(case.y, seed=SEED))  # the base density is right by definition
+    of_forward = [f for f in functions_of(lambda: case.ctx.f.forward(case.x, seed=SEED)) if f not in taken]
     far = ends(case)[0] if case.ctx.d <= CHEAP else None  # where the log-det is largest and smallest
-    elsewhere = np.concatenate([1.5 * case.ctx.inputs(case.rows), *([] if far is None else [far.x])]).astype(case.x.dtype)
+    scale = 1.5 if case.ctx.subject.inputs is None else 1.0
+    elsewhere = np.concatenate([scale * case.ctx.inputs(case.rows), *([] if far is None else [far.x])]).astype(case.x.dtype)
     said: dict[str, Explanation] = {}
     for name, ratio in wrong.items():
         if name not in asked or name in said or any(o not in said and (o in asked or o in wrong) for o in DERIVED.get(name, ())):
             continue
-        used = functions_of(lambda ratio=ratio: ratio(case))  # type: ignore[misc]
+        used = [f for f in functions_of(lambda ratio=ratio: ratio(case)) if f not in taken]  # type: ignore[misc]
+        trials = Trials(case, name, wrong, stays, elsewhere, end)
         with warnings.catch_warnings(), confined():
             warnings.simplefilter("ignore")
-            found = _places(case, name, used, of_forward, wrong, kept, elsewhere, end)
+            found = trials.of([f for f in used if f not in of_forward], of_forward)
         said |= {other: e for other in asked if (e := _said(other, found)) is not None}
     return said
-
-
-def _places(case: Case, name: str, used: list[FunctionType], of_forward: list[FunctionType], wrong: Mapping[str, Quantity],
-            kept: Mapping[str, Quantity], elsewhere: HostArray, end: float) -> Found:
-    """What repairs one quantity: changes outside forward, and where there is none, or a large one, of forward too."""
-    found = _search(case, name, [f for f in used if f not in of_forward], wrong, kept, elsewhere, end, changes_f=False)
-    if found.repaired and found.repaired[0][0].rank <= SMALL:
-        return found
-    more = _search(case, name, of_forward, wrong, kept, elsewhere, end, changes_f=True)
-    return Found([*found.repaired, *more.repaired], found.tried + more.tried, found.rows)
 
 
 def _quantities(case: Case) -> dict[str, Quantity]:
@@ -143,46 +152,113 @@ def _right(ratio: Quantity, case: Case) -> bool:
     return bool((ratio(case) <= 1.0).all())
 
 
-def _search(case: Case, first: str, functions: Iterable[FunctionType], wrong: Mapping[str, Quantity], kept: Mapping[str, Quantity],
-            elsewhere: HostArray, end: float, *, changes_f: bool) -> Found:
-    """Try the changes of these functions, the smallest first, and stop when larger ones follow than those that repair."""
-    found, start = Found([], 0, case.rows + len(elsewhere)), time.process_time()
-    wrong[first](case.at(case.x) if changes_f else case)
-    limit = LONGER * max(time.process_time() - start, 0.005)
-    arrays = arrays_of(case.ctx.subject)
-    for change in sorted((c for f in functions for c in changes_of(f)), key=lambda c: c.rank):
-        if time.process_time() > end or (found.repaired and change.rank > found.repaired[0][0].rank):
-            break
-        found.tried += 1
-        done, another = _repaired(case, first, change, wrong, kept, elsewhere, arrays, limit, changes_f=changes_f)
-        if done:
-            found.repaired.append((change, done, another))
-    return found
+TRUE_OF_F = ("inverse", "log_det")
+"""If one of these is right, F is not the odd one, and is changed last."""
+_OUTSIDE = (("own", SMALL), ("own", VARIABLES), ("others", SMALL), ("others", VARIABLES), ("own", LARGE), ("others", LARGE))
+_INSERTED = (("own", PUT_IN), ("others", PUT_IN))
+_EVEN = (*_OUTSIDE, *_INSERTED, ("forward", SMALL), ("forward", VARIABLES), ("forward", LARGE), ("forward", PUT_IN))
+_ODD = (("own", SMALL), ("forward", SMALL), *_OUTSIDE[1:4], ("forward", VARIABLES), *_OUTSIDE[4:], ("forward", LARGE), *_INSERTED,
+        ("forward", PUT_IN))
 
 
-def _repaired(case: Case, first: str, change: Change, wrong: Mapping[str, Quantity], kept: Mapping[str, Quantity],
-              elsewhere: HostArray, arrays: list[Any], limit: float, *, changes_f: bool) -> tuple[frozenset[str], bool]:
-    """The wrong quantities that the change makes right, at the case's inputs and at others; none where it spoils one that is kept."""
-    nothing: frozenset[str] = frozenset()
-    try:
-        with preserved(case.ctx.subject.module), arrays_kept(arrays), change.made(), np.errstate(all="ignore"):
-            here, another = case, False
-            with limited(limit):
-                if changes_f and not np.array_equal(case.ctx.f.forward(case.x, seed=SEED), case.y):
-                    here, another = case.at(case.x), True
-                if not _right(wrong[first], here):
-                    return nothing, another
-            done = frozenset(name for name, ratio in wrong.items() if _right(ratio, here))
-            if another and (len(done) < len(wrong) or not _regular(here) or _varies(here) < _varies(case)):
-                return nothing, another
-            if not all(_right(ratio, here) for ratio in kept.values()):
-                return nothing, another
-            with _moved(case), limited(LONGER * limit):
-                there = case.at(elsewhere)
-                still = all(_right(ratio, there) for name, ratio in (*wrong.items(), *kept.items()) if name in done or name in kept)
-                return (done if still and (not another or _regular(there)) else nothing), another
-    except (Exception, StoppedError):
-        return nothing, False
+@dataclass
+class Trials:
+    """Changes that are tried to make one quantity right."""
+
+    case: Case
+    first: str
+    """The quantity."""
+    wrong: Mapping[str, Quantity]
+    stays: Mapping[str, Quantity]
+    """What is right, and has to stay so."""
+    elsewhere: HostArray
+    """Inputs that no search has used."""
+    end: float
+    """CPU time of the process at which it ends."""
+    held: Held = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.held = held_by(self.case.ctx.subject)
+
+    def of(self, outside: Sequence[FunctionType], of_forward: Sequence[FunctionType]) -> Found:
+        """Try the changes of these functions, the likeliest first, and stop where others follow than those that repair."""
+        own = 1 + (bool(outside) and outside[0].__name__ == "<lambda>")
+        of_own, of_others, of_f = (_sorted(functions) for functions in (outside[:own], outside[own:], of_forward))
+        limits = {changes_f: self._limit(changes_f) for changes_f in (False, True)}
+        found = Found([], 0, self.case.rows + len(self.elsewhere))
+        for which, ranks in _ODD if not any(name in self.stays for name in TRUE_OF_F) else _EVEN:
+            changes = [c for c in {"own": of_own, "others": of_others, "forward": of_f}[which] if c.rank in ranks]
+            self._search(changes, limits[which == "forward"], found, changes_f=which == "forward")
+            if any(r.steady for r in found.repaired):
+                return Found([r for r in found.repaired if r.steady], found.tried, found.rows)
+        return found
+
+    def _limit(self, changes_f: bool) -> float:
+        start = time.process_time()
+        self.wrong[self.first](self.case.at(self.case.x) if changes_f else self.case)
+        return LONGER * max(time.process_time() - start, 0.005)
+
+    def _search(self, changes: Iterable[Change], limit: float, found: Found, *, changes_f: bool) -> None:
+        least: int | None = None
+        for change in changes:
+            if time.process_time() > self.end or (least is not None and change.rank > least):
+                return
+            found.tried += 1
+            made = self._repaired(change, limit, changes_f=changes_f)
+            if made is not None:
+                found.repaired.append(made)
+                least = change.rank if made.steady else least
+
+    def _repaired(self, change: Change, limit: float, *, changes_f: bool) -> Repaired | None:
+        """What the change makes right, at the case's inputs and at others; None where it spoils what is right, or mends nothing."""
+        case, wrong, stays = self.case, self.wrong, self.stays
+        try:
+            with preserved(case.ctx.subject.module), kept(self.held), change.made(), np.errstate(all="ignore"):
+                here, another = case, False
+                with limited(limit):
+                    if changes_f and not np.array_equal(case.ctx.f.forward(case.x, seed=SEED), case.y):
+                        here, another = case.at(case.x), True
+                    if not _right(wrong[self.first], here):
+                        return None
+                done = frozenset(name for name, ratio in wrong.items() if _right(ratio, here))
+                if another and (len(done) < len(wrong) or not _regular(here) or _varies(here) < _varies(case) or not _recovered(here)):
+                    return None
+                if not all(_right(ratio, here) for ratio in stays.values()):
+                    return None
+                both = {name: ratio for name, ratio in (*wrong.items(), *stays.items()) if name in done or name in stays}
+                with _moved(case, MOVED if not _varies(case) else 0.0), limited(LONGER * limit):
+                    there = case.at(self.elsewhere)
+                    if not all(_right(ratio, there) for ratio in both.values()) or (another and not _regular(there)):
+                        return None
+                return Repaired(change, done, another, self._steady(both, limit))
+        except (Exception, StoppedError):
+            return None
+
+    def _steady(self, both: Mapping[str, Quantity], limit: float) -> bool:
+        case = self.case
+        far = FAR if case.ctx.subject.inputs is None else 1.0
+        sizes = np.geomspace(far / 32.0, far, MANY * case.rows).reshape(-1, *[1] * (case.x.ndim - 1))
+        try:
+            with _moved(case, MOVED if case.ctx.subject.lipschitz is None else CLAIMED), limited(MANY * LONGER * limit):
+                there, near = case.at((sizes * case.ctx.inputs(len(sizes))).astype(case.x.dtype)), case.at(case.x)
+                return all(_right(ratio, c) for ratio in both.values() for c in (near, there))
+        except Exception:
+            return False
+
+
+def _sorted(functions: Iterable[FunctionType]) -> list[Change]:
+    return sorted((c for f in functions for c in changes_of(f)), key=lambda c: c.rank)
+
+
+def _recovered(case: Case) -> bool:
+    """Whether the inverse of another F finds x itself: F folded at 0, say, has two preimages."""
+    f, J = case.ctx.f, case.truth.jacobian.matrix
+    if f.inverse is None:
+        return True
+    y, back = flat(case.y).astype(np.float64), flat(f.inverse(case.y, seed=SEED)).astype(np.float64)
+    allowed = 4.0 * promised(case.ctx)[0] * np.maximum(1.0, np.linalg.norm(y, axis=1)) + 16.0 * OPERATIONS * case.ctx.u * case.size
+    least = np.linalg.svd(J, compute_uv=False)[:, -1]
+    return bool((np.linalg.norm(back - flat(case.x), axis=1) <= 4.0 * allowed / np.minimum(least, 1.0)).all())
 
 
 def _varies(case: Case) -> bool:
@@ -197,27 +273,29 @@ def _regular(case: Case) -> bool:
 
 
 @contextmanager
-def _moved(case: Case) -> Iterator[None]:
+def _moved(case: Case, by: float) -> Iterator[None]:
     """Parameters a little elsewhere: of a log-det that is constant in x they are the only independent inputs."""
     module = case.ctx.subject.module
-    if is_torch_module(module) and not _varies(case):
-        import torch
+    with preserved(module):
+        if is_torch_module(module) and by:
+            import torch
 
-        rng = np.random.default_rng(0)
-        with torch.no_grad():
-            for p in module.parameters():
-                p.mul_(torch.tensor(1.0 + 0.1 * rng.standard_normal(p.shape)).to(p))
-    yield
+            rng = np.random.default_rng(0)
+            with torch.no_grad():
+                for p in module.parameters():
+                    p.mul_(torch.tensor(1.0 + by * rng.standard_normal(p.shape)).to(p))
+        yield
 
 
 def _said(name: str, found: Found) -> Explanation | None:
     places: dict[str, str] = {}
-    for change, done, another in found.repaired:
-        if name in done:
-            places.setdefault(f"{change.words} in {change.place}" if another else change.place, f"{change.words} in {change.place}")
-    if not 0 < len(places) < MANY:
+    for r in found.repaired:
+        if name in r.done:
+            change = r.change
+            places.setdefault(f"{change.words} in {change.place}" if r.another else change.place, f"{change.words} in {change.place}")
+    if not 0 < len(places) <= SHOWN:
         return None
-    words = ", or ".join(list(places.values())[:SHOWN])
+    words = ", or ".join(places.values())
     others = found.tried - len(found.repaired)
     return Explanation(REPAIR, WORDS[name], words, found.rows, 0.0, 0, f"With it what is wrong is right at all {found.rows} inputs tried, "
                        f"to rounding, and what is right stays so; with {others} other changes it is not.")

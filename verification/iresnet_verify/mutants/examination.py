@@ -12,10 +12,13 @@ from pebble import ProcessExpired, ProcessPool
 
 from iresnet_verify import mutants
 from iresnet_verify.check.finding import Finding
+from iresnet_verify.diagnosis.hypothesis import RIGHT_WITH
 from iresnet_verify.diagnosis.repairs import REPAIR
 from iresnet_verify.mutants.mutant import Mutant
 
 SEED = 1
+AND = ", "
+"""Between a cause and the change of the code that makes it right."""
 SECONDS = 300
 """Time limit of one mutant; one that is stopped by it is alive."""
 
@@ -51,8 +54,11 @@ def examine_one(id: str, *, meant_only: bool = False) -> Verdict:
 
 
 def shown(finding: Finding) -> str:
-    """The name of the cause; of a change of the code, which one it is as well."""
-    return f"{finding.cause}: {finding.wrong.partition(': ')[2].rstrip('.')}" if finding.cause == REPAIR.name else finding.cause
+    """The name of the cause; of a change of the code, which one it is as well, and that which the advice names after another cause."""
+    repair = finding.wrong.partition(": ")[2].rstrip(".") if finding.cause == REPAIR.name else \
+        finding.change.partition(f": {RIGHT_WITH} ")[2].rstrip(".")
+    names = [] if finding.cause == REPAIR.name else [finding.cause]
+    return AND.join([*names, *([f"{REPAIR.name}: {repair}"] if repair else [])])
 
 
 def examine(

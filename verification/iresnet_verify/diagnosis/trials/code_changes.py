@@ -62,6 +62,8 @@ class Applied:
         self.function = function
 
     def __rshift__(self, value: Any) -> Any:
+        if isinstance(value, tuple | list | str):
+            raise TypeError(f"expected a number or an array, got {type(value).__name__}")  # twice a tuple is longer, not larger
         return self.function(value)
 
 

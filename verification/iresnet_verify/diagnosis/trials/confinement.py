@@ -1,4 +1,4 @@
-"""What changed code may not do: run on, take all memory, act outside the process, or leave arrays of the subject changed.
+"""What changed code may not do: run on, take all memory, act outside the process, or leave what the subject holds changed.
 
 All of it is undone on leaving, but for the audit hook, which Python cannot remove: outside of `confined` it does nothing.
 """
@@ -9,9 +9,11 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from copy import copy
+from dataclasses import dataclass, fields
 from functools import cache, partial
 from pathlib import Path
 from types import CellType, FrameType, FunctionType, MethodType
@@ -120,9 +122,21 @@ def _bounded() -> Iterator[None]:
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def arrays_of(subject: Subject) -> list[Any]:
-    """The arrays and tensors that the subject's own callables hold: in closures, globals that they name, attributes and containers."""
-    found, seen = [], dict[int, object]()
+@dataclass
+class Held:
+    """What a subject's own callables hold."""
+
+    arrays: list[Any]
+    """NumPy arrays and tensors."""
+    containers: list[Any]
+    """Lists, dicts, sets and queues, the attributes of objects among the dicts."""
+    cells: list[CellType]
+    """Variables of enclosing functions."""
+
+
+def held_by(subject: Subject) -> Held:
+    """What the subject's own callables hold: in closures, globals that they name, attributes and containers."""
+    found, seen = Held([], [], []), dict[int, object]()
     left: list[Any] = [getattr(subject, f.name) for f in fields(subject)]
     while left:
         o = left.pop()
@@ -130,17 +144,20 @@ def arrays_of(subject: Subject) -> list[Any]:
             continue
         seen[id(o)] = o
         if isinstance(o, np.ndarray) or _is_tensor(o):
-            found.append(o)
-        elif isinstance(o, dict):
-            left += o.values()
-        elif isinstance(o, list | tuple | set):
+            found.arrays.append(o)
+        elif isinstance(o, dict | list | set | deque):
+            found.containers.append(o)
+            left += o.values() if isinstance(o, dict) else o
+        elif isinstance(o, tuple):
             left += o
         elif isinstance(o, MethodType):
             left += (o.__self__, o.__func__)
         elif isinstance(o, partial):
             left += (o.func, o.args, o.keywords)
         elif isinstance(o, FunctionType) and is_own_name(o.__module__):
-            left += (c.cell_contents for c in o.__closure__ or () if c != CellType())
+            cells = [c for c in o.__closure__ or () if c != CellType()]
+            found.cells += cells
+            left += (c.cell_contents for c in cells)
             left += (o.__defaults__, o.__kwdefaults__, *(o.__globals__.get(n) for n in o.__code__.co_names))
         elif not isinstance(o, type) and hasattr(o, "__dict__") and (is_torch_module(o) or is_own_name(type(o).__module__)):
             left.append(vars(o))
@@ -153,22 +170,40 @@ def _is_tensor(o: object) -> bool:
 
 
 @contextmanager
-def arrays_kept(arrays: list[Any]) -> Iterator[None]:
-    """Put the values of these arrays back on leaving.
+def kept(held: Held) -> Iterator[None]:
+    """Put all of it back on leaving: the values of arrays, what containers contain, and variables.
 
-    >>> a = np.zeros(2)
-    >>> with arrays_kept([a]):
+    >>> a, calls = np.zeros(2), [1]
+    >>> with kept(Held([a], [calls], [])):
     ...     a += 1
-    >>> a
-    array([0., 0.])
+    ...     calls.append(2)
+    >>> a, calls
+    (array([0., 0.]), [1])
     """
-    values = [a.copy() if isinstance(a, np.ndarray) else a.detach().clone() for a in arrays]
+    values = [a.copy() if isinstance(a, np.ndarray) else a.detach().clone() for a in held.arrays]
+    contents, variables = [copy(c) for c in held.containers], [c.cell_contents for c in held.cells]
     try:
         yield
     finally:
-        for a, value in zip(arrays, values, strict=True):
+        for cell, variable in zip(held.cells, variables, strict=True):
+            cell.cell_contents = variable
+        for container, content in zip(held.containers, contents, strict=True):
+            _refill(container, content)
+        for a, value in zip(held.arrays, values, strict=True):
             if isinstance(a, np.ndarray):
                 if a.flags.writeable:
                     np.copyto(a, value)
             elif not a.detach().equal(value):
                 a.data.copy_(value)
+
+
+def _refill(container: Any, content: Any) -> None:
+    """Let a container contain what it did."""
+    if len(container) == len(content) and all(a is b for a, b in zip(_entries(container), _entries(content), strict=True)):
+        return
+    container.clear()
+    (container.extend if isinstance(container, list | deque) else container.update)(content)
+
+
+def _entries(container: Any) -> list[Any]:
+    return [e for pair in container.items() for e in pair] if isinstance(container, dict) else list(container)

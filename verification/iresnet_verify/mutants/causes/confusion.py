@@ -7,6 +7,7 @@ from importlib import import_module
 from statistics import median
 
 from iresnet_verify.check.finding import UNEXPLAINED
+from iresnet_verify.diagnosis.repairs import REPAIR
 from iresnet_verify.mutants.causes.names import AFTER, CAUSES, NAMELESS, SAME
 from iresnet_verify.mutants.causes.undone import UNDONE
 from iresnet_verify.mutants.examination import Verdict
@@ -76,7 +77,9 @@ def outcome(row: Row) -> str:
     seeded, shown = row
     first = shown[0] if shown else UNEXPLAINED
     names = seeded.split(OR)
-    right = first in names[0].split(SAME) or any(first.startswith(name) for name in names[1:])
+    cause, _, repair = first.partition(f", {REPAIR.name}: ")
+    told = [cause, *([f"{REPAIR.name}: {repair}"] if repair else [])]
+    right = any(t in names[0].split(SAME) or any(t.startswith(name) for name in names[1:]) for t in told)
     return "right" if right else "unexplained" if first == UNEXPLAINED else "another"
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from iresnet_verify import Subject, audit
 from iresnet_verify.diagnosis.trials.code_changes import changes_of
-from iresnet_verify.diagnosis.trials.confinement import StoppedError, arrays_of, can_be_stopped, confined, limited
+from iresnet_verify.diagnosis.trials.confinement import StoppedError, held_by, can_be_stopped, confined, limited
 
 VALUE = ("logdet.matches-determinant",)
 D = torch.float64
@@ -122,7 +122,7 @@ def test_the_arrays_that_callables_hold_are_found() -> None:
             return x * scale * TABLE * a[0]
 
     forward = functools.partial(Holds().forward, scale=np.full(5, 2.0))
-    found = arrays_of(Subject(name="holds", event_shape=(3,), forward=forward, framework="numpy"))
+    found = held_by(Subject(name="holds", event_shape=(3,), forward=forward, framework="numpy")).arrays
     assert sorted(tuple(x.shape) for x in found) == [(1,), (2,), (3,), (4,), (5,)]
 
 
