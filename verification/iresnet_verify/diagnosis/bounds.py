@@ -7,7 +7,7 @@ matrix, another grid, padding or stride, and few power iterations all give small
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -18,9 +18,10 @@ import numpy as np
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation
 from iresnet_verify.diagnosis.parts import parameter_values, with_parameter
+from iresnet_verify.diagnosis.seen_layers import Layer, layers
 from iresnet_verify.subject.module_state import set_mode
 
-EXACT = 1e-9
+EXACT = 3e-9
 """Relative: a claim that is a norm by design agrees with it to rounding and to a safety margin below this."""
 MOST = 12
 """Weights of which every pair is tried."""
@@ -69,22 +70,91 @@ def bound(case: Case, claims: Sequence[float]) -> Explanation | None:
     if L is not None and "lipschitz.newly-built" in case.failed and _kept_after_training(case, L):
         return Explanation(NEWLY_BUILT, "lipschitz", "", case.rows, 0.0, 0, f"After one call in training mode the bound holds at all "
                            f"{case.rows} inputs tried.")
-    weights = _effective(case)
-    if L is None or not weights:
+    if L is None:
         return None
     wanted = [float(L), *[c for c in claims if 0.0 < c < math.inf]]
+    weights, chain = _effective(case), layers(case)
+    if not weights or (chain and not any(_among(layer.weight, weights.values()) for layer in chain)):
+        return _of_layers(case, chain, float(L), wanted)
     norms = [] if _keeps(case, weights, float(L)) else list(_norms(case, weights))
-    holding = [(n, miss) for n in norms for miss in [_miss(n.values, wanted)] if miss <= EXACT]
-    if holding:
-        least = min(n.differs for n, _ in holding)
-        best = [(n, miss) for n, miss in holding if n.differs == least]
-        if len({n.cause.name for n, _ in best}) > 1:
+    found = _recognised(norms, wanted)
+    return found if found is not None or _ambiguous(norms, wanted) else _products(case, weights, float(L))
+
+
+def _among(weight: Array, weights: Iterable[Array]) -> bool:
+    return any(np.array_equal(weight, w) or (w.ndim == 2 and np.array_equal(weight, w.T)) for w in weights)
+
+
+def _of_layers(case: Case, chain: Sequence[Layer], L: float, wanted: Sequence[float]) -> Explanation | None:
+    """Explain it by the layers that g applies, where what normalises the weights is in g itself."""
+    if not chain:
+        return None
+    each = [layer.norm for layer in chain]
+    product, largest = math.prod(each), float(np.linalg.norm(case.truth.jacobian.residual, 2, axis=(1, 2)).max())
+    if product > L * (1.0 + EXACT):
+        norms = [*_norms(case, {str(i): layer.weight for i, layer in enumerate(chain)}), *_of_stored_vectors(case, chain, L)]
+        found = _recognised(norms, wanted)
+        if found is not None or _ambiguous(norms, wanted):
+            return found
+        if largest > product * (1.0 + 1e-6):
             return None
-        chosen, miss = best[0]
-        others = len({(n.cause.name, n.detail) for n in norms if n.cause.name != chosen.cause.name})
-        return Explanation(chosen.cause, "lipschitz", chosen.detail, 1, miss / EXACT, others,
-                           f"The two agree to {max(miss, 1e-16):.0e}; {others} other norms do not.")
-    return _products(case, weights, float(L))
+        shown = f"{' · '.join(f'{n:.6g}' for n in each)} = {product:.6g}, the claim is {L:.6g}"
+        return Explanation(WEIGHTS, "lipschitz", f"{shown}{_without_coefficient(each, L)}", case.rows, 0.0, 0,
+                           f"g is a chain of these {len(each)} layers, and ‖J_g‖ stays below the product at {case.rows} inputs.")
+    if largest <= product * (1.0 + 1e-6):
+        return None
+    return Explanation(BEYOND, "lipschitz", f"{' · '.join(f'{n:.6g}' for n in each)} = {product:.6g}, the claim is {L:.6g}", case.rows,
+                       0.0, 0, f"g is a chain of these {len(each)} layers, and ‖J_g‖ is {largest:.6g}.")
+
+
+def _without_coefficient(each: Sequence[float], L: float) -> str:
+    """What the norms say of the coefficient, in words."""
+    root = L ** (1.0 / len(each))
+    known = ((1.0, "each layer is normalised to 1, without the coefficient"), (1.0 / root, "each layer has one over the coefficient"),
+             (L ** (0.5 / len(each)), "each layer has the root of the coefficient"), (L, "each layer has all of the claim"))
+    words = next((w for c, w in known if max(abs(n - c) for n in each) <= 1e-6 * c), "")
+    above = [i for i, n in enumerate(each, 1) if n > root * (1.0 + EXACT)]
+    return f" ({words})" if words else f" (above {root:.6g}: layer {', '.join(map(str, above))})" if len(above) < len(each) else ""
+
+
+def _of_stored_vectors(case: Case, chain: Sequence[Layer], L: float) -> Iterator[Norm]:
+    """|uᵀMv|, ‖Mv‖ and ‖Mᵀu‖ of each layer for vectors that the module holds: the one nearest to its share of the claim."""
+    module = case.ctx.subject.module
+    held = [v.detach().cpu().double().numpy() for v in (*module.buffers(), *module.parameters()) if v.numel() > 1]
+    vectors = [np.asarray(v).reshape(-1) for v in held]
+    unit = [v / np.linalg.norm(v) for v in vectors if np.linalg.norm(v) > 0.0]
+    values = []
+    for layer in chain:
+        M = layer.matrix
+        right, left = [v for v in unit if v.size == M.shape[1]], [u for u in unit if u.size == M.shape[0]]
+        made = [float(np.linalg.norm(M @ v)) for v in right] + [float(np.linalg.norm(M.T @ u)) for u in left]
+        made += [abs(float(u @ M @ v)) for u in left for v in right]
+        if not made:
+            return
+        values.append(min(made, key=lambda n: abs(n - L ** (1.0 / len(chain)))))
+    yield Norm(VECTOR, tuple(values), "along vectors that the module holds")
+
+
+def _holding(norms: Sequence[Norm], wanted: Sequence[float]) -> list[tuple[Norm, float]]:
+    """The wrong norms that the claim is, of those that differ least from the right one."""
+    holding = [(n, miss) for n in norms for miss in [_miss(n.values, wanted)] if miss <= EXACT]
+    least = min((n.differs for n, _ in holding), default=0)
+    return [(n, miss) for n, miss in holding if n.differs == least]
+
+
+def _ambiguous(norms: Sequence[Norm], wanted: Sequence[float]) -> bool:
+    return len({n.cause.name for n, _ in _holding(norms, wanted)}) > 1
+
+
+def _recognised(norms: Sequence[Norm], wanted: Sequence[float]) -> Explanation | None:
+    """The one wrong norm that the claim is."""
+    best = _holding(norms, wanted)
+    if not best or _ambiguous(norms, wanted):
+        return None
+    chosen, miss = best[0]
+    others = len({(n.cause.name, n.detail) for n in norms if n.cause.name != chosen.cause.name})
+    return Explanation(chosen.cause, "lipschitz", chosen.detail, 1, miss / EXACT, others,
+                       f"The two agree to {max(miss, 1e-16):.0e}; {others} other norms do not.")
 
 
 def _true_norms(case: Case, weights: dict[str, Array]) -> list[float]:
