@@ -18,6 +18,7 @@ from iresnet_verify.diagnosis import (
     inverses,
     kept,
     log_dets,
+    misplaced_steps,
     repairs,
     volumes,
 )
@@ -46,6 +47,9 @@ OTHER_NETWORK = (families.JACOBIAN, log_dets.OTHER_VALUE, log_dets.WITHOUT)
 """Causes that say of which other network the numbers are; where F has two modes it is that of the other mode."""
 PARAMETERS = (log_dets.OTHER_VALUE, log_dets.NEGATED, log_dets.WITHOUT, inverses.OTHER_VALUE, inverses.NEGATED, inverses.WITHOUT)
 """Causes that say by which value of a parameter the numbers would be: where in the code it is, they do not."""
+MORE = (*PARAMETERS, log_dets.NOT_FINITE, misplaced_steps.LEFT_OUT, misplaced_steps.REPEATED, misplaced_steps.AGAIN, misplaced_steps.ORDER,
+        misplaced_steps.SOME, log_dets.BLOCK_LEFT_OUT, log_dets.BLOCK_FACTOR)
+"""Causes to which the change of the code that makes it right is added, if there is one."""
 BY_A_NUMBER = (log_dets.OTHER_VALUE, inverses.OTHER_VALUE, families.JACOBIAN, families.IDENTITY, log_dets.AT_ANOTHER_POINT,
                inverses.SCALED_BRANCH)
 """Causes that say by which number something would be multiplied: if nobody would write it, a change of the code says more."""

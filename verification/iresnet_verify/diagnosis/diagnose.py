@@ -18,9 +18,9 @@ from iresnet_verify.diagnosis.areas import (
     BY_A_NUMBER,
     FOLLOWS,
     FORWARD,
+    MORE,
     NARROW,
     OTHER_NETWORK,
-    PARAMETERS,
     Area,
 )
 from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT, OF_THE_DENSITY, OF_THE_INVERSE
@@ -80,7 +80,7 @@ def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, 
 def _repair(failed: Sequence[CheckResult], found: dict[str, Explanation], prepared: Prepared, seed: int, budget: str) -> None:
     """Add the one change of the code that makes right what is not explained, and to what a fitted number explains its place."""
     asked = {a.name: next(r for r in failed if r.id in a.primary) for a in AREAS
-             if a.name in REPAIRED and (a.name not in found or found[a.name].fitted or found[a.name].cause in PARAMETERS)
+             if a.name in REPAIRED and (a.name not in found or found[a.name].fitted or found[a.name].cause in MORE)
              and any(r.id in a.primary and r.id not in BEHAVIOURS for r in failed)}
     if not asked:
         return

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from iresnet_verify.catalogue.shared.map_errors import promised
+from iresnet_verify.diagnosis import misplaced_steps
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.hypothesis import SPARE, Array, Cause, Explanation, Prediction, explain
 from iresnet_verify.diagnosis.parts import blocks, orders, parameters, with_parameter
@@ -139,6 +140,8 @@ def inverse(case: Case, y: HostArray) -> Explanation | None:
     found = explain("inverse", zero, wrong, made)
     if found is None:
         found = _narrow(a, wrong)
+    if (found is None or found.fitted) and np.array_equal(y, case.y) and (wrong > a.promised).any():
+        found = misplaced_steps.inverse(case, x, a.promised) or found  # without a fitted number it says more
     if found is None and (wrong > a.promised).any():
         return _jumps(a, wrong)
     return found

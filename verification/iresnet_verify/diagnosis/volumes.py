@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from iresnet_verify.catalogue.shared.log_det_truth import truth_at
-from iresnet_verify.diagnosis import families, log_dets
+from iresnet_verify.diagnosis import families, log_dets, misplaced_steps
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.estimates import POINT, Estimate, expectation, of_point_masses
 from iresnet_verify.diagnosis.families import Family, Rows, of_matrix
@@ -197,7 +197,8 @@ def _explained(case: Case, what: str, values: Values, sign: float) -> Explanatio
         found = explain(what, first, None, log_dets.narrow(v, first, case.roughness(values) if sign > 0.0 else np.zeros(len(first))))
         if found is not None:
             return found
-    return (part_of_a_parameter(case, what, values, sign) or _at_many(case, what, values, sign)) if case.ctx.d <= CHEAP else None
+    return None if case.ctx.d > CHEAP else (part_of_a_parameter(case, what, values, sign) or _at_many(case, what, values, sign)
+                                            or misplaced_steps.log_det(case, what, first, sign))
 
 
 def _at_many(case: Case, what: str, values: Values, sign: float) -> Explanation | None:
