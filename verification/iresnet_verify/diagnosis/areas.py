@@ -50,6 +50,8 @@ PARAMETERS = (log_dets.OTHER_VALUE, log_dets.NEGATED, log_dets.WITHOUT, inverses
 MORE = (*PARAMETERS, log_dets.NOT_FINITE, misplaced_steps.LEFT_OUT, misplaced_steps.REPEATED, misplaced_steps.AGAIN, misplaced_steps.ORDER,
         misplaced_steps.SOME, log_dets.BLOCK_LEFT_OUT, log_dets.BLOCK_FACTOR)
 """Causes to which the change of the code that makes it right is added, if there is one."""
+CUT_OFF = (gradients.PART, gradients.DETACHED, gradients.SLOPES)
+"""Causes to which the place is added where a gradient is cut off."""
 BY_A_NUMBER = (log_dets.OTHER_VALUE, inverses.OTHER_VALUE, families.JACOBIAN, families.IDENTITY, log_dets.AT_ANOTHER_POINT,
                inverses.SCALED_BRANCH)
 """Causes that say by which number something would be multiplied: if nobody would write it, a change of the code says more."""

@@ -10,9 +10,11 @@ import numpy as np
 from iresnet_verify.catalogue.shared.log_det_truth import truth_at
 from iresnet_verify.diagnosis import log_dets
 from iresnet_verify.diagnosis.case import SEED, Case
-from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
+from iresnet_verify.diagnosis.hypothesis import SPARE, Array, Cause, Explanation, Prediction, explain
 from iresnet_verify.diagnosis.volumes import made_of
 
+SPREAD = 48
+"""Inputs at which a cut is looked for."""
 RIGHT = "Return base_log_prob(F(x)) + log|det dF/dx|."
 NO_LOG_DET = Cause("log-det-missing", "{what} is the base density at F(x) alone: the log-det is missing.", "Add log|det dF/dx|.")
 BASE_AT_X_ALONE = Cause("base-at-x-and-no-log-det", "{what} is the base density at x: neither F nor its log-det is in it.", RIGHT)
@@ -44,9 +46,33 @@ def log_prob(case: Case) -> Explanation | None:
     found = explain("log_prob", got, base + t, _predictions(case, got, base, t, slack))
     if found is not None:
         return found
+    found = _clamped(case)
+    if found is not None:
+        return found
     v = made_of(case, 1.0, more=True)  # the rest is a wrong log-det
     volumes = [Prediction(p.cause, p.numbers, p.tolerance + slack, p.detail, p.fitted) for p in log_dets.predictions(v, got - base)]
     return explain("The log-det in log_prob", got - base, t, volumes)
+
+
+def _clamped(case: Case) -> Explanation | None:
+    """Explain a density that is cut off, at inputs where it is large and where it is small."""
+    f = case.ctx.f
+    assert f.log_prob is not None
+    assert f.base_log_prob is not None
+    sizes = np.geomspace(0.01, 3.0, SPREAD).reshape(-1, *[1] * (case.x.ndim - 1))
+    z = (sizes * np.resize(case.y, (SPREAD, *case.y.shape[1:]))).astype(case.x.dtype)
+    there = case.at(z if f.inverse is None else f.inverse(z, seed=SEED))
+    got, base, t = f.log_prob(there.x, seed=SEED), f.base_log_prob(there.y, seed=SEED), there.truth.value
+    slack = 8.0 * there.truth.slack + 64.0 * case.ctx.u * (np.abs(base) + np.abs(t) + case.ctx.d + there.size**2)
+    known = np.isfinite(slack) & np.isfinite(base + t)
+    got, right, slack = got[known], (base + t)[known], slack[known]
+    made = []
+    for low, high in ((got.min(), np.inf), (-np.inf, got.max()), (got.min(), got.max())):
+        bound = (got == low) | (got == high)
+        if bound.sum() > SPARE and (~bound).sum() > SPARE:
+            words = " or ".join(f"{side} {c:.6g}" for side, c in (("below", low), ("above", high)) if np.isfinite(c))
+            made.append(Prediction(log_dets.CLAMPED, np.clip(right, low, high), slack, f"none is {words}"))
+    return explain("log_prob", got, right, made)
 
 
 def log_prob_follows(case: Case) -> bool:

@@ -16,6 +16,7 @@ from iresnet_verify.diagnosis.areas import (
     ALSO,
     AREAS,
     BY_A_NUMBER,
+    CUT_OFF,
     FOLLOWS,
     FORWARD,
     MORE,
@@ -25,6 +26,7 @@ from iresnet_verify.diagnosis.areas import (
 )
 from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT, OF_THE_DENSITY, OF_THE_INVERSE
 from iresnet_verify.diagnosis.case import opened
+from iresnet_verify.diagnosis.gradient_repairs import WORDS, gradient_repairs
 from iresnet_verify.diagnosis.hypothesis import Explanation, written_by_hand
 from iresnet_verify.diagnosis.repairs import REPAIR, SECONDS, repairs
 from iresnet_verify.running.run import Prepared
@@ -71,10 +73,26 @@ def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, 
     told = {(e.cause.name, e.detail) for name, e in found.items() if name in ("inverse", "log_det")}
     if both and (len(told) == 2 or not {"inverse", "log_det"} <= set(found)):  # else one mistake made both wrong, and is named
         _try(FORWARD, both, found, prepared, seed, budget, ids)
+    _repair_gradients(failed, found, prepared, seed, budget)
     coupled = any(id in BEHAVIOURS and BEHAVIOURS[id].brings is EVERYTHING for id in ids)
     if FORWARD.name not in found and not coupled:
         _repair(failed, found, prepared, seed, budget)
     return found
+
+
+def _repair_gradients(failed: Sequence[CheckResult], found: dict[str, Explanation], prepared: Prepared, seed: int, budget: str) -> None:
+    """Add what cuts a gradient off, where it is found in the code."""
+    asked = {a.name: next(r for r in failed if r.id in a.primary) for a in AREAS
+             if a.name in WORDS and (a.name not in found or found[a.name].cause in CUT_OFF) and any(r.id in a.primary for r in failed)}
+    if not asked:
+        return
+    try:
+        with opened(prepared, next(iter(asked.values())).mode, seed, budget, {r.id for r in failed}) as case:
+            made = gradient_repairs(case, asked, SECONDS / 4.0)
+    except Exception:
+        return
+    for name, e in made.items():
+        found[name] = replace(found[name], repair=e.detail) if name in found else e
 
 
 def _repair(failed: Sequence[CheckResult], found: dict[str, Explanation], prepared: Prepared, seed: int, budget: str) -> None:
@@ -89,6 +107,9 @@ def _repair(failed: Sequence[CheckResult], found: dict[str, Explanation], prepar
             made = repairs(case, asked, SECONDS if any(name not in found for name in asked) else SECONDS / 4.0)
     except Exception:
         return
+    if {"inverse", "log_det"} <= set(made) and made["inverse"].detail == made["log_det"].detail:
+        found.pop("inverse", None)
+        found.pop("log_det", None)
     for name in made.keys() & found.keys():
         if found[name].cause not in BY_A_NUMBER or not found[name].fitted or written_by_hand(found[name].detail):
             found[name] = replace(found[name], repair=made.pop(name).detail)

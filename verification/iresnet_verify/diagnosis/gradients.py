@@ -37,6 +37,8 @@ ROWS = 4
 """Rows of one comparison of gradients of the log-det."""
 ONE_PARAMETER = Cause("one-parameter-wrong", "{what} is wrong for {detail}, and right for every other parameter.",
                       "Look for a second use of it in the backward pass alone.")
+FAR = 4.0
+"""How many times as far out a gradient that is not finite is looked for too."""
 NOT_FINITE = Cause("gradient.far-inputs", "{what} is NaN or infinite where the value and its derivative are finite.",
                    "Look for a where whose other branch is not finite: clip its argument too.")
 SLOPES = Cause("slopes-detached", "{what} has no part for x and for the biases ({detail}): the slopes of the activations are detached.",
@@ -338,6 +340,17 @@ def _slopes(case: Case, seed: int) -> Slopes | None:
     return Slopes([n for n, _ in named], got, right, allowed)
 
 
+def _inverse_gradient_not_finite(case: Case, y: Any) -> Any:
+    """The rows of y at which the inverse is finite, and its gradient is not."""
+    ctx = case.ctx
+    with ctx.guard(), ctx.framework.call_context():
+        leaf = ctx.native(y, requires_grad=True)
+        back = ctx.raw_inverse(leaf.clone(), seed=SEED)
+        back.sum().backward()
+        got = np.zeros(y.shape) if leaf.grad is None else leaf.grad.double().numpy()
+        return ~np.isfinite(flat(got)).all(1) & np.isfinite(flat(ctx.host(back.detach()))).all(1)
+
+
 def inverse_gradient(case: Case) -> Explanation | None:
     """Explain the backward pass of the inverse."""
     import torch
@@ -355,6 +368,10 @@ def inverse_gradient(case: Case) -> Explanation | None:
         got = np.zeros(c.shape) if leaf.grad is None else leaf.grad.double().numpy()
         at = ctx.host(back.detach())
     got, c = flat(got), flat(c)
+    for size in (1.0, FAR):
+        bad = _inverse_gradient_not_finite(case, (size * case.y).astype(case.y.dtype))
+        if bad.any():
+            return _not_finite("The gradient of the inverse", bad)
     J = ctx.jacobian(at.astype(case.x.dtype))
     tolerance = (8.0 * np.linalg.norm(c, axis=1) * (J.error + 1e3 * ctx.u * (np.linalg.norm(J.matrix, axis=(1, 2)) + 1.0)))[:, None]
 

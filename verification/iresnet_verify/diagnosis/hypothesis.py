@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+T = TypeVar("T")
 SPARE = 3
 """Rows beyond the fitted numbers that a prediction must get right."""
 RIGHT_WITH = "right with"
@@ -120,6 +122,12 @@ def explain(
         rivals = sum(p.cause.name != chosen.cause.name for p in tried)
         return Explanation(chosen.cause, what, chosen.detail, rows, _ratio(got, chosen.numbers, chosen.tolerance), rivals, fitted=fitted)
     return None
+
+
+def as_far_as_made(made: Iterator[T]) -> Iterator[T]:
+    """What is made until an error, which a map that is no map makes: other hypotheses are asked nevertheless."""
+    with suppress(Exception):
+        yield from made
 
 
 def written_by_hand(detail: str) -> bool:

@@ -6,9 +6,9 @@ x₀ = y, x_{k+1} = y − g(x_k) (Behrmann et al. 2019, Algorithm 1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from iresnet_verify.catalogue.shared.map_errors import promised
 from iresnet_verify.diagnosis import misplaced_steps
 from iresnet_verify.diagnosis.case import SEED, Case
-from iresnet_verify.diagnosis.hypothesis import SPARE, Array, Cause, Explanation, Prediction, explain
+from iresnet_verify.diagnosis.hypothesis import SPARE, Array, Cause, Explanation, Prediction, as_far_as_made, explain
 from iresnet_verify.diagnosis.parts import blocks, orders, parameters, with_parameter
 from iresnet_verify.subject.calls import flat
 from iresnet_verify.subject.frameworks import OPERATIONS
@@ -28,6 +28,8 @@ CHEAP = 64
 """Dimension up to which an answer is compared with what its Jacobian gives."""
 SWEEP = 12
 """Dimension up to which a sweep over the components is followed."""
+SMALL = 4
+"""Dimension up to which every order of the components is."""
 POINTS = 48
 """Points of a segment along which jumps are looked for."""
 WORSE = 4.0
@@ -136,7 +138,7 @@ def inverse(case: Case, y: HostArray) -> Explanation | None:
     wrong = a.miss(a.forward(x))
     zero = np.zeros(len(y))
     made = [Prediction(c, miss, a.promised, detail, fitted) for c, miss, detail, fitted in _equations(a)]
-    made += [Prediction(c, miss, a.rounding, detail) for c, miss, detail in _steps(a)]
+    made += [Prediction(c, miss, a.rounding, detail) for c, miss, detail in as_far_as_made(_steps(a))]
     found = explain("inverse", zero, wrong, made)
     if found is None:
         found = _narrow(a, wrong)
@@ -194,9 +196,9 @@ def _equations(a: Answers) -> Iterator[tuple[Cause, Array, str, int]]:
         c = float(np.median(np.abs(image[off])))
         if (np.abs(y[off]) > c).all():
             yield CLIPPED, a.miss(np.clip(y, -c, c), image), f"{c:.6g}", 0
-    yield from _blocks(a, x)
-    stale = [] if context else list(_parameters(a, x))
-    made = [] if case.ctx.d > CHEAP or _holds(WITHOUT, stale, a) else list(_affine(a, flat(x).astype(np.float64)))
+    yield from as_far_as_made(_blocks(a, x))
+    stale = [] if context else list(as_far_as_made(_parameters(a, x)))
+    made = [] if case.ctx.d > CHEAP or _holds(WITHOUT, stale, a) else list(as_far_as_made(_affine(a, flat(x).astype(np.float64))))
     yield from made
     known = any(_holds(cause, made, a) for cause in {cause for cause, *_ in made})
     yield from (s for s in stale if s[0] not in (NEGATED, SHIFT_SIGN_OF, SCALE_AGAIN_OF) or not known)
@@ -230,7 +232,7 @@ def _affine(a: Answers, x: Array) -> Iterator[tuple[Cause, Array, str, int]]:
     if (there != 0.0).all():
         yield AT_THE_IMAGE, np.linalg.norm(x - y - (y - image) / there, axis=1), "", 0
     if y.shape[1] <= SWEEP:
-        for order, words in ((range(y.shape[1]), "from the first to the last"), (range(y.shape[1])[::-1], "from the last to the first")):
+        for order, words in _orders(y.shape[1]):
             yield SWEPT, np.linalg.norm(x - _swept(a, order), axis=1), words, 0
     if np.abs(J - J.swapaxes(1, 2)).max() > least:
         origin = flat(a.forward(np.zeros_like(a.together[:1]))).astype(np.float64)
@@ -252,6 +254,13 @@ def _scales(a: Answers, J: Array, x: Array, image: Array) -> Iterator[tuple[Any,
         found = np.ones_like(x)
         found[:, wrong] = np.diagonal(of_the_step, axis1=1, axis2=2)
         yield wrong, found
+
+
+def _orders(d: int) -> list[tuple[Sequence[int], str]]:
+    """Orders in which components may be visited, in words too: from either end, and all of up to four."""
+    found: list[tuple[Sequence[int], str]] = [(range(d), "from the first to the last"), (range(d)[::-1], "from the last to the first")]
+    others = permutations(range(d)) if d <= SMALL else ()
+    return found + [(p, f"in the order {', '.join(str(i + 1) for i in p)}") for p in others if p not in (tuple(o) for o, _ in found)]
 
 
 def _swept(a: Answers, order: Iterable[int]) -> Array:

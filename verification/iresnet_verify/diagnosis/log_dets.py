@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from iresnet_verify.diagnosis.hypothesis import SPARE, Array, Cause, Prediction
 
 LONGEST = 400
 """Powers of A that are summed; where they have not vanished by then, sums of infinitely many terms are not predicted."""
+SIGNS = 8
+"""Dimension up to which every vector of signs is tried for a probe."""
 CUT = 60
 """Longest series that is recognised as cut."""
 
@@ -60,7 +63,7 @@ WITHOUT = Cause("parameter-forgotten", "{what} is that of the network with `{det
 MATRIX = Cause("another-matrix", "{what} is made of {detail}, not of I + J.", "Take the determinant of I + J.")
 NOT_CENTRED = Cause("probes-not-centred", "{what} draws probes that are {detail}, of which E[vvᵀ] is not I.",
                     "Draw signs or standard normal probes.")
-ONES = Cause("one-fixed-probe", "{what} takes vᵀJᵏv along v = (1, …, 1) alone for the traces ({detail}).",
+ONES = Cause("one-fixed-probe", "{what} takes vᵀJᵏv along one v alone for the traces: {detail}.",
              "Draw the probes anew, centred, or take the trace over all unit vectors.")
 OFFSET = Cause("constant-added", "{what} is off by {detail} at every input.", "Look for a missing or superfluous constant.")
 AT_ANOTHER_POINT = Cause("at-another-point", "{what} is the log-det at {detail}.", "Evaluate it where it is asked for.")
@@ -325,8 +328,24 @@ def _of_other_matrices(v: Volumes) -> Iterator[tuple[Cause, Array, str, int]]:
             for k in range(1, len(v.traces) + 1):
                 total = total + (-1.0) ** (k + 1) * power.sum((1, 2)) / k
                 if k <= CUT or k == len(v.traces):
-                    yield ONES, total, f"{k} terms", 0
+                    yield ONES, total, f"v = (1, …, 1), {k} terms", 0
                 power = power @ A
+            yield from _along(v)
+
+
+def _along(v: Volumes) -> Iterator[tuple[Cause, Array, str, int]]:
+    """Σ (−1)^{k+1} vᵀAᵏv/k for each v of signs."""
+    d = v.A.shape[1]
+    for rest in product((1.0, -1.0), repeat=d - 1) if d <= SIGNS else ():
+        if min(rest) > 0.0:
+            continue  # as above
+        probe = np.array([1.0, *rest])
+        w, total = np.broadcast_to(probe, (len(v.A), d)), np.zeros(len(v.A))
+        for k in range(1, len(v.traces) + 1):
+            w = np.einsum("nij,nj->ni", v.A, w)
+            total = total + (-1.0) ** (k + 1) * (w @ probe) / k
+            if k <= CUT or k == len(v.traces):
+                yield ONES, total, f"v = ({', '.join(f'{p:g}' for p in probe)}), {k} terms", 0
 
 
 def _of_the_value(t: Array, got: Array) -> Iterator[tuple[Cause, Array, str, int]]:

@@ -85,14 +85,14 @@ def repairs(case: Case, asked: Collection[str], seconds: float = SECONDS) -> dic
     end = time.process_time() + seconds
     if not can_be_stopped():
         return {}
-    given = _quantities(case)
+    given = {name: ratio for name, ratio in _quantities(case).items() if _answers(ratio, case)}
     right = {name: _right(ratio, case) for name, ratio in given.items()}
     wrong = {name: ratio for name, ratio in given.items() if not right[name]}
     stays = {name: ratio for name, ratio in given.items() if right[name]}
     if not wrong or np.abs(case.truth.value).max() <= 1e6 * case.ctx.u:  # a log-det of 0 is made of anything
         return {}
     base = case.ctx.f.base_log_prob
-    taken = [] if base is None else functions_of(lambda: base(case.y, seed=SEED))  # the base density is right by definition
+    taken = [] if base is None or "log_prob" not in given else functions_of(lambda: base(case.y, seed=SEED))  # right by definition
     of_forward = [f for f in functions_of(lambda: case.ctx.f.forward(case.x, seed=SEED)) if f not in taken]
     far = ends(case)[0] if case.ctx.d <= CHEAP else None  # where the log-det is largest and smallest
     scale = 1.5 if case.ctx.subject.inputs is None else 1.0
@@ -146,6 +146,14 @@ def _log_prob(c: Case) -> Array:
     base = f.base_log_prob(c.y, seed=SEED)
     slack = 8.0 * c.truth.slack + 64.0 * c.ctx.u * (np.abs(base) + np.abs(c.truth.value) + c.ctx.d + c.size**2)
     return np.abs(f.log_prob(c.x, seed=SEED) - base - c.truth.value) / slack
+
+
+def _answers(ratio: Quantity, case: Case) -> bool:
+    try:
+        ratio(case)
+    except Exception:
+        return False
+    return True
 
 
 def _right(ratio: Quantity, case: Case) -> bool:

@@ -20,6 +20,8 @@ from iresnet_verify.subject.subject import HostArray
 
 Values = Callable[[HostArray, int], Array]
 
+DRAWS, SHARE, CLOSE = 64, 20, 0.1
+"""Draws of a random log-det among which one in SHARE may pile up at a bound; a mean is 0 if it is known CLOSE enough."""
 CHEAP, POOL = 32, 6
 """Up to d = CHEAP an explanation is confirmed at other inputs, chosen from POOL times as many."""
 PER_BATCH = (log_dets.PERMUTED, log_dets.EPSILON, log_dets.BLOCK_FACTOR, log_dets.OFFSET, log_dets.FACTOR, log_dets.BATCH_FACTOR,
@@ -256,15 +258,35 @@ def _confirmed(case: Case, what: str, values: Values, found: Explanation, sign: 
     return there is not None and (bool(there.detail == found.detail) or found.cause in PER_BATCH)
 
 
+def _clamped(case: Case, what: str, values: Values, sign: float) -> Explanation | None:
+    """Explain draws that pile up at one value, the same for all rows, which bounds them on one side."""
+    there = ends(case)[0] or case
+    if np.ptp(there.truth.value) <= 8.0 * there.truth.slack.max():
+        return None
+    at = there.x if sign > 0.0 else there.y
+    draws = np.stack([values(at, SEED + 1 + i) for i in range(DRAWS)])
+    for bound, words in ((draws.min(), "below"), (draws.max(), "above")):
+        share = (draws == bound).mean(0)
+        if (share > 1.0 / SHARE).sum() > 1 and (share < 1.0).any():
+            return Explanation(log_dets.CLAMPED, what, f"none is {words} {bound:.6g}", len(at), 0.0, 0, f"Of {DRAWS} draws at each of "
+                               f"{len(at)} inputs {int((draws == bound).sum())} are that number, to the last digit.")
+    return None
+
+
 def _random(case: Case, what: str, values: Values, at: HostArray, v: log_dets.Volumes) -> Explanation | None:
     few = min(4, len(at))
     small = log_dets.Volumes(v.A[:few], v.t[:few], v.slack[:few], v.u, v.event, v.sign, {k: a[:few] for k, a in v.elsewhere.items()},
                              tuple((cause, a[:few], words) for cause, a, words in v.of_parts), tuple(a[:few] for a in v.of_blocks),
                              v.families)
     estimate: Estimate = expectation(case, values, at[:few], small)
+    clamped = _clamped(case, what, values, v.sign)
+    if clamped is not None:
+        return clamped
     rounding = estimate.tolerance
     made = [Prediction(p.cause, p.numbers, p.tolerance + (log_dets.fitting(rounding) if p.fitted else rounding), p.detail, p.fitted)
             for p in log_dets.predictions(small, estimate.value) if p.cause not in (log_dets.REDUCED, log_dets.PERMUTED, log_dets.ONE_ROW)]
+    if rounding.max() > CLOSE * np.abs(small.t).max():  # of 0 a mean this far off says little
+        made = [p for p in made if p.cause is not log_dets.ZERO]
     points = of_point_masses(estimate, small.right)
     if points is not None:
         made.append(Prediction(POINT, points, small.tolerance(points) + rounding))

@@ -38,8 +38,10 @@ NAMES = (
      "cos", "positive"),
     ("sum", "mean", "prod", "amax", "amin"), ("triu", "tril"), ("min", "max"), ("minimum", "maximum"), ("argmin", "argmax"),
     ("T", "real"), ("mT", "real"), ("inv", "pinv", "positive"), ("zeros_like", "ones_like"), ("floor", "ceil", "round"),
-    ("detach", "positive"),
+    ("detach", "positive"), ("data", "real"), ("no_grad", "enable_grad"), ("inference_mode", "enable_grad"),
 )
+CUTS = ("detach", "data", "no_grad", "inference_mode")
+"""Names by which gradients are cut off; values are the same without."""
 """Names that stand for each other; `positive` and `real` change nothing."""
 LEFT_OUT = ("positive", "real")
 LARGE = 100
@@ -85,6 +87,8 @@ class Change:
     words: str
     rank: int
     """How large it is: 0 a sign, 1 a number or a name, 2 an operator, 3 a variable, 4 a function that is put in."""
+    cut: str | None = None
+    """The name by which gradients are cut off that the change takes away, if it is one."""
 
     @property
     def place(self) -> str:
@@ -139,7 +143,8 @@ def changes_of(function: FunctionType) -> Iterator[Change]:
         if step.positions is not None and step.positions.lineno is not None:
             line = step.positions.lineno
         for rank, changed, words in _of(code, step) if (step.arg or 0) <= 255 else ():
-            yield Change(function, changed, line, words, rank)
+            cut = step.argval if step.argval in CUTS and words.startswith(("without", "`enable_grad`")) else None
+            yield Change(function, changed, line, words, rank, cut)
         if following is not None and step.opname in GIVES:
             for words, put in PUT_IN.items():
                 longer = _put_in(code, following.offset, put)
