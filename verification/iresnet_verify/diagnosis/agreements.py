@@ -30,8 +30,8 @@ def forward(case: Case, results: Sequence[CheckResult]) -> Explanation | None:
     got, again = (ctx.evaluate_log_det(x, s) for s in (SEED, SEED + 1))
     if not np.array_equal(got, again):
         return None
-    back = replace(ctx, subject=replace(ctx.subject, forward=lambda y: ctx.native(inverse(ctx.host(y), seed=SEED)), inverse=None,
-                                        residual=None, log_det=None))
+    back = replace(ctx, subject=replace(ctx.subject, forward=lambda y, *context: ctx.native(inverse(ctx.host(y), seed=SEED)), inverse=None,
+                                        residual=None, log_det=None, context_shape=None))
     of_g = truth_at(back, case.y)
     made = Prediction(OTHER_MAP, -of_g.value, 8.0 * of_g.slack)
     return explain("forward", got, truth_at(ctx, x).value, [made])

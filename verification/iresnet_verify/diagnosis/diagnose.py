@@ -75,7 +75,7 @@ def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, 
         _try(FORWARD, both, found, prepared, seed, budget, ids)
     _repair_gradients(failed, found, prepared, seed, budget)
     coupled = any(id in BEHAVIOURS and BEHAVIOURS[id].brings is EVERYTHING for id in ids)
-    if FORWARD.name not in found and not coupled:
+    if not coupled:
         _repair(failed, found, prepared, seed, budget)
     return found
 
@@ -98,22 +98,30 @@ def _repair_gradients(failed: Sequence[CheckResult], found: dict[str, Explanatio
 def _repair(failed: Sequence[CheckResult], found: dict[str, Explanation], prepared: Prepared, seed: int, budget: str) -> None:
     """Add the one change of the code that makes right what is not explained, and to what a fitted number explains its place."""
     asked = {a.name: next(r for r in failed if r.id in a.primary) for a in AREAS
-             if a.name in REPAIRED and (a.name not in found or found[a.name].fitted or found[a.name].cause in MORE)
-             and any(r.id in a.primary and r.id not in BEHAVIOURS for r in failed)}
+             if a.name in REPAIRED and any(r.id in a.primary and r.id not in BEHAVIOURS for r in failed)}
     if not asked:
         return
     try:
         with opened(prepared, next(iter(asked.values())).mode, seed, budget, {r.id for r in failed}) as case:
-            made = repairs(case, asked, SECONDS if any(name not in found for name in asked) else SECONDS / 4.0)
+            seconds = SECONDS if any(name not in found for name in asked) and FORWARD.name not in found else SECONDS / 4.0
+            small = {name for name in asked if name in found and not found[name].fitted and found[name].cause not in MORE}
+            made = repairs(case, asked, seconds, of_forward_alone=FORWARD.name in found, small=small)
     except Exception:
         return
-    if {"inverse", "log_det"} <= set(made) and made["inverse"].detail == made["log_det"].detail:
+    both = {"inverse", "log_det"} <= set(made) and made["inverse"].detail == made["log_det"].detail
+    if FORWARD.name in found:
+        if both:
+            found[FORWARD.name] = replace(found[FORWARD.name], repair=made["inverse"].detail)
+        return
+    if both:
         found.pop("inverse", None)
         found.pop("log_det", None)
     for name in made.keys() & found.keys():
-        if found[name].cause not in BY_A_NUMBER or not found[name].fitted or written_by_hand(found[name].detail):
+        if made[name].of_forward and made[name].varies:
+            del made[name]  # where something is known of the others, another F is no simpler
+        elif found[name].cause not in BY_A_NUMBER or not found[name].fitted or written_by_hand(found[name].detail):
             found[name] = replace(found[name], repair=made.pop(name).detail)
-    if {"inverse", "log_det"} <= set(made) and made["inverse"].detail == made["log_det"].detail:
+    if both:
         found[FORWARD.name] = replace(made["inverse"], what="all of it")
         return
     first: dict[str, str] = {}  # of what one change repairs the first is named

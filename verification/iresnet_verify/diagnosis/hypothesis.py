@@ -72,6 +72,10 @@ class Explanation:
     """How many numbers were chosen to fit."""
     repair: str = ""
     """The change of the code that makes it right, where it was looked for and found."""
+    of_forward: bool = False
+    """Whether the change makes another map of F."""
+    varies: bool = True
+    """Whether the log-det depends on x where the change was tried."""
     by_elimination: bool = False
     """Whether it is what remains, and no number was predicted: where rows are coupled or forward is random, it means nothing."""
 

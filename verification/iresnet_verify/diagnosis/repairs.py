@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FunctionType
+from typing import Any
 
 import numpy as np
 
@@ -78,10 +79,17 @@ class Found:
     repaired: list[Repaired]
     tried: int
     rows: int
+    varies: bool = True
+    """Whether the log-det depends on x."""
 
 
-def repairs(case: Case, asked: Collection[str], seconds: float = SECONDS) -> dict[str, Explanation]:
-    """{quantity: explanation} of those asked for that one change makes right, while what is right stays so."""
+def repairs(case: Case, asked: Collection[str], seconds: float = SECONDS, *, of_forward_alone: bool = False,
+            small: Collection[str] = ()) -> dict[str, Explanation]:
+    """{quantity: explanation} of those asked for that one change makes right, while what is right stays so.
+
+    `of_forward_alone`: the others agree with each other, and only what forward runs is changed. Of `small` signs, numbers, names and
+    variables are changed alone: what makes their numbers is known without.
+    """
     end = time.process_time() + seconds
     if not can_be_stopped():
         return {}
@@ -105,7 +113,8 @@ def repairs(case: Case, asked: Collection[str], seconds: float = SECONDS) -> dic
         trials = Trials(case, name, wrong, stays, elsewhere, end)
         with warnings.catch_warnings(), confined():
             warnings.simplefilter("ignore")
-            found = trials.of([f for f in used if f not in of_forward], of_forward)
+            outside = [] if of_forward_alone else [f for f in used if f not in of_forward]
+            found = trials.of(outside, of_forward, (*SMALL, *VARIABLES) if name in small else (*SMALL, *VARIABLES, *LARGE, *PUT_IN))
         said |= {other: e for other in asked if (e := _said(other, found)) is not None}
     return said
 
@@ -188,17 +197,18 @@ class Trials:
     def __post_init__(self) -> None:
         self.held = held_by(self.case.ctx.subject)
 
-    def of(self, outside: Sequence[FunctionType], of_forward: Sequence[FunctionType]) -> Found:
+    def of(self, outside: Sequence[FunctionType], of_forward: Sequence[FunctionType], tried: Collection[int]) -> Found:
         """Try the changes of these functions, the likeliest first, and stop where others follow than those that repair."""
         own = 1 + (bool(outside) and outside[0].__name__ == "<lambda>")
-        of_own, of_others, of_f = (_sorted(functions) for functions in (outside[:own], outside[own:], of_forward))
+        names = _attributes(self.case.ctx.subject.module)
+        of_own, of_others, of_f = (_sorted(functions, names) for functions in (outside[:own], outside[own:], of_forward))
         limits = {changes_f: self._limit(changes_f) for changes_f in (False, True)}
-        found = Found([], 0, self.case.rows + len(self.elsewhere))
+        found = Found([], 0, self.case.rows + len(self.elsewhere), _varies(self.case))
         for which, ranks in _ODD if not any(name in self.stays for name in TRUE_OF_F) else _EVEN:
-            changes = [c for c in {"own": of_own, "others": of_others, "forward": of_f}[which] if c.rank in ranks]
+            changes = [c for c in {"own": of_own, "others": of_others, "forward": of_f}[which] if c.rank in ranks and c.rank in tried]
             self._search(changes, limits[which == "forward"], found, changes_f=which == "forward")
             if any(r.steady for r in found.repaired):
-                return Found([r for r in found.repaired if r.steady], found.tried, found.rows)
+                return Found([r for r in found.repaired if r.steady], found.tried, found.rows, found.varies)
         return found
 
     def _limit(self, changes_f: bool) -> float:
@@ -254,8 +264,14 @@ class Trials:
             return False
 
 
-def _sorted(functions: Iterable[FunctionType]) -> list[Change]:
-    return sorted((c for f in functions for c in changes_of(f)), key=lambda c: c.rank)
+def _sorted(functions: Iterable[FunctionType], attributes: Collection[str]) -> list[Change]:
+    return sorted((c for f in functions for c in changes_of(f, attributes)), key=lambda c: c.rank)
+
+
+def _attributes(module: Any) -> list[str]:
+    """Names of the parameters and buffers of a module and of those in it."""
+    tensors = (*module.named_parameters(), *module.named_buffers()) if is_torch_module(module) else ()
+    return list(dict.fromkeys(name.rpartition(".")[2] for name, _ in tensors))
 
 
 def _recovered(case: Case) -> bool:
@@ -306,4 +322,5 @@ def _said(name: str, found: Found) -> Explanation | None:
     words = ", or ".join(places.values())
     others = found.tried - len(found.repaired)
     return Explanation(REPAIR, WORDS[name], words, found.rows, 0.0, 0, f"With it what is wrong is right at all {found.rows} inputs tried, "
-                       f"to rounding, and what is right stays so; with {others} other changes it is not.")
+                       f"to rounding, and what is right stays so; with {others} other changes it is not.",
+                       of_forward=any(r.another for r in found.repaired), varies=found.varies)

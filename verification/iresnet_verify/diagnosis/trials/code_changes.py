@@ -9,7 +9,7 @@ from __future__ import annotations
 import dis
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FrameType, FunctionType
@@ -135,14 +135,14 @@ def is_own_name(module: str | None) -> bool:
     return module is not None and (module.startswith(OWN) or module.partition(".")[0] not in OTHERS)
 
 
-def changes_of(function: FunctionType) -> Iterator[Change]:
-    """All changes of a function."""
+def changes_of(function: FunctionType, attributes: Collection[str] = ()) -> Iterator[Change]:
+    """All changes of a function; one of `attributes` may stand for another."""
     code, line = function.__code__, None
     steps = [i for i in dis.get_instructions(code) if i.opname != "CACHE"]
     for step, following in zip(steps, [*steps[1:], None], strict=True):
         if step.positions is not None and step.positions.lineno is not None:
             line = step.positions.lineno
-        for rank, changed, words in _of(code, step) if (step.arg or 0) <= 255 else ():
+        for rank, changed, words in _of(code, step, attributes) if (step.arg or 0) <= 255 else ():
             cut = step.argval if step.argval in CUTS and words.startswith(("without", "`enable_grad`")) else None
             yield Change(function, changed, line, words, rank, cut)
         if following is not None and step.opname in GIVES:
@@ -156,7 +156,7 @@ Changed = Iterator[tuple[int, CodeType, str]]
 """(rank, changed code, words)."""
 
 
-def _of(code: CodeType, step: dis.Instruction) -> Changed:
+def _of(code: CodeType, step: dis.Instruction, attributes: Collection[str]) -> Changed:
     """The changes of one instruction."""
     name, at, arg = step.opname, step.offset, step.arg or 0
     if name == "BINARY_OP" and arg in SIGNS:
@@ -170,7 +170,7 @@ def _of(code: CodeType, step: dis.Instruction) -> Changed:
     elif name == "LOAD_CONST" and isinstance(step.argval, bool | int | float):
         yield from _numbers(code, step)
     elif name in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_GLOBAL"):
-        yield from _names(code, step)
+        yield from _names(code, step, attributes)
     elif name == VARIABLE:
         for i, other in enumerate(code.co_varnames[:256]):
             if i != arg:
@@ -210,9 +210,10 @@ def _numbers(code: CodeType, step: dis.Instruction) -> Changed:
             yield 1, _with(other, step.offset, (step.opcode, len(code.co_consts))), f"{value:.6g} for {c:.6g}"
 
 
-def _names(code: CodeType, step: dis.Instruction) -> Changed:
+def _names(code: CodeType, step: dis.Instruction, attributes: Collection[str]) -> Changed:
     shift = 1 if step.opname == "LOAD_GLOBAL" or (step.opname == "LOAD_ATTR" and sys.version_info >= (3, 12)) else 0
     own = [n for n in code.co_names if n != step.argval] if step.opname != "LOAD_GLOBAL" else []
+    own += [n for n in attributes if n not in (*own, step.argval)] if step.argval in attributes else []
     others = [(1, n) for group in NAMES if step.argval in group for n in group] + [(3, n) for n in own]
     for rank, name in others:
         index = code.co_names.index(name) if name in code.co_names else len(code.co_names)
