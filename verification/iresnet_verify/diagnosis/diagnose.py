@@ -119,6 +119,8 @@ def _repair(failed: Sequence[CheckResult], found: dict[str, Explanation], prepar
     for name in made.keys() & found.keys():
         if made[name].of_forward and made[name].varies:
             del made[name]  # where something is known of the others, another F is no simpler
+        elif found[name].by_elimination:
+            del found[name]
         elif found[name].cause not in BY_A_NUMBER or not found[name].fitted or written_by_hand(found[name].detail):
             found[name] = replace(found[name], repair=made.pop(name).detail)
     if both:

@@ -468,5 +468,6 @@ def _jumps(a: Answers, wrong: Array) -> Explanation | None:
     if jumps >= 2 and np.median(steps) < 0.5 * steps.max():
         largest = float((wrong / a.size).max())
         return Explanation(EARLY, "inverse", f": it leaves a residual of up to {largest:.1e} of the size of y, which jumps from y to y",
-                           POINTS, 0.0, 0, f"Along a line of {POINTS} inputs the residual jumps {jumps} times and is smooth between.")
+                           POINTS, 0.0, 0, f"Along a line of {POINTS} inputs the residual jumps {jumps} times and is smooth between.",
+                           by_elimination=True)
     return None

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from iresnet_verify import Subject, audit
 from iresnet_verify.diagnosis.trials.code_changes import changes_of
-from iresnet_verify.diagnosis.trials.confinement import StoppedError, held_by, can_be_stopped, confined, limited
+from iresnet_verify.diagnosis.trials.confinement import StoppedError, can_be_stopped, confined, held_by, kept, limited
 
 VALUE = ("logdet.matches-determinant",)
 D = torch.float64
@@ -178,3 +178,40 @@ def test_no_dump_is_written(tmp_path: Path) -> None:
     net = Dumps(tmp_path / "dump")
     audit(Subject(name="dumps", event_shape=(3,), forward=net, log_det=net.log_det, module=net, modes=("eval",)), 0, "quick", select=VALUE)
     assert not (tmp_path / "dump").exists()
+
+
+class Counts:
+    """A NumPy network that counts its calls in a list, a dict, an attribute and a variable of a function around it."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.cache: dict[str, int] = {"calls": 0}
+        self.number = 0
+        around = 0
+
+        def count() -> int:
+            nonlocal around
+            around += 1
+            return around
+
+        self.count = count
+
+    def forward(self, x: Floats) -> Floats:
+        self.number += 1
+        self.calls.append(self.count())
+        self.cache["calls"] += 1
+        self.cache[f"call {self.number}"] = self.number
+        return 2.0 * x
+
+
+def test_what_a_call_writes_down_is_put_back() -> None:
+    net = Counts()
+    held = held_by(Subject(name="counts", event_shape=(3,), forward=net.forward, framework="numpy"))
+    calls, cache = net.calls, net.cache
+    with kept(held):
+        net.forward(np.ones(3))
+        net.calls = [7]
+        assert net.number == 1
+    assert (net.number, net.calls, net.cache, net.count()) == (0, [], {"calls": 0}, 1)
+    assert net.calls is calls
+    assert net.cache is cache

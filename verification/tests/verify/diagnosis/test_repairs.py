@@ -171,3 +171,60 @@ def test_functions_of_many_variables_can_be_changed() -> None:
     changes = list(changes_of(made["many"]))  # type: ignore[arg-type]  # a function
     assert any(c.words == "`v255` for `v0`" for c in changes)
     assert not any(c.words == "`v256` for `v0`" for c in changes)
+
+
+class Folds(nn.Module):
+    """y = log(1 + x) above 0 and −log(1 − x) below, whose inverse is wrong below 0 by two changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor([0.3, -0.2, 0.1], dtype=D))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = x * self.a.exp()
+        return torch.where(z < 0, -torch.log1p(-z.clamp(max=0)), torch.log1p(z.clamp(min=0)))
+
+    def inverse(self, y: Tensor) -> Tensor:
+        return torch.where(y < 0, y.exp() + 1, y.exp() - 1) * (-self.a).exp()
+
+
+# Without a minus F is folded at 0, and its inverse finds the other preimage: F(F⁻¹(y)) = y, but F⁻¹(F(x)) is not x.
+@pytest.mark.thorough
+def test_an_f_that_is_folded_is_no_repair() -> None:
+    net = Folds()
+    subject = Subject(name="folds", event_shape=(3,), forward=net, inverse=net.inverse, module=net, modes=("eval",))
+    assert [f.cause for f in audit(subject, 0, "quick", select=BACK).findings] == ["unexplained"]
+
+
+class Bracketed(Sine):
+    """Newton's method in a bracket that lies below the root: to move its middle, too, lets the method leave it."""
+
+    def inverse(self, y: Tensor) -> Tensor:
+        low, high = y @ self.w - 0.5, y @ self.w - 0.5
+        z, inner = y @ self.w, self.w @ self.u
+        for _ in range(60):
+            value = z + 0.5 * torch.sin(z + self.c) * inner
+            low, high = torch.where(value < y @ self.w, z, low), torch.where(value < y @ self.w, high, z)
+            new = z - (value - y @ self.w) / (1 + 0.5 * torch.cos(z + self.c) * inner)
+            z = torch.where((new < low) | (new > high), (low + high) / 2, new)
+        return y - 0.5 * torch.sin(z + self.c)[:, None] * self.u
+
+
+@pytest.mark.thorough
+def test_of_two_changes_that_which_holds_everywhere_is_named() -> None:
+    ((cause, wrong),) = found(Bracketed(), BACK)
+    assert cause == "one-change"
+    assert "`+` for `-` in Bracketed.inverse" in wrong
+
+
+class Detached(Sine):
+    def log_det(self, x: Tensor) -> Tensor:
+        inner = (x @ self.w).detach() + self.c
+        return torch.log(1 + 0.5 * torch.cos(inner) * (self.w @ self.u))
+
+
+def test_what_cuts_a_gradient_off_is_named() -> None:
+    net = Detached()
+    subject = Subject(name="sine", event_shape=(3,), forward=net, log_det=net.log_det, module=net, modes=("eval",))
+    finding = audit(subject, 0, "quick", select=("gradient.log-det",)).findings[0]
+    assert "without `detach` in Detached.log_det, line" in finding.wrong + finding.change
