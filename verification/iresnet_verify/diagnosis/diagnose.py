@@ -96,9 +96,12 @@ def _repair_gradients(failed: Sequence[CheckResult], found: dict[str, Explanatio
 
 
 def _repair(failed: Sequence[CheckResult], found: dict[str, Explanation], prepared: Prepared, seed: int, budget: str) -> None:
-    """Add the one change of the code that makes right what is not explained, and to what a fitted number explains its place."""
+    """Add the one change of the code that makes right what is not explained, and to what is explained its place."""
     asked = {a.name: next(r for r in failed if r.id in a.primary) for a in AREAS
              if a.name in REPAIRED and any(r.id in a.primary and r.id not in BEHAVIOURS for r in failed)}
+    of_its_gradient = [r for r in failed if r.id in ("gradient.log-det", "gradient.log-det-input")]
+    if not asked and of_its_gradient and "log_det_gradient" not in found:
+        asked = {"log_det": of_its_gradient[0]}  # a random value is seen to be wrong by its gradient first
     if not asked:
         return
     try:
@@ -108,6 +111,13 @@ def _repair(failed: Sequence[CheckResult], found: dict[str, Explanation], prepar
             made = repairs(case, asked, seconds, of_forward_alone=FORWARD.name in found, small=small)
     except Exception:
         return
+    if "log_det" in made and asked["log_det"] in of_its_gradient:
+        made["log_det_gradient"] = made.pop("log_det")
+    _add(made, found)
+
+
+def _add(made: dict[str, Explanation], found: dict[str, Explanation]) -> None:
+    """Put the changes found to what is explained, or in the place of it where they say more."""
     both = {"inverse", "log_det"} <= set(made) and made["inverse"].detail == made["log_det"].detail
     if FORWARD.name in found:
         if both:
@@ -116,6 +126,8 @@ def _repair(failed: Sequence[CheckResult], found: dict[str, Explanation], prepar
     if both:
         found.pop("inverse", None)
         found.pop("log_det", None)
+        found[FORWARD.name] = replace(made["inverse"], what="all of it")
+        return
     for name in made.keys() & found.keys():
         if made[name].of_forward and made[name].varies:
             del made[name]  # where something is known of the others, another F is no simpler
@@ -123,9 +135,6 @@ def _repair(failed: Sequence[CheckResult], found: dict[str, Explanation], prepar
             del found[name]
         elif found[name].cause not in BY_A_NUMBER or not found[name].fitted or written_by_hand(found[name].detail):
             found[name] = replace(found[name], repair=made.pop(name).detail)
-    if both:
-        found[FORWARD.name] = replace(made["inverse"], what="all of it")
-        return
     first: dict[str, str] = {}  # of what one change repairs the first is named
     for name, e in made.items():
         found[name] = e if first.setdefault(e.detail, name) == name else replace(e, cause=FOLLOWS)

@@ -19,7 +19,9 @@ import numpy as np
 
 from iresnet_verify.catalogue.shared.map_errors import promised
 from iresnet_verify.diagnosis.case import SEED, Case
+from iresnet_verify.diagnosis.estimates import ERRORS, expectation
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation
+from iresnet_verify.diagnosis.log_dets import Volumes
 from iresnet_verify.diagnosis.trials.code_changes import Change, changes_of, functions_of
 from iresnet_verify.diagnosis.trials.confinement import (
     Held,
@@ -48,6 +50,8 @@ SMALL, VARIABLES, LARGE, PUT_IN = (0, 1), (3,), (2,), (4,)
 """Ranks of changes, the likeliest first: a sign, number or name; a variable; another operator or an operand left out; a function."""
 FAR, MOVED, MANY = 4.0, 0.1, 16
 """A repair by chance fails at MANY times as many inputs, up to FAR times as far out, or with parameters elsewhere by a share MOVED."""
+FEW, COPIES = 3, 512
+"""Rows and draws of a random log-det."""
 CLAIMED = 0.02
 """How far parameters are moved where a bound is claimed of them."""
 DERIVED = {"inverse_log_det": ("inverse", "log_det"), "log_prob": ("log_det",)}
@@ -127,11 +131,25 @@ def _quantities(case: Case) -> dict[str, Quantity]:
         made["inverse"] = _inverse
     if f.log_det is not None and ctx.log_det_claim[0] == "exact":
         made["log_det"] = lambda c: np.abs(c.ctx.evaluate_log_det(c.x, SEED) - c.truth.value) / (8.0 * c.truth.slack)
+    elif f.log_det is not None and ctx.log_det_claim[0] == "unbiased" and ctx.d <= CHEAP:
+        made["log_det"] = _expected
     if f.inverse_log_det is not None:
         made["inverse_log_det"] = _inverse_log_det
     if f.log_prob is not None and f.base_log_prob is not None:
         made["log_prob"] = _log_prob
     return made
+
+
+def _expected(c: Case) -> Array:
+    """The expectation of a random log-det at the first rows: refuted by real draws, else enumerated."""
+    x, truth = c.x[:FEW], c.truth
+    draws = c.ctx.evaluate_log_det(np.tile(x, (COPIES, *[1] * (x.ndim - 1))), SEED).reshape(COPIES, len(x))
+    known = np.abs(draws.mean(0) - truth.value[:FEW]) / (8.0 * truth.slack[:FEW] + ERRORS * draws.std(0, ddof=1) / COPIES**0.5)
+    if not (known <= 1.0).all():
+        return np.asarray(known)
+    v = Volumes(truth.jacobian.residual[:FEW], truth.value[:FEW], truth.slack[:FEW], c.ctx.u, c.ctx.subject.event_shape)
+    found = expectation(c, c.ctx.evaluate_log_det, x, v)
+    return np.asarray(np.abs(found.value - v.t) / (8.0 * v.slack + found.tolerance))
 
 
 def _inverse(c: Case) -> Array:
@@ -171,7 +189,7 @@ def _right(ratio: Quantity, case: Case) -> bool:
 
 TRUE_OF_F = ("inverse", "log_det")
 """If one of these is right, F is not the odd one, and is changed last."""
-_OUTSIDE = (("own", SMALL), ("own", VARIABLES), ("others", SMALL), ("others", VARIABLES), ("own", LARGE), ("others", LARGE))
+_OUTSIDE = (("own", SMALL), ("others", SMALL), ("own", VARIABLES), ("others", VARIABLES), ("own", LARGE), ("others", LARGE))
 _INSERTED = (("own", PUT_IN), ("others", PUT_IN))
 _EVEN = (*_OUTSIDE, *_INSERTED, ("forward", SMALL), ("forward", VARIABLES), ("forward", LARGE), ("forward", PUT_IN))
 _ODD = (("own", SMALL), ("forward", SMALL), *_OUTSIDE[1:4], ("forward", VARIABLES), *_OUTSIDE[4:], ("forward", LARGE), *_INSERTED,
@@ -214,7 +232,8 @@ class Trials:
     def _limit(self, changes_f: bool) -> float:
         start = time.process_time()
         self.wrong[self.first](self.case.at(self.case.x) if changes_f else self.case)
-        return LONGER * max(time.process_time() - start, 0.005)
+        enumerated = self.first == "log_det" and self.case.ctx.log_det_claim[0] != "exact"
+        return LONGER * max(time.process_time() - start, 0.25 if enumerated else 0.005)
 
     def _search(self, changes: Iterable[Change], limit: float, found: Found, *, changes_f: bool) -> None:
         least: int | None = None
