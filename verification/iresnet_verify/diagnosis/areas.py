@@ -18,13 +18,13 @@ from iresnet_verify.diagnosis import (
     inverses,
     kept,
     log_dets,
-    misplaced_steps,
-    repairs,
     volumes,
 )
 from iresnet_verify.diagnosis.behaviours import LIPSCHITZ, OF_THE_INVERSE
 from iresnet_verify.diagnosis.case import Case
 from iresnet_verify.diagnosis.hypothesis import Cause, Explanation
+from iresnet_verify.diagnosis.runs import misplaced_steps
+from iresnet_verify.diagnosis.trials import repairs
 from iresnet_verify.subject.subject import HostArray
 
 BATCH = ("hygiene.batch-independence", "hygiene.single-row", "gradient.masked-rows", "inverse.rows-are-independent")

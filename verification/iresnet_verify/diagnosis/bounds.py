@@ -18,7 +18,7 @@ import numpy as np
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation
 from iresnet_verify.diagnosis.parts import parameter_values, with_parameter
-from iresnet_verify.diagnosis.seen_layers import Layer, layers
+from iresnet_verify.diagnosis.runs.seen_layers import Layer, layers
 from iresnet_verify.subject.module_state import set_mode
 
 EXACT = 3e-9

@@ -26,9 +26,9 @@ from iresnet_verify.diagnosis.areas import (
 )
 from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT, OF_THE_DENSITY, OF_THE_INVERSE
 from iresnet_verify.diagnosis.case import opened
-from iresnet_verify.diagnosis.gradient_repairs import WORDS, gradient_repairs
 from iresnet_verify.diagnosis.hypothesis import Explanation, written_by_hand
-from iresnet_verify.diagnosis.repairs import REPAIR, SECONDS, repairs
+from iresnet_verify.diagnosis.trials.gradient_repairs import WORDS, gradient_repairs
+from iresnet_verify.diagnosis.trials.repairs import REPAIR, SECONDS, repairs
 from iresnet_verify.running.run import Prepared
 
 LARGEST = 1024

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from iresnet_verify.catalogue.shared.map_errors import promised
-from iresnet_verify.diagnosis import misplaced_steps
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.hypothesis import SPARE, Array, Cause, Explanation, Prediction, as_far_as_made, explain
 from iresnet_verify.diagnosis.parts import blocks, orders, parameters, with_parameter
+from iresnet_verify.diagnosis.runs import misplaced_steps
 from iresnet_verify.subject.calls import flat
 from iresnet_verify.subject.frameworks import OPERATIONS
 from iresnet_verify.subject.subject import HostArray

@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from iresnet_verify.catalogue.shared.log_det_truth import truth_at
-from iresnet_verify.diagnosis import families, log_dets, misplaced_steps
+from iresnet_verify.diagnosis import families, log_dets
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.estimates import POINT, Estimate, expectation, of_point_masses
 from iresnet_verify.diagnosis.families import Family, Rows, of_matrix
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
 from iresnet_verify.diagnosis.parameter_parts import part_of_a_parameter
 from iresnet_verify.diagnosis.parts import blocks, orders, parameters, with_parameter
+from iresnet_verify.diagnosis.runs import misplaced_steps
 from iresnet_verify.oracle import singular_values as singular
 from iresnet_verify.subject.subject import HostArray
 

@@ -13,7 +13,7 @@ from pebble import ProcessExpired, ProcessPool
 from iresnet_verify import mutants
 from iresnet_verify.check.finding import Finding
 from iresnet_verify.diagnosis.hypothesis import RIGHT_WITH
-from iresnet_verify.diagnosis.repairs import REPAIR
+from iresnet_verify.diagnosis.trials.repairs import REPAIR
 from iresnet_verify.mutants.mutant import Mutant
 
 SEED = 1

@@ -1,1 +1,1 @@
-"""Code that is changed on trial: the changes, and what they may not do."""
+"""Code that is changed on trial: the changes, what they may not do, and what they repair."""

@@ -7,7 +7,7 @@ from importlib import import_module
 from statistics import median
 
 from iresnet_verify.check.finding import UNEXPLAINED
-from iresnet_verify.diagnosis.repairs import REPAIR
+from iresnet_verify.diagnosis.trials.repairs import REPAIR
 from iresnet_verify.mutants.causes.names import AFTER, CAUSES, NAMELESS, SAME
 from iresnet_verify.mutants.causes.undone import UNDONE
 from iresnet_verify.mutants.examination import Verdict

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from iresnet_verify import Subject, audit, mutants
-from iresnet_verify.diagnosis.steps import segments
+from iresnet_verify.diagnosis.runs.steps import segments
 
 BACK, VALUE = ("inverse.recovers-input", "inverse.recovers-output"), ("logdet.matches-determinant",)
 D = torch.float64

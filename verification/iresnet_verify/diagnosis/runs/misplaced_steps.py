@@ -12,7 +12,7 @@ import numpy as np
 from iresnet_verify.diagnosis import log_dets
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
-from iresnet_verify.diagnosis.steps import Chain, chain, segments
+from iresnet_verify.diagnosis.runs.steps import Chain, chain, segments
 from iresnet_verify.subject.subject import HostArray
 
 LEFT_OUT = Cause("block-left-out", "{what} does not undo {detail}.", "Undo every step, the last one first.")

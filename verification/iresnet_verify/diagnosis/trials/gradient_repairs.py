@@ -15,9 +15,9 @@ import numpy as np
 
 from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.hypothesis import SPARE, Explanation
-from iresnet_verify.diagnosis.repairs import LONGER, REPAIR, SHOWN
 from iresnet_verify.diagnosis.trials.code_changes import CUTS, Change, changes_of, functions_of
 from iresnet_verify.diagnosis.trials.confinement import StoppedError, can_be_stopped, confined, held_by, kept, limited
+from iresnet_verify.diagnosis.trials.repairs import LONGER, REPAIR, SHOWN
 from iresnet_verify.subject.module_state import is_torch_module, preserved
 from iresnet_verify.subject.subject import HostArray
 
