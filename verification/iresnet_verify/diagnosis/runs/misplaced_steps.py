@@ -11,7 +11,7 @@ import numpy as np
 
 from iresnet_verify.diagnosis import log_dets
 from iresnet_verify.diagnosis.case import SEED, Case
-from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, explain
+from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation, Prediction, as_far_as_made, explain
 from iresnet_verify.diagnosis.runs.steps import Chain, chain, segments
 from iresnet_verify.subject.subject import HostArray
 
@@ -29,9 +29,9 @@ LARGEST = 64
 def inverse(case: Case, got: HostArray, promised: Array) -> Explanation | None:
     """Explain the answers `got` to F(x) by the steps of forward; `promised` is the error allowed to an image."""
     links = chain(case)
-    made = list(_permuted(case, got, promised))
+    made = list(as_far_as_made(_permuted(case, got, promised)))
     if links is not None:
-        made += list(_steps(links, got, promised))
+        made += list(as_far_as_made(_steps(links, got, promised)))
     y = case.y.reshape(len(got), -1).astype(np.float64)
     wrong = np.linalg.norm(case.ctx.f.forward(got, seed=SEED).reshape(len(got), -1) - y, axis=1)
     return explain("inverse", np.zeros(len(got)), wrong, made)

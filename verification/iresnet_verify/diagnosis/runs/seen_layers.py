@@ -7,13 +7,14 @@ output of any one of them is held fixed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from iresnet_verify.diagnosis.case import SEED, Case
-from iresnet_verify.diagnosis.hypothesis import Array
+from iresnet_verify.diagnosis.hypothesis import Array, as_far_as_made
 from iresnet_verify.subject.module_state import is_torch_module
 from iresnet_verify.subject.subject import HostArray
 
@@ -50,14 +51,18 @@ class _Step:
 
 
 def layers(case: Case) -> list[Layer]:
-    """The layers of which g is a chain, first to last; none where it is none, or no torch module."""
+    """The layers of which g is a chain, first to last; none where it is none, no torch module's, or cannot be watched."""
+    return next(as_far_as_made(_layers(case)), [])
+
+
+def _layers(case: Case) -> Iterator[list[Layer]]:
     module = case.ctx.subject.module
     if not is_torch_module(module) or case.ctx.framework.name != "torch":
-        return []
+        return
     first, _ = _run(case, case.x)
     second, _ = _run(case, (0.7 * case.x[::-1]).astype(case.x.dtype))
     if len(first) != len(second):
-        return []
+        return
     found: list[Layer] = []
     for i, (a, b) in enumerate(zip(first, second, strict=True)):
         layer = _layer(a, b)
@@ -66,8 +71,8 @@ def layers(case: Case) -> list[Layer]:
         found.append(layer)
         _, g = _run(case, case.x, held=i)
         if len(found) > MOST or np.abs(g - g[:1]).max() > 1e-9 * (1.0 + np.abs(g).max()):
-            return []
-    return found
+            return
+    yield found
 
 
 def _run(case: Case, x: HostArray, held: int | None = None) -> tuple[list[_Step], Array]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from iresnet_verify.catalogue.shared.log_det_truth import truth_at
 from iresnet_verify.diagnosis.case import SEED, Case
-from iresnet_verify.diagnosis.hypothesis import Array
+from iresnet_verify.diagnosis.hypothesis import Array, as_far_as_made
 from iresnet_verify.diagnosis.trials.code_changes import is_own
 from iresnet_verify.subject.module_state import is_torch_module
 from iresnet_verify.subject.subject import HostArray
@@ -91,9 +91,13 @@ class Chain:
 
 
 def chain(case: Case) -> Chain | None:
-    """The chain of forward; None where forward is one step, or no torch module's."""
+    """The chain of forward; None where forward is one step, no torch module's, or cannot be watched."""
+    return next(as_far_as_made(_chain(case)), None)
+
+
+def _chain(case: Case) -> Iterator[Chain | None]:
     if not is_torch_module(case.ctx.subject.module) or case.ctx.framework.name != "torch":
-        return None
+        return
     with case.ctx.guard():
         results, _ = _run(case, case.ctx.native(case.x))
     links, seen = list[Link](), [case.x.reshape(len(case.x), -1), case.y.reshape(len(case.x), -1)]
@@ -110,7 +114,7 @@ def chain(case: Case) -> Chain | None:
             seen.append(z)
     if len(links) > MOST:
         links = list({k.place: k for k in links}.values())
-    return Chain(case, tuple(links[:MOST])) if links else None
+    yield Chain(case, tuple(links[:MOST])) if links else None
 
 
 def _run(case: Case, x: Any, number: int | None = None, put: Array | None = None) -> tuple[list[tuple[str, Any]], Any]:
