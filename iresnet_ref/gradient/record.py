@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, indices, lazy
+from iresnet_ref.arrays import Array, HostArray, indices, lazy
 from iresnet_ref.block import ResidualBlock
 from iresnet_ref.gradient.exact import Determinant, determinant
 from iresnet_ref.gradient.neumann import neumann_gradient, neumann_terms
@@ -58,18 +58,28 @@ class BlockRecord:
 
     def gradient(self, method: LogDetMethod | Name, weights: Array, y_bar: Array | None) -> LogDetGradient:
         """Return the gradient of Σ_b w_b log det(I + J_g(x_b)) + Σ ȳᵀF(x)."""
+        x_bar, gradients, evaluations, truncation, used = self._gradient(method, weights, y_bar)
+        return LogDetGradient(gradients, x_bar, self.block.once_proved(truncation), indices(evaluations, self.x), used)
+
+    def weighted_pullback(self, method: LogDetMethod | Name, weights: Array, y_bar: Array) -> tuple[Array, dict[str, Array]]:
+        """Return (x̄, gradients) of the same."""
+        return self._gradient(method, weights, y_bar)[:2]
+
+    def _gradient(
+        self, method: LogDetMethod | Name, weights: Array, y_bar: Array | None
+    ) -> tuple[Array, dict[str, Array], HostArray, float, str]:
+        """Return (x̄, gradients, evaluations per row, truncation, method)."""
         require_bits(named(method), self.x, "logdet_gradient")
-        estimated, batch, lipschitz = self.estimated(method), self.x.shape[0], self.block.contraction()
+        estimated, lipschitz = self.estimated(method), self.block.contraction()
         if estimated is None:
             x_bar, gradients = self.determinant.gradient(weights, y_bar)
-            evaluations, truncation, used = np.full(batch, self.determinant.order), 0.0, "exact"
+            evaluations, truncation, used = np.full(self.x.shape[0], self.determinant.order), 0.0, "exact"
         else:
             x_bar, gradients, evaluations, truncation = neumann_gradient(
                 self.tape, self.x, estimated, lipschitz, weights, y_bar, self.swept.get(estimated)
             )
             used = "neumann"
-        x_bar = x_bar if y_bar is None else y_bar + x_bar
-        return LogDetGradient(gradients, x_bar, self.block.once_proved(truncation), indices(evaluations, self.x), used)
+        return x_bar if y_bar is None else y_bar + x_bar, gradients, evaluations, truncation, used
 
     def pullback(self, y_bar: Array) -> tuple[Array, dict[str, Array]]:
         """Return (x̄, gradients) of Σ ȳᵀF(x)."""

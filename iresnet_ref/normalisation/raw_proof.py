@@ -84,24 +84,30 @@ def raw_proofs(layers: Sequence[Layer], warm: Sequence[Warm | None]) -> list[Raw
         else:
             proofs[i] = _of_convolution(layer, Warm() if begun is None else begun)
     for (*_, start), places in stacks.items():
-        starts = None if start is None else np.stack([to_host(begun.vectors) for i in places if (begun := warm[i]) is not None])
+        starts = None if start is None else _stacked([begun.vectors for i in places if (begun := warm[i]) is not None])
         weights = [layers[i].parameters["weight"] for i in places]
-        stack = prove_stack(np.stack([_lying(w) for w in weights]), starts)
-        u, v = from_host(stack.u, weights[0]), from_host(stack.v, weights[0])
+        stack = prove_stack(_stacked([_lying(w) for w in weights]), starts)
+        u, v = (from_host(found, weights[0]) for found in (stack.u, stack.v))
+        slopes = u[:, :, None] * v[:, None, :]
         blocks = None if stack.block is None else from_host(stack.block, weights[0])
         numbers = zip(stack.bound.tolist(), stack.absolute.tolist(), stack.sigma.tolist(), strict=True)
         for k, (i, weight, (bound, absolute, sigma)) in enumerate(zip(places, weights, numbers, strict=True)):
             if bound < math.inf:
-                left, right = (v, u) if weight.shape[0] > weight.shape[1] else (u, v)
-                slope = namespace(weight).reshape(left[k, :, None] * right[k, None, :], tuple(weight.shape))
+                slope = slopes[k, ...].T if weight.shape[0] > weight.shape[1] else slopes[k, ...]
+                slope = slope if weight.ndim == 2 else namespace(weight).reshape(slope, tuple(weight.shape))
                 proofs[i] = RawProof(bound, absolute, sigma, slope, Warm(None if blocks is None else blocks[k, ...]))
     return proofs
 
 
-def _lying(weight: Array) -> HostArray:
-    """Return a matrix, or that of a 1×1 kernel, on the host, turned where it has more rows than columns."""
-    host = to_host(weight).reshape(weight.shape[:2])
-    return host.T if host.shape[0] > host.shape[1] else host
+def _lying(weight: Array) -> Array:
+    """Return a matrix, or that of a 1×1 kernel, turned where it has more rows than columns."""
+    matrix = weight if weight.ndim == 2 else namespace(weight).reshape(weight, tuple(weight.shape[:2]))
+    return matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+
+
+def _stacked(arrays: list[Array]) -> HostArray:
+    """Return arrays of one shape on the host, by one transfer."""
+    return to_host(namespace(arrays[0]).stack(arrays, axis=0))
 
 
 def prove_stack(weights: HostArray, starts: HostArray | None) -> LargestPairs:

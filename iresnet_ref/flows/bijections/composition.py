@@ -225,11 +225,11 @@ class CompositionRecord(Record):
         """The steps' pullbacks, last to first."""
         if weights is not None:
             eliminate_together(self.determinants())
-        gradients: dict[str, Array] = {}
-        for i in reversed(range(len(self.records))):
-            y_bar, mine = self.records[i].pullback(y_bar, weights)
-            gradients = {**{f"{i}.{name}": g for name, g in mine.items()}, **gradients}
-        return y_bar, gradients
+        found: list[dict[str, Array]] = []
+        for record in reversed(self.records):
+            y_bar, mine = record.pullback(y_bar, weights)
+            found.append(mine)
+        return y_bar, {f"{i}.{name}": g for i, mine in enumerate(reversed(found)) for name, g in mine.items()}
 
 
 Own = TypeVar("Own", Options, Options | None)

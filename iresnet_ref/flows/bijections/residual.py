@@ -107,5 +107,4 @@ class ResidualRecord(Record):
         """x̄ = ȳ + J_gᵀȳ + ∇ Σ w log det(I + J_g)."""
         if weights is None:
             return self.tape.pullback(y_bar)
-        found = self.tape.gradient(self._method, weights, y_bar)
-        return found.x_bar, found.parameters
+        return self.tape.weighted_pullback(self._method, weights, y_bar)
