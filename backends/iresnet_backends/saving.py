@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +147,14 @@ def _leaves(subject: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _has_parts(subject: Any) -> bool:
-    return isinstance(subject, tuple | list | dict) or TYPES.get(type(subject).__name__) is type(subject)
+    return isinstance(subject, tuple | list | Mapping) or TYPES.get(type(subject).__name__) is type(subject)
 
 
 def _parts(subject: Any) -> Iterator[tuple[str | int, Any]]:
     """Yield the names and values of what a tuple, dictionary or object of `TYPES` consists of."""
     if isinstance(subject, tuple | list):
         yield from enumerate(subject)
-    elif isinstance(subject, dict):
+    elif isinstance(subject, Mapping):
         yield from subject.items()
     else:
         yield from ((f.name, getattr(subject, f.name)) for f in dataclasses.fields(subject) if f.init)
@@ -177,7 +177,7 @@ def _encoded(value: Any, path: str, arrays: dict[str, HostArray]) -> Any:
     parts = {name: _encoded(v, _below(path, name), arrays) for name, v in _parts(value)} if _has_parts(value) else {}
     if isinstance(value, tuple | list):
         return {"tuple": list(parts.values())}
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {"dictionary": parts}
     if isinstance(value, Activation):
         return _encoded_activation(value, path)

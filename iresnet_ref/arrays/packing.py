@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -30,6 +31,8 @@ class Packing:
 
     def together(self, arrays: Mapping[str, Array]) -> Array:
         """Return the entries of all, on the host where there are none."""
+        if isinstance(arrays, Packed) and arrays.packing == self:
+            return arrays.entries
         flat = [arrays[key] for key in self.shapes] or [np.zeros(0)]
         xp = namespace(flat[0])
         return xp.concat([a if a.ndim == 1 else xp.reshape(a, (-1,)) for a in flat], axis=0)
@@ -42,6 +45,35 @@ class Packing:
             found[key] = part if len(shape) == 1 else xp.reshape(part, shape)
             start += size(shape)
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class Packed(Mapping[str, Array]):
+    """Arrays by name that are one array, `entries`: each is taken out when it is asked for.
+
+    >>> packed = Packed(Packing({"a": (2,), "b": (1, 1)}), np.arange(3.0))
+    >>> packed["b"].tolist(), list(packed), dict(packed)["a"].tolist()
+    ([[2.0]], ['a', 'b'], [0.0, 1.0])
+    """
+
+    packing: Packing
+    entries: Array
+
+    @cached_property
+    def _arrays(self) -> dict[str, Array]:
+        return self.packing.apart(self.entries)
+
+    def __getitem__(self, key: str) -> Array:
+        """Return the array of this name."""
+        return self._arrays[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names."""
+        return iter(self.packing.shapes)
+
+    def __len__(self) -> int:
+        """Return how many arrays there are."""
+        return len(self.packing.shapes)
 
 
 def alike(arrays: Mapping[str, Array]) -> Iterator[Packing]:

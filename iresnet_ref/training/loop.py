@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from iresnet_ref.arrays import Array, all_finite, namespace, public, shown, to_host, whole_number
+from iresnet_ref.arrays import Array, Packed, Packing, holds, namespace, public, shown, to_host, whole_number
 from iresnet_ref.arrays.validation import require_finite
 from iresnet_ref.errors import DivergedError, DTypeError, NonFiniteError, NotContractiveError, ShapeError
 from iresnet_ref.flows.flow import Flow
@@ -161,6 +161,8 @@ def fit(state: State, loss: Callable[[Any, int], Loss], steps: int, *, callback:
     (True, 5)
     """
     whole_number("fit: steps", steps, 0)
+    for own in (state.moments.first, state.moments.second):
+        optimiser.require_fitting(own, state.normalised.parameters())
     if state.settings.certify_every > 1:
         return _between_proofs(state, loss, steps, callback)
     good, before = state, None
@@ -212,19 +214,22 @@ def _proved(state: State, finite: Any, last: State, *, renewed: bool) -> State:
     return state
 
 
-def _gradients(state: State, loss: Callable[[Any, int], Loss]) -> tuple[Any, dict[str, Any], Any]:
+def _gradients(state: State, loss: Callable[[Any, int], Loss]) -> tuple[Any, Packed, Any]:
     """Return the loss, the gradient with respect to the raw parameters, clipped, and its norm before; no look at the values."""
     found = loss(state.model, state.step)
     if not isinstance(found, Loss):
         raise DTypeError(f"loss: expected a Loss, got {shown(found)}; try Loss(value, gradients)")
-    optimiser.require_fitting(found.gradients, state.model.parameters())
-    gradients, clip = state.normalised.pullback(found.gradients), state.settings.clip
-    norm = optimiser.global_norm(gradients)
-    return found.value, optimiser.clip(gradients, clip, norm) if clip < math.inf else gradients, norm
+    parameters, clip = state.normalised.parameters(), state.settings.clip
+    optimiser.require_fitting(found.gradients, parameters)
+    packing = Packing.of(parameters)
+    together = {"": packing.together(state.normalised.pullback(found.gradients))}
+    norm = optimiser.global_norm(together)
+    together = optimiser.clip(together, clip, norm) if clip < math.inf else together
+    return found.value, Packed(packing, together[""]), norm
 
 
 @np.errstate(all="ignore")  # what overflows is found by its value
-def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> tuple[dict[str, Any], float]:
+def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> tuple[Packed, float]:
     """Return the gradient with respect to the raw parameters, clipped, and the loss. Raises DivergedError with `good`."""
     found, gradients, norm = _gradients(state, loss)
     value, size = (float(v) for v in to_host(namespace(norm).stack([found, norm])))
@@ -238,7 +243,7 @@ def _evaluated(state: State, loss: Callable[[Any, int], Loss], good: State) -> t
 
 
 @np.errstate(all="ignore")
-def _stepped(state: State, gradients: dict[str, Array]) -> State:
+def _stepped(state: State, gradients: Packed) -> State:
     """Return the state after a step along the gradients, finite and certified. Raises DivergedError with the one before."""
     after = _moved(state, gradients, state.normalised.with_parameters)
     try:
@@ -262,20 +267,16 @@ def step_numbers(settings: Settings, step: int) -> dict[str, float]:
 
 def _is_finite(state: State) -> bool:
     """Return whether weights and moments are: one look for all."""
-    return all_finite(optimiser.flat([*state.normalised.parameters().values(), *state.moments.second.values()]))
+    parameters = state.normalised.parameters()
+    entries = [Packing.of(parameters).together(a) for a in (parameters, state.moments.second)]
+    return holds(*(namespace(a).isfinite(a) for a in entries))
 
 
-def _moved(state: State, gradients: dict[str, Any], normalise: Callable[[dict[str, Any]], NormalisedModel]) -> State:
-    """Return the state after a step of AdamW, its parameters normalised so."""
-    settings = state.settings
-    parameters, moments = optimiser.adamw(
-        state.normalised.parameters(),
-        gradients,
-        state.moments,
-        learning_rate=settings.learning_rate * optimiser.warm_up(state.step, settings.warm_up),
-        betas=settings.betas,
-        epsilon=settings.epsilon,
-        weight_decay=settings.weight_decay,
-    )
+def _moved(state: State, gradients: Packed, normalise: Callable[[dict[str, Any]], NormalisedModel]) -> State:
+    """Return the state after a step of AdamW, its parameters normalised so; those of a model are alike, and moved as one array."""
+    settings, packing = state.settings, gradients.packing
+    before = [packing.together(a) for a in (state.normalised.parameters(), gradients, state.moments.first, state.moments.second)]
+    entries, first, second = optimiser.moved_by(*before, step_numbers(settings, state.step), settings.betas)
+    parameters, moments = packing.apart(entries), Moments(Packed(packing, first), Packed(packing, second), state.moments.step + 1)
     average = optimiser.averaged(state.average, parameters, settings.average) if settings.average else {}
     return replace(state, normalised=normalise(parameters), moments=moments, average=average, step=state.step + 1)

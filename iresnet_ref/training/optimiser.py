@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from iresnet_ref.arrays import Array, namespace, public, stack_norm, whole_number
+from iresnet_ref.arrays import Array, Packed, Packing, namespace, public, stack_norm, whole_number
 from iresnet_ref.arrays.packing import alike
 from iresnet_ref.arrays.validation import require_array, require_real
 from iresnet_ref.errors import ShapeError
@@ -27,8 +27,8 @@ class Moments:
     [0.0, 0.0]
     """
 
-    first: dict[str, Array]
-    second: dict[str, Array]
+    first: Arrays
+    second: Arrays
     step: int = 0
 
     @classmethod
@@ -150,6 +150,8 @@ def clip(gradients: Arrays, largest: float, norm: Array | None = None) -> dict[s
 
 def require_fitting(gradients: Arrays, parameters: Arrays) -> None:
     """Refuse gradients that are not those of the parameters: none is skipped, or broadcast, silently. Raises ShapeError."""
+    if isinstance(gradients, Packed) and gradients.packing == Packing.of(parameters):
+        return
     others = sorted((k for k, p in parameters.items() if getattr(gradients.get(k), "shape", None) != getattr(p, "shape", ())), key=str)
     if others:
         raise ShapeError(

@@ -165,6 +165,20 @@ def test_parameters_of_two_dtypes_are_moved_each_in_its_own() -> None:
             assert np.array_equal(found, wanted)
 
 
+def test_moments_of_other_parameters_are_refused_and_those_of_a_run_are_mappings() -> None:
+    state = start(flow(np.zeros(1)))
+    after = fit(state, loss, 1)
+    shapes = {k: p.shape for k, p in state.normalised.parameters().items()}
+    for moments in (after.moments.first, after.moments.second):
+        assert {k: m.shape for k, m in moments.items()} == shapes
+        assert dict(moments).keys() == shapes.keys()
+    fewer = {k: m for k, m in after.moments.first.items() if k != "base.mean"}
+    turned = {k: m.T if k == "1.0.weight" else m for k, m in after.moments.first.items()}
+    for wrong in (fewer, turned):
+        with pytest.raises(ir.ShapeError, match="expected a gradient of the shape of each parameter"):
+            fit(replace(after, moments=Moments(wrong, after.moments.second, 1)), loss, 1)
+
+
 def test_clipping_leaves_short_gradients_and_large_ones_finite() -> None:
     small = {"a": np.asarray([0.3, 0.4])}
     assert np.array_equal(clip(small, 1.0)["a"], small["a"])
