@@ -48,14 +48,15 @@ tried out: 1.7 to 2.8 on planar networks, 1.3 to 1.8 in 8 to 64 dimensions; afte
 
 
 def usable_model(block: ResidualBlock, y: Array, goal: Goal) -> AffineModel | None:
-    """Return the affine model if it is cheap to make, and after two steps twice as good as needed where it was tried out.
+    """Return the affine model if it is cheap to make, and by the first look twice as good as needed where it was tried out.
 
     None where L is stated: steps that J_g(0) makes exact would not contradict a false one, as Banach's do.
     """
     if goal.stated or size(tuple(y.shape[1:])) > NARROW:
         return None
     model = block.branch.affine_model
-    return model if model is not None and model.misfit**POWER <= 0.25 * (1.0 - goal.lipschitz) else None
+    power = POWER if goal.check_every > 2 else 1.0  # of two steps, or of one
+    return model if model is not None and model.misfit**power <= 0.25 * (1.0 - goal.lipschitz) else None
 
 
 class Chord(Steps):

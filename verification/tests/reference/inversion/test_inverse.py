@@ -370,7 +370,8 @@ def test_when_to_look_takes_no_time_however_seldom_it_may_be() -> None:
             assert banach.cheapest(rows, least, every) == min(places, key=lambda s: cost(rows, least, every, s))
 
 
-def test_the_host_is_asked_once_per_check_every_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["anderson", "auto"])
+def test_the_host_is_asked_once_per_check_every_evaluations(monkeypatch: pytest.MonkeyPatch, method: Name) -> None:
     block, y = FAMILIES["sym− d=64 c=.97"].build(host())
     asked, measure = [0], Rows.measure
 
@@ -379,9 +380,10 @@ def test_the_host_is_asked_once_per_check_every_evaluations(monkeypatch: pytest.
         return measure(*args)
 
     monkeypatch.setattr(Rows, "measure", counted)
-    for check_every in (1, 5):
+    for check_every in (1, 2, 3, 5):
         asked[0] = 0
-        found = ir.invert(block, y, method="anderson", rtol=1e-12, check_every=check_every)
+        found = ir.invert(block, y, method=method, rtol=1e-12, check_every=check_every)
+        assert found.method == ("chord" if method == "auto" and check_every > 2 else "anderson")
         assert asked[0] <= 1 + int(found.evaluations.max()) // check_every
 
 
