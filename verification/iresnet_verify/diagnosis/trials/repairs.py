@@ -50,8 +50,8 @@ SMALL, VARIABLES, LARGE, PUT_IN = (0, 1), (3,), (2,), (4,)
 """Ranks of changes, the likeliest first: a sign, number or name; a variable; another operator or an operand left out; a function."""
 FAR, MOVED, MANY = 4.0, 0.1, 16
 """A repair by chance fails at MANY times as many inputs, up to FAR times as far out, or with parameters elsewhere by a share MOVED."""
-FEW, COPIES = 3, 512
-"""Rows and draws of a random log-det."""
+FEW, COPIES, SHARP = 3, 512, 1e-7
+"""Rows and draws of a random log-det, and the error a dimension of an expectation that is enumerated sharply."""
 CLAIMED = 0.02
 """How far parameters are moved where a bound is claimed of them."""
 DERIVED = {"inverse_log_det": ("inverse", "log_det"), "log_prob": ("log_det",)}
@@ -149,6 +149,8 @@ def _expected(c: Case) -> Array:
         return np.asarray(known)
     v = Volumes(truth.jacobian.residual[:FEW], truth.value[:FEW], truth.slack[:FEW], c.ctx.u, c.ctx.subject.event_shape)
     found = expectation(c, c.ctx.evaluate_log_det, x, v)
+    if found.plan is None or not (found.tolerance <= v.slack + SHARP * c.ctx.d).all():
+        return np.full(len(x), np.inf)  # a mean of real draws, or of too few lengths, proves no repair
     return np.asarray(np.abs(found.value - v.t) / (8.0 * v.slack + found.tolerance))
 
 
