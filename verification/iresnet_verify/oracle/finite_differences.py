@@ -39,7 +39,7 @@ def derivative(
     n = x.shape[0]
     size_x = np.maximum(1.0, np.abs(x).max(axis=1, initial=0.0))
     first = max(2.0**-5, noise ** (1 / 7)) * size_x
-    best, error = np.empty((0, 0)), np.full(n, np.inf)
+    best, error = np.empty((n, 0)), np.full(n, np.inf)
     previous: list[Array] = []
     known: list[tuple[Array, Array]] = []
     counts = np.ceil(np.log(np.fmin(size_x, FARTHEST)) / math.log(4.0))  # from which level on
@@ -48,7 +48,8 @@ def derivative(
         if not known:
             known = _central(f, x, v, [h * 4.0**-j for j in range(TOGETHER if together else 1)])
         difference, size = known.pop(0)
-        best = best if k else np.full_like(difference, np.nan)
+        if difference.shape[1] > best.shape[1]:  # the first step, or the first at which F does not raise
+            best = np.full_like(difference, np.nan)
         with np.errstate(all="ignore"):
             rounding = (noise * size + u * np.linalg.norm(x, axis=1) * (1 + np.linalg.norm(difference, axis=1))) / h
             row = [difference]
@@ -103,6 +104,6 @@ def full_jacobian(
         X = np.tile(x, (len(js), 1))
         V = np.repeat(np.eye(d)[js], n, axis=0)
         D, error = derivative(f, X, V, noise, u, together=True)
-        J[:, :, js] = D.reshape(len(js), n, d).transpose(1, 2, 0)
+        J[:, :, js] = np.broadcast_to(D, (len(X), d)).reshape(len(js), n, d).transpose(1, 2, 0)
         squares += (error.reshape(len(js), n) ** 2).sum(axis=0)
     return J, np.sqrt(squares)

@@ -386,3 +386,19 @@ def test_steps_together_and_one_by_one_give_one_derivative_and_stop_where_roundi
         assert len(rows) <= most
         assert (np.linalg.norm(D - exact, axis=1) <= error).all()
         assert (error <= 1e-9).all()
+
+
+@pytest.mark.parametrize(("reach", "right"), [(0.0, False), (0.01, True)])
+def test_steps_at_which_f_raises_are_left_out(reach: float, right: bool):
+    """Raising everywhere but at x, then but near it: no Jacobian, then the right one."""
+    x = np.zeros((2, 3))
+
+    def within(z):
+        if np.abs(z).max() > reach:
+            raise IndexError("no bin holds this point")
+        return z @ A.T + (z**2) @ A
+
+    J, error = full_jacobian(within, x, U, U)
+    assert J.shape == (2, 3, 3)
+    assert (np.isfinite(error) == right).all()
+    assert (np.linalg.norm(J - A, axis=(1, 2)) <= error).all() if right else np.isnan(J).all()
