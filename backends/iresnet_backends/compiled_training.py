@@ -134,7 +134,7 @@ class _Run:
     def step(self, moving: Moving, given: Any, arrays: tuple[Any, ...], draws: Arrays) -> tuple[Moving, Any]:
         """Return what moved, and as one array whether all is finite, the loss, and the parameters; where it is not, nothing has moved."""
         self.traces += 1
-        own = self.given.apart(given)
+        own: Any = self.given.apart(given)
         numbers = {name: own["numbers"][i] for i, name in enumerate(self.names)}
         raw, divided, slopes = self.all.apart(moving.parameters[ALL]), *map(self.proofs.weights.apart, (own["divided"], own["slopes"]))
         model = _stating(self.start.model.with_parameters({**raw, **divided}), self.bound)
@@ -149,7 +149,7 @@ class _Run:
         settings, norm = self.start.settings, optimiser.global_norm(gradients)
         gradients = gradients if settings.clip == np.inf else optimiser.clip(gradients, settings.clip, norm)
         before = (part[ALL] for part in (moving.parameters, gradients, moving.first, moving.second))
-        parameters, first, second = ({ALL: a} for a in optimiser.moved_by(*before, numbers, settings.betas))
+        parameters, first, second = ({ALL: a} for a in optimiser.moved_by(numbers, settings.betas, *before))
         average = optimiser.averaged(moving.average, parameters, settings.average) if settings.average else {}
         new = Moving(parameters, first, second, average)
         finite = xp.isfinite(found.value) & xp.isfinite(norm)

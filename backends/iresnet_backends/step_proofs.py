@@ -114,7 +114,7 @@ class StepProofs:
         each = {key: scalings.get(key) or Scaling(1.0, 1.0, np.zeros(shape)) for key, shape in self.weights.shapes.items()}
         slopes = self.weights.together({key: own.slope for key, own in each.items()})
         numbers = (np.asarray([getattr(own, name) for own in each.values()]) for name in ("scale", "sigma"))
-        return Divided(self.weights.together(divided), slopes, *numbers)
+        return Divided(to_host(self.weights.together(divided)), to_host(slopes), *numbers)
 
 
 def _of_matrices(raw: Branch) -> bool:

@@ -96,7 +96,7 @@ class Branch:
         x̄ is summed over the probes, gradients over probes and batch. v̄ is None without v.
         """
         tape = self.record(x, linearize=v is not None)
-        return tape.pullback(y_bar, () if v is None else tape.push(v), t_bar)
+        return tape.pullback(y_bar, () if v is None else tape.push_in_front(v), t_bar)
 
     def record(self, x: Array, *, linearize: bool = True) -> Tape:
         """Return the forward pass at x with what a reverse pass needs of it."""

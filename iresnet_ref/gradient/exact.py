@@ -48,7 +48,7 @@ class Piece:
         event = self.tape.jacobian.factors[start].in_shape
         tangents = _pushed(self.tape, start) if self.tangents is None else self.tangents
         t_bar = xp.permute_dims(self.inverse * expand_rows(weights, 2), (1, 0, 2))  # row k of each sample is t̄_k
-        x_bar, _, gradients = self.tape.pullback(y_bar, tangents, xp.reshape(t_bar, (n, batch, *event)), start)
+        x_bar, _, gradients = self.tape.pullback(y_bar, tangents, xp.reshape(t_bar, (n, batch, *event)), start, wants_v_bar=False)
         return x_bar, gradients
 
 

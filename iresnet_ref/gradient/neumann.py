@@ -53,7 +53,7 @@ def neumann_gradient(
         swept = v, neumann_cotangent(tape.jacobian, v, lengths, survival)
     v, cotangent = swept
     t_bar = cotangent * expand_rows(weights / v.shape[0], x.ndim - 1)
-    x_bar, _, gradients = tape.pullback(y_bar, tape.push(v), t_bar)
+    x_bar, _, gradients = tape.pullback(y_bar, tape.push_in_front(v), t_bar, wants_v_bar=False)
     return x_bar, gradients, lengths.sum(axis=0), truncation
 
 

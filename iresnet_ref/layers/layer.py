@@ -59,6 +59,13 @@ class Layer(ABC):
         """Return `pullback` where the factor at x is at hand: another method only where that saves work."""
         return self.pullback(x, v, y_bar, t_bar)
 
+    def pullback_first(
+        self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None
+    ) -> tuple[Array | None, dict[str, Array]]:
+        """Return `pullback_at` where v̄ is not asked for: another method only where that saves work."""
+        x_bar, _, gradients = self.pullback_at(factor, x, v, y_bar, t_bar)
+        return x_bar, gradients
+
     @abstractmethod
     def norm_bound(self, p: float = 2.0) -> float:
         """Return a proved Lipschitz constant from p-norm to p-norm (p = 1, 2 or ∞), inf where none is proved."""

@@ -73,12 +73,21 @@ class LinearLayer(Layer):
 
     def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = Aᵀȳ, v̄ = Aᵀt̄, W̄ = ∂(ȳᵀAx + t̄ᵀAv)/∂W, b̄ = ȳ summed over rows and pixels."""
+        return *transposed(self.operator, y_bar, t_bar), self._gradients(x, v, y_bar, t_bar)
+
+    def pullback_first(
+        self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None
+    ) -> tuple[Array | None, dict[str, Array]]:
+        """Return `pullback` without v̄."""
+        return transposed(self.operator, y_bar, None)[0], self._gradients(x, v, y_bar, t_bar)
+
+    def _gradients(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> dict[str, Array]:
         xp, operator = namespace(x), self.operator
         pairs = ((y_bar, x), (t_bar, v))
         parts = [operator.weight_gradient(bar, into) for bar, into in pairs if bar is not None and into is not None]
         weight = sum(parts[1:], parts[0]) if parts else xp.zeros_like(self.weight)
         bias = xp.zeros_like(self.bias) if y_bar is None else xp.sum(y_bar, axis=(0, *range(2, y_bar.ndim)))
-        return *transposed(operator, y_bar, t_bar), {"weight": weight, "bias": bias}
+        return {"weight": weight, "bias": bias}
 
     def norm_bound(self, p: float = 2.0) -> float:
         """Return a proved bound on ‖A‖_p."""

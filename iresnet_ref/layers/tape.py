@@ -46,13 +46,22 @@ class Tape:
 
     def push(self, v: Array, start: int = 0) -> tuple[Array, ...]:
         """Return the tangent in front of each layer, from layer `start` once around, and the last behind all of them."""
-        tangents = [v]
-        for factor in self.jacobian.rotated(start).factors:
-            tangents.append(factor.apply(tangents[-1]))
-        return tuple(tangents)
+        return _pushed(self.jacobian.rotated(start).factors, v)
 
-    def pullback(self, y_bar: Array | None = None, tangents: Sequence[Array] = (), t_bar: Array | None = None, start: int = 0) -> Pulled:
-        """Return (x̄, v̄, gradients) of Σ ȳᵀg(x) + Σ t̄ᵀMv, `tangents` = push(v, start).
+    def push_in_front(self, v: Array) -> tuple[Array, ...]:
+        """Return the tangent in front of each layer, which is what `pullback` reads: one product less."""
+        return _pushed(self.jacobian.factors[:-1], v)
+
+    def pullback(
+        self,
+        y_bar: Array | None = None,
+        tangents: Sequence[Array] = (),
+        t_bar: Array | None = None,
+        start: int = 0,
+        *,
+        wants_v_bar: bool = True,
+    ) -> Pulled:
+        """Return (x̄, v̄, gradients) of Σ ȳᵀg(x) + Σ t̄ᵀMv, `tangents` = push(v, start); v̄ is None where it is not wanted.
 
         x̄ is zero, not None. Without tangents and t̄ this is ordinary backpropagation. Behind `start` one sweep serves
         primal and tangent; in front of it the tangent's cotangents come first, since the loop ends there.
@@ -66,6 +75,9 @@ class Tape:
             v = tangents[(i - start) % n] if t_bar is not None else None
             if self.chain is None:
                 x_bar, v_bar, own = self.layers[i].pullback(x, v, y_bar, t_bar)
+            elif i == start and v is not None and not wants_v_bar:
+                v_bar = None
+                x_bar, own = self.layers[i].pullback_first(self.chain.factors[i], x, v, y_bar, t_bar)
             else:
                 x_bar, v_bar, own = self.layers[i].pullback_at(self.chain.factors[i], x, v, y_bar, t_bar)
             for name, gradient in own.items():
@@ -83,6 +95,13 @@ class Tape:
         ordered = {f"{i}.{name}": gradients[f"{i}.{name}"] for i, layer in enumerate(self.layers) for name in layer.parameters}
         ordered = ordered if self.onto is None else self.onto(ordered)
         return (namespace(x).zeros_like(x) if y_bar is None else y_bar), t_bar, ordered
+
+
+def _pushed(factors: Sequence[Factor], v: Array) -> tuple[Array, ...]:
+    tangents = [v]
+    for factor in factors:
+        tangents.append(factor.apply(tangents[-1]))
+    return tuple(tangents)
 
 
 def added(a: Array | None, b: Array | None) -> Array | None:

@@ -63,7 +63,7 @@ def evaluate(
         to_a_goal = method.estimate.standard_error is not None
         replaceable = to_a_goal and method.estimate.lengths is None
         exact_cost = exact_in_products(chain) if to_a_goal and rank <= EXACT_AT_MOST else math.inf
-        method = method.estimate if to_a_goal or rank > EXACT_UP_TO else Exact()
+        method = method.estimate if to_a_goal or rank > EXACT_UP_TO else named("exact")
     if not isinstance(method, Estimate):
         return _exact(chain, block, x, determinant)
     estimator, probes, wanted = method.estimator(chain, lipschitz, block.norm), method.probes, method.standard_error

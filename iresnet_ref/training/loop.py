@@ -276,7 +276,7 @@ def _moved(state: State, gradients: Packed, normalise: Callable[[dict[str, Any]]
     """Return the state after a step of AdamW, its parameters normalised so; those of a model are alike, and moved as one array."""
     settings, packing = state.settings, gradients.packing
     before = [packing.together(a) for a in (state.normalised.parameters(), gradients, state.moments.first, state.moments.second)]
-    entries, first, second = optimiser.moved_by(*before, step_numbers(settings, state.step), settings.betas)
+    entries, first, second = optimiser.moved_by(step_numbers(settings, state.step), settings.betas, *before)
     parameters, moments = packing.apart(entries), Moments(Packed(packing, first), Packed(packing, second), state.moments.step + 1)
     average = optimiser.averaged(state.average, parameters, settings.average) if settings.average else {}
     return replace(state, normalised=normalise(parameters), moments=moments, average=average, step=state.step + 1)

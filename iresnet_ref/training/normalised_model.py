@@ -117,7 +117,7 @@ class NormalisedModel:
         """Return the gradients with respect to the raw parameters, from those with respect to the model's."""
         raw = dict(gradients)
         for prefix, branch in self._made.branches.items():
-            mine = {k.removeprefix(prefix): g for k, g in gradients.items() if k.startswith(prefix)}
+            mine = {k: gradients[prefix + k] for k in branch.raw.parameters() if prefix + k in gradients}
             raw.update({prefix + k: g for k, g in branch.pullback(mine).items()})
         return raw
 

@@ -80,7 +80,7 @@ def adamw(
     moved, first, second = dict[str, Array](), dict[str, Array](), dict[str, Array]()
     for packing in alike(parameters):
         entries = (packing.together(a) for a in (parameters, gradients, moments.first, moments.second))
-        for found, new in zip((moved, first, second), moved_by(*entries, numbers, betas), strict=True):
+        for found, new in zip((moved, first, second), moved_by(numbers, betas, *entries), strict=True):
             found.update(packing.apart(new))
     return moved, Moments(first, second, moments.step + 1)
 
@@ -95,7 +95,7 @@ def step_numbers(
 
 
 def moved_by(
-    parameters: Array, gradients: Array, first: Array, second: Array, numbers: Mapping[str, Any], betas: tuple[float, float]
+    numbers: Mapping[str, Any], betas: tuple[float, float], parameters: Array, gradients: Array, first: Array, second: Array
 ) -> tuple[Array, Array, Array]:
     """Return (parameters, first, second moments) after the step of AdamW that these numbers, floats or 0-d arrays, belong to."""
     b1, b2 = betas

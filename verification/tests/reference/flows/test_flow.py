@@ -16,6 +16,7 @@ from tables import backend
 import iresnet_ref as ir
 from iresnet_ref import training
 from iresnet_ref.arrays import from_host, namespace, to_host
+from iresnet_ref.jacobian.factors import Dense
 from iresnet_ref.layers.linear import Affine
 from iresnet_ref.layers.pointwise import Pointwise
 
@@ -261,6 +262,28 @@ def test_a_training_step_evaluates_every_layer_once_and_factorises_every_jacobia
     training.maximum_likelihood(flow, x, options=ir.Options(logdet=method))
     jacobians = {"ragged_series": 3} if method != "exact" else {"logdet_and_inverse": 1} if d == 4 else {"slogdet": 3, "inv": 3}
     assert done == {"__call__": 9, "record": 6, **jacobians}
+
+
+@pytest.mark.parametrize(("method", "products"), [(ir.Series(4), (5, 17)), (ir.Exact(), (6, 5))])
+def test_a_training_step_makes_no_product_that_nobody_reads(
+    method: Any, products: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three layers Ax: 3 for the value, 2 to push the probe, 3 the matrix; Aᵀu: 3 for each term, 3 for x̄, 2 for t̄ behind the first."""
+    flow, done = ir.Flow([ir.ResidualBlock(ir.mlp((4, 64, 64, 4), lipschitz=0.9))]), Counter[str]()
+
+    def count(name: str) -> None:
+        original = getattr(Dense, name)
+
+        def counted(self: Dense, v: Any) -> Any:
+            done[name] += 1
+            return original(self, v)
+
+        monkeypatch.setattr(Dense, name, counted)
+
+    count("apply")
+    count("transpose")
+    training.maximum_likelihood(flow, np.random.default_rng(0).normal(size=(32, 4)), options=ir.Options(logdet=method))
+    assert (done["apply"], done["transpose"]) == products
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])

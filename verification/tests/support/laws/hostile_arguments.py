@@ -56,6 +56,7 @@ KERNELS = {
     "record",
     "pullback_from",
     "pullback_at",
+    "pullback_first",
     "joint",
     "joint_pullback",
     "logits",
