@@ -19,7 +19,8 @@ from iresnet_ref.training import State, fit
 from iresnet_ref.training.losses import Loss
 
 EXPENSIVE = frozenset({"exp", "expm1", "log", "log1p", "tanh", "sinh", "cosh", "sin", "cos", "atan", "erf", "sigmoid", "pow"})
-REDUCING = frozenset({"sum", "mean", "amax", "amin", "max", "min", "argmax", "all", "any", "linalg_vector_norm", "prod", "cumsum"})
+REDUCING = frozenset({"sum", "mean", "amax", "amin", "max", "min", "argmax", "all", "any", "linalg_vector_norm", "prod", "cumsum",
+                      "linalg_vecdot"})  # fmt: skip
 MOVING = frozenset({"concat", "cat", "stack", "index_select", "flip", "reshape", "to", "clone", "permute", "asarray", "tensor"})
 
 PIECE = 256

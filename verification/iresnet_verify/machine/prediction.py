@@ -118,7 +118,8 @@ class Rates:
             if name == "cholesky":
                 a = self.backend.asarray(2.0 * np.eye(shape[-1]) + np.zeros(shape))
             function = getattr(self.backend.xp.linalg, name)
-            self._factorisations[name, shape] = self.seconds(lambda: function(a))
+            arrays = (a, a) if name == "solve" else (a,)
+            self._factorisations[name, shape] = self.seconds(lambda: function(*arrays))
         return self._factorisations[name, shape]
 
     @cached_property

@@ -26,12 +26,13 @@ def training(branch: ir.Branch, x: Any) -> tuple[Any, Callable[[Any, int], Any]]
 
 def test_the_flops_of_a_dense_step_are_those_of_the_formulas() -> None:
     """With n weights and b rows each of nine sweeps over the layers takes 2nb: forward, three products with Jᵀ, the tangent, back with the
-    cotangents of both, and two gradients; tr J and tr J² of rank h take 2bh and 2bh². The rest are the estimates of the norms."""
+    cotangents of both, and two gradients, but nothing takes the two cotangents back to the rows: two products less.
+    tr J and tr J² of rank h take 2bh and 2bh². The rest are the estimates of the norms."""
     d, h, b = 6, 10, 7
     state, loss = training(ir.mlp((d, h, d), like=torch.zeros(1)), torch.ones((b, d)))
     products = counting.training_step(state, loss).products
     found = sum(k * p.flops for p, k in products.items() if b in {p.m, p.k})
-    assert found == 9 * 2 * (2 * d * h) * b + 2 * b * h + 2 * b * h**2
+    assert found == (9 * 2 - 2) * (2 * d * h) * b + 2 * b * h + 2 * b * h**2
 
 
 @pytest.mark.thorough
@@ -96,7 +97,17 @@ def test_rates_are_measured_on_any_backend(name: str, monkeypatch: pytest.Monkey
     count.products[Product(1, 8, 8, 8, 3, True, False)] += 1
     count.factorisations["qr", (6, 3)] += 1
     count.factorisations["cholesky", (2, 3, 3)] += 1
+    count.factorisations["solve", (3, 3)] += 1
     count.moved.update({(kind, 10**4): 1 for kind in rates.curves})
     found = rates.predicted(count)
     assert 0.0 < found.products < found.seconds
     assert np.isfinite(found.seconds)
+
+
+@pytest.mark.parametrize("work", [lambda F, x: ir.invert(F, x, check=False), lambda F, x: ir.logdet(F, x, "exact", check=False)])
+def test_what_an_inverse_and_a_log_det_factorise_is_measured(work: Callable[[ir.ResidualBlock, Any], Any]) -> None:
+    F = ir.ResidualBlock(ir.mlp((24, 40, 24), lipschitz=0.9, like=torch.zeros(1)))
+    F.contraction()
+    found = counted(lambda begin: (begin(), work(F, torch.ones((32, 24)))))
+    rates = prediction.Rates(get("numpy", "float32"))
+    assert all(rates.factorisation(*f) > 0.0 for f in found.factorisations)
