@@ -1,4 +1,4 @@
-"""A training whose step is compiled once: one pure function of weights, rows and draws, by `jax.jit` or by `torch.compile`.
+"""A training whose step is compiled once: one pure function of weights, rows and draws, by `jax.jit` or by Inductor, torch's compiler.
 
 The function is what `ir.training.fit` does between two proofs: loss, gradient, clipping, AdamW. It is traced at the first step and never
 again. What decides on values stays outside: the host proves norms, and divided weights go up as one array, with the slopes of their norms;
@@ -61,10 +61,12 @@ def fit(
     rounding, with its draws. Every step is proved. `callback(state, loss)` is called after each with arrays of its own. With `compile`
     False torch runs the same function as it is; JAX always compiles.
 
-    Cost: tracing and compiling, at the first step of each call. Raises: DivergedError as `ir.training.fit` does, its `state` the last whose
-    loss, gradient and weights were finite; ShapeError where rows change their shape; DTypeError for arrays of other packages and for
-    branches whose layers the host makes (`ir.sandwich`); ValueError for certify_every > 1, no Lipschitz bound, log-determinants whose
-    number of terms is drawn or depends on values and, on JAX's CPU, exact ones above order 8.
+    Cost: tracing and compiling, at the first step of each call; on torch what blocks of equal shapes repeat is compiled once.
+
+    Raises: DivergedError as `ir.training.fit` does, its `state` the last whose loss, gradient and weights were finite; ShapeError
+    where rows change their shape; DTypeError for arrays of other packages and for branches whose layers the host makes (`ir.sandwich`);
+    ValueError for certify_every > 1, no Lipschitz bound, log-determinants whose number of terms is drawn or depends on values and, on
+    JAX's CPU, exact ones above order 8.
 
     >>> import jax.numpy as jnp, iresnet_ref as ir
     >>> from iresnet_backends import compiled_training
@@ -331,10 +333,17 @@ def _compiled(function: Callable[..., Any], arguments: tuple[Any, ...], compile:
     if not compile:
         return function
     make_fx = importlib.import_module("torch.fx.experimental.proxy_tensor").make_fx
+    functional = torch.func.functionalize(function)
 
     def step(moving: Any, given: Any, arrays: Any, draws: Any) -> Any:  # the tracer counts the arguments of a function
-        return function(moving, given, arrays, draws)
+        return functional(moving, given, arrays, draws)
 
+    def own(arrays: Any) -> Any:
+        """Return the caller's arrays in memory of their own, row by row, as the program was compiled for."""
+        return tuple(a.detach().clone(memory_format=torch.contiguous_format) for a in arrays)
+
+    moving, given, arrays, draws = arguments
     with torch.no_grad():
-        graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*arguments)
-    return torch.compile(graph, fullgraph=True, dynamic=False)
+        program = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(moving, given, own(arrays), draws)
+    program = importlib.import_module("iresnet_backends.repeated_stretches").compiled(program)
+    return lambda moving, given, arrays, draws: program(moving, given, own(arrays), draws)

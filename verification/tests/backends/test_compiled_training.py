@@ -69,7 +69,7 @@ def amplified(step: int) -> float:
 def test_it_is_the_training_of_the_reference_and_is_traced_once(package: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     to, traces, losses = asarray(package.split(maxsplit=1)[0]), [0], list[float]()
     if "traced" in package:  # the graph that torch's compiler is given, run as it is: compiling takes its minutes
-        monkeypatch.setattr("torch.compile", lambda graph, **_: graph)
+        monkeypatch.setattr("torch._inductor.compile", lambda graph, _: graph)
     state, wanted = reference(LOG_DETS[name])
 
     def loss(*args: Any, **options: Any) -> training.Loss:
