@@ -12,6 +12,7 @@ all columns together Σ_c vvᵀ/2^⌈log₂ d⌉ = I for every choice of the sig
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,7 +23,7 @@ from iresnet_ref.arrays import Array, changed, from_host, public, size
 ProbeKind = Literal["rademacher", "gaussian", "hadamard"]
 Words = npt.NDArray[np.uint32]
 
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_MULTIPLIERS = np.asarray([0xD2511F53, 0xCD9E8D57], dtype=np.uint64)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
 _LENGTH_BLOCK = 0xFFFFFFFF
@@ -39,19 +40,22 @@ def philox(counter: tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike, npt.Array
     >>> [hex(int(w)) for w in philox((0, 0, 0, 0), 0)]
     ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
     """
-    c0, c1, c2, c3 = (np.asarray(c, dtype=np.uint32) for c in np.broadcast_arrays(*counter))
-    k0, k1 = key & _MASK, key >> 32 & _MASK
-    for _ in range(10):
-        p0 = c0.astype(np.uint64) * _MULTIPLIERS[0]
-        p1 = c2.astype(np.uint64) * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            (p1 >> np.uint64(32)).astype(np.uint32) ^ c1 ^ np.uint32(k0),
-            p1.astype(np.uint32),
-            (p0 >> np.uint64(32)).astype(np.uint32) ^ c3 ^ np.uint32(k1),
-            p0.astype(np.uint32),
-        )
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return c0, c1, c2, c3
+    c0, c1, c2, c3 = (np.asarray(c, dtype=np.uint32) for c in counter)
+    shape = np.broadcast(c0, c1, c2, c3).shape
+    even, odd = (np.empty((2, *shape), dtype=np.uint32) for _ in range(2))  # words 0 and 2, words 1 and 3
+    even[0], odd[0], even[1], odd[1] = c0, c1, c2, c3
+    ones = (1,) * len(shape)
+    multipliers = _MULTIPLIERS.reshape(2, *ones)
+    for keys in _round_keys(key).reshape(10, 2, *ones):
+        halves = (even * multipliers).astype("<u8", copy=False)[..., None].view("<u4")  # (low, high)
+        even, odd = halves[::-1, ..., 1] ^ odd ^ keys, halves[::-1, ..., 0]
+    return even[0], odd[0], even[1], odd[1]
+
+
+@lru_cache(maxsize=64)
+def _round_keys(key: int) -> Words:
+    """Return the two words of the key of each round."""
+    return np.asarray([[(key >> 32 * i) + r * _WEYL[i] & _MASK for i in range(2)] for r in range(10)], dtype=np.uint32)
 
 
 @public
@@ -107,7 +111,7 @@ class Probes:
 
     def part(self, start: int, stop: int) -> Probes:
         """Return replicates start, …, stop − 1 of this set: the same draws."""
-        return replace(self, first=self.first + start, count=stop - start)
+        return self if (start, stop) == (0, self.count) else replace(self, first=self.first + start, count=stop - start)
 
     def draw(self, like: Array) -> Array:
         """Return v of shape (count·block, *like.shape), block by block, in the dtype and on the device of `like`.
@@ -132,8 +136,8 @@ class Probes:
     def signs(self, batch: int, n: int) -> npt.NDArray[np.float64]:
         """Return n fair signs for each (probe, row): the bits of the words, lowest first."""
         words = self.words(batch, -(-n // 32))
-        bits = words[..., None] >> np.arange(32, dtype=np.uint32) & np.uint32(1)
-        return 1.0 - 2.0 * bits.reshape(*bits.shape[:2], 32 * words.shape[-1])[..., :n].astype(np.float64)
+        bits = words[..., None] >> np.arange(min(n, 32), dtype=np.uint32) & np.uint32(1)
+        return 1.0 - 2.0 * bits.reshape(*bits.shape[:2], bits.shape[2] * bits.shape[3])[..., :n].astype(np.float64)
 
     def orthogonal_signs(self, batch: int, n: int) -> npt.NDArray[np.float64]:
         """Return n signs for each (probe, row), orthogonal within a block before they are cut to n: s ∘ H_c."""

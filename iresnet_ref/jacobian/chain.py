@@ -113,7 +113,7 @@ class Chain:
 
         One diagonal: tr(W₂ D W₁) = Σᵢ Dᵢ (W₁W₂)ᵢᵢ. Two: tr(W₃ D₂ W₂ D₁ W₁) = D₂ᵀ (W₂ ∘ (W₁W₃)ᵀ) D₁. Otherwise None.
         """
-        cut = self._cut()
+        cut = self._cut
         if cut is None or len(cut[0]) > 2:
             return None
         diagonals, matrices = cut
@@ -127,7 +127,7 @@ class Chain:
 
     def trace_of_square(self) -> Array | None:
         """Return tr J² per row for chains with at most one diagonal, Dᵀ (M ∘ Mᵀ) D with M = W₁W₂; otherwise None."""
-        cut = self._cut()
+        cut = self._cut
         if cut is None or len(cut[0]) > 1:
             return None
         diagonals, (matrix,) = cut
@@ -137,11 +137,12 @@ class Chain:
             return _repeat(xp.sum(weights), self.batch)
         return xp.sum(diagonals[0] * xp.matmul(diagonals[0], weights), axis=-1)
 
+    @lazy
     def _cut(self) -> tuple[list[Array], list[Array]] | None:
         """Return (diagonals, matrices) of a cyclic rotation D_1, M_1, D_2, M_2 …: M_i leads from D_i to D_{i+1}."""
         if any(isinstance(f, StackedDiagonal) and len(f.in_shape) == 1 for f in self.factors):
             parts = (f.split() if isinstance(f, StackedDiagonal) else (f,) for f in self.factors)
-            return Chain(tuple(part for split in parts for part in split), self.batch, self.like)._cut()
+            return Chain(tuple(part for split in parts for part in split), self.batch, self.like)._cut
         if not all(isinstance(f, Dense | Diagonal) for f in self.factors):
             return None
         xp = namespace(self.like)

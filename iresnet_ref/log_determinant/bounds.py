@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -40,10 +41,14 @@ def truncation_bound(d: int, lipschitz: float, n: int) -> float:
     require_lipschitz("truncation_bound", lipschitz)
     whole_number("truncation_bound: d", d, 0)
     whole_number("truncation_bound: n", n, 0)
-    if lipschitz == 0.0:
-        return 0.0
+    return d * _cut_off(lipschitz, n) if lipschitz else 0.0
+
+
+@lru_cache(maxsize=256)
+def _cut_off(lipschitz: float, n: int) -> float:
+    """Return Σ_{k>n} Lᵏ/k, rounded up by less than 1e-20 of itself: a series is evaluated again and again for one L."""
     slope = -math.log(lipschitz)
     m = n + min(10**6, math.ceil((46.1 - math.log1p(-lipschitz)) / slope))  # the rest is below 1e-20 of the first term
     k = np.arange(n + 1.0, m + 1.0)
     rest = min(lipschitz ** (m + 1) / ((m + 1) * (1.0 - lipschitz)), lipschitz**m * math.log1p(1.0 / (m * slope)))
-    return d * (math.fsum(lipschitz**k / k) + rest)
+    return math.fsum(lipschitz**k / k) + rest

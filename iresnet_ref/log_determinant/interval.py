@@ -47,6 +47,8 @@ def error_and_skewness(estimates: Array, mean: Array, size: float, variance_boun
     """
     xp = namespace(estimates)
     n = estimates.shape[0]
+    if n == 1:
+        return xp.full(mean.shape, math.nan, dtype=mean.dtype, device=device(mean)), xp.zeros_like(mean)
     deviation = estimates - mean
     root = xp.sqrt(xp.mean(deviation * deviation, axis=0))
     alike = root <= 4.0 * unit_roundoff(mean) * (xp.abs(mean) + size)

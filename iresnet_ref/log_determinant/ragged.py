@@ -63,6 +63,8 @@ def ragged_series(chain: Chain, v: Array, lengths: HostArray, *sums: Sum) -> lis
 
 def even_series(chain: Chain, v: Array, length: int, sums: Sequence[Sum]) -> list[Array]:
     """Return each sum for one length of all samples; nothing is asked of the host."""
+    if v.shape[0] == 1 and v.ndim == len(chain.in_shape) + 2:  # products of one probe need no axis for it
+        return [total[None, ...] for total in even_series(chain, v[0, ...], length, sums)]
     totals: list[Array | None] = [None] * len(sums)
     w = v
     for k in range(1, length + 1):

@@ -710,3 +710,18 @@ def test_without_contraction_a_determinant_of_zero_is_minus_infinity_and_a_negat
     unproved = ir.ResidualBlock(ir.Branch((Affine(np.diag([np.nan, 0.5]), np.zeros(2)),), (2,)))
     with pytest.raises(ir.NotContractiveError, match="NaN"):
         ir.logdet(unproved, np.ones((1, 2)), method="exact")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("shape", [(5,), (2, 4, 4)], ids=str)
+def test_one_probe_is_worth_what_it_is_worth_among_others(shape: tuple[int, ...], batch: int) -> None:
+    """Alone it needs no axis of its own, which a single row of images must not be taken for."""
+    x = np.random.default_rng(0).normal(size=(batch, *shape))
+    g = ir.mlp((5, 7, 5), like=x) if len(shape) == 1 else ir.convnet(shape, channels=(3,), kernels=(3, 1), like=x)
+    chain, v, d = g.jacobian(x), ir.Probes(count=3).draw(x), x[0].size
+    among = series_logdet(chain, v, 5)
+    for k in range(3):
+        alone = series_logdet(chain, v[k : k + 1], 5)
+        assert alone.shape == (1, batch)
+        # |vᵀJᵏv| ≤ d; five powers of products with at most 27 terms each
+        assert (np.abs(alone[0] - among[k]) <= 5 * d * gamma(5 * 2 * 32, U)).all()
