@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Self, cast
 
 from iresnet_ref import rounding
 from iresnet_ref.arrays import Array, changed, expand_rows, namespace, public, size, to_host
@@ -73,16 +73,20 @@ class LinearLayer(Layer):
 
     def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = Aᵀȳ, v̄ = Aᵀt̄, W̄ = ∂(ȳᵀAx + t̄ᵀAv)/∂W, b̄ = ȳ summed over rows and pixels."""
-        return *transposed(self.operator, y_bar, t_bar), self._gradients(x, v, y_bar, t_bar)
+        return self.pullback_at(self.operator, x, v, y_bar, t_bar)
+
+    def pullback_at(self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
+        """Return `pullback` by the factor A as it is, with what it has made of the weight already."""
+        return *transposed(factor, y_bar, t_bar), self._gradients(factor, x, v, y_bar, t_bar)
 
     def pullback_first(
         self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None
     ) -> tuple[Array | None, dict[str, Array]]:
-        """Return `pullback` without v̄."""
-        return transposed(self.operator, y_bar, None)[0], self._gradients(x, v, y_bar, t_bar)
+        """Return the same without v̄."""
+        return transposed(factor, y_bar, None)[0], self._gradients(factor, x, v, y_bar, t_bar)
 
-    def _gradients(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> dict[str, Array]:
-        xp, operator = namespace(x), self.operator
+    def _gradients(self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> dict[str, Array]:
+        xp, operator = namespace(x), cast("Operator", factor)
         pairs = ((y_bar, x), (t_bar, v))
         parts = [operator.weight_gradient(bar, into) for bar, into in pairs if bar is not None and into is not None]
         weight = sum(parts[1:], parts[0]) if parts else xp.zeros_like(self.weight)

@@ -26,7 +26,7 @@ def training(branch: ir.Branch, x: Any) -> tuple[Any, Callable[[Any, int], Any]]
 
 def test_the_flops_of_a_dense_step_are_those_of_the_formulas() -> None:
     """With n weights and b rows each of nine sweeps over the layers takes 2nb: forward, three products with Jᵀ, the tangent, back with the
-    cotangents of both, and two gradients, but nothing takes the two cotangents back to the rows: two products less.
+    cotangents of both, and two gradients; the tangent ends in front of the last layer, its cotangent behind the first: two products less.
     tr J and tr J² of rank h take 2bh and 2bh². The rest are the estimates of the norms."""
     d, h, b = 6, 10, 7
     state, loss = training(ir.mlp((d, h, d), like=torch.zeros(1)), torch.ones((b, d)))
