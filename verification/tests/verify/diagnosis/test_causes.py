@@ -20,7 +20,6 @@ from iresnet_verify.diagnosis.behaviours import BEHAVIOURS
 from iresnet_verify.diagnosis.diagnose import attribute
 from iresnet_verify.mutants.causes import confusion
 from iresnet_verify.mutants.causes.names import AFTER, CAUSES
-from iresnet_verify.mutants.causes.undone import UNDONE
 from iresnet_verify.mutants.examination import Verdict, shown
 from iresnet_verify.mutants.volume import subject
 from iresnet_verify.report import json as report_json
@@ -183,14 +182,19 @@ def test_the_sentence_says_what_the_numbers_are_instead(id: str, words: str) -> 
     assert words in found.wrong
 
 
+OTHERS = ("fresh/the-lower-end-of-the-bracket", "estimator/p-n-k-for-p-n-k")
+"""Two that another change repairs as well: bisection without Newton's steps ends at its lower end, and in four dimensions a mean for a sum
+is the probability 1/4 to stop."""
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("id", [id for id in CAUSES if id not in AFTER])
 def test_no_other_cause_is_shown_first(id: str) -> None:
     mutant = mutants.load()[id]
     report = audit(mutant.make(3), 1, "quick", select=mutant.meant)
     # nothing is found where this network hides the mistake from the meant check alone: what is found, the kill matrix tells
-    for finding in report.findings[:1]:
-        assert finding.cause in (CAUSES[id], "unexplained") or shown(finding).startswith(UNDONE[id])
+    row = confusion.rows_of([Verdict(id, "", (), (), 0.0, causes=tuple(map(shown, report.findings)))])[id]
+    assert (confusion.outcome(row) == "another") == (id in OTHERS)
 
 
 # A line that is named must be the line of the slip, changed as undoes it: the right kind of answer at another place is another cause.
