@@ -56,6 +56,7 @@ def compiled(program: GraphModule) -> GraphModule:
                 with graph.inserting_after(call):
                     one = graph.call_function(operator.getitem, (call, i))
                 stretch[j].replace_all_uses_with(one, lambda user, own=own: user not in own, propagate_meta=True)
+                one.meta["val"] = stretch[j].meta["val"].contiguous()
     graph.eliminate_dead_code()
     program.recompile()
     return program
@@ -160,5 +161,12 @@ def _function(stretch: Sequence[Node], results: Sequence[int]) -> GraphModule:
         at[node].meta["val"] = node.meta["val"]
     for node in stretch:
         at[node] = graph.node_copy(node, at.__getitem__)
-    graph.output(tuple(at[stretch[j]] for j in results))
+    graph.output(tuple(_contiguous(graph, at[stretch[j]]) for j in results))
     return GraphModule(torch.nn.Module(), graph)
+
+
+def _contiguous(graph: Graph, node: Node) -> Node:
+    """Return the value laid out row by row: of other layouts the compiler keeps the order of the strides and not the strides."""
+    if node.meta["val"].is_contiguous():
+        return node
+    return graph.call_function(torch.ops.aten.clone.default, (node,), {"memory_format": torch.contiguous_format})
