@@ -44,7 +44,7 @@ def test_a_step_without_numbers_does_what_a_step_with_them_does() -> None:
     meta = counting.training_step(without, lambda m, step: maximum_likelihood(m, on_meta, step=step, options=options, check=False))
     assert (meta.products, meta.factorisations, meta.moved, meta.views) == (real.products, real.factorisations, real.moved, real.views)
     assert meta.products
-    assert meta.uploaded == real.uploaded == X.nbytes + 2 * 4 * len(X), "the probes, and two numbers for each row"
+    assert meta.uploaded == real.uploaded == X.nbytes + 4 * len(X), "the probes, and a number for each row"
 
 
 def test_bytes_and_memory_are_those_of_the_arrays() -> None:
