@@ -107,7 +107,7 @@ def carried_out(step: Step, seconds: float, folder: Path) -> dict[str, Any]:
                 os.killpg(child.pid, signal.SIGKILL)  # what it started as well: it leads a session of its own
                 child.wait()
     taken, text = time.monotonic() - begun, log.read_text("utf-8", errors="replace").strip()
-    words = {0: "passed", 3: "undecided"} | ({5: "nothing to run"} if "pytest" in step.command else {})
+    words: dict[int | None, str] = {0: "passed", 3: "undecided"} | ({5: "nothing to run"} if "pytest" in step.command else {})
     return {**found, "status": stopped or words.get(code, "failed"), "seconds": round(taken, 1), "code": code, "end": text[-1500:]}
 
 

@@ -49,13 +49,13 @@ def compiled(program: GraphModule) -> GraphModule:
         results = _results(same)
         program.add_submodule(f"kind{k}", _Function(_function(same[0], results)))
         for stretch in same:
-            own = set(stretch)
+            outside = _outside(stretch)
             with graph.inserting_after(stretch[-1]):
                 call = graph.call_module(f"kind{k}", tuple(_inputs(stretch)))
             for i, j in enumerate(results):
                 with graph.inserting_after(call):
                     one = graph.call_function(operator.getitem, (call, i))
-                stretch[j].replace_all_uses_with(one, lambda user, own=own: user not in own, propagate_meta=True)
+                stretch[j].replace_all_uses_with(one, outside, propagate_meta=True)
                 one.meta["val"] = stretch[j].meta["val"].contiguous()
     graph.eliminate_dead_code()
     program.recompile()
@@ -132,6 +132,12 @@ def _period(kinds: Any) -> tuple[int, int]:
         if times > 1 and period * times > best[0] * best[1]:
             best = (period, times)
     return best
+
+
+def _outside(stretch: Sequence[Node]) -> Callable[[Node], bool]:
+    """Return whether a node is none of these."""
+    own = set(stretch)
+    return lambda node: node not in own
 
 
 def _inputs(stretch: Sequence[Node]) -> list[Node]:
