@@ -669,6 +669,85 @@ _table("fresh", """
     the-centre-with-another-sign parameter-stale=at-another-point
     four-over-the-radius formula-of-the-inverse
 """)
+_table("december", """
+    momenta-are-pushed-the-other-way forward-is-another-map=shift-sign
+    positions-move-the-other-way forward-is-another-map=shift-sign
+    the-step-is-divided-by-the-force forward-is-another-map
+    a-square-divides-the-product inverse.is-injective=inverse.unique-preimage
+    x-divides-the-linear-coefficient inverse.is-injective=inverse.unique-preimage
+    x-for-the-linear-term another-variable=parameter-stale
+    plus-the-knot-below forward-is-another-map=inverse.is-injective=inverse.unique-preimage
+    slopes-for-knots another-variable
+    means-for-the-scales-of-a-mixture another-variable
+    the-upper-end-stays-where-it-was bracket-of-the-bisection
+    means-for-the-weights-of-the-density another-variable=not-finite
+    exponential-left-out-of-the-scales-of-a-rotation exponential-forgotten
+    turned-once-more block-applied-forward
+    sine-of-a-component-for-that-of-the-angle another-variable
+    the-branch-s-half-left-out-of-its-slope slope-of-the-activation
+    two-powers-fewer-in-the-survival factor=weights-off-by-one
+    banach-s-iteration-from-x formula-of-the-inverse
+    the-kink-at-x-for-the-one-at-z intermediate-point
+    plus-the-shift-before-the-rotation shift-sign=parameter-stale
+    exponential-left-out-before-the-rotation exponential-forgotten
+    the-scale-once-more-before-the-rotation scale-applied-again=parameter-stale
+    x-minus-the-pixels-before formula-of-the-inverse
+    exponential-left-out-of-the-pixels exponential-forgotten
+    divided-by-the-inverse-scale-of-a-pixel scale-applied-again=parameter-stale
+    minus-the-pixels-before-in-forward forward-is-another-map=shift-sign
+    the-scale-s-logarithm-for-the-mean another-variable
+    divided-by-the-scale-of-a-step-of-time scale-applied-again
+    no-step-of-time-before constant=at-another-point=parameter-forgotten=parameter-stale
+    the-scale-s-logarithm-for-x inverse.separates-inputs=inverse.is-injective
+    logarithm-left-out-of-cholesky-s-factor logarithm-forgotten
+    divided-by-the-gradient fixed-number-of-steps=formula-of-the-inverse
+    the-strong-convexity-minus-the-norm fixed-number-of-steps=formula-of-the-inverse
+    the-curvature-for-the-rate fixed-number-of-steps=formula-of-the-inverse
+    a-weight-divided-by-its-coefficient inverse.is-injective=inverse.unique-preimage
+    the-scale-once-more-in-jax scale-applied-again=parameter-stale
+    one-plus-the-square-in-jax slope-of-the-activation
+    the-time-turned-round-twice order-of-blocks
+    a-flow-of-time-left-reversed hygiene.determinism
+    a-permutation-drawn-at-every-call hygiene.forward-not-random
+    half-of-the-log-det-at-a-split block-factor
+    the-diagonal-of-a-unit-triangle-as-stored forward-is-another-map=parameter-stale
+    a-triangle-taken-for-a-unit-triangle parameter-forgotten=parameter-stale
+    squashed-twice forward-is-another-map
+    a-reshaping-whose-log-det-is-one constant-added
+    a-reflection-without-its-two inverse.separates-inputs=inverse.is-injective
+    a-reflection-along-any-vector inverse-applies-forward=not-orthogonal=parameter-stale
+    a-power-that-never-reaches-the-map parameter-stale
+    standardised-before-every-step forward-is-another-map
+    a-scale-of-two-components-counted-once factor
+    the-other-network-in-the-inverse another-variable
+    two-eigenvalues-of-four constant-added
+    monotone-in-all-but-one-component inverse.is-injective=inverse.unique-preimage
+    a-deviation-whose-logarithm-is-one another-scale-of-the-base
+    the-deviation-taken-for-the-variance-in-the-base another-scale-of-the-base
+    no-deviation-in-the-density-of-the-second-half part-of-the-base
+    the-second-half-s-density-without-the-first another-base
+    the-deviation-counted-again-in-the-density constant-added=block-factor
+    samples-of-the-variance-for-the-deviation density.samples-follow-log-prob
+    samples-with-their-components-exchanged density.samples-follow-log-prob
+    averages-of-singular-vectors weights-above-claim
+    a-norm-over-the-wrong-two-of-three-axes weights-above-claim
+    a-negative-coefficient beyond-the-weights
+    a-norm-that-autograd-does-not-see one-parameter-wrong
+    a-normalised-weight-assigned-to-its-parameter one-parameter-wrong
+    an-implicit-gradient-without-the-identity formula-of-the-gradient
+    an-implicit-gradient-not-transposed matrix-transposed
+    probes-that-fail-and-count-as-zero factor
+    the-numbers-of-terms-and-of-probes-exchanged cut-short
+    a-bend-that-the-backward-pass-does-not-know formula-of-the-gradient
+    a-padding-that-is-ignored state.arguments-act
+    a-drift-without-its-minus-x-in-the-log-det identity-scaled
+    a-root-left-out-of-the-log-det-of-correlations block-left-out=formula-of-the-log-det
+    d-less-three-for-d-less-one term-factor
+    two-estimates-of-one-variance constant-added=factor=block-factor
+    the-small-number-of-a-normalisation-forgotten-in-the-inverse parameter-stale=formula-of-the-inverse
+    a-softplus-that-overflows hygiene.forward-finite
+    a-root-whose-parameters-get-no-gradient detached=parameter-detached
+""")
 SAME = "="
 """Between names of one mistake that give the same numbers, argued for before the diagnosis saw the mutant.
 
@@ -682,8 +761,14 @@ network with −s or −e; a triangle solved transposed is a fixed matrix times 
 constant; a shift masked above the diagonal is in forward alone, for the inverse visits the components while those after are 0; softplus
 for log softplus is the scale for its logarithm; a probe drawn once is one fixed probe; the root that a spline takes outside its interval is
 far out; statistics that forward leaves behind make calls depend on each other.
+
+Of `december`: −s is a parameter's other value where the inverse alone multiplies by it, and so is a variance without a number that is
+added to it; a kick that goes the other way is another map, and one whose shift has the other sign; a stored diagonal is another triangle
+than one of ones; a reflection along cv is the inverse of one along v that is no unit vector, for one c; Newton's steps, begun where they do
+not converge at once, are too few; each row's events before, all taken for 0, are those of x = 0, and a slope b of 0; a function with a
+pole, or with pieces that overlap, has no inverse.
 """
-AFTER: frozenset[str] = frozenset()
+AFTER = frozenset(id for id in CAUSES if id.startswith("december/"))
 """Mutants that were written after the hypotheses, and not shown to them before they were counted.
 
 Those of `afterwards`, of `later`, of `unseen` and of `fresh` were such mutants, until the hypotheses that had missed some of them were
@@ -695,5 +780,6 @@ NAMELESS = frozenset({
     "activation-forgotten", "slope-of-the-activation", "intermediate-point", "sign-of-the-last-step", "mask-off-by-one", "terms-inverted",
     "bracket-of-the-bisection", "part-of-the-base", "absolute-value-inside", "sign-of-one-term",
     "logarithm-forgotten", "one-branch-of-the-inverse", "matrix-transposed", "probe-fixed",
-    "term-factor", "another-variable", "formula-of-the-inverse", "formula-of-the-log-det", "not-orthogonal"})
+    "term-factor", "another-variable", "formula-of-the-inverse", "formula-of-the-log-det", "not-orthogonal",
+    "another-base", "another-scale-of-the-base", "formula-of-the-gradient"})
 """Mistakes that no hypothesis has a name for: of these "unexplained" is the best that can be shown. It counts as not right."""

@@ -75,7 +75,77 @@ FRESH: dict[str, tuple[str, ...]] = {
 }
 """Of `fresh`, more than one where changes of one line are the same in numbers, or where the map and its inverse are one as right as the
 other."""
+DECEMBER: dict[str, tuple[str, ...]] = {
+    "momenta-are-pushed-the-other-way": ("`+` for `-` in Leapfrog.forward", "`+` for `-` in Leapfrog.inverse"),
+    "positions-move-the-other-way": ("`+` for `-` in Leapfrog.forward", "`+` for `-` in Leapfrog.inverse"),
+    "the-step-is-divided-by-the-force": ("`*` for `/` in Leapfrog.forward", "`/` for `*` in Leapfrog.inverse"),
+    "a-square-divides-the-product": ("`*` for `/` in Cubic.value",),
+    "x-divides-the-linear-coefficient": ("`*` for `/` in Cubic.value",),
+    "x-for-the-linear-term": ("`linear` for `x` in Cubic.value",),
+    "plus-the-knot-below": ("`-` for `+` in Pieces.forward",),
+    "slopes-for-knots": ("`self.knots` for `self.slopes` in Pieces.inverse", "`knots` for `slopes` in Pieces.inverse"),
+    "means-for-the-scales-of-a-mixture": (
+        "'scales' for 'means' in mixture", "`scales` for `means` in mixture", "`'scales'` for `'means'` in mixture"),
+    "the-upper-end-stays-where-it-was": ("`middle` for `high` in mixture_inverse",),
+    "means-for-the-weights-of-the-density": (
+        "'weights' for 'means' in mixture", "`weights` for `means` in mixture", "`'weights'` for `'means'` in mixture"),
+    "exponential-left-out-of-the-scales-of-a-rotation": ("exp before the result of a minus in turning_inverse",),
+    "turned-once-more": ("minus before the result of `+` in turning_inverse", "-1· before the result of `+` in turning_inverse"),
+    "sine-of-a-component-for-that-of-the-angle": ("`angle` for `u` in turned",),
+    "the-branch-s-half-left-out-of-its-slope": (
+        "0.5 for 1.0 in Thinned.log_det", "1/2 for 1 in Thinned.log_det",
+        *(f"1/2· before {what} in Thinned.log_det" for what in (
+            "the result of a call", "the result of `*`", "the result of `@`", "`slope`", "`w`"))),
+    "two-powers-fewer-in-the-survival": ("1 for 2 in Thinned.log_det",),
+    "banach-s-iteration-from-x": ("`y` for `x` in Thinned.inverse",),
+    "the-kink-at-x-for-the-one-at-z": ("`z` for `x` in Kinked.log_det",),
+    "plus-the-shift-before-the-rotation": ("`-` for `+` in Kinked.inverse",),
+    "exponential-left-out-before-the-rotation": ("exp before the result of a minus in Kinked.inverse",),
+    "the-scale-once-more-before-the-rotation": (
+        "`/` for `*` in Kinked.inverse", "minus before the result of `[]` in Kinked.inverse",
+        "-1· before the result of `[]` in Kinked.inverse"),
+    "x-minus-the-pixels-before": ("`y` for `x` in Raster.inverse",),
+    "exponential-left-out-of-the-pixels": ("exp before the result of a minus in Raster.inverse",),
+    "divided-by-the-inverse-scale-of-a-pixel": ("`*` for `/` in Raster.inverse", "without the minus in Raster.inverse"),
+    "minus-the-pixels-before-in-forward": ("`+` for `-` in Raster.forward", "`+` for `-` in Raster.inverse"),
+    "the-scale-s-logarithm-for-the-mean": ("`mean` for `log_scale` in Series.inverse",),
+    "divided-by-the-scale-of-a-step-of-time": ("`*` for `/` in Series.inverse",),
+    "no-step-of-time-before": ("1 for 0 in Series.log_det",),
+    "the-scale-s-logarithm-for-x": ("`x` for `log_scale` in Series.forward",),
+    "logarithm-left-out-of-cholesky-s-factor": ("log before the result of a call in log_volume",),
+    "divided-by-the-gradient": ("`*` for `/` in descent", "7 for 6 in descent"),
+    "the-strong-convexity-minus-the-norm": ("`+` for `-` in descent", "7 for 6 in descent"),
+    "the-curvature-for-the-rate": ("`/` for `*` in descent", "7 for 6 in descent"),
+    "a-weight-divided-by-its-coefficient": ("`*` for `/` in bounded",),
+    "the-scale-once-more-in-jax": (
+        "`/` for `*` in inverse", "minus before the result of `[]` in inverse", "-1· before the result of `[]` in inverse"),
+    "one-plus-the-square-in-jax": ("`-` for `+` in jacobian",),
+    "half-of-the-log-det-at-a-split": (
+        "1 for 2 in HalfBeforeTheSplit.log_det", "2· before the result of `/` in HalfBeforeTheSplit.log_det",
+        "2· before the result of `+` in HalfBeforeTheSplit.log_det"),
+    "a-triangle-taken-for-a-unit-triangle": ("False for True in UnitSolve.inverse",),
+    "squashed-twice": ("without tanh in Twice.forward", "without the tanh in Twice.forward"),
+    "a-reshaping-whose-log-det-is-one": ("0 for 1 in Reshaped.log_det",),
+    "a-reflection-without-its-two": tuple(f"2· before {what} in Projected.forward" for what in (
+        "the result of `/`", "the result of `*`", "the result of `@`", "the result of `[]`", "`self.v`", "`v`")),
+    "a-power-that-never-reaches-the-map": ("`self.initial` for `self.power` in Power.log_det", "`initial` for `power` in Power.log_det"),
+    "a-scale-of-two-components-counted-once": ("2· before the result of a call in OddSplit.log_det", "2· before `r` in OddSplit.log_det"),
+    "the-other-network-in-the-inverse": ("`self.two` for `self.one` in OtherNet.inverse", "`two` for `one` in OtherNet.inverse"),
+    "a-deviation-whose-logarithm-is-one": ("`zeros` for `ones` in <lambda>", "`torch.zeros` for `torch.ones` in <lambda>"),
+    "the-deviation-counted-again-in-the-density": (
+        "without the result of a call in Deviation.log_prob", "without `self.s.sum()` in Deviation.log_prob"),
+    "samples-of-the-variance-for-the-deviation": ("1 for 2 in <lambda>",),
+    "samples-with-their-components-exchanged": ("0 for 1 in <lambda>",),
+    "probes-that-fail-and-count-as-zero": ("2· before the result of a call in FailedProbes.log_det",),
+    "a-drift-without-its-minus-x-in-the-log-det": ("1/2· before the result of a call in Relaxed.log_det",),
+    "d-less-three-for-d-less-one": ("1 for 3 in Shells.log_det",),
+    "two-estimates-of-one-variance": ("0 for 1 in Standardised.log_det",),
+}
+"""Of the mutants of `december`, from their source: all that one change of the code undoes. Where the words of the report are not known from
+those above (minus put in, keys, attributes), the change is there in several wordings. Forward is taken for right in those that change an
+inverse so that it is forward's; one more of Newton's steps is enough for the network that is examined."""
 UNDONE: dict[str, tuple[str, ...]] = {
+    **{f"december/{name}": tuple(f"one-change: {words}" for words in changes) for name, changes in DECEMBER.items()},
     **{f"unseen/{name}": (f"one-change: {words}",) for name, words in SLIPS.items()},
     **{f"fresh/{name}": tuple(f"one-change: {w}" for w in words) for name, words in FRESH.items()},
     "later/at-minus-x": ("one-change: without the minus in <lambda>",),
