@@ -42,9 +42,17 @@ Four groups were written after the hypotheses, counted at first sight, and count
   in 26, of which 6 = 6.6 % (2.5–13.8) were wrong: repairs elsewhere that fit by chance, a parameter forgotten for a mask, zero for a
   clamp, one parameter's gradient for tiny weights.
 
+The mutants of `december`, 77, were written at the same time as the hypotheses that followed, by somebody who read neither these nor what
+they show: 41 remake reports of issue trackers, 36 are slips drawn at random, of 341 of 728 places in eleven new networks where one change
+makes them wrong. Their causes were written down before version 5f0ec58 saw them; the rows are what it showed at first sight, the whole
+catalogue, budget quick. The figures above go by these labels to the letter. Two of the eight other causes are the change that was seeded in
+other words (`0.5 for 1` where the label says `0.5 for 1.0`, `−` for `minus`), which makes 60 = 77.9 % right, and two are the seeded
+mistake under another name (`not-transposed` for a matrix transposed, `inverse-affine` for a number left out of the inverse's scale); one is
+the id of the check that failed, which is true and says no more. Three are wrong, 3.9 % (0.8–11.0): a constant log-det for another angle,
+few power iterations for a coefficient of −1, a gradient at another point for a bend that the backward pass does not know.
+
 The rows of known mistakes are those of the checks meant for them alone, on another network and seed than tests use (the audits of
-`test_no_other_cause_is_shown_first`); where nothing fails there they count as unexplained. Rows of pairs are of the whole catalogue and of
-earlier versions.
+`test_no_other_cause_is_shown_first`); where nothing fails there they count as unexplained. Rows of pairs are of the whole catalogue.
 """
 
 
@@ -69,15 +77,19 @@ def outcome(row: Row) -> str:
     seeded, shown = row
     first = shown[0] if shown else UNEXPLAINED
     names = seeded.split(OR)
-    cause, _, repair = first.partition(f", {REPAIR.name}: ")
-    told = [cause, *([f"{REPAIR.name}: {repair}"] if repair else [])]
-    right = any(t in names[0].split(SAME) or any(t.startswith(name) for name in names[1:]) for t in told)
+    right = any(t in names[0].split(SAME) or any(t.startswith(name) for name in names[1:]) for t in _told(first))
     return "right" if right else "unexplained" if first == UNEXPLAINED else "another"
 
 
-def both(row: Row) -> bool:
-    """Whether every mistake of a pair is shown."""
-    return set(row[0].split(PLUS)) <= set(row[1])
+def _told(shown: str) -> list[str]:
+    """Return the cause, and the change of the code that is named beside it, if one is."""
+    cause, _, repair = shown.partition(f", {REPAIR.name}: ")
+    return [cause, *([f"{REPAIR.name}: {repair}"] if repair else [])]
+
+
+def seen(row: Row) -> int:
+    """Return how many mistakes of a pair are shown."""
+    return len(set(row[0].split(PLUS)) & {told for shown in row[1] for told in _told(shown)})
 
 
 def summary(found: Sequence[Verdict] | Mapping[str, Row]) -> str:
@@ -100,9 +112,8 @@ def summary(found: Sequence[Verdict] | Mapping[str, Row]) -> str:
                          f"{share(sum(outcome(r) == 'right' for r in named), len(named))}.")
     pairs = [r for id, r in rows.items() if id.startswith("pairs/")]
     if pairs:
-        one = sum(bool(set(r[0].split(PLUS)) & set(r[1])) for r in pairs)
-        lines.append(f"- Two mistakes seeded together ({len(pairs)}): both shown in {share(sum(map(both, pairs)), len(pairs))}, one at "
-                     f"least in {share(one, len(pairs))}.")
+        both, one = (share(sum(seen(r) >= n for r in pairs), len(pairs)) for n in (2, 1))
+        lines.append(f"- Two mistakes seeded together ({len(pairs)}): both shown in {both}, one at least in {one}.")
     return "\n".join(lines)
 
 
@@ -126,7 +137,7 @@ def markdown(verdicts: Sequence[Verdict], page: str = "") -> str:
         lines += [f"## {title}", "", "| mistake | seeded | shown |", "|---|---|---|"]
         for id in ids:
             seeded, shown = rows[id]
-            good = both(rows[id]) if id.startswith("pairs/") else outcome(rows[id]) == "right"
+            good = seen(rows[id]) == 2 if id.startswith("pairs/") else outcome(rows[id]) == "right"
             text = PLUS.join(shown) or UNEXPLAINED
             lines.append(f"| {id} | {seeded} | {text if good else f'**{text}**'} |")
         lines.append("")
