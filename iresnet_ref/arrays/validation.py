@@ -24,8 +24,8 @@ def require_finite(products_like: Array | None = None, **arrays: Array | None) -
     """
     finite = {name: namespace(a).isfinite(a) for name, a in arrays.items() if a is not None and size(tuple(a.shape))}
     # NumPy's products are the host's own
-    asked = products_like is not None and type(products_like) is not np.ndarray and not is_traced(products_like)
-    probe = (keeps_products(products_like),) if asked else ()
+    like = None if products_like is None or type(products_like) is np.ndarray or is_traced(products_like) else products_like
+    probe = () if like is None else (keeps_products(like),)
     if not (finite or probe) or holds(*finite.values(), *probe):
         return
     for name, condition in finite.items():

@@ -182,7 +182,11 @@ class Rates:
         found = math.inf
         for _ in range(count):
             marks: list[float] = []
-            counting.steps(state, loss, [lambda marks=marks: marks.append(self.clock())] * 2)
+
+            def mark(marks: list[float] = marks) -> None:
+                marks.append(self.clock())
+
+            counting.steps(state, loss, [mark, mark])
             found = min(found, marks[1] - marks[0])
         return found
 

@@ -122,10 +122,10 @@ class Implicit(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
         """The gradient of y."""
         (J,) = ctx.saved_tensors
-        return ctx.solve(J, grad[:, :, None])[:, :, 0], None, None, None
+        return ctx.solve(J, upstream[0][:, :, None])[:, :, 0], None, None, None
 
 
 class ImplicitBlock(Residual):
@@ -194,9 +194,9 @@ class Bent(torch.autograd.Function):
         return inside + 0.2 * (x - inside)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
         """As if nothing were bent."""
-        return grad
+        return upstream[0]
 
 
 class BentMap(Network):
