@@ -14,6 +14,7 @@ import numbers
 import operator
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import numpy as np
@@ -207,9 +208,14 @@ def _sequence(rules: list[Rule | None], length: int | None) -> Rule:
 
 
 def changed(value: Value, **fields: Any) -> Value:
-    """Return a frozen dataclass with other fields, which are known to fit, without its caches: `replace` without the boundary."""
+    """Return a frozen dataclass with other fields, which are known to fit, without its caches: `replace` without the boundary.
+
+    With it where a field is made of the others: in classes of users.
+    """
     made = object.__new__(type(value))
-    for name in cast("Any", value).__dataclass_fields__:
+    for name, declared in cast("Any", value).__dataclass_fields__.items():
+        if not declared.init:
+            return cast("Value", replace(cast("Any", value), **fields))
         object.__setattr__(made, name, fields[name] if name in fields else getattr(value, name))
     return made
 

@@ -17,6 +17,12 @@ from iresnet_ref.jacobian.factors import Factor
 Pullback = tuple[Array | None, Array | None, dict[str, Array]]
 """(x̄, v̄, gradients): None for a cotangent that is zero."""
 
+QUICKER = {
+    "linearize": ("record", "pullback_at", "pullback_first"), "pullback": ("pullback_at", "pullback_first"),
+    "pullback_at": ("pullback_first",), "with_parameters": ("of_fitting",),
+}  # fmt: skip
+"""Methods, and those that give the same for less work."""
+
 
 class Layer(ABC):
     """One layer of a branch: a frozen dataclass with five methods, and with `parameters` where it has fields that are learnt.
@@ -28,6 +34,12 @@ class Layer(ABC):
     >>> isinstance(ir.layers.CLipSwish(), ir.layers.Layer)
     True
     """
+
+    def __init_subclass__(cls) -> None:
+        """A subclass that says a method anew says the quicker ones anew too, or has those that ask the method."""
+        said = {name: place for place, parent in reversed(list(enumerate(cls.__mro__))) for name in vars(parent)}
+        for quicker in {name for method, names in QUICKER.items() for name in names if said[method] < said[name]}:
+            setattr(cls, quicker, vars(Layer)[quicker])
 
     @abstractmethod
     def out_shape(self, event: tuple[int, ...]) -> tuple[int, ...]:

@@ -57,11 +57,13 @@ class LinearLayer(Layer):
     def with_parameters(self, parameters: Mapping[str, Array]) -> Self:
         """Return the layer with these parameters. Raises ShapeError."""
         require_parameters(parameters, self.parameters)
-        return self.of_fitting(parameters)
+        return LinearLayer.of_fitting(self, parameters)
 
     def of_fitting(self, parameters: Mapping[str, Array]) -> Self:
         """Return the layer with parameters of the same shapes."""
-        return changed(self, **parameters)
+        made = changed(self, **parameters)
+        made.__post_init__()
+        return made
 
     def __call__(self, x: Array) -> Array:
         """Return A x + b."""
@@ -73,7 +75,7 @@ class LinearLayer(Layer):
 
     def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = Aᵀȳ, v̄ = Aᵀt̄, W̄ = ∂(ȳᵀAx + t̄ᵀAv)/∂W, b̄ = ȳ summed over rows and pixels."""
-        return self.pullback_at(self.operator, x, v, y_bar, t_bar)
+        return LinearLayer.pullback_at(self, self.operator, x, v, y_bar, t_bar)
 
     def pullback_at(self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """Return `pullback` by the factor A as it is, with what it has made of the weight already."""

@@ -51,7 +51,7 @@ class Pointwise(Layer):
 
     def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = φ′ȳ + Σ_probes φ″v t̄, v̄ = φ′t̄."""
-        return self.pullback_at(self.linearize(x)[1], x, v, y_bar, t_bar)
+        return Pointwise.pullback_at(self, self.linearize(x)[1], x, v, y_bar, t_bar)
 
     def pullback_at(self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """Return `pullback` with φ′ as it is in the factor."""

@@ -52,7 +52,7 @@ class GroupSort(Layer):
 
     def pullback(self, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """x̄ = Pᵀȳ, v̄ = Pᵀt̄."""
-        return self.pullback_at(self._order(x), x, v, y_bar, t_bar)
+        return GroupSort.pullback_at(self, self._order(x), x, v, y_bar, t_bar)
 
     def pullback_at(self, factor: Factor, x: Array, v: Array | None, y_bar: Array | None, t_bar: Array | None) -> Pullback:
         """Return `pullback` without sorting again."""

@@ -6,6 +6,8 @@ The laws of all branches hold of it too: it is a line in the table of constructo
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import iresnet_backends
 import iresnet_ref as ir
 from iresnet_ref.error_analysis.jacobian import jacobian_error
 from iresnet_ref.error_analysis.variance import rounding_variance
-from iresnet_ref.layers import Affine, Concatenation, Layer, Parallel
+from iresnet_ref.layers import Affine, Concatenation, Layer, Parallel, Pointwise
 
 
 def block_and_points(rows: int = 4) -> tuple[ir.ResidualBlock, Any]:
@@ -130,3 +132,56 @@ def test_the_error_analysis_on_the_page_holds(key: str, seed: int) -> None:
     assert np.isfinite(error).all()
     elsewhere = g.running_error(1.5 * x)[1]
     assert (elsewhere <= (error + growth * np.linalg.norm(0.5 * x, axis=1) + drift) * (1 + 1e-3)).all()
+
+
+@dataclass(frozen=True)
+class Masked(Affine):
+    """A dense layer that says `with_parameters` and `pullback` anew, and keeps what is made of its weight."""
+
+    mask: Any
+    total: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "total", float(self.weight.sum()))
+
+    def with_parameters(self, parameters: Mapping[str, Any]) -> Masked:
+        return super().with_parameters({**parameters, "weight": parameters["weight"] * self.mask})
+
+    def pullback(self, x: Any, v: Any, y_bar: Any, t_bar: Any) -> Any:
+        x_bar, v_bar, gradients = super().pullback(x, v, y_bar, t_bar)
+        return x_bar, v_bar, {**gradients, "weight": gradients["weight"] * self.mask}
+
+
+class Halved:
+    """A mixin that says `linearize` anew."""
+
+    def __call__(self, x: Any) -> Any:
+        return 0.5 * super().__call__(x)  # type: ignore[misc]
+
+    def linearize(self, x: Any) -> Any:
+        factor = super().linearize(x)[1]  # type: ignore[misc]
+        return self(x), replace(factor, entries=0.5 * factor.entries)
+
+
+@dataclass(frozen=True)
+class HalvedPointwise(Halved, Pointwise):
+    """A pointwise layer of half the value."""
+
+
+def test_what_a_subclass_says_anew_is_what_every_pass_does() -> None:
+    rng = np.random.default_rng(0)
+    mask, x = np.tril(np.ones((3, 2))), rng.standard_normal((4, 2))
+    first = Masked(0.3 * mask, np.zeros(3), mask)
+    g = ir.Branch((first, HalvedPointwise(ir.activations.get("lipswish")), Affine(rng.standard_normal((2, 3)), np.zeros(2))), (2,))
+    moved = g.with_parameters({**g.parameters(), "0.weight": np.ones((3, 2))})
+    assert (moved.parameters()["0.weight"] == mask).all()
+    layer = moved.layers[0]
+    assert isinstance(layer, Masked)
+    assert layer.total == mask.sum()
+    for linearize in (False, True):
+        tape = moved.record(x, linearize=linearize)
+        assert (tape.value == moved(x)).all()
+        assert (tape.pullback(np.ones((4, 2)))[2]["0.weight"][mask == 0.0] == 0.0).all()
+    gradient = ir.logdet_gradient(ir.ResidualBlock(moved, lipschitz=0.99), x, "exact").parameters["0.weight"]
+    assert (gradient[mask == 0.0] == 0.0).all()
