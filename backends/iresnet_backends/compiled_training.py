@@ -130,7 +130,7 @@ class _Run:
         self.proofs = StepProofs(normalised)
         self.all = Packing.of(normalised.parameters())
         self.apart = importlib.import_module("jax").jit(self.all.apart) if family(self.like) == "jax" else self.all.apart
-        self.names = list(step_numbers(self.start.settings, 0))
+        self.names = list(step_numbers(self.start.settings, 0, 0))
         self.given = Packing({**self.proofs.given, "numbers": (len(self.names),)})
 
     def step(self, moving: Moving, given: Any, arrays: tuple[Any, ...], draws: Arrays) -> tuple[Moving, Any]:
@@ -189,7 +189,7 @@ class _Run:
                 "try batches of one size (ir.training.minibatch), or another call of fit"
             )
         self.shapes = shapes
-        numbers = step_numbers(self.start.settings, step)
+        numbers = step_numbers(self.start.settings, step, self._counted(step))
         given = self.given.together({**self.proofs.found._asdict(), "numbers": np.asarray([numbers[name] for name in self.names])})
         streams = getattr(self.start.model.steps, "streams", 0)
         given = np.asarray(given, dtype=self.proofs.dtype)
@@ -215,7 +215,12 @@ class _Run:
         """Return the state of these arrays, certified when it is asked for its model."""
         parameters, first, second, average = (self.separate(part[ALL]) if part else {} for part in moving)
         raw = self.start.normalised.raw.with_parameters(parameters)
-        return State(NormalisedModel(raw, self.bound, self.proofs.warm), self.start.settings, Moments(first, second, step), average, step)
+        moments = Moments(first, second, self._counted(step))
+        return State(NormalisedModel(raw, self.bound, self.proofs.warm), self.start.settings, moments, average, step)
+
+    def _counted(self, step: int) -> int:
+        """Return of how many steps the moments are."""
+        return self.start.moments.step + step - self.start.step
 
 
 @dataclass

@@ -259,10 +259,10 @@ def _stepped(state: State, gradients: Packed) -> State:
     return after
 
 
-def step_numbers(settings: Settings, step: int) -> dict[str, float]:
-    """Return what AdamW multiplies by at this step of a run, warm-up included; see `optimiser.step_numbers`."""
+def step_numbers(settings: Settings, step: int, counted: int) -> dict[str, float]:
+    """Return what AdamW multiplies by at this step of a run, its warm-up included, with moments of so many steps."""
     rate = settings.learning_rate * optimiser.warm_up(step, settings.warm_up)
-    return optimiser.step_numbers(step, rate, settings.betas, settings.epsilon, settings.weight_decay)
+    return optimiser.step_numbers(counted, rate, settings.betas, settings.epsilon, settings.weight_decay)
 
 
 def _is_finite(state: State) -> bool:
@@ -276,7 +276,7 @@ def _moved(state: State, gradients: Packed, normalise: Callable[[dict[str, Any]]
     """Return the state after a step of AdamW, its parameters normalised so; those of a model are alike, and moved as one array."""
     settings, packing = state.settings, gradients.packing
     before = [packing.together(a) for a in (state.normalised.parameters(), gradients, state.moments.first, state.moments.second)]
-    entries, first, second = optimiser.moved_by(step_numbers(settings, state.step), settings.betas, *before)
+    entries, first, second = optimiser.moved_by(step_numbers(settings, state.step, state.moments.step), settings.betas, *before)
     parameters, moments = packing.apart(entries), Moments(Packed(packing, first), Packed(packing, second), state.moments.step + 1)
     average = optimiser.averaged(state.average, parameters, settings.average) if settings.average else {}
     return replace(state, normalised=normalise(parameters), moments=moments, average=average, step=state.step + 1)

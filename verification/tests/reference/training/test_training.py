@@ -15,7 +15,7 @@ from tables import backend
 import iresnet_ref as ir
 from iresnet_backends import checkpoint, load, resume, save
 from iresnet_backends.errors import FormatError
-from iresnet_ref.arrays import from_host, to_host
+from iresnet_ref.arrays import Packed, Packing, from_host, to_host
 from iresnet_ref.training import minibatch
 from iresnet_ref.training.classifier import Classifier
 from iresnet_ref.training.loop import Settings, State, fit, start
@@ -177,6 +177,26 @@ def test_moments_of_other_parameters_are_refused_and_those_of_a_run_are_mappings
     for wrong in (fewer, turned):
         with pytest.raises(ir.ShapeError, match="expected a gradient of the shape of each parameter"):
             fit(replace(after, moments=Moments(wrong, after.moments.second, 1)), loss, 1)
+
+
+def test_moments_begun_anew_count_their_own_steps() -> None:
+    after = fit(start(flow(np.zeros(1)), settings=FULL), loss, 6)
+    anew = replace(after, moments=Moments.zero(after.normalised.parameters()))
+    gradients = after.normalised.pullback(loss(after.model, 6).gradients)
+    wanted, moments = adamw(
+        after.normalised.parameters(), clip(gradients, 1.0), anew.moments, learning_rate=FULL.learning_rate, weight_decay=FULL.weight_decay
+    )
+    found = fit(anew, loss, 1)
+    assert found.moments.step == moments.step == 1
+    for k, p in found.normalised.parameters().items():
+        assert np.allclose(p, wanted[k], rtol=1e-12, atol=1e-15)  # of one array or of several, the norm sums in another order
+
+
+def test_moments_packed_in_another_order_are_those_of_their_names() -> None:
+    arrays = {"a": np.asarray([1.0, 2.0]), "b": np.asarray([3.0, 4.0])}
+    packing = Packing.of(arrays)
+    turned = Packing({k: arrays[k].shape for k in ("b", "a")})
+    assert turned.together(Packed(packing, packing.together(arrays))).tolist() == [3.0, 4.0, 1.0, 2.0]
 
 
 def test_clipping_leaves_short_gradients_and_large_ones_finite() -> None:
