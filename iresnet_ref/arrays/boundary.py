@@ -14,7 +14,6 @@ import numbers
 import operator
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import numpy as np
@@ -210,13 +209,14 @@ def _sequence(rules: list[Rule | None], length: int | None) -> Rule:
 def changed(value: Value, **fields: Any) -> Value:
     """Return a frozen dataclass with other fields, which are known to fit, without its caches: `replace` without the boundary.
 
-    With it where a field is made of the others: in classes of users.
+    A class of a user may keep what it makes of its fields: it makes that again.
     """
-    made = object.__new__(type(value))
-    for name, declared in cast("Any", value).__dataclass_fields__.items():
-        if not declared.init:
-            return cast("Value", replace(cast("Any", value), **fields))
+    kind = type(value)
+    made = object.__new__(kind)
+    for name in cast("Any", value).__dataclass_fields__:
         object.__setattr__(made, name, fields[name] if name in fields else getattr(value, name))
+    if not kind.__module__.startswith("iresnet_") and hasattr(made, "__post_init__"):
+        cast("Any", made).__post_init__()
     return made
 
 

@@ -61,9 +61,7 @@ class LinearLayer(Layer):
 
     def of_fitting(self, parameters: Mapping[str, Array]) -> Self:
         """Return the layer with parameters of the same shapes."""
-        made = changed(self, **parameters)
-        made.__post_init__()
-        return made
+        return changed(self, **parameters)
 
     def __call__(self, x: Array) -> Array:
         """Return A x + b."""

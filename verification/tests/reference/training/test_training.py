@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,21 @@ def test_moments_begun_anew_count_their_own_steps() -> None:
     assert found.moments.step == moments.step == 1
     for k, p in found.normalised.parameters().items():
         assert np.allclose(p, wanted[k], rtol=1e-12, atol=1e-15)  # of one array or of several, the norm sums in another order
+
+
+@dataclass(frozen=True)
+class Counted(ir.Flow):
+    """A flow of a user that keeps something made of its fields."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "largest", max(float(np.abs(p).max()) for p in self.parameters().values()))
+
+
+def test_a_model_of_a_users_class_keeps_what_it_makes_of_its_weights() -> None:
+    model: Any = fit(start(Counted(steps(np.zeros(1))).initialise(DATA[:32]), lipschitz=LIPSCHITZ), loss, 2).model
+    assert isinstance(model, Counted)
+    assert vars(model)["largest"] == max(float(np.abs(p).max()) for p in model.parameters().values())
 
 
 def test_moments_packed_in_another_order_are_those_of_their_names() -> None:
