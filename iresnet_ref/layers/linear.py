@@ -57,7 +57,7 @@ class LinearLayer(Layer):
     def with_parameters(self, parameters: Mapping[str, Array]) -> Self:
         """Return the layer with these parameters. Raises ShapeError."""
         require_parameters(parameters, self.parameters)
-        return LinearLayer.of_fitting(self, parameters)
+        return changed(self, **parameters)
 
     def of_fitting(self, parameters: Mapping[str, Array]) -> Self:
         """Return the layer with parameters of the same shapes."""
