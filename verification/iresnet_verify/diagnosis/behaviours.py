@@ -20,14 +20,19 @@ class Behaviour:
     change: str
     brings: tuple[str, ...] = ()
 
+    @property
+    def brings_everything(self) -> bool:
+        """Whether any other check may fail because of it."""
+        return "*" in self.brings
+
     def follows(self, check: str) -> bool:
         """Whether a failure of `check` may follow."""
-        return check not in INDEPENDENT and any(fnmatchcase(check, pattern) for pattern in self.brings)
+        return check in self.brings or (check not in INDEPENDENT and any(fnmatchcase(check, pattern) for pattern in self.brings))
 
 
 EVERYTHING = ("*",)
 INDEPENDENT = ("hygiene.memory",)
-"""What follows from no other mistake: rows may depend on each other, or a call change its argument, without anything being kept."""
+"""What follows from no mistake that does not name it: rows may depend on each other without anything being kept."""
 LIPSCHITZ = ("lipschitz.*", "convergence.banach-rate", "convergence.worst-input", "convergence.is-reported", "inverse.is-injective",
              "inverse.unique-preimage", "logdet.within-bounds", "logdet.positive-determinant")
 INVERSE = ("inverse.*", "convergence.is-reported", "convergence.worst-input", "gradient.through-inverse")
@@ -40,7 +45,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     FINITE: Behaviour("forward gives NaN or infinity at the subject's own inputs.", "Look for infinite parameters, overflow and divisions "
                       "by 0, or declare inputs= where F is finite."),
     NOT_RANDOM: Behaviour("forward is random.", "Look for dropout or noise inside forward, or declare modes=('eval',)."),
-    "hygiene.input-kept": Behaviour("A call changes or frees the caller's array.", "Work on a copy.", EVERYTHING),
+    "hygiene.input-kept": Behaviour("A call changes or frees the caller's array.", "Work on a copy.",
+                                     (*EVERYTHING, "hygiene.memory")),  # a graph that saves the array it is written into is never freed
     "hygiene.global-settings-kept": Behaviour("A call leaves a global setting or the module's mode changed.", "Put it back.",
                                               ("hygiene.*", "state.*", "gradient.*")),
     "hygiene.exact-log-det-not-random": Behaviour(

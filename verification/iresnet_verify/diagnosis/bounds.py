@@ -44,7 +44,7 @@ ENTRY = Cause("entry-for-norm", "The claim is {detail} of the weights, which is 
 WEIGHTS = Cause("weights-above-claim", "The norms of the weights multiply to {detail}: a norm is underestimated or a layer not normalised.",
                 "Normalise every layer by its spectral norm, or raise the claim.")
 BEYOND = Cause("beyond-the-weights", "The norms of the weights keep the claim ({detail}), but something between them stretches further: "
-               "an activation, a concatenation, a sum of branches, a hook.", "Multiply the claim by the constants of the activations, "
+               "an activation, a coefficient, a concatenation, a sum of branches, a hook.", "Multiply the claim by the constants of the activations, "
                "√(1 + η²) of a concatenation, or add up a sum.")
 
 
@@ -77,6 +77,7 @@ def bound(case: Case, claims: Sequence[float]) -> Explanation | None:
     if not weights or (chain and not any(_among(layer.weight, weights.values()) for layer in chain)):
         return _of_layers(case, chain, float(L), wanted)
     norms = [] if _keeps(case, weights, float(L)) else list(_norms(case, weights))
+    norms = list(_wrong(norms, _true_norms(case, weights))) if norms and _small(case, weights) else norms
     found = _recognised(norms, wanted)
     return found if found is not None or _ambiguous(norms, wanted) else _products(case, weights, float(L))
 
@@ -93,11 +94,12 @@ def _of_layers(case: Case, chain: Sequence[Layer], L: float, wanted: Sequence[fl
     product, largest = math.prod(each), float(np.linalg.norm(case.truth.jacobian.residual, 2, axis=(1, 2)).max())
     if product > L * (1.0 + EXACT):
         norms = [*_norms(case, {str(i): layer.weight for i, layer in enumerate(chain)}), *_of_stored_vectors(case, chain, L)]
+        norms = list(_wrong(norms, each))
         found = _recognised(norms, wanted)
         if found is not None or _ambiguous(norms, wanted):
             return found
         if largest > product * (1.0 + 1e-6):
-            return None
+            return _beyond_their_own(each, largest, L, wanted[1:], case)
         shown = f"{' · '.join(f'{n:.6g}' for n in each)} = {product:.6g}, the claim is {L:.6g}"
         return Explanation(WEIGHTS, "lipschitz", f"{shown}{_without_coefficient(each, L)}", case.rows, 0.0, 0,
                            f"g is a chain of these {len(each)} layers, and ‖J_g‖ stays below the product at {case.rows} inputs.")
@@ -105,6 +107,22 @@ def _of_layers(case: Case, chain: Sequence[Layer], L: float, wanted: Sequence[fl
         return None
     return Explanation(BEYOND, "lipschitz", f"{' · '.join(f'{n:.6g}' for n in each)} = {product:.6g}, the claim is {L:.6g}", case.rows,
                        0.0, 0, f"g is a chain of these {len(each)} layers, and ‖J_g‖ is {largest:.6g}.")
+
+
+def _beyond_their_own(each: Sequence[float], largest: float, L: float, claims: Sequence[float], case: Case) -> Explanation | None:
+    """What stretches further than layers of which each has a claim of its own and keeps it: a coefficient, say."""
+    kept = len(claims) == len(each) and "lipschitz.layers" not in case.failed
+    if not kept or any(n > c * (1.0 + EXACT) for n, c in zip(sorted(each), sorted(claims), strict=True)):
+        return None
+    return Explanation(BEYOND, "lipschitz", f"each its own, together {math.prod(each):.6g}, that on g is {L:.6g}", case.rows, 0.0, 0,
+                       f"g is a chain of these {len(each)} layers, and ‖J_g‖ is {largest:.6g}.")
+
+
+def _wrong(norms: Iterable[Norm], right: Sequence[float]) -> Iterator[Norm]:
+    """Those that are not the true norms to a safety margin: a power iteration that has converged is no mistake."""
+    for norm in norms:
+        if len(norm.values) != len(right) or any(abs(a - b) > EXACT * b for a, b in zip(norm.values, right, strict=True)):
+            yield norm
 
 
 def _without_coefficient(each: Sequence[float], L: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from iresnet_verify.check.finding import UNEXPLAINED, Finding
@@ -24,12 +25,14 @@ from iresnet_verify.diagnosis.areas import (
     OTHER_NETWORK,
     Area,
 )
-from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, EVERYTHING, INDEPENDENT, OF_THE_DENSITY, OF_THE_INVERSE
+from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, INDEPENDENT, OF_THE_DENSITY, OF_THE_INVERSE
 from iresnet_verify.diagnosis.case import opened
+from iresnet_verify.diagnosis.gradients import RAISES
 from iresnet_verify.diagnosis.hypothesis import Explanation, written_by_hand
 from iresnet_verify.diagnosis.trials.gradient_repairs import WORDS, gradient_repairs
 from iresnet_verify.diagnosis.trials.repairs import REPAIR, SECONDS, repairs
 from iresnet_verify.running.run import Prepared
+from iresnet_verify.subject.module_state import copied_arguments
 
 LARGEST = 1024
 """Dimension above which no hypothesis is tested: each takes several Jacobians."""
@@ -41,7 +44,9 @@ SPECIFIC = ("inverse.rows-are-independent", "inverse.keeps-precision")
 """Checks of a quantity that name one mistake even where its value is wrong for a reason that is not known."""
 REPAIRED = ("inverse", "log_det", "inverse_log_det", "log_prob")
 """Quantities of which the one change that makes them right is looked for in the code."""
-TWO_MAPS, KEPT = "parity.train-and-eval", "hygiene.dtype-kept"
+TWO_MAPS, KEPT, WRITES = "parity.train-and-eval", "hygiene.dtype-kept", "hygiene.input-kept"
+OVERWRITTEN = "modified by an inplace operation"
+"""What torch says of a backward pass that finds changed what the forward pass has saved."""
 FIRST = (READABLE, FINITE, NOT_RANDOM, "hygiene.exact-log-det-not-random")
 """Causes that are shown before what the hypotheses explain, though they bring no other failure about: they make results undecided."""
 Explained = Mapping[str, Explanation]
@@ -54,9 +59,15 @@ def failures(results: Iterable[CheckResult]) -> list[CheckResult]:
 
 
 def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, budget: str) -> dict[str, Explanation]:
-    """Test the hypotheses of every area in which something failed."""
+    """Test the hypotheses of every area in which something failed; where a call changes its argument, on copies: what is right of these
+    follows from that."""
     failed = failures(results)
     ids = {r.id for r in failed}
+    with copied_arguments(prepared.subject.module) if WRITES in ids else nullcontext():
+        return _explained(prepared, failed, ids, seed=seed, budget=budget)
+
+
+def _explained(prepared: Prepared, failed: Sequence[CheckResult], ids: set[str], *, seed: int, budget: str) -> dict[str, Explanation]:
     found: dict[str, Explanation] = {}
     wrong: set[str] = set()
     if math.prod(prepared.subject.event_shape) > LARGEST or ids & {*FIRST[:3]}:
@@ -74,7 +85,7 @@ def explained(prepared: Prepared, results: Sequence[CheckResult], *, seed: int, 
     if both and (len(told) == 2 or not {"inverse", "log_det"} <= set(found)):  # else one mistake made both wrong, and is named
         _try(FORWARD, both, found, prepared, seed, budget, ids)
     _repair_gradients(failed, found, prepared, seed, budget)
-    coupled = any(id in BEHAVIOURS and BEHAVIOURS[id].brings is EVERYTHING for id in ids)
+    coupled = any(id in BEHAVIOURS and BEHAVIOURS[id].brings_everything for id in ids)
     if not coupled:
         _repair(failed, found, prepared, seed, budget)
     return found
@@ -170,7 +181,7 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
     order = list(BEHAVIOURS)
     if TWO_MAPS in left:  # what is wrong in one of the modes alone is what distinguishes them
         alone = [id for id in left if id != TWO_MAPS and _in_one_mode(by_id[id])
-                 and not (id in BEHAVIOURS and BEHAVIOURS[id].brings is EVERYTHING)]
+                 and not (id in BEHAVIOURS and BEHAVIOURS[id].brings_everything)]
         own = {name for name, e in explanations.items() if e.cause not in OTHER_NETWORK and e.cause is not REPAIR}
         unexplained = [id for id in alone if any(a.holds(id) for a in AREAS) and not any(a.name in own and a.holds(id) for a in AREAS)]
         if any("modes" in by_id[id].evidence for id in unexplained):
@@ -180,7 +191,7 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
     made = {name for name, e in explanations.items() if e.cause == FOLLOWS}
     follows = {"inverse": OF_THE_INVERSE if "inverse_log_det" in made else (),
                "log_det": OF_THE_DENSITY if "log_prob" in made else ()}
-    coupled = any(BEHAVIOURS[id].brings is EVERYTHING or id in FIRST[:3] for id in left if id in BEHAVIOURS)
+    coupled = any(BEHAVIOURS[id].brings_everything or id in FIRST[:3] for id in left if id in BEHAVIOURS)
     for rank, area in enumerate((FORWARD, *AREAS)):
         explanation = explanations.get(area.name)
         head = next((c for c in area.primary if c in left), next((c for c in left if area.holds(c)), None))
@@ -188,12 +199,14 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
             continue
         if explanation.cause == FOLLOWS or (explanation.cause in NARROW and KEPT in left):
             continue  # what answers in another dtype is named by that check
+        if WRITES in left and explanation.cause == RAISES and OVERWRITTEN in explanation.detail:
+            continue
         also = (*ALSO.get(explanation.cause, ()), *follows.get(area.name, ()))
         words = explanation.wrong, explanation.sure, explanation.change
         take(100.0 + rank, head, explanation.cause.name, words, [c for c in left if area.holds(c) or c in also])
     for rank, id in enumerate(order):
         behaviour = BEHAVIOURS[id]
-        if id not in left or (_in_open_area(id, left) and behaviour.brings is not EVERYTHING):
+        if id not in left or (_in_open_area(id, left) and not behaviour.brings_everything):
             continue
         take(_rank(rank, id), id, id, _words(by_id[id], behaviour.wrong, behaviour.change), [c for c in left if behaviour.follows(c)])
     for rank, area in enumerate(AREAS):
@@ -221,7 +234,7 @@ def _in_one_mode(result: CheckResult) -> bool:
 def _rank(rank: int, id: str) -> float:
     if id in INDEPENDENT:
         return 2.5  # after FIRST[:3]
-    return float(rank) if BEHAVIOURS[id].brings is EVERYTHING or id in FIRST else 200.0 + rank
+    return float(rank) if BEHAVIOURS[id].brings_everything or id in FIRST else 200.0 + rank
 
 
 def _in_open_area(id: str, left: Mapping[str, CheckResult]) -> bool:

@@ -61,6 +61,10 @@ CUT_SOLVE = Cause("backward-solve-cut-short", "{what} is that of {detail} terms 
 TRANSPOSED = Cause("not-transposed", "{what} multiplies by {detail}, where its transpose belongs.", "Use the transpose: a product with J "
                    "from the left.")
 ELSEWHERE = Cause("gradient-at-another-point", "{what} is that at {detail}.", "Differentiate at the point of the forward pass.")
+ONE_MAP = Cause("gradient-does-not-depend-on-x", "{what} is made by one matrix at every x{detail}: the backward pass does not know where "
+                "F bends.", "Multiply by the slopes of the activations at the point of the forward pass.")
+"""What is evaluated at 0 by mistake, and what takes F for a linear map, are the same numbers."""
+AT_ZERO = ", the Jacobian at 0"
 GRADIENT_SIGN = Cause("gradient-sign", "{what} has the wrong sign.", "Remove the minus.")
 GRADIENT_FACTOR = Cause("gradient-factor", "{what} is {detail} times the right one.", "Remove the factor.")
 BRANCH = Cause("gradient-factor", "{what} has {detail} times the part of the branch.", "Remove the factor.")
@@ -251,7 +255,11 @@ def forward_gradient(case: Case) -> Explanation | None:
     ]
     for name, at in (("F(x)", case.y), ("0", np.zeros_like(x)), ("−x", -x), ("2·x", 2 * x)):
         other = ctx.jacobian(at.astype(x.dtype)).residual
-        made.append(Prediction(ELSEWHERE, c + np.einsum("nij,ni->nj", other, c), tolerance, name))
+        cause, words = (ONE_MAP, AT_ZERO) if name == "0" else (ELSEWHERE, name)
+        made.append(Prediction(cause, c + np.einsum("nij,ni->nj", other, c), tolerance, words))
+    if len(c) > ctx.d and np.ptp(J.matrix, axis=0).max() > tolerance.max():
+        matrix = np.linalg.lstsq(c, got, rcond=None)[0]
+        made.append(Prediction(ONE_MAP, c @ matrix, tolerance, "", ctx.d))
     pivot = np.unravel_index(int(np.argmax(np.abs(right))), right.shape)
     made.append(Prediction(GRADIENT_FACTOR, got[pivot] / right[pivot] * right, tolerance, f"{got[pivot] / right[pivot]:.6g}", 1))
     bound = float(np.abs(got).max())
@@ -391,7 +399,8 @@ def inverse_gradient(case: Case) -> Explanation | None:
     ]
     for name, point in (("y, not at F⁻¹(y)", case.y), ("0", np.zeros_like(case.y))):
         other = ctx.jacobian(point).matrix.swapaxes(1, 2)
-        made.append(Prediction(ELSEWHERE, solved(other, c), tolerance, name))
+        cause, words = (ONE_MAP, AT_ZERO) if name == "0" else (ELSEWHERE, name)
+        made.append(Prediction(cause, solved(other, c), tolerance, words))
     term, total = one, one
     for n in range(2, 61):
         term = -A @ term

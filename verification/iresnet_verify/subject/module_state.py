@@ -32,6 +32,19 @@ def set_mode(module: Any, mode: str | None) -> None:
         module.train() if mode == "train" else module.eval()
 
 
+@contextmanager
+def copied_arguments(module: Any) -> Iterator[None]:
+    """Let a torch module be called on copies of its tensors, which it may then change, for the length of the block."""
+    if not is_torch_module(module):
+        yield
+        return
+    hook = module.register_forward_pre_hook(lambda _, given: tuple(a.clone() if _is_tensor(a) else a for a in given))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 class ModuleState:
     """A snapshot of one module."""
 

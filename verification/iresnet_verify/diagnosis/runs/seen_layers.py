@@ -82,7 +82,7 @@ def _run(case: Case, x: HostArray, held: int | None = None) -> tuple[list[_Step]
 
     steps: list[_Step] = []
 
-    class Watch(TorchDispatchMode):
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does not annotate it
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             name, result = func.overloadpacket.__name__, func(*args, **(kwargs or {}))
             pair = {"mm": args[:2], "addmm": args[1:3], "convolution": args[:2]}.get(name)
@@ -94,7 +94,8 @@ def _run(case: Case, x: HostArray, held: int | None = None) -> tuple[list[_Step]
 
     ctx = case.ctx
     name = "forward" if ctx.subject.residual is None else "residual"
-    with ctx.guard(), torch.no_grad(), Watch():
+    watch = Watch()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    with ctx.guard(), torch.no_grad(), watch:
         native = ctx.native(x)
         value = ctx.caller.event(name, native, seed=SEED)[0]
     g = ctx.host(value).astype(np.float64).reshape(len(x), -1)

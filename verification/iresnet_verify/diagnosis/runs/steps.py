@@ -6,7 +6,7 @@ these rows' images. So every step is a bijection, and may be run by itself from 
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -146,13 +146,13 @@ def _run(case: Case, x: Any, number: int | None = None, put: Array | None = None
 
 def _place() -> str | None:
     """The function and the line of the subject's code that runs; None where none does."""
-    frame = sys._getframe(2)
-    for _ in range(30):
+    frame = inspect.currentframe()
+    for _ in range(32):
+        if frame is None:
+            return None
         if is_own(frame):
             code = frame.f_code
             return f"{getattr(code, 'co_qualname', code.co_name)}, line {frame.f_lineno}"
-        if frame.f_back is None:
-            return None
         frame = frame.f_back
     return None
 

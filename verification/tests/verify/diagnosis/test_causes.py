@@ -8,6 +8,7 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -216,6 +217,46 @@ def test_two_mistakes_are_two_findings() -> None:
     mutant = mutants.load_pairs()["pairs/per-dimension--minus-g"]
     report = audit(mutant.make(1), 0, "quick", select=["inverse.recovers-input", "inverse.keeps-tolerance", "logdet.matches-determinant"])
     assert {f.cause for f in report.findings} == {"factor", "inverse-sign"}
+
+
+class Softened(torch.autograd.Function):
+    """tanh, whose backward pass has one slope everywhere."""
+
+    slope = 1.0
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        return Softened.slope * grad
+
+
+# With slope 1 it is the gradient at 0 as well: no number tells these two apart.
+@pytest.mark.parametrize("slope", [1.0, 0.6])
+def test_a_backward_pass_that_does_not_know_where_f_bends(slope: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Softened, "slope", slope)
+    torch.manual_seed(0)
+    net = torch.nn.Linear(3, 3, bias=False, dtype=D)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return x + 0.5 * Softened.apply(net(x))  # type: ignore[no-untyped-call,no-any-return]
+
+    report = audit(Subject(name="softened", event_shape=(3,), forward=forward, module=net, modes=("eval",)), 0, "quick",
+                   select=["gradient.forward-input"])
+    assert [f.cause for f in report.findings] == ["gradient-does-not-depend-on-x"]
+
+
+# The density's log-det is at another point, the backward pass raises and memory is kept, all because F has written into its argument.
+@pytest.mark.parametrize(("id", "other"), [("at-y", "at-another-point"), ("first-row", "one-row-for-all")])
+def test_what_follows_from_a_changed_argument_is_folded_under_it(id: str, other: str) -> None:
+    mutant = mutants.load_pairs()[f"pairs/input-mutated--{id}"]
+    select = ["hygiene.memory", "hygiene.input-kept", "logdet.matches-determinant", "density.change-of-variables", "gradient.forward-input"]
+    report = audit(mutant.make(1), 0, "quick", select=select)
+    assert [f.cause for f in report.findings] == ["hygiene.input-kept", other]
+    because = {c.id: c.because_of for c in report.checks if c.status == "failed"}
+    assert because["hygiene.memory"] == because["gradient.forward-input"] == "hygiene.input-kept"
 
 
 def test_a_right_network_has_no_finding_and_no_hypothesis_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:

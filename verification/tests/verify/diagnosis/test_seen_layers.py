@@ -59,3 +59,25 @@ def test_the_layers_are_seen_as_they_are_applied(normalised: Normalised, c: floa
                      select=bound).findings
     assert found.cause == cause
     assert words in found.wrong
+
+
+class Coefficient(nn.Module):
+    """x + a·tanh(Ŵ tanh(x)), ‖Ŵ‖ = 1, of which four power iterations are the norm to rounding; a is −1.5, the claim .9."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.diag(torch.tensor([3.0, 0.01, 0.01], dtype=D)) + 0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - 1.5 * torch.tanh(torch.tanh(x) @ to_one(self.w).T)
+
+
+# A claim of a layer that holds is the norm of it: that few iterations give it as well explains nothing.
+@pytest.mark.parametrize("declared", [1 + 1e-9, 0.5])
+def test_a_norm_that_is_right_is_no_cause(declared: float) -> None:
+    net = Coefficient()
+    (found,) = audit(Subject(
+        name="coefficient", event_shape=(3,), forward=net, module=net, modes=("eval",), lipschitz=0.9,
+        linear_maps=lambda: [("linear", lambda v: v @ to_one(net.w).T, (3,), declared)]), 0, "quick",
+        select=("lipschitz.bounds-jacobian", "lipschitz.layers")).findings
+    assert found.cause == ("beyond-the-weights" if declared > 1 else "lipschitz.layers")
