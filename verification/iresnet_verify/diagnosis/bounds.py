@@ -44,8 +44,8 @@ ENTRY = Cause("entry-for-norm", "The claim is {detail} of the weights, which is 
 WEIGHTS = Cause("weights-above-claim", "The norms of the weights multiply to {detail}: a norm is underestimated or a layer not normalised.",
                 "Normalise every layer by its spectral norm, or raise the claim.")
 BEYOND = Cause("beyond-the-weights", "The norms of the weights keep the claim ({detail}), but something between them stretches further: "
-               "an activation, a coefficient, a concatenation, a sum of branches, a hook.", "Multiply the claim by the constants of the activations, "
-               "√(1 + η²) of a concatenation, or add up a sum.")
+               "an activation, a coefficient, a concatenation, a sum of branches, a hook.", "Multiply the claim by the constants of the "
+               "activations, √(1 + η²) of a concatenation, or add up a sum.")
 
 
 NEWLY_BUILT = Cause("lipschitz.newly-built", "A newly built network does not keep its claimed bound until it is first called in training "

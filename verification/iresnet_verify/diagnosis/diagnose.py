@@ -29,6 +29,7 @@ from iresnet_verify.diagnosis.behaviours import BEHAVIOURS, INDEPENDENT, OF_THE_
 from iresnet_verify.diagnosis.case import opened
 from iresnet_verify.diagnosis.gradients import RAISES
 from iresnet_verify.diagnosis.hypothesis import Explanation, written_by_hand
+from iresnet_verify.diagnosis.log_dets import AT_ANOTHER_POINT, CONSTANT
 from iresnet_verify.diagnosis.trials.gradient_repairs import WORDS, gradient_repairs
 from iresnet_verify.diagnosis.trials.repairs import REPAIR, SECONDS, repairs
 from iresnet_verify.running.run import Prepared
@@ -88,7 +89,15 @@ def _explained(prepared: Prepared, failed: Sequence[CheckResult], ids: set[str],
     coupled = any(id in BEHAVIOURS and BEHAVIOURS[id].brings_everything for id in ids)
     if not coupled:
         _repair(failed, found, prepared, seed, budget)
+    value = found.get("log_det")
+    if "inverse" in wrong and not {"inverse", FORWARD.name} & set(found) and value is not None and _is_level(value):
+        del found["log_det"]  # what is wrong with F itself, as with its inverse, may have made a right constant wrong
     return found
+
+
+def _is_level(value: Explanation) -> bool:
+    """Whether it says that a log-det does not depend on x."""
+    return value.cause == CONSTANT or (value.cause == AT_ANOTHER_POINT and value.detail == "0")
 
 
 def _repair_gradients(failed: Sequence[CheckResult], found: dict[str, Explanation], prepared: Prepared, seed: int, budget: str) -> None:
@@ -197,9 +206,7 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
         head = next((c for c in area.primary if c in left), next((c for c in left if area.holds(c)), None))
         if explanation is None or head is None or (explanation.by_elimination and coupled):
             continue
-        if explanation.cause == FOLLOWS or (explanation.cause in NARROW and KEPT in left):
-            continue  # what answers in another dtype is named by that check
-        if WRITES in left and explanation.cause == RAISES and OVERWRITTEN in explanation.detail:
+        if _follows(explanation, left):
             continue
         also = (*ALSO.get(explanation.cause, ()), *follows.get(area.name, ()))
         words = explanation.wrong, explanation.sure, explanation.change
@@ -223,6 +230,13 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
     ordered = [f for _, f in sorted(findings, key=lambda pair: pair[0])]
     cause = {id: f.check for f in ordered for id in f.follows}
     return tuple(replace(r, because_of=cause[r.id]) if r.id in cause and r.because_of is None else r for r in given), tuple(ordered)
+
+
+def _follows(explanation: Explanation, left: Mapping[str, CheckResult]) -> bool:
+    """Whether it is no cause of its own: made of what is wrong, of a dtype that is not kept, or raised by an overwritten argument."""
+    cause = explanation.cause
+    overwritten = cause == RAISES and OVERWRITTEN in explanation.detail
+    return cause == FOLLOWS or (cause in NARROW and KEPT in left) or (overwritten and WRITES in left)
 
 
 def _in_one_mode(result: CheckResult) -> bool:

@@ -214,8 +214,15 @@ class Enumerator:
         for row_major in (False, True):
             self.row_major = row_major
             if not self._differ(np.delete(self.at(x, changed, n), 3), np.delete(self.at(x, z, n), 3)):
-                return
-        raise NotEnumerableError("the value of a row depends on the probes of other rows")
+                break
+        else:
+            raise NotEnumerableError("the value of a row depends on the probes of other rows")
+        if self.length is None or not self.per_row_lengths or self.survival(n + 1) <= 0.0:
+            return
+        longer = np.full(x.shape[0], n, dtype=np.int64)
+        longer[3] = n + 1
+        if self._differ(np.delete(self.at(x, z, longer), 3), np.delete(self.at(x, z, n), 3)):
+            raise NotEnumerableError("the value of a row depends on the series lengths of other rows")
 
     def _check_slots(self, x: HostArray, z: Vector, n: int, rng: np.random.Generator) -> None:
         """X with slots mixed two ways sums to X with equal slots: no slot multiplies another."""

@@ -33,10 +33,11 @@ OPERATORS = {sign: dis.Bytecode(compile(f"a {sign} b", "", "eval")) for sign in 
 SIGNS = {next(i.arg or 0 for i in code if i.opname == "BINARY_OP"): sign for sign, code in OPERATORS.items()}
 COMPARED = {sign: next(i.arg or 0 for i in dis.Bytecode(compile(f"a {sign} b", "", "eval")) if i.opname == "COMPARE_OP")
             for sign in ("<", "<=", ">", ">=")}
+REDUCTIONS = ("sum", "mean", "prod", "amax", "amin")
 NAMES = (
     ("exp", "expm1", "log", "log1p", "tanh", "atanh", "sigmoid", "logit", "softplus", "abs", "neg", "square", "sqrt", "reciprocal", "sin",
      "cos", "positive"),
-    ("sum", "mean", "prod", "amax", "amin"), ("triu", "tril"), ("min", "max"), ("minimum", "maximum"), ("argmin", "argmax"),
+    REDUCTIONS, ("triu", "tril"), ("min", "max"), ("minimum", "maximum"), ("argmin", "argmax"),
     ("T", "real"), ("mT", "real"), ("inv", "pinv", "positive"), ("zeros_like", "ones_like"), ("floor", "ceil", "round"),
     ("detach", "positive"), ("data", "real"), ("no_grad", "enable_grad"), ("inference_mode", "enable_grad"),
 )

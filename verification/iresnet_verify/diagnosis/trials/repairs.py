@@ -22,7 +22,7 @@ from iresnet_verify.diagnosis.case import SEED, Case
 from iresnet_verify.diagnosis.estimates import ERRORS, expectation
 from iresnet_verify.diagnosis.hypothesis import Array, Cause, Explanation
 from iresnet_verify.diagnosis.log_dets import Volumes
-from iresnet_verify.diagnosis.trials.code_changes import Change, changes_of, functions_of
+from iresnet_verify.diagnosis.trials.code_changes import REDUCTIONS, Change, changes_of, functions_of
 from iresnet_verify.diagnosis.trials.confinement import (
     Held,
     StoppedError,
@@ -46,6 +46,8 @@ SHOWN = 3
 """Places that are shown; if more repair it, or more other maps F, they say nothing."""
 
 REPAIR = Cause("one-change", "{what} is right with one change of the code: {detail}.", "Look at this line first.")
+OF_A_WIDTH = tuple(f"`{a}` for `{b}`" for a in REDUCTIONS for b in REDUCTIONS if a != b)
+"""Changes that multiply by a size: at one width that is any number, so of a random series, whose weights are numbers, it proves nothing."""
 SMALL, VARIABLES, LARGE, PUT_IN = (0, 1), (3,), (2,), (4,)
 """Ranks of changes, the likeliest first: a sign, number or name; a variable; another operator or an operand left out; a function."""
 FAR, MOVED, MANY = 4.0, 0.1, 16
@@ -213,9 +215,12 @@ class Trials:
     end: float
     """CPU time of the process at which it ends."""
     held: Held = field(init=False)
+    level: bool = field(init=False)
+    """Whether the log-det that is given does not depend on x, as it is written."""
 
     def __post_init__(self) -> None:
         self.held = held_by(self.case.ctx.subject)
+        self.level = "log_det" in self.wrong and not self._random and bool(np.ptp(self.case.ctx.evaluate_log_det(self.case.x, SEED)) == 0.0)
 
     def of(self, outside: Sequence[FunctionType], of_forward: Sequence[FunctionType], tried: Collection[int]) -> Found:
         """Try the changes of these functions, the likeliest first, and stop where others follow than those that repair."""
@@ -231,17 +236,22 @@ class Trials:
                 return Found([r for r in found.repaired if r.steady], found.tried, found.rows, found.varies)
         return found
 
+    @property
+    def _random(self) -> bool:
+        return self.first == "log_det" and self.case.ctx.log_det_claim[0] != "exact"
+
     def _limit(self, changes_f: bool) -> float:
         start = time.process_time()
         self.wrong[self.first](self.case.at(self.case.x) if changes_f else self.case)
-        enumerated = self.first == "log_det" and self.case.ctx.log_det_claim[0] != "exact"
-        return LONGER * max(time.process_time() - start, 0.25 if enumerated else 0.005)
+        return LONGER * max(time.process_time() - start, 0.25 if self._random else 0.005)
 
     def _search(self, changes: Iterable[Change], limit: float, found: Found, *, changes_f: bool) -> None:
         least: int | None = None
         for change in changes:
             if time.process_time() > self.end or (least is not None and change.rank > least):
                 return
+            if self._random and change.words in OF_A_WIDTH:
+                continue
             found.tried += 1
             made = self._repaired(change, limit, changes_f=changes_f)
             if made is not None:
@@ -260,7 +270,8 @@ class Trials:
                     if not _right(wrong[self.first], here):
                         return None
                 done = frozenset(name for name, ratio in wrong.items() if _right(ratio, here))
-                if another and (len(done) < len(wrong) or not _regular(here) or _varies(here) < _varies(case) or not _recovered(here)):
+                flatter = _varies(here) < _varies(case) and not (self.level and all(name in done for name in TRUE_OF_F))
+                if another and (len(done) < len(wrong) or not _regular(here) or flatter or not _recovered(here)):
                     return None
                 if not all(_right(ratio, here) for ratio in stays.values()):
                     return None

@@ -183,9 +183,8 @@ def test_the_sentence_says_what_the_numbers_are_instead(id: str, words: str) -> 
     assert words in found.wrong
 
 
-OTHERS = ("fresh/the-lower-end-of-the-bracket", "estimator/p-n-k-for-p-n-k")
-"""Two that another change repairs as well: bisection without Newton's steps ends at its lower end, and in four dimensions a mean for a sum
-is the probability 1/4 to stop."""
+OTHERS = ("fresh/the-lower-end-of-the-bracket",)
+"""One that another change repairs as well: bisection without Newton's steps ends at its lower end."""
 
 
 @pytest.mark.thorough

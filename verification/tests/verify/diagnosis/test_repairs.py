@@ -217,6 +217,50 @@ def test_of_two_changes_that_which_holds_everywhere_is_named() -> None:
     assert "`+` for `-` in Bracketed.inverse" in wrong
 
 
+def turned(u: Tensor, v: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """The plane (u, v) turned, with a sine of u for that of the angle."""
+    return torch.cos(angle) * u - torch.sin(u) * v, torch.sin(angle) * u + torch.cos(angle) * v
+
+
+def turned_twice_wrong(u: Tensor, v: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cos(angle) * u - torch.sin(u) * v, torch.sin(angle) * torch.tanh(v) + torch.cos(angle) * v
+
+
+class Turning(nn.Module):
+    """The first two components are turned by an angle of the third, and all are scaled."""
+
+    def __init__(self, by: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.by, self.s = by, nn.Parameter(torch.tensor([0.3, -0.5, 0.4], dtype=D))
+
+    def forward(self, x: Tensor) -> Tensor:
+        u, v, w = x.T
+        u, v = self.by(u, v, torch.tanh(w))
+        return torch.stack([u, v, w], 1) * self.s.exp()
+
+    def inverse(self, y: Tensor) -> Tensor:
+        u, v, w = (y * (-self.s).exp()).T
+        u, v = self.by(u, v, -torch.tanh(w))
+        return torch.stack([u, v, w], 1)
+
+    def log_det(self, x: Tensor) -> Tensor:
+        return self.s.sum().expand(len(x))
+
+
+# The log-det is a constant, as it should be: its numbers are wrong since F is another map.
+@pytest.mark.parametrize(("by", "cause", "words"), [
+    (turned, "one-change", "`angle` for `u` in turned, line"),
+    pytest.param(turned_twice_wrong, "unexplained", "The inverse is wrong", marks=pytest.mark.thorough)])
+def test_a_constant_that_a_wrong_f_made_wrong(
+    by: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]], cause: str, words: str
+) -> None:
+    net = Turning(by)
+    subject = Subject(name="turning", event_shape=(3,), forward=net, inverse=net.inverse, log_det=net.log_det, module=net, modes=("eval",))
+    findings = audit(subject, 0, "quick", select=(*VALUE, *BACK)).findings
+    assert {f.cause for f in findings} == {cause}
+    assert words in findings[0].wrong
+
+
 class Detached(Sine):
     def log_det(self, x: Tensor) -> Tensor:
         inner = (x @ self.w).detach() + self.c

@@ -237,9 +237,20 @@ def product_of_lengths(x: np.ndarray) -> np.ndarray:
     return roulette(x, np.random.randn(*x.shape), np.maximum(numpy_lengths(len(x)), numpy_lengths(len(x))))
 
 
+def terms_after_its_length(x: np.ndarray) -> np.ndarray:
+    """Σ_{k≥N} up to the largest length of the batch: of a row alone, its last term."""
+    n, v = numpy_lengths(len(x)), np.random.randn(*x.shape)
+    w, total = v, np.zeros(len(x))
+    for k in range(1, int(np.max(n)) + 1):
+        w = w @ contraction(x.shape[1])
+        total = total + np.where(n <= k, (w * v).sum(1), 0.0) / k
+    return total
+
+
 @pytest.mark.parametrize(
     ("draw", "reason"),
     [
+        (terms_after_its_length, "lengths of other rows"),
         (qr_probes, "multiply each other|neither quadratic"), (with_dropout, "draws besides probes"), (quartic, "neither quadratic"),
         (quartic_in_signs, "neither quadratic"), (lengths_from_uniforms, "draws besides probes"),
         (probes_of_other_rows, "other rows"), (two_distributions, "different distributions"), (unseen, "draws besides probes"),
