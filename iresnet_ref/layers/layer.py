@@ -35,8 +35,9 @@ class Layer(ABC):
     True
     """
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         """A subclass that says a method anew says the quicker ones anew too, or has those that ask the method."""
+        super().__init_subclass__(**options)
         said = {name: place for place, parent in reversed(list(enumerate(cls.__mro__))) for name in vars(parent)}
         for quicker in {name for method, names in QUICKER.items() for name in names if said[method] < said[name]}:
             setattr(cls, quicker, vars(Layer)[quicker])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pytest
@@ -134,6 +134,9 @@ def test_the_error_analysis_on_the_page_holds(key: str, seed: int) -> None:
     assert (elsewhere <= (error + growth * np.linalg.norm(0.5 * x, axis=1) + drift) * (1 + 1e-3)).all()
 
 
+Unit = TypeVar("Unit")
+
+
 @dataclass(frozen=True)
 class Masked(Affine):
     """A dense layer that says `with_parameters` and `pullback` anew, and keeps what is made of its weight."""
@@ -165,15 +168,15 @@ class Halved:
 
 
 @dataclass(frozen=True)
-class HalvedPointwise(Halved, Pointwise):
-    """A pointwise layer of half the value."""
+class HalvedPointwise(Halved, Pointwise, Generic[Unit]):
+    """A pointwise layer of half the value, in a unit."""
 
 
 def test_what_a_subclass_says_anew_is_what_every_pass_does() -> None:
     rng = np.random.default_rng(0)
     mask, x = np.tril(np.ones((3, 2))), rng.standard_normal((4, 2))
     first = Masked(0.3 * mask, np.zeros(3), mask)
-    g = ir.Branch((first, HalvedPointwise(ir.activations.get("lipswish")), Affine(rng.standard_normal((2, 3)), np.zeros(2))), (2,))
+    g = ir.Branch((first, HalvedPointwise[int](ir.activations.get("lipswish")), Affine(rng.standard_normal((2, 3)), np.zeros(2))), (2,))
     moved = g.with_parameters({**g.parameters(), "0.weight": np.ones((3, 2))})
     assert (moved.parameters()["0.weight"] == mask).all()
     layer = moved.layers[0]
