@@ -149,7 +149,8 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "hygiene.global-randomness-kept": Behaviour("A call seeds or consumes a global random generator.", "Draw from a generator of your "
         "own, or "
                                                 "only where something is random.", ()),
-    "hygiene.caller-tensors-kept": Behaviour("A call leaves requires_grad or .grad of the caller's tensors or of parameters changed.",
+    "hygiene.caller-tensors-kept": Behaviour("A call leaves requires_grad or .grad of the caller's tensors, or values of parameters, "
+                                             "changed.",
                                              "Work on a detached copy, and use torch.autograd.grad.", ("gradient.*",)),
     "hygiene.single-row": Behaviour("A batch of one row is answered in another shape, or otherwise than in a larger batch.",
                                     "Do not squeeze.", ()),

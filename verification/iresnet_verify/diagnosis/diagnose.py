@@ -46,6 +46,7 @@ SPECIFIC = ("inverse.rows-are-independent", "inverse.keeps-precision")
 REPAIRED = ("inverse", "log_det", "inverse_log_det", "log_prob")
 """Quantities of which the one change that makes them right is looked for in the code."""
 TWO_MAPS, KEPT, WRITES = "parity.train-and-eval", "hygiene.dtype-kept", "hygiene.input-kept"
+PARAMETERS_KEPT = "hygiene.caller-tensors-kept"
 OVERWRITTEN = "modified by an inplace operation"
 """What torch says of a backward pass that finds changed what the forward pass has saved."""
 FIRST = (READABLE, FINITE, NOT_RANDOM, "hygiene.exact-log-det-not-random")
@@ -206,7 +207,7 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
         head = next((c for c in area.primary if c in left), next((c for c in left if area.holds(c)), None))
         if explanation is None or head is None or (explanation.by_elimination and coupled):
             continue
-        if _follows(explanation, left):
+        if _follows(explanation, area, left):
             continue
         also = (*ALSO.get(explanation.cause, ()), *follows.get(area.name, ()))
         words = explanation.wrong, explanation.sure, explanation.change
@@ -232,11 +233,12 @@ def attribute(results: Iterable[CheckResult], explanations: Explained) -> tuple[
     return tuple(replace(r, because_of=cause[r.id]) if r.id in cause and r.because_of is None else r for r in given), tuple(ordered)
 
 
-def _follows(explanation: Explanation, left: Mapping[str, CheckResult]) -> bool:
-    """Whether it is no cause of its own: made of what is wrong, of a dtype that is not kept, or raised by an overwritten argument."""
+def _follows(explanation: Explanation, area: Area, left: Mapping[str, CheckResult]) -> bool:
+    """Whether it is no cause of its own: made of what is wrong, of a dtype or parameters not kept, or raised by an overwritten argument."""
     cause = explanation.cause
     overwritten = cause == RAISES and OVERWRITTEN in explanation.detail
-    return cause == FOLLOWS or (cause in NARROW and KEPT in left) or (overwritten and WRITES in left)
+    return cause == FOLLOWS or (cause in NARROW and KEPT in left) or (overwritten and WRITES in left) \
+        or (area.name.endswith("_gradient") and PARAMETERS_KEPT in left)
 
 
 def _in_one_mode(result: CheckResult) -> bool:

@@ -297,6 +297,17 @@ class LogDetMovesTheWeights(Block):
         return super().log_det(x)
 
 
+class WritesItsWeight(Block):
+    """The normalised weight is written into the parameter, behind autograd."""
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            self.w2.div_(torch.linalg.matrix_norm(self.w2, 2))
+            self.sigma[1] = 1.0
+        w1, w2 = super().weights()
+        return w1, w2.clone()
+
+
 MUTANTS = table("hygiene", {
     "rows coupled": ("hygiene.batch-independence", lambda s: make(CentredRows, s)),
     "input mutated": ("hygiene.input-kept", lambda s: make(InPlace, s)),
@@ -317,6 +328,7 @@ MUTANTS = table("hygiene", {
     "infinite scale": ("hygiene.forward-finite", lambda s: make(InfiniteScale, s)),
     "requires_grad left": ("hygiene.caller-tensors-kept", lambda s: make(Requires, s)),
     ".grad left": ("hygiene.caller-tensors-kept", lambda s: make(Accumulates, s)),
+    "weight written back": ("hygiene.caller-tensors-kept", lambda s: make(WritesItsWeight, s)),
     "default dtype": ("hygiene.global-settings-kept", lambda s: make(ChangesDefault, s)),
     "mode switched": ("hygiene.global-settings-kept", lambda s: make(SwitchesMode, s)),
     "zero under no_grad": ("hygiene.no-grad", lambda s: make(ZeroUnderInference, s)),

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from iresnet_verify.catalogue.shared.parameter_directions import LENGTH, RANDOM, Along
 from iresnet_verify.catalogue.shared.parameter_gradients import INPUT, rows_of
+from iresnet_verify.catalogue.shared.slopes import SAFE, rounding, slope
 from iresnet_verify.check.outcome import Counterexample, Outcome
 from iresnet_verify.check.verdict import verdict
 from iresnet_verify.subject.calls import Caller
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from iresnet_verify.subject.subject import HostArray, Subject
 
 Leaves = list[Any]
+MOST = 6
+"""Leaves without a gradient that are moved alone."""
 Number = Callable[[Leaves, Any], Any]
 """(leaves, x) -> one value a row."""
 
@@ -88,21 +92,35 @@ def log_det(ctx: Context, weights: Vector, of_input: bool) -> Outcome:
     return _agreement(x, weights @ rows, got, tolerance, [names[i] for i in owner])
 
 
-def forward(ctx: Context, x: HostArray, c: HostArray) -> tuple[float, float, float]:
-    """(⟨θ̄, v⟩ by `jax.grad` of c·F, the same by differences, the error of these) for one random direction v of the parameters."""
+def forward(ctx: Context, x: HostArray, c: HostArray) -> list[Along]:
+    """⟨θ̄, v⟩ by `jax.grad` of c·F beside differences, for random directions v of the leaves, θ̄ itself, and each leaf whose θ̄ is 0."""
     import jax
 
     parameters, seed = Parameters(ctx.subject), ctx.caller.next_seed()
-    v = _direction(ctx, parameters.leaves)
+    leaves = parameters.leaves
 
-    def value(leaves: Leaves) -> Any:
-        y = _caller(ctx, parameters.at(leaves)).event("forward", ctx.native(x), seed=seed)[0]
-        return (ctx.native(c) * y).sum()
+    def image(moved: Leaves) -> Any:
+        return _caller(ctx, parameters.at(moved)).event("forward", ctx.native(x), seed=seed)[0]
 
-    along = sum(float((g * d).sum()) for g, d in zip(jax.grad(value)(parameters.leaves), v, strict=True))
-    slope, error = _difference(ctx, lambda h: float(value([p + h * d for p, d in zip(parameters.leaves, v, strict=True)])),
-                               float(np.abs(c).sum() * (1.0 + np.abs(x).max())))
-    return along, slope, error
+    gradients = [np.asarray(ctx.host(g), dtype=np.float64)
+                 for g in jax.grad(lambda moved: (ctx.native(c) * image(moved)).sum())(leaves)]
+    random = [[ctx.rng.standard_normal(g.shape) * (LENGTH / max(g.size, 1) ** 0.5) for g in gradients]
+              for _ in range(RANDOM[ctx.budget.name])]
+    size = float(sum(np.square(g).sum() for g in gradients)) ** 0.5
+    own = [[g * (LENGTH * len(gradients) ** 0.5 / size) for g in gradients]] if 0.0 < size < np.inf else []
+    missing = [i for i, g in enumerate(gradients) if g.size and not g.any()][:MOST]
+    alone = [[v if j == i else 0.0 * v for j, v in enumerate(random[0])] for i in missing]
+
+    def along(v: list[HostArray]) -> Along:
+        def value(h: float) -> float:
+            moved = [p + ctx.native(h * d).astype(p.dtype) for p, d in zip(leaves, v, strict=True)]
+            return float((ctx.host(image(moved)).astype(np.float64) * c).sum())
+
+        noise = max(SAFE * rounding(value, 64.0 * ctx.u / LENGTH), floor)
+        return Along(sum(float((g * d).sum()) for g, d in zip(gradients, v, strict=True)), slope(value, 0.5, noise))
+
+    floor = (2.0 * ctx.u + ctx.accuracy) * float(np.linalg.norm(ctx.host(image(leaves)).astype(np.float64) * c))
+    return [along(v) for v in (*random, *alone, *own)]
 
 
 def _agreement(x: HostArray, target: Vector, got: Vector, tolerance: Vector, names: list[str]) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -196,12 +196,12 @@ def global_settings_kept(ctx: Context) -> Outcome:
 
 @check(
     "hygiene.caller-tensors-kept",
-    claim="Calls leave requires_grad and .grad of the caller's tensor and of the parameters as found.",
-    reference="torch: autograd state of a leaf belongs to its owner",
+    claim="Calls leave requires_grad and .grad of the caller's tensor and of the parameters as found, and values of trained ones.",
+    reference="torch: a leaf belongs to its owner; who changes what the optimiser trains, behind autograd, trains something else",
     kind="search",
     needs=("torch",),
-    cost="two calls of each callable", compares_values=False,
-    catches="x.requires_grad_() on the argument, .backward() inside forward that fills .grad",
+    cost="four calls of each callable", compares_values=False,
+    catches="x.requires_grad_() on the argument, .backward() inside forward that fills .grad, a weight normalised in place",
 )
 def caller_tensors_kept(ctx: Context) -> Outcome:
     """One leaf without and one with requires_grad for each callable."""
@@ -230,12 +230,40 @@ def caller_tensors_kept(ctx: Context) -> Outcome:
                         continue  # what it did to the other leaf refutes the claim already
                     raise Undecided(f"{name} raises on a leaf that requires grad: {str(error).splitlines()[0][:120]}") from error
                 found[name, wanted] = [a[0] for a, b in zip(before, state(given), strict=True) if a != b]
+        found[name, VALUES] = _written(ctx, name, argument)
+
+    def got(at: Comparison) -> str:
+        if at.case[1] == VALUES:
+            return f"the values of {plural(found[at.case])} changed"
+        return f"them changed on {plural(found[at.case])} where its argument {'requires' if at.case[1] else 'does not require'} a gradient"
+
     return verdict(
         {case: len(changed) for case, changed in found.items()}, 0.0,
-        expected=lambda at: f"{at.case[0]} to leave requires_grad and .grad as found",
-        got=lambda at: f"them changed on {plural(found[at.case])} where its argument "
-        f"{'requires' if at.case[1] else 'does not require'} a gradient",
+        expected=lambda at: f"{at.case[0]} to leave {'parameters' if at.case[1] == VALUES else 'requires_grad and .grad'} as found",
+        got=got,
         remedy="use a detached clone and torch.autograd.grad",
-        passed=f"flags are kept by {plural([*everything])}", tolerance="exact", oracle="the flags before the call",
+        passed=f"flags and parameters are kept by {plural([*everything])}", tolerance="exact", oracle="both before the call",
         counterexample=lambda at: Counterexample({"x": everything[at.case[0]]}),
     )
+
+
+VALUES = "values"
+SMALLER = 0.75
+"""What parameters are multiplied by after the first call: it may set them by its data, and a normalisation that is done shows nothing."""
+
+
+def _written(ctx: Context, name: str, argument: Any) -> list[str]:
+    """Names of the trainable parameters whose values a second call changes; none where it does not answer with smaller ones."""
+    import torch
+
+    module = ctx.subject.module
+    trained = [(n, p) for n, p in module.named_parameters() if p.requires_grad] if hasattr(module, "named_parameters") else []
+    with ctx.guard(), suppress(Exception):
+        ctx.caller.invoke(name, ctx.native(argument))
+        with torch.no_grad():
+            for _, p in trained:
+                p.mul_(SMALLER)
+        before = [p.detach().clone() for _, p in trained]
+        ctx.caller.invoke(name, ctx.native(argument))
+        return [n for (n, p), value in zip(trained, before, strict=True) if not torch.equal(p.detach().nan_to_num(), value.nan_to_num())]
+    return []

@@ -193,6 +193,7 @@ _table("hygiene", """
     infinite-scale hygiene.forward-finite
     requires-grad-left hygiene.caller-tensors-kept
     grad-left hygiene.caller-tensors-kept
+    weight-written-back hygiene.caller-tensors-kept
     default-dtype hygiene.global-settings-kept
     mode-switched hygiene.global-settings-kept
     zero-under-no-grad hygiene.no-grad
@@ -733,7 +734,7 @@ _table("december", """
     a-norm-over-the-wrong-two-of-three-axes weights-above-claim
     a-negative-coefficient beyond-the-weights
     a-norm-that-autograd-does-not-see one-parameter-wrong
-    a-normalised-weight-assigned-to-its-parameter one-parameter-wrong
+    a-normalised-weight-assigned-to-its-parameter one-parameter-wrong=hygiene.caller-tensors-kept
     an-implicit-gradient-without-the-identity formula-of-the-gradient
     an-implicit-gradient-not-transposed matrix-transposed
     probes-that-fail-and-count-as-zero factor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,20 @@ def statuses(subject: Subject, select: list[str] = GRADIENTS) -> dict[str, str]:
 
 def test_the_gradients_of_a_pytree_are_right() -> None:
     assert set(statuses(block(weights())).values()) == {"passed"}
+
+
+# A leaf that is cut is missing from the derivative along all leaves, of which differences of float32 say little: it is moved alone.
+@pytest.mark.parametrize(("cut", "status"), [((), "passed"), (("b",), "failed"), (("W",), "failed")])
+def test_a_leaf_without_a_gradient_fails_in_float32(cut: tuple[str, ...], status: str) -> None:
+    single = {k: v if k == "layers" else 0.3 * jnp.asarray(v, dtype=jnp.float32) for k, v in weights().items()}
+
+    def forward(p: Any, x: Any) -> Any:
+        p = {**p, **{k: jax.lax.stop_gradient(p[k]) for k in cut}}
+        return x + branch(p, x)
+
+    subject = replace(block(single, forward=forward), dtype="float32")
+    (found,) = audit(subject, budget="quick", select=["gradient.forward"]).checks
+    assert found.status == status, found.message
 
 
 @jax.custom_vjp
