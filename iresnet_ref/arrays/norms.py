@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import numpy as np
 
 from iresnet_ref.arrays.namespaces import device, namespace, size, to_host
-from iresnet_ref.arrays.types import Array, DType, HostArray, Namespace
+from iresnet_ref.arrays.types import Array, HostArray
 
 
 def stack_norm(x: Array, p: float = 2.0) -> Array:
@@ -61,20 +60,14 @@ def host_norms(*arrays: Array, p: float = 2.0, leading: int | None = None) -> Ho
         return to_host(stack_norm(rows, p)).astype(np.float64)
     with np.errstate(over="ignore", under="ignore"):
         squares = to_host(row_dot(rows, rows)).astype(np.float64)
-    lost = rows.shape[-1] * _negligible(xp, rows.dtype)
+    info = xp.finfo(rows.dtype)
+    lost = rows.shape[-1] * float(info.smallest_normal) / float(info.eps) ** 2  # what underflows is below rounding
     if lost < squares.min(initial=math.inf) <= squares.max(initial=0.0) < math.inf:
         return np.sqrt(squares)
     vanishing = (squares == 0.0) & (squares[:leading].max(axis=0) > lost)  # then the true square is below n·smallest_normal = lost·eps²
     if (((squares > lost) | vanishing) & (squares < math.inf)).all():
         return np.sqrt(squares)
     return to_host(stack_norm(rows)).astype(np.float64)
-
-
-@cache
-def _negligible(xp: Namespace, dtype: DType) -> float:
-    """Return the square beside which what underflows is below rounding."""
-    info = xp.finfo(dtype)
-    return float(info.smallest_normal) / float(info.eps) ** 2
 
 
 def every_row(x: Array, value: float = 0.0) -> Array:
