@@ -734,7 +734,7 @@ _table("december", """
     a-norm-over-the-wrong-two-of-three-axes weights-above-claim
     a-negative-coefficient beyond-the-weights
     a-norm-that-autograd-does-not-see one-parameter-wrong
-    a-normalised-weight-assigned-to-its-parameter one-parameter-wrong=hygiene.caller-tensors-kept
+    a-normalised-weight-assigned-to-its-parameter one-parameter-wrong
     an-implicit-gradient-without-the-identity formula-of-the-gradient
     an-implicit-gradient-not-transposed matrix-transposed
     probes-that-fail-and-count-as-zero factor
