@@ -149,4 +149,5 @@ UNDONE: dict[str, tuple[str, ...]] = {
     **{f"unseen/{name}": (f"one-change: {words}",) for name, words in SLIPS.items()},
     **{f"fresh/{name}": tuple(f"one-change: {w}" for w in words) for name, words in FRESH.items()},
     "later/at-minus-x": ("one-change: without the minus in <lambda>",),
+    "estimator/p-n-k-for-p-n-k": ("one-change: without `-` and what is behind it in <lambda>",),  # P(N = k) = STAY^{k−1}(1 − STAY)
 }
