@@ -1,7 +1,8 @@
 """The layers behind the interfaces of other packages. Their maps lead from data to the base, as in `ir.Flow`.
 
     nflows               the layer itself: Flow(CompositeTransform([block, …]), base)
-    normflows            normflows.flows.Reverse(block): their forward leads from the base to data
+    normflows            normflows.flows.Reverse(block): their forward leads from the base to data. It is our inverse: with
+                         options=ir.Options(rtol=256u), u = 2⁻⁵³ in float64, a row is the same in every batch, to rounding
     zuko                 zuko.flows.Flow([AsTransform(block), …], base)
     torch.distributions  TransformedDistribution(base, AsTransform(block)().inv)
     FrEIA                SequenceINN(2).append(AsInvertibleModule, layer=block)
