@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -144,11 +145,8 @@ def recorded(owner: Any, name: str, see: Callable[[Any], object]) -> Iterator[No
         see(found := before(*args))
         return found
 
-    setattr(owner, name, run)
-    try:
+    with patch.object(owner, name, run):
         yield
-    finally:
-        setattr(owner, name, before)
 
 
 @contextmanager
@@ -162,11 +160,8 @@ def timed(owner: Any, name: str, clock: Callable[[], float], spent: dict[str, fl
         spent[name] = spent.get(name, 0.0) + clock() - begun
         return found
 
-    setattr(owner, name, run)
-    try:
+    with patch.object(owner, name, run):
         yield
-    finally:
-        setattr(owner, name, before)
 
 
 def besides(rates: Rates, case: str, batch: int) -> tuple[str, float]:
